@@ -1,0 +1,51 @@
+# Everything a user does, one target each. `make help` lists them.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+BENCH := $(BIN)/python -m bench
+SWEEP ?= demo
+DATA ?=
+ARGS ?=
+OVERRIDES = $(if $(DATA),data.root=$(DATA)) $(ARGS)
+
+.DEFAULT_GOAL := help
+.PHONY: help install sweep plan status retry report test lint typecheck clean
+
+help:  ## List the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+install: $(VENV)/.installed  ## Create .venv and install everything, versions from constraints.txt
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if v in ((3, 11), (3, 12)) else "Python 3.11 or 3.12 is needed, $(PYTHON) is %d.%d: run make PYTHON=python3.11" % v)'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+sweep: install  ## Run what is missing of SWEEP (default: demo), then report. DATA=<folder>, ARGS="key=value ..."
+	$(BENCH) sweep sweep=$(SWEEP) $(OVERRIDES)
+
+plan: install  ## Show what `make sweep` would run
+	$(BENCH) plan sweep=$(SWEEP) $(OVERRIDES)
+
+status: install  ## Show done, missing and failed runs of SWEEP
+	$(BENCH) status sweep=$(SWEEP) $(OVERRIDES)
+
+retry: install  ## Run the failed runs of SWEEP again
+	$(BENCH) retry sweep=$(SWEEP) $(OVERRIDES)
+
+report: install  ## Write tables, figures and results/INDEX.md from the records
+	$(BENCH) report $(ARGS)
+
+test: install  ## Run the tests
+	$(BIN)/python -m pytest -n auto
+
+lint: install  ## Check style
+	$(BIN)/ruff check .
+
+typecheck: install  ## Check types
+	$(BIN)/mypy
+
+clean:  ## Delete the environment and caches; results/ stays
+	rm -rf $(VENV) .cache .pytest_cache .mypy_cache .ruff_cache *.egg-info
+	find bench tests -name __pycache__ -type d -prune -exec rm -rf {} +

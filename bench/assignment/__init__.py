@@ -1,0 +1,171 @@
+"""Which token shares which row of which sub-table: one registry of assignments, and a cache of their codes."""
+
+import hashlib
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from bench.assignment.clusters import product_quantisation
+from bench.assignment.contextual import contextual_codes
+from bench.assignment.digits import integer_root, sequential, shuffled
+from bench.assignment.vectors import TokenVectors
+from bench.config import AssignmentConfig
+from bench.errors import BenchError, ConfigError, EnvironmentBroken, unknown
+
+__all__ = ["ASSIGNMENTS", "Codes", "TokenVectors", "assign", "check", "identity", "integer_root"]
+
+VERSION = 1  # of the algorithms; raised whenever a change alters codes
+log = logging.getLogger("bench")
+
+
+@dataclass(frozen=True, eq=False)
+class Codes:
+    """A code for each token. `stored` is False where they are computed from the token id and cost no bytes."""
+
+    codes: np.ndarray  # (V, f) int32, in 0..Q-1
+    sha256: str  # over shape and contents as little-endian int32
+    distinct: int  # tokens with different codes
+    stored: bool
+    injective: bool  # the assignment guarantees that all differ
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """How codes are made: `build(points, V, f, Q, config)`, where the points (V, d) are what `source` names."""
+
+    build: Callable[[np.ndarray, int, int, int, AssignmentConfig], np.ndarray]
+    settings: tuple[str, ...] = ()  # keys of AssignmentConfig that decide the codes
+    source: str | None = None  # one of SOURCES
+    injective: bool = True
+    stored: bool = True
+
+
+SOURCES = {"table": "pretrained embedding table", "vectors": "matrix of token vectors"}
+ASSIGNMENTS = {
+    "sequential": Assignment(lambda _, v, f, q, config: sequential(v, f, q), stored=False),
+    "random": Assignment(lambda _, v, f, q, config: shuffled(v, f, q, config.seed), ("seed",)),
+    "contextual": Assignment(
+        lambda x, v, f, q, config: contextual_codes(x, f, q, config.iterations, config.seed),
+        ("corpus", "layer", "iterations", "seed"), "vectors"),
+    "pq": Assignment(
+        lambda x, v, f, q, config: product_quantisation(x, f, q, config.seed), ("seed",), "table", injective=False),
+}  # fmt: skip
+
+
+def check(config: AssignmentConfig, vocab_size: int, subspaces: int, rows: int) -> None:
+    """Raise ConfigError where this assignment cannot be made; needs no weights."""
+    if config.name not in ASSIGNMENTS:
+        raise ConfigError(unknown("assignment", config.name, ASSIGNMENTS))
+    for key, value, least, most in (
+        ("embedding.subspaces", subspaces, 1, 2**16),
+        ("embedding.rows", rows, 2, 2**31),  # codes are int32
+        ("assignment.iterations", config.iterations, 1, 2**31),
+        ("assignment.seed", config.seed, 0, 2**32 - 1),  # what NumPy's old generator takes, as scikit-learn uses it
+    ):
+        if not least <= value <= most:
+            raise ConfigError(f"{key} ({value}) must be from {least} to {most}.")
+    if ASSIGNMENTS[config.name].injective and rows**subspaces < vocab_size:
+        raise ConfigError(
+            f"embedding.rows ({rows}) ** embedding.subspaces ({subspaces}) = {rows**subspaces:,} codes are too few for "
+            f"the {vocab_size:,} tokens of an injective assignment: use "
+            f"embedding.rows={integer_root(vocab_size, subspaces)} or more, or assignment=pq."
+        )
+
+
+def identity(config: AssignmentConfig) -> dict[str, Any]:
+    """Return the name and the settings that decide the codes: what belongs to a run's identity."""
+    return {"name": config.name} | {key: getattr(config, key) for key in ASSIGNMENTS[config.name].settings}
+
+
+def assign(
+    config: AssignmentConfig,
+    *,
+    vocab_size: int,
+    subspaces: int,
+    rows: int,
+    table: np.ndarray | None,
+    vectors: TokenVectors | None,
+    cache_dir: Path,
+) -> Codes:
+    """Return the codes, (V, f), from `cache_dir/codes` where the same were made before.
+
+    `table` is the pretrained matrix (V, d), needed by pq; `vectors` stand for the tokens, needed by contextual.
+    Raises ConfigError as `check` does, BenchError for values that are not finite, EnvironmentBroken for a cache that
+    cannot be written.
+    """
+    check(config, vocab_size, subspaces, rows)
+    chosen = ASSIGNMENTS[config.name]
+    if chosen.source is None:
+        given = TokenVectors("", lambda: np.empty((0, 0)))
+    elif chosen.source == "table" and table is not None:
+        given = TokenVectors(_sha256(table, "<f4"), lambda: table)
+    elif chosen.source == "vectors" and vectors is not None:
+        given = vectors
+    else:
+        raise ValueError(f"assignment {config.name} needs `{chosen.source}`")
+
+    def build() -> np.ndarray:
+        points = given.compute()
+        if chosen.source:
+            points = _checked(points, vocab_size, subspaces, SOURCES[chosen.source])
+            if rows >= vocab_size:  # a row for every token: no clusters to find, and no error
+                return sequential(vocab_size, 1, rows).repeat(subspaces, axis=1)
+        return chosen.build(points, vocab_size, subspaces, rows, config)
+
+    if chosen.stored:
+        key = json.dumps([VERSION, identity(config), vocab_size, subspaces, rows, given.key])
+        codes = _cached(cache_dir / "codes" / f"{hashlib.sha256(key.encode()).hexdigest()}.safetensors", build)
+    else:
+        codes = build()
+    return Codes(codes, _sha256(codes, "<i4"), len(np.unique(codes, axis=0)), chosen.stored, chosen.injective)
+
+
+def _sha256(array: np.ndarray, kind: str) -> str:
+    """Return the SHA-256 over shape and contents, both little-endian, the contents as `kind`."""
+    contents = np.ascontiguousarray(array, dtype=kind)
+    return hashlib.sha256(np.array(array.shape, dtype="<i8").tobytes() + contents.tobytes()).hexdigest()
+
+
+def _checked(points: np.ndarray, vocab_size: int, subspaces: int, source: str) -> np.ndarray:
+    """Return the points as float32; raises BenchError where they are not finite or not one a token."""
+    if len(points) != vocab_size:
+        raise BenchError(f"The {source} has {len(points):,} rows, but there are {vocab_size:,} tokens.")
+    if subspaces > points.shape[1]:
+        raise ConfigError(f"embedding.subspaces ({subspaces}) exceeds the {source}'s width: at most {points.shape[1]}.")
+    bad = int((~np.isfinite(points).all(axis=1)).sum())
+    if bad:
+        raise BenchError(f"The {source} has NaN or infinite values in {bad:,} of its {vocab_size:,} rows.")
+    return points.astype(np.float32, copy=False)
+
+
+def _cached(path: Path, build: Callable[[], np.ndarray]) -> np.ndarray:
+    """Return the codes kept in the file; build and keep them where it is missing or damaged (logged)."""
+    try:
+        with safe_open(path, "np") as file:
+            codes, sha256 = file.get_tensor("codes"), (file.metadata() or {}).get("sha256")
+        if _sha256(codes, "<i4") == sha256:
+            return cast(np.ndarray, codes)
+        log.warning("%s does not match its checksum: the codes are made again.", path)
+    except FileNotFoundError:
+        pass
+    except (SafetensorError, OSError) as error:
+        log.warning("%s cannot be read (%s): the codes are made again.", path, error)
+    codes = build()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            partial = Path(folder) / path.name
+            partial.write_bytes(save({"codes": codes}, {"sha256": _sha256(codes, "<i4")}))
+            os.replace(partial, path)
+    except OSError as error:
+        raise EnvironmentBroken(f"cache_dir ({path.parent.parent}) cannot be written: {error}; set another.") from error
+    return codes

@@ -1,0 +1,54 @@
+"""Injective codes that let related tokens share sub-vectors: capacity-limited k-means, digit by digit."""
+
+import numpy as np
+from joblib import Parallel, delayed
+from scipy.sparse import csr_array
+
+from bench.assignment.clusters import centroids, limit, match, nearest, subspace_slices, workers
+
+
+def _codes(parts: list[np.ndarray], tables: list[np.ndarray], pool: Parallel) -> np.ndarray:
+    """Return codes (V, f), all different: each digit near its sub-table's centroid, as far as room is left.
+
+    The tokens that share the first i-1 digits are a group of at most Q^(f-i+1); digit i may be given to Q^(f-i) of
+    them, and the last digit to one, so V <= Q^f tokens always find a place.
+    """
+    vocab_size, subspaces, rows = len(parts[0]), len(parts), len(tables[0])
+    codes = np.stack(pool(delayed(nearest)(part, table) for part, table in zip(parts, tables, strict=True)), axis=1)
+    group = np.zeros(vocab_size, dtype=np.int64)
+    for i in range(subspaces - 1):
+        capacity = min(rows ** (subspaces - 1 - i), vocab_size)
+        codes[:, i] = limit(parts[i], tables[i], group, codes[:, i], capacity)
+        group = np.unique(group * rows + codes[:, i], return_inverse=True)[1]
+    codes[:, -1] = match(parts[-1], tables[-1], group, codes[:, -1], pool)
+    return codes
+
+
+def _means(part: np.ndarray, code: np.ndarray, table: np.ndarray) -> tuple[np.ndarray, float]:
+    """Return the mean of each code's points (an unused code keeps its old centroid), and the squared error left."""
+    members = csr_array((np.ones(len(code), np.float32), (code, np.arange(len(code)))), shape=(len(table), len(code)))
+    counts = np.bincount(code, minlength=len(table))[:, None]
+    means = np.where(counts > 0, (members @ part) / np.maximum(counts, 1), table).astype(np.float32)
+    step = 1 << 14  # bounds the memory of the residuals
+    residuals = (part[i : i + step] - means[code[i : i + step]] for i in range(0, len(code), step))
+    return means, float(sum(np.square(r).sum(dtype=np.float64) for r in residuals))
+
+
+def contextual_codes(vectors: np.ndarray, subspaces: int, rows: int, iterations: int, seed: int) -> np.ndarray:
+    """Return injective codes (V, f) int32 of the token vectors (V, d): the round with the least squared error.
+
+    A round gives codes under the capacities and then moves the centroids to the means. Needs rows**subspaces >= V.
+    """
+    parts = [np.ascontiguousarray(vectors[:, s]) for s in subspace_slices(vectors.shape[1], subspaces)]
+    best, best_error = np.empty(0), np.inf
+    with workers() as pool:
+        # Few steps suffice here: the rounds move the centroids further.
+        tables = pool(delayed(centroids)(part, rows, seed, per_centroid=64, max_iter=10) for part in parts)
+        for _ in range(iterations):
+            codes = _codes(parts, tables, pool)
+            moved = pool(delayed(_means)(part, codes[:, i], tables[i]) for i, part in enumerate(parts))
+            tables = [means for means, _ in moved]
+            error = sum(error for _, error in moved)
+            if error < best_error:
+                best, best_error = codes, error
+    return best

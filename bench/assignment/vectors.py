@@ -1,0 +1,150 @@
+"""What a token means to the pretrained model: its mean hidden state in context."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import torch
+from joblib import Parallel, delayed
+from torch import nn
+
+from bench.errors import ConfigError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+CONTEXT = 128  # tokens of a text that are read
+BUDGET = 1 << 16  # tokens of text that are used: as much computing as the isolated tokens of a 30,522-word vocabulary
+READ = 8 * BUDGET  # tokens of text among which they are chosen
+
+
+@dataclass(frozen=True)
+class TokenVectors:
+    """Token vectors that are computed only if they are needed: `key` names them, `compute` returns them, (V, d)."""
+
+    key: str
+    compute: Callable[[], np.ndarray]
+
+
+def vectors_key(
+    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", texts: Iterable[str], layer: int | None
+) -> str:
+    """Return a SHA-256 over what decides `token_vectors`: weights (no head, no pooler), vocabulary, texts, layer."""
+    digest = hashlib.sha256(json.dumps([layer, CONTEXT, BUDGET, READ, tokenizer.get_vocab()], sort_keys=True).encode())
+    for name, tensor in model.base_model.state_dict().items():
+        if not name.startswith("pooler."):  # comes after the layers, and is random where a checkpoint has none
+            digest.update(name.encode() + tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    for text in texts:
+        digest.update(hashlib.sha256(text.encode()).digest())
+    return digest.hexdigest()
+
+
+def token_vectors(
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    texts: Iterable[str],
+    layer: int | None,
+    batch_size: int,
+) -> np.ndarray:
+    """Return one vector a token, (V, d) float32: the mean of its hidden states over its occurrences in the texts.
+
+    `layer` counts as `output_hidden_states` does (0: the embeddings); null is the middle one. A token that occurs in no
+    text used has its state in `[CLS] token [SEP]`. Which texts are used: `_informative`. The model is left as it was.
+    Raises ConfigError where the model has no such layer.
+    """
+    depth = model.config.num_hidden_layers
+    layer = depth // 2 if layer is None else layer
+    if not 0 <= layer <= depth:
+        raise ConfigError(f"assignment.layer ({layer}) must be 0 to {depth}, the model's number of layers, or null.")
+    vocab_size = cast(nn.Embedding, model.get_input_embeddings()).num_embeddings
+    sums = torch.zeros(vocab_size, model.config.hidden_size)
+    counts = torch.zeros(vocab_size, dtype=torch.int64)
+    with _forward(model, layer) as forward:
+        for ids, states in forward(_informative(tokenizer, texts, vocab_size), batch_size):
+            sums.index_add_(0, ids, states)
+            counts += torch.bincount(ids, minlength=vocab_size)
+        missing = (counts == 0).nonzero()[:, 0].tolist()
+        alone = [[tokenizer.cls_token_id, token, tokenizer.sep_token_id] for token in missing]
+        for ids, states in forward(alone, batch_size):
+            sums[ids[1::3]] = states[1::3]
+    return sums.div_(counts.clamp(min=1)[:, None]).numpy()
+
+
+def _informative(tokenizer: "PreTrainedTokenizerBase", texts: Iterable[str], vocab_size: int) -> list[list[int]]:
+    """Return the token ids of the texts used: those that bring a new token, then the rest, up to BUDGET tokens."""
+    unseen = np.ones(vocab_size, dtype=bool)
+    new: list[list[int]] = []
+    rest: list[list[int]] = []
+    read = used = 0
+    stream = iter(texts)
+    while used < BUDGET and read < READ and (some := list(islice(stream, 1024))):
+        length = min(CONTEXT, tokenizer.model_max_length)
+        for ids in cast(list[list[int]], tokenizer(some, truncation=True, max_length=length)["input_ids"]):
+            brings_new = unseen[ids].any()
+            (new if brings_new else rest).append(ids)
+            unseen[ids] = False
+            read, used = read + len(ids), used + len(ids) * bool(brings_new)
+    ordered = new + rest
+    ends = np.cumsum([len(ids) for ids in ordered])
+    return ordered[: int(np.searchsorted(ends, BUDGET, side="right"))]
+
+
+class _Reached(Exception):
+    """Leaves the forward pass with the wanted hidden states, before the layers above are computed."""
+
+    def __init__(self, states: torch.Tensor) -> None:
+        self.states = states
+
+
+def _stop(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    raise _Reached(args[0] if args else kwargs["hidden_states"])
+
+
+Batches = Iterator[tuple[torch.Tensor, torch.Tensor]]  # ids (n,), states (n, d)
+
+
+@contextmanager
+def _forward(model: "PreTrainedModel", layer: int) -> Iterator[Callable[[list[list[int]], int], Batches]]:
+    """Yield a function from sequences and a batch size to batches; restores the model and torch's threads.
+
+    Sequences go in batches of near lengths. On a CPU each batch is computed by one thread and the batches run side by
+    side: quicker for short sequences, and the sums do not depend on the number of threads.
+    """
+    base, device = model.base_model, model.device
+    depth, training, threads = model.config.num_hidden_layers, model.training, torch.get_num_threads()
+    stacks = [m for m in base.modules() if isinstance(m, nn.ModuleList) and len(m) == depth]
+    stop_early = layer < depth and bool(stacks)  # an architecture that shares its layers has no such list
+    hook = stacks[0][layer].register_forward_pre_hook(_stop, with_kwargs=True) if stop_early else None
+
+    def one(batch: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+        ids = nn.utils.rnn.pad_sequence([torch.tensor(s) for s in batch], True, model.config.pad_token_id or 0)
+        real = torch.arange(ids.shape[1]) < torch.tensor([len(s) for s in batch])[:, None]
+        with torch.inference_mode():
+            try:
+                arguments = {"input_ids": ids.to(device), "attention_mask": real.long().to(device)}
+                states = base(**arguments, output_hidden_states=not stop_early).hidden_states[layer]
+            except _Reached as reached:
+                states = reached.states
+            return ids[real], states[real.to(device)].float().cpu()
+
+    def forward(sequences: list[list[int]], batch_size: int) -> Batches:
+        ordered = sorted(sequences, key=len)
+        batches = (ordered[i : i + batch_size] for i in range(0, len(ordered), batch_size))
+        jobs = -1 if device.type == "cpu" else 1
+        pool = Parallel(jobs, backend="threading", return_as="generator")
+        return cast(Batches, pool(delayed(one)(batch) for batch in batches))
+
+    model.eval()
+    torch.set_num_threads(1)
+    try:
+        yield forward
+    finally:
+        if hook:
+            hook.remove()
+        model.train(training)
+        torch.set_num_threads(threads)

@@ -1,0 +1,224 @@
+"""Pretrained encoders: load one, swap its embedding, save and load it again without a dense V x d tensor."""
+
+import hashlib
+import importlib.util
+import json
+from dataclasses import asdict
+from functools import cache
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+import transformers
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForMaskedLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from bench.assignment.digits import sequential
+from bench.config import EmbeddingConfig, ModelConfig
+from bench.embeddings import method
+from bench.errors import BenchError, ConfigError, EnvironmentBroken, unknown
+
+HEADS = {"none": AutoModel, "classification": AutoModelForSequenceClassification, "masked_lm": AutoModelForMaskedLM}
+SOURCES = ("package", "hub", "local")
+DESCRIPTION = "bench.json"  # beside model.safetensors: what to build before its tensors are loaded
+
+
+def quiet_transformers() -> None:
+    """Keep transformers' progress bars and its report on new heads out of the log."""
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+
+
+@cache
+def digest(path: Path) -> str:
+    """Return the SHA-256 of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def locate(config: ModelConfig) -> tuple[str, dict[str, Any]]:
+    """Return what `from_pretrained` takes: a folder or repository, and keyword arguments.
+
+    Raises ConfigError for an unknown source or a missing folder, EnvironmentBroken for a package that is not installed
+    or weights whose SHA-256 is not the one that `model.sha256` names.
+    """
+    if config.source not in SOURCES:
+        raise ConfigError(unknown("model.source", config.source, SOURCES))
+    if config.path is None:
+        raise ConfigError("model.path is empty: set it to the repository or folder that holds the model.")
+    if config.source == "hub":
+        return config.path, {"revision": config.revision}
+    if config.source == "package":
+        package, _, inside = config.path.partition("/")
+        spec = importlib.util.find_spec(package)
+        if spec is None or not spec.submodule_search_locations:
+            raise EnvironmentBroken(f"model.path ({config.path}): the package '{package}' is not installed; run `make install`.")
+        folder = Path(spec.submodule_search_locations[0]) / inside
+    else:
+        folder = Path(config.path)
+    if not (folder / "config.json").is_file():
+        raise ConfigError(f"model.path ({config.path}): no config.json in {folder}; point it to a folder with a saved model.")
+    weights = folder / "model.safetensors"
+    if config.sha256 and config.weights == "pretrained":
+        if not weights.is_file():
+            raise EnvironmentBroken(f"model.path ({config.path}): no model.safetensors in {folder}; install the model again.")
+        if digest(weights) != config.sha256:
+            raise EnvironmentBroken(f"model.sha256 ({config.sha256}) is not the SHA-256 of {weights} ({digest(weights)}): "
+                                    "the weights are damaged or another version; install the model again.")
+    return str(folder), {}
+
+
+def identity(config: ModelConfig) -> dict[str, Any]:
+    """Return what of a model decides the result. A local folder counts by its content, not by its path."""
+    where, _ = locate(config)
+    known: dict[str, Any] = {"name": config.name, "weights": config.weights}
+    if config.source == "hub":
+        return known | {"path": where, "revision": config.revision}
+    if config.sha256 and config.weights == "pretrained":
+        return known | {"sha256": config.sha256}
+    files = sorted(p for p in Path(where).iterdir() if p.suffix in (".safetensors", ".json", ".txt", ".model"))
+    return known | {"sha256": hashlib.sha256("".join(digest(p) for p in files).encode()).hexdigest()}
+
+
+def shape(config: ModelConfig) -> tuple[int, int]:
+    """Return (vocabulary size, embedding width), from the model's YAML file or else from its config.json."""
+    if config.vocab_size is not None and config.width is not None:
+        return config.vocab_size, config.width
+    where, options = locate(config)
+    architecture = _from_pretrained(AutoConfig, config, where, options)
+    # ALBERT and ELECTRA name the table's width `embedding_size`; DistilBERT maps `hidden_size` to its `dim`.
+    return architecture.vocab_size, getattr(architecture, "embedding_size", None) or architecture.hidden_size
+
+
+def _from_pretrained(auto: Any, config: ModelConfig, where: str, options: dict[str, Any]) -> Any:
+    try:
+        return auto.from_pretrained(where, trust_remote_code=False, **options)
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        hint = "run `make fetch` where the hub can be reached, or set model.source=local" if config.source == "hub" else "check it"
+        raise EnvironmentBroken(f"model.path ({config.path}) cannot be loaded ({reason}): {hint}.") from error
+
+
+def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
+    """Return the model's fast tokenizer."""
+    where, options = locate(config)
+    return cast(PreTrainedTokenizerBase, _from_pretrained(AutoTokenizer, config, where, options))
+
+
+def load_model(config: ModelConfig, head: str, **labels: Any) -> PreTrainedModel:
+    """Return the encoder with a new `head` (none | classification | masked_lm), in fp32 and training mode off.
+
+    `labels` go into the model's configuration (num_labels, id2label, problem_type). Raises ConfigError if the
+    vocabulary or the width differ from those that the model's YAML file states.
+    """
+    quiet_transformers()
+    where, options = locate(config)
+    if config.weights == "random":
+        architecture = _from_pretrained(AutoConfig, config, where, options)
+        architecture.update(labels)
+        model = HEADS[head].from_config(architecture)
+    else:
+        options |= {"use_safetensors": True, "dtype": torch.float32, **labels}
+        model = _from_pretrained(HEADS[head], config, where, options)
+    found = tuple(table(model).shape)
+    if found != shape(config):
+        raise ConfigError(f"model.vocab_size and model.width say {shape(config)}, but the weights in {where} have {found}.")
+    return cast(PreTrainedModel, model.eval())
+
+
+def table(model: PreTrainedModel) -> Tensor:
+    """Return the model's embedding table (V, d), detached."""
+    weight = cast(nn.Embedding, model.get_input_embeddings()).weight
+    return weight.detach()
+
+
+def swap_embedding(model: PreTrainedModel, embedding: nn.Module) -> None:
+    """Replace the model's input embedding, and the decoder of its masked-LM head if the two were tied.
+
+    The decoder keeps its pretrained bias. An untied head keeps its own matrix. Raises BenchError for a head that
+    cannot take another decoder.
+    """
+    old = model.get_input_embeddings()
+    head = model.get_output_embeddings()
+    tied = head is not None and (model.config.tie_word_embeddings or head.weight is old.weight)
+    model.set_input_embeddings(embedding)
+    if not tied:
+        return
+    if isinstance(embedding, nn.Embedding):
+        cast(nn.Linear, head).weight = embedding.weight
+        return
+    if head.weight.shape != old.weight.shape:  # DeBERTa-v2 with legacy=False
+        raise BenchError(f"{type(model).__name__}: its head multiplies by the table itself, not by a decoder that "
+                         "could be replaced; use the architecture's other masked-LM head.")
+    model.set_output_embeddings(cast(Any, embedding).decoder(head.bias))
+    model.config.tie_word_embeddings = False  # or transformers would tie the decoder to a weight that is gone
+
+
+def save_compressed(model: PreTrainedModel, folder: Path, config: EmbeddingConfig, codes_stored: bool) -> Path:
+    """Write model.safetensors, config.json and a description to `folder`; return the tensors' file.
+
+    `config` is the resolved configuration of the model's embedding. Tensors that share memory are written once;
+    a compressed embedding is written as its tables and, if `codes_stored`, its packed codes.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    first_name: dict[tuple[Any, ...], str] = {}
+    state, shared = {}, {}
+    for name, tensor in model.state_dict().items():
+        first = first_name.setdefault((tensor.data_ptr(), tensor.shape), name)
+        if first == name:
+            state[name] = tensor.contiguous().cpu()
+        else:
+            shared[name] = first
+    head = model.get_output_embeddings()
+    tied = model.config.tie_word_embeddings or not (head is None or isinstance(head, nn.Linear))
+    description = {"architecture": type(model).__name__, "embedding": asdict(config), "codes_stored": codes_stored,
+                   "vocab_size": model.config.vocab_size, "tied": tied, "shared": shared,
+                   "padding_idx": cast(Any, model.get_input_embeddings()).padding_idx}
+    model.config.save_pretrained(folder)
+    (folder / DESCRIPTION).write_text(json.dumps(description, indent=1))
+    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder / "model.safetensors"
+
+
+def load_compressed(folder: Path) -> PreTrainedModel:
+    """Return the model that `save_compressed` wrote, without building its V x d table on the way.
+
+    Raises BenchError if the description names no transformers model, or if tensors are damaged, missing or left over.
+    """
+    description = json.loads((folder / DESCRIPTION).read_text())
+    architecture = getattr(transformers, description["architecture"], None)
+    if not (isinstance(architecture, type) and issubclass(architecture, PreTrainedModel)):
+        raise BenchError(f"{folder / DESCRIPTION} names no transformers model: {description['architecture']}.")
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    config.tie_word_embeddings = description["tied"]
+    # As few rows as the padding token allows: the table is replaced before it is filled.
+    vocab_size, config.vocab_size = description["vocab_size"], (config.pad_token_id or 0) + 1
+    model = architecture(config)
+    old = cast(nn.Embedding, model.get_input_embeddings())
+    settings = EmbeddingConfig(**description["embedding"])
+    chosen, codes = method(settings.name), None
+    if chosen.assigned and not description["codes_stored"]:
+        codes = sequential(vocab_size, settings.subspaces, cast(int, settings.rows))
+    swap_embedding(model, chosen.empty(settings, vocab_size, old.embedding_dim, description["padding_idx"], codes))
+    try:
+        state = load_file(folder / "model.safetensors")
+        state |= {name: state[first] for name, first in description["shared"].items()}
+        for name, parameter in model.named_parameters():  # of a masked-LM head: one row or element a token
+            if parameter.shape[:1] == (config.vocab_size,) and name in state and len(state[name]) == vocab_size:
+                parameter.data = torch.empty_like(state[name])
+        model.load_state_dict(state)
+    except (RuntimeError, ValueError, KeyError, SafetensorError) as error:
+        raise BenchError(f"{folder / 'model.safetensors'} does not hold the model that {DESCRIPTION} describes: "
+                         f"{error}") from error
+    config.vocab_size = vocab_size
+    return cast(PreTrainedModel, model.eval())

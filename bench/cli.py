@@ -1,0 +1,129 @@
+"""The command line: `python -m bench <verb> [key=value ...]`. Each verb is a few lines that call a room."""
+
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from bench.errors import BenchError, ConfigError, unknown
+
+log = logging.getLogger("bench")
+
+
+def set_up_logging() -> None:
+    """Send progress to standard error, one line an event, with the time."""
+    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=logging.WARNING, force=True)
+    log.setLevel(logging.INFO)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def run(overrides: Sequence[str]) -> int:
+    """Run one configuration (any Hydra override; --multirun for several), unless its record is there already."""
+    from bench.hydra_app import main
+
+    return main(overrides)
+
+
+def plan(overrides: Sequence[str]) -> int:
+    """Print how many runs a sweep has, how many are done and what is left (sweep=<name>)."""
+    from bench.sweep.plan import make
+
+    sweep, made = make(overrides)
+    missing = made.missing()
+    print(f"{sweep.name}: {sweep.purpose}")
+    print(f"{len(made.runs)} runs: " + ", ".join(f"{n} {status}" for status, n in sorted(made.counts().items())))
+    seconds = made.expected_seconds(missing)
+    print(f"To do: {len(missing)}" + ("" if seconds is None else f", about {seconds / 60:.0f} minutes of training"))
+    for prepared in missing:
+        print(f"  {prepared.run_id} {prepared.name}")
+    return 0
+
+
+def sweep(overrides: Sequence[str]) -> int:
+    """Run what a sweep still misses, then report (sweep=<name>)."""
+    return _sweep(overrides, retry=False)
+
+
+def retry(overrides: Sequence[str]) -> int:
+    """Run a sweep's failed runs again, and what is missing, then report (sweep=<name>)."""
+    return _sweep(overrides, retry=True)
+
+
+def _sweep(overrides: Sequence[str], retry: bool) -> int:
+    from bench.store import check_writable
+    from bench.sweep.local import run_all
+    from bench.sweep.plan import make
+
+    _, made = make(overrides)
+    config = made.runs[0].config
+    todo = made.missing(retry)
+    check_writable(Path(config.results_dir))
+    log.info("%d runs to do, %d of %d done before", len(todo), made.counts()["ok"], len(made.runs))
+    run_all(todo, config.workers)
+    _report(Path(config.results_dir))
+    return _summary(overrides, skipped=len(made.runs) - len(todo))
+
+
+def status(overrides: Sequence[str]) -> int:
+    """Print a sweep's runs by status, with the last line of each failure (sweep=<name>)."""
+    return _summary(overrides, skipped=0)
+
+
+def _summary(overrides: Sequence[str], skipped: int) -> int:
+    """Print each failed run and the closing line; return 1 if there is one."""
+    from bench.sweep.plan import make
+
+    _, made = make(overrides)
+    counts = made.counts()
+    failed = [run for run in made.runs if made.failed(run)]
+    for prepared in failed:
+        record = made.records[prepared.run_id]
+        print(f"{record['status']} {prepared.name}: {(record['error'] or {}).get('message', '')}")
+    kinds = ", ".join(f"{status} {n}" for status, n in sorted(counts.items()) if status not in ("ok", "missing"))
+    print(f"done {counts['ok']} | skipped {skipped} | missing {counts['missing']} | failed {len(failed)}" + (f" ({kinds})" if kinds else ""))
+    return 1 if failed else 0
+
+
+def report(overrides: Sequence[str]) -> int:
+    """Write tables, figures and INDEX.md from the records (results_dir=<folder>)."""
+    from bench.compose import compose_config
+
+    return _report(Path(compose_config(overrides).results_dir))
+
+
+def _report(results_dir: Path) -> int:
+    from bench.report import write_report
+    from bench.store import read_all
+
+    records, problems = read_all(results_dir)
+    for path, reason in problems:
+        log.error("%s cannot be read (%s): it is left out; move it away and run the sweep again", path, reason)
+    written = write_report(records, problems, results_dir)
+    print(f"{len(records)} records; {len(written)} files, begin with {results_dir / 'INDEX.md'}")
+    return 1 if problems else 0
+
+
+VERBS: dict[str, Callable[[Sequence[str]], int]] = {
+    verb.__name__: verb for verb in (run, plan, sweep, status, retry, report)
+}
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Return the exit status: 0 done, 1 something failed, 2 wrong configuration, 3 broken environment, 130 interrupted."""
+    set_up_logging()
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print("usage: python -m bench <verb> [key=value ...]\n")
+        for name, verb in VERBS.items():
+            print(f"  {name:8} {(verb.__doc__ or '').splitlines()[0]}")
+        return 0 if arguments else 2
+    try:
+        if arguments[0] not in VERBS:
+            raise ConfigError(unknown("verb", arguments[0], VERBS))
+        return VERBS[arguments[0]](arguments[1:])
+    except BenchError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted: what was finished is kept; the same command goes on from here", file=sys.stderr)
+        return 130

@@ -1,0 +1,127 @@
+"""The typed configuration of one run. Hydra fills it from `conf/`; these dataclasses are its schema."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class ModelConfig:
+    """A pretrained encoder: where it comes from and what it must look like."""
+
+    name: str = "???"
+    source: str = "hub"  # package | hub | local
+    path: str | None = None  # package: "<import name>/<folder>"; hub: "<owner>/<repo>"; local: a folder
+    revision: str | None = None  # pinned commit on the hub; version of a package
+    sha256: str | None = None  # of model.safetensors, checked when it is loaded
+    vocab_size: int | None = None  # checked when loaded, and used to plan without loading; null: read from config.json
+    width: int | None = None  # of the embedding table, likewise
+    weights: str = "pretrained"  # pretrained | random (speed and memory only: accuracy is then marked)
+    license: str | None = None
+
+
+@dataclass
+class TaskConfig:
+    """What a task is: one YAML file in `conf/task/`."""
+
+    name: str = "???"
+    suite: str = "???"  # lexical | glue | xnli
+    task_version: int = 1  # raised whenever a change here changes numbers
+    hub: str | None = None  # "<owner>/<repo>"
+    hub_config: str | None = None  # the hub data set's configuration name
+    revision: str | None = None  # pinned commit of the hub data set
+    columns: list[str] = field(default_factory=list)  # one or two text columns
+    label_column: str = "label"
+    labels: list[str] | None = None  # class names in the order of their codes; null: regression
+    label_range: list[float] | None = None  # regression: smallest and largest label
+    # role -> split to read; a slice such as "train_subset[90%:]" is allowed (datasets' own slice syntax), and a split
+    # of another task as "mnli:train" (a name of conf/task with the same columns and labels)
+    splits: dict[str, str] = field(default_factory=dict)
+    evaluate: list[str] = field(default_factory=lambda: ["validation"])  # roles whose metrics are reported
+    predict: list[str] = field(default_factory=list)  # roles with hidden labels: predicted, stored, not scored
+    languages: list[str] = field(default_factory=list)  # files apart; `evaluate` and `predict` read each
+    train_language: str | None = None  # the language of every other role
+    groups: list[str] = field(default_factory=list)  # category columns to score apart, kept where the data has them
+    official_rows: dict[str, int] = field(default_factory=dict)  # split -> rows in the official release
+    metrics: list[str] = field(default_factory=list)  # names in bench/tasks/metrics.py
+    headline: str = "accuracy"
+    higher_is_better: bool = True
+    chance: float | None = None  # headline of guessing uniformly
+    majority: float | None = None  # headline of always answering the most frequent class of the reported split
+    average: bool = True  # part of the suite's average
+    notes: str | None = None
+
+
+@dataclass
+class EmbeddingConfig:
+    """The embedding that replaces the model's table. A method reads only the keys that it names as its settings."""
+
+    name: str = "???"  # a method of bench/embeddings
+    subspaces: int = 3  # f
+    sub_dim: int | None = None  # s; null: width / f (concat) or width (sum)
+    rows: int | None = None  # Q; null: the smallest integer with Q^f >= V
+    compose: str = "concat"  # concat | sum
+    init: str = "fitted"  # random | fitted (means of the pretrained sub-vectors that share a code)
+
+
+@dataclass
+class AssignmentConfig:
+    """Which token shares which piece. Ignored by methods that assign nothing."""
+
+    name: str = "???"  # sequential | random | contextual | pq
+    corpus: str = "task"  # contextual: "task" (the task's training texts) or a text file, one passage a line
+    layer: int | None = None  # contextual: hidden layer whose states stand for a token; null: the middle one
+    iterations: int = 4  # contextual: rounds of assigning codes and moving centroids
+    seed: int = 0  # of codes and clusters; the run's seed leaves it alone, so that seeds are paired over one assignment
+
+
+@dataclass
+class RecoveryConfig:
+    """What is trained between the swap and the fine-tuning."""
+
+    name: str = "none"
+
+
+@dataclass
+class TrainingConfig:
+    """The fine-tuning recipe."""
+
+    epochs: float = 3.0
+    max_steps: int | None = None  # overrides epochs
+    batch_size: int = 32
+    learning_rate: float = 5e-5
+    weight_decay: float = 0.01
+    warmup_fraction: float = 0.1  # of all steps, linear from 0; then linear decay to 0
+    max_grad_norm: float = 1.0
+    max_length: int = 128  # tokens, pairs included
+    max_train_examples: int | None = None  # a seeded subset of the training split; recorded and shown
+    engine: str = "auto"  # auto (graph on a GPU, eager on a CPU) | eager | graph | compile (worth it for long runs)
+    dtype: str = "auto"  # auto (bf16 on a GPU, fp32 on a CPU) | fp32 | bf16
+    eval_batch_size: int = 128
+
+
+@dataclass
+class DataConfig:
+    """Where task data comes from."""
+
+    source: str = "auto"  # auto | generated | parquet | official | hub; auto: generated if the task is, parquet if root is set, else hub
+    root: str | None = None  # folder of parquet or official files
+
+
+@dataclass
+class RunConfig:
+    """Everything one run depends on."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    task: TaskConfig = field(default_factory=TaskConfig)
+    embedding: EmbeddingConfig = field(default_factory=EmbeddingConfig)
+    assignment: AssignmentConfig = field(default_factory=AssignmentConfig)
+    recovery: RecoveryConfig = field(default_factory=RecoveryConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    seed: int = 0
+    # Below: where and how, never what. Not part of a run's identity.
+    results_dir: str = "results"
+    cache_dir: str = ".cache"
+    device: str = "auto"  # auto | cpu | cuda
+    sweep: Any = None  # a sweep's declaration (conf/sweep/), read by `plan`, `sweep`, `status`
+    workers: int | None = None  # processes of a local sweep; null: one a GPU, or one a CPU core

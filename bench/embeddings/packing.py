@@ -1,0 +1,29 @@
+"""Codes packed to the bit, as they are stored in a file."""
+
+import numpy as np
+
+
+def bits_per_code(rows: int) -> int:
+    """Return ceil(log2(rows)): the bits that tell `rows` codes apart."""
+    return (rows - 1).bit_length()
+
+
+def pack(codes: np.ndarray, rows: int) -> np.ndarray:
+    """Return `codes` (any shape, 0 <= code < rows) as uint8 of ceil(size * bits / 8) bytes, row by row, low bit first."""
+    bits = bits_per_code(rows)
+    planes = (codes.reshape(-1, 1).astype(np.uint32) >> np.arange(bits, dtype=np.uint32)) & 1
+    return np.packbits(planes.astype(np.uint8).reshape(-1), bitorder="little")
+
+
+def unpack(packed: np.ndarray, rows: int, shape: tuple[int, ...]) -> np.ndarray:
+    """Return the int32 codes of `shape` that `pack` stored; raises ValueError if the length or a code does not fit."""
+    bits, count = bits_per_code(rows), int(np.prod(shape))
+    if packed.size != -(-count * bits // 8):
+        raise ValueError(f"{packed.size} bytes of packed codes, but {shape} codes of {bits} bits need {-(-count * bits // 8)}")
+    planes = np.unpackbits(packed, count=count * bits, bitorder="little").reshape(count, bits)
+    codes = np.zeros(count, dtype=np.int32)
+    for bit in range(bits):
+        codes |= planes[:, bit].astype(np.int32) << bit
+    if count and codes.max() >= rows:
+        raise ValueError(f"packed codes go up to {codes.max()}, but there are {rows} rows")
+    return codes.reshape(shape)

@@ -1,0 +1,47 @@
+"""`bench run` as a Hydra program, so that --multirun, --cfg, --help and the like work as everywhere."""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import hydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from bench.compose import CONF, compose_config, explain, typed
+from bench.identity import prepare
+from bench.run import execute
+from bench.store import check_writable, path_of, read
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run each configuration that the arguments describe; return 1 if one failed, else 0."""
+    failures = []
+
+    def one(composed: DictConfig) -> None:
+        prepared = prepare(typed(composed))
+        results_dir = Path(prepared.config.results_dir)
+        check_writable(results_dir)
+        path = path_of(results_dir, prepared.name, prepared.run_id)
+        if path.exists() and (record := read(path))["status"] == "ok":
+            print(f"done before: {path} (delete it to run again)")
+        else:
+            record = execute(prepared)
+            print(path)
+        if headline := record["headline"]:
+            print(f"{prepared.name}: {headline['split']} {headline['metric']} = {headline['value']:.4f}")
+        if record["status"] != "ok":
+            failures.append(path)
+
+    overrides = [a for a in arguments if not a.startswith("-")]
+    if len(overrides) == len(arguments):
+        compose_config(overrides)  # a wrong name is found, and explained, before Hydra starts
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing and leaving
+    sys.argv = [sys.argv[0], *arguments]
+    try:
+        hydra.main(config_path=str(CONF), config_name="config", version_base=None)(one)()
+    except (HydraException, OmegaConfBaseException) as error:
+        raise explain(error, overrides) from error
+    return 1 if failures else 0

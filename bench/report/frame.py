@@ -1,0 +1,205 @@
+"""Records as a pandas frame: one line a run, named for people, with what is not official written beside the task."""
+
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import pandas as pd
+
+from bench.errors import ConfigError
+from bench.store import Record
+
+OFFICIAL_SPLIT = re.compile(r"(train|dev|validation|test)(_matched|_mismatched)?")
+
+
+def to_frame(records: list[Record]) -> pd.DataFrame:
+    """Return one line a record, sorted by model, suite, task, configuration, seed.
+
+    Columns: identity (model, weights, suite, task, marks, column, config_id, configuration, kind, seed), outcome
+    (status, value, metrics ...), size and provenance. `config_id` is a digest of the configuration without
+    seed, task and data; `column` is the task with its marks, so a subset never shares one with the official task.
+    Scores of models with random weights are dropped. Raises ConfigError if one column mixes versions.
+    """
+    widths = {record["model"]["name"]: record["model"]["width"] for record in records if record["model"]}
+    suites = {record["task"]["name"]: record["task"]["suite"] for record in records if record["task"]}
+    frame = pd.DataFrame([_row(record, widths, suites) for record in records])
+    _complete_marks(frame)
+    _label(frame)
+    frame["column"] = [column_name(task, marks) for task, marks in zip(frame.task, frame.marks, strict=True)]
+    _check_versions(frame)
+    order = ["model", "weights", "suite", "column", "configuration", "seed", "created_at", "run_id"]
+    return frame.sort_values(order, kind="stable", ignore_index=True)
+
+
+def column_name(task: str, marks: tuple[str, ...]) -> str:
+    """Return the task's name with what is not official about it."""
+    return f"{task} [not official: {'; '.join(marks)}]" if marks else task
+
+
+def headline_runs(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the lines that count: finished, and of the same configuration, task and seed only the newest."""
+    ok = frame[frame.status == "ok"]
+    return ok.drop_duplicates(["model", "weights", "suite", "column", "config_id", "seed"], keep="last")
+
+
+def rows(frame: pd.DataFrame) -> Iterator[Any]:
+    """Yield the lines as tuples with the columns' names; pandas' types know neither names nor values."""
+    yield from frame.itertuples(index=False)
+
+
+def _row(record: Record, widths: dict[str, int], suites: dict[str, str]) -> dict[str, Any]:
+    """Return the record flattened; a failed run's missing parts are None, or known from runs of its model or task."""
+    config = record["config"]
+    task: dict[str, Any] = config["task"] | dict(record["task"] or {})
+    model: dict[str, Any] = config["model"] | dict(record["model"] or {})
+    size: dict[str, Any] = dict(record["size"] or {})
+    training: dict[str, Any] = dict(record["training"] or {})
+    limit = config["training"].get("max_train_examples")
+    weights = model.get("weights") or "pretrained"
+    headline: dict[str, Any] = dict(record["headline"] or {}) if weights != "random" else {}
+    scores = record["metrics"] or {} if weights != "random" else {}
+    error, provenance = record["error"] or {}, record["provenance"]
+    group = {key: part for key, part in config.items() if key not in ("seed", "task", "data")}
+    group["training"] = {key: value for key, value in config["training"].items() if key != "max_train_examples"}
+    base = {key: part for key, part in group.items() if key not in ("embedding", "assignment", "recovery")}
+    return {
+        "model": model["name"],
+        "weights": weights,
+        "suite": suites.get(task["name"]) or task.get("suite") or "other",
+        "task": task["name"],
+        "marks": _marks(record["task"]["source"], record["task"]["splits"], None) if record["task"] else None,
+        "planned_marks": _marks(
+            config["data"]["source"], {role: {"split": name} for role, name in task_splits(config).items()}, limit
+        ),
+        "variant": _digest([task["name"], task_splits(config), limit]),
+        "config_id": _digest(group),
+        "base_id": _digest(base),
+        "recovery_id": _digest(config.get("recovery")),
+        "recovery": (config.get("recovery") or {}).get("name", "none"),
+        "flat": _flatten(group),
+        "configuration": _short_label(config, widths.get(model["name"])),
+        "kind": kind(config),
+        "seed": config["seed"],
+        "status": record["status"],
+        "run_id": record["run_id"],
+        "created_at": record["created_at"],
+        "schema_version": record["schema_version"],
+        "task_version": task.get("version"),
+        "source": task.get("source"),
+        "data_sha256": task.get("data_sha256"),
+        "average": task.get("average", True),
+        "chance": task.get("chance"),
+        "metric": headline.get("metric"),
+        "split": headline.get("split"),
+        "higher_is_better": headline.get("higher_is_better", True),
+        "value": headline.get("value"),
+        "collapsed": training.get("collapsed"),
+        **{key: size.get(key) for key in ("embedding_params", "embedding_bytes", "param_saving", "byte_saving")},
+        **{key: size.get(key) for key in ("total_params", "total_bytes", "file_bytes")},
+        **{key: training.get(key) for key in ("train_rows", "steps", "seconds")},
+        "device": provenance.get("device"),
+        "commit": provenance.get("commit"),
+        "dirty": bool(provenance.get("dirty")),
+        "error_type": error.get("type"),
+        "error_message": (error.get("message") or "").strip().partition("\n")[0] or None,
+        "scores": {f"{split}.{name}": score for split, names in scores.items() for name, score in names.items()},
+    }
+
+
+def task_splits(config: dict[str, Any]) -> dict[str, str]:
+    """Return role -> split of the canonical configuration."""
+    return config["task"].get("splits") or {}
+
+
+def _marks(source: str, splits: dict[str, dict[str, Any]], limit: int | None) -> tuple[str, ...]:
+    """Return what is not official about the data: generated, other splits, other row counts, limited training rows."""
+    marks = ["synthetic"] if source == "generated" else []
+    for role, part in sorted(splits.items(), key=lambda item: (item[0] != "train", item[0])):
+        name, rows, official = part["split"], part.get("rows"), part.get("official_rows")
+        most = part.get("max_train_examples") or (limit if role == "train" else None)
+        used = rows if most is None else most if rows is None else min(rows, most)
+        total = official or (rows if rows != used else None)
+        limited = most is not None and (rows is None or rows >= most) and used != official
+        unofficial = source != "generated" and not OFFICIAL_SPLIT.fullmatch(name)
+        if not (limited or unofficial or (official is not None and used is not None and used != official)):
+            continue
+        of = f" of {total:,}" if total else ""
+        count = "" if used is None else f" ({used:,}{of} rows)"
+        marks.append(f"{'' if role == 'train' else 'evaluated on '}{name}{count}")
+    return tuple(marks)
+
+
+def _complete_marks(frame: pd.DataFrame) -> None:
+    """Give runs that failed before they read data the marks of runs with the same task settings, else planned ones."""
+    known = {variant: marks for variant, marks in zip(frame.variant, frame.marks, strict=True) if marks is not None}
+    frame["marks"] = [known.get(v, planned) for v, planned in zip(frame.variant, frame.planned_marks, strict=True)]
+
+
+def kind(config: dict[str, Any]) -> str:
+    """Return what a point's colour and marker stand for: the assignment, or the method where it assigns nothing."""
+    return str((config.get("assignment") or config["embedding"])["name"])
+
+
+def _short_label(config: dict[str, Any], width: int | None) -> str:
+    """Return a name such as "pq f=8 Q=64 sum + distil" that names only what differs from the defaults."""
+    embedding = dict(config["embedding"])
+    name, recovery = embedding["name"], (config.get("recovery") or {}).get("name", "none")
+    words = [kind(config)] if name in ("dense", "subspace") else [name, *({kind(config)} - {name})]
+    if name != "dense":
+        f, rows, sub_dim = (embedding.pop(key, None) for key in ("subspaces", "rows", "sub_dim"))
+        compose, init = embedding.pop("compose", "concat"), embedding.pop("init", "fitted")
+        words += [f"{symbol}={value}" for symbol, value in (("f", f), ("Q", rows)) if value is not None]
+        words += [compose] if compose != "concat" else []
+        default = width if compose == "sum" else width // f if width and f else None
+        words += [f"s={sub_dim}"] if width and sub_dim not in (None, default) else []
+        words += [f"{init} init"] if init != "fitted" else []
+        words += [f"{key}={value}" for key, value in sorted(embedding.items()) if key not in ("name", "version")]
+    return " ".join(words + ([f"+ {recovery}"] if recovery != "none" else []))
+
+
+def _label(frame: pd.DataFrame) -> None:
+    """Add to labels that several configurations of a model share the settings in which these differ."""
+    for _, rows in frame.groupby(["model", "weights", "configuration"], sort=False):
+        settings = dict(zip(rows.config_id, rows.flat, strict=True))
+        if len(settings) == 1:
+            continue
+        keys = sorted({key for flat in settings.values() for key in flat})
+        differing = [key for key in keys if len({repr(flat.get(key)) for flat in settings.values()}) > 1]
+        last = Counter(key.rpartition(".")[2] for key in differing)
+        short = {key: key if last[key.rpartition(".")[2]] > 1 else key.rpartition(".")[2] for key in differing}
+        for config_id, flat in settings.items():
+            extra = ", ".join(f"{short[key]}={_value(flat.get(key))}" for key in differing)
+            frame.loc[frame.index.isin(rows.index) & (frame.config_id == config_id), "configuration"] += f" ({extra})"
+
+
+def _check_versions(frame: pd.DataFrame) -> None:
+    """Raise ConfigError where one column's scores were made by different versions of the task, metric or record."""
+    keys = {"task_version": "task version", "schema_version": "schema version", "metric": "headline metric"}
+    for (model, _, _, column), rows in frame[frame.status == "ok"].groupby(["model", "weights", "suite", "column"]):
+        for key, words in keys.items():
+            found = rows.dropna(subset=[key]).drop_duplicates(key)
+            if len(found) > 1:
+                (one, id_one), (two, id_two) = found[[key, "run_id"]].head(2).itertuples(index=False)
+                raise ConfigError(
+                    f"{column} of {model} mixes {words} {one} (run {id_one}) and {two} (run {id_two}), which cannot be "
+                    f"compared: move the records of one of them out of runs/, or run them again."
+                )
+
+
+def _flatten(part: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return dotted key -> value."""
+    flat: dict[str, Any] = {}
+    for key, value in part.items():
+        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
+def _value(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _digest(part: object) -> str:
+    return hashlib.sha256(json.dumps(part, sort_keys=True).encode()).hexdigest()[:12]

@@ -1,0 +1,191 @@
+"""One run: load, swap, fine-tune, evaluate, measure; whatever happens, one record."""
+
+import logging
+import traceback
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+import transformers
+from datasets import Dataset
+from transformers import PreTrainedTokenizerBase
+
+import bench.assignment
+from bench import backbones, store
+from bench.assignment.corpus import passages
+from bench.assignment.vectors import TokenVectors, token_vectors, vectors_key
+from bench.config import RunConfig
+from bench.embeddings import method
+from bench.embeddings.base import relative_error
+from bench.errors import EnvironmentBroken
+from bench.identity import Prepared, prepare
+from bench.measure import cost
+from bench.provenance import provenance
+from bench.store import Record
+from bench.tasks import data as task_data
+from bench.tasks.metrics import score
+from bench.tasks.tokenise import tokenise
+from bench.training.batching import Examples
+from bench.training.finetune import Diverged, finetune, predict
+from bench.training.precision import resolve_dtype
+
+log = logging.getLogger("bench")
+
+
+def pick_device(name: str) -> torch.device:
+    """Return the device; raises EnvironmentBroken where CUDA is asked for and is not there."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise EnvironmentBroken("device (cuda): torch sees no CUDA device; use device=cpu or device=auto.")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def execute(prepared: Prepared) -> Record:
+    """Return the record of the run, already written to its results folder.
+
+    A failure becomes a record too. Only EnvironmentBroken (nothing else would work either) and KeyboardInterrupt
+    (after writing an `interrupted` record) are raised.
+    """
+    config = prepared.config
+    device = pick_device(config.device)
+    record = _blank(prepared, device)
+    try:
+        record.update(_measured(prepared, device))  # type: ignore[typeddict-item]
+        record["status"] = "ok"
+    except EnvironmentBroken:
+        raise
+    except (KeyboardInterrupt, Exception) as error:
+        record["status"] = status_of(error)
+        record["error"] = {"type": type(error).__name__, "message": str(error),
+                           "traceback": traceback.format_exc()[-4000:]}
+        log.error("%s | %s: %s", prepared.name, record["status"], str(error) or type(error).__name__)
+        if isinstance(error, KeyboardInterrupt):
+            raise
+    finally:
+        if record["status"] != "pending":
+            store.write(record, Path(config.results_dir))
+    return record
+
+
+def status_of(error: BaseException) -> str:
+    """Return the record's status for an exception."""
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    if isinstance(error, Diverged):
+        return "diverged"
+    return "oom" if isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)) else "failed"
+
+
+def _blank(prepared: Prepared, device: torch.device) -> Record:
+    return {
+        "schema_version": store.SCHEMA_VERSION, "run_id": prepared.run_id, "status": "pending", "name": prepared.name,
+        "created_at": datetime.now(UTC).isoformat(timespec="seconds"), "config": prepared.canonical, "task": None,
+        "model": None, "size": None, "fit": None, "metrics": None, "headline": None, "training": None, "recovery": None,
+        "cost": None, "provenance": provenance(device), "error": None,
+    }
+
+
+def failure(prepared: Prepared, status: str, message: str) -> Record:
+    """Return and write the record of a run whose process died before it could write one."""
+    record = _blank(prepared, torch.device("cpu"))
+    record["status"], record["error"] = status, {"type": "ProcessDied", "message": message, "traceback": ""}
+    store.write(record, Path(prepared.config.results_dir))
+    return record
+
+
+def _measured(prepared: Prepared, device: torch.device) -> dict[str, Any]:
+    config, task = prepared.config, prepared.config.task
+    dtype = resolve_dtype(config.training.dtype, device)
+    cost.reset_peak_memory(device)
+    splits = {role: task_data.load_split(task, config.data, role) for role in ("train", *task.evaluate)}
+    if limit := config.training.max_train_examples:
+        kept = np.random.default_rng(0).permutation(len(splits["train"]))[:limit]  # the same rows for every seed
+        splits["train"] = splits["train"].select(np.sort(kept))
+    tokenizer = backbones.load_tokenizer(config.model)
+    pad = cast(int, tokenizer.pad_token_id)
+    examples, truncated = {}, {}
+    for role, split in splits.items():
+        tokens = tokenise(split, task, tokenizer, config.training.max_length, Path(config.cache_dir))
+        examples[role], truncated[role] = Examples.from_dataset(tokens.dataset, pad, device), tokens.truncated
+
+    transformers.set_seed(config.seed)  # the new head is the same for every embedding
+    labels = {"num_labels": 1, "problem_type": "regression"} if task.labels is None else {
+        "num_labels": len(task.labels), "id2label": dict(enumerate(task.labels)),
+        "label2id": {label: i for i, label in enumerate(task.labels)}}
+    model = backbones.load_model(config.model, "classification", **labels)
+    size, fit = _compress(model, prepared, tokenizer, splits["train"].select_columns(task.columns))
+    cast(Any, model).to(device)
+
+    transformers.set_seed(config.seed)
+    outcome = finetune(model, examples["train"], config.training, seed=config.seed, dtype=dtype, name=prepared.name)
+    metrics, collapsed = {}, False
+    for role in task.evaluate:
+        logits = predict(model, examples[role], config.training.eval_batch_size, dtype)
+        answers = logits[:, 0] if task.labels is None else logits.argmax(axis=1)
+        metrics[task.splits[role]] = score(task, answers, examples[role].labels.cpu().numpy())
+        collapsed = collapsed or bool(np.ptp(answers) == 0)
+    reported = task.splits[task.evaluate[0]]
+    facts = task_data.split_facts(task, config.data, splits)
+    for role, facts_of in facts.items():
+        facts_of["truncated"] = truncated[role]
+    if limit:
+        facts["train"]["max_train_examples"] = limit
+    value = metrics[reported][task.headline]
+    log.info("%s | %s %s = %.4f", prepared.name, reported, task.headline, value)
+    return {
+        "task": {"name": task.name, "suite": task.suite, "version": task.task_version, "source": prepared.source,
+                 "data_sha256": prepared.canonical["data"]["sha256"], "splits": facts, "chance": task.chance,
+                 "majority": task.majority, "average": task.average},
+        "model": {"name": config.model.name, "revision": config.model.revision, "sha256": config.model.sha256,
+                  "weights": config.model.weights, "width": prepared.width, "vocab_size": prepared.vocab_size},
+        "size": size,
+        "fit": fit,
+        "metrics": metrics,
+        "headline": {"split": reported, "metric": task.headline, "value": value, "higher_is_better": task.higher_is_better},
+        "training": {"steps": outcome.steps, "epochs": outcome.epochs, "train_rows": len(splits["train"]),
+                     "seconds": outcome.seconds, "start_seconds": outcome.start_seconds,
+                     "engine": outcome.engine, "engine_fallback": outcome.fallback, "examples_per_second": outcome.examples / outcome.seconds,
+                     "effective_batch": config.training.batch_size, "dtype": dtype, "curve": outcome.curve,
+                     "collapsed": collapsed},
+        "recovery": {"name": config.recovery.name},
+        "cost": {"peak_memory_bytes": cost.peak_memory_bytes(device),
+                 "latency_ms": cost.latency_ms(model, examples[task.evaluate[0]], dtype)},
+    }
+
+
+def _compress(model: Any, prepared: Prepared, tokenizer: PreTrainedTokenizerBase, texts: Dataset) -> tuple[Any, Any]:
+    """Swap the embedding in place; return the record's `size` and `fit`."""
+    config, embedding = prepared.config, prepared.config.embedding
+    chosen, table = method(embedding.name), backbones.table(model)
+    shape = (prepared.vocab_size, prepared.width)
+    codes = None
+    if chosen.assigned:
+        codes = bench.assignment.assign(
+            config.assignment, vocab_size=shape[0], subspaces=embedding.subspaces, rows=cast(int, embedding.rows),
+            table=table.numpy(), cache_dir=Path(config.cache_dir),
+            vectors=_token_vectors(config, model, tokenizer, texts) if config.assignment.name == "contextual" else None)
+    stored = codes is not None and codes.stored
+    padding = tokenizer.pad_token_id  # a model's own configuration can name another token (Multilingual MiniLM: <s>)
+    module = chosen.build(embedding, table, None if codes is None else codes.codes, padding, stored,
+                          model.config.initializer_range, torch.Generator().manual_seed(config.seed))
+    random_tables = chosen.assigned and embedding.init == "random"
+    fit = {"relative_error": None if random_tables else relative_error(module, table, padding),
+           "distinct_codes": None if codes is None else codes.distinct,
+           "codes_sha256": None if codes is None else codes.sha256}
+    backbones.swap_embedding(model, module)
+    dense = method("dense").size(embedding, *shape, codes_stored=False)
+    return cost.sizes(model, module, chosen.size(embedding, *shape, codes_stored=stored), dense), fit
+
+
+def _token_vectors(config: RunConfig, model: Any, tokenizer: PreTrainedTokenizerBase, texts: Dataset) -> TokenVectors:
+    """Return the tokens' vectors in context, computed only if no codes made from them are cached."""
+    corpus, layer = config.assignment.corpus, config.assignment.layer
+    read = [text for column in texts.column_names for text in texts[column]] if corpus == "task" else passages(corpus)
+    return TokenVectors(vectors_key(model, tokenizer, read, layer),
+                        lambda: token_vectors(model, tokenizer, read, layer, batch_size=64))
+
+
+def run(config: RunConfig) -> Record:
+    """Return the record of the run that `config` describes; raises ConfigError before anything is loaded."""
+    return execute(prepare(config))

@@ -1,0 +1,168 @@
+"""Records: one JSON file a run. All that passes from running to reporting."""
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any, TypedDict, cast
+
+from bench.errors import EnvironmentBroken
+
+SCHEMA_VERSION = 1
+STATUSES = ("ok", "failed", "oom", "diverged", "timeout", "interrupted")
+
+
+class TaskPart(TypedDict):
+    name: str
+    suite: str
+    version: int
+    source: str  # generated | parquet | official | hub
+    data_sha256: str  # digest of the data, or the hub revision it is pinned to
+    splits: dict[str, dict[str, Any]]  # role -> {split, rows, official_rows}; train also max_train_examples when limited
+    chance: float | None
+    majority: float | None
+    average: bool  # counted in the suite's average
+
+
+class ModelPart(TypedDict):
+    name: str
+    revision: str | None
+    sha256: str | None  # of the weights
+    weights: str  # pretrained | random
+    width: int
+    vocab_size: int
+
+
+class SizePart(TypedDict):
+    embedding_params: int  # floats in tables, projections, gains
+    code_bits: int  # packed; 0 where codes are computed from the token id
+    embedding_bytes: int  # stored: floats, packed codes
+    dense_embedding_params: int
+    dense_embedding_bytes: int
+    total_params: int  # whole model, task head included
+    total_bytes: int
+    file_bytes: int | None  # measured: the saved embedding as a safetensors file
+    param_saving: float  # 1 - embedding_params / dense_embedding_params
+    byte_saving: float  # 1 - embedding_bytes / dense_embedding_bytes
+
+
+class FitPart(TypedDict):
+    relative_error: float | None  # ||E - E'||_F / ||E||_F before training; null for a random initialisation
+    distinct_codes: int | None
+    codes_sha256: str | None
+
+
+class HeadlinePart(TypedDict):
+    split: str
+    metric: str
+    value: float
+    higher_is_better: bool
+
+
+class TrainingPart(TypedDict):
+    steps: int
+    epochs: float
+    train_rows: int
+    seconds: float  # of the training steps
+    start_seconds: float  # capturing or compiling the step
+    engine: str  # eager | graph | compile
+    engine_fallback: str | None  # why the engine is not the one asked for
+    examples_per_second: float
+    effective_batch: int
+    dtype: str  # fp32 | bf16
+    curve: list[list[float]]  # [step, mean training loss since the previous point]
+    collapsed: bool  # one class predicted for the whole reported split
+
+
+class CostPart(TypedDict):
+    peak_memory_bytes: int | None  # GPU: allocated by torch; CPU: resident, the process's peak within this run
+    latency_ms: dict[str, float]  # "batch1", "batch32": median forward on the evaluation texts
+
+
+class Record(TypedDict):
+    schema_version: int
+    run_id: str  # first 12 hex digits of the SHA-256 of the canonical configuration
+    status: str
+    name: str  # <model>/<task>/<method-slug>/s<seed>
+    created_at: str  # UTC, ISO 8601
+    config: dict[str, Any]  # canonical: resolved, without what the method does not use
+    task: TaskPart | None
+    model: ModelPart | None
+    size: SizePart | None
+    fit: FitPart | None
+    metrics: dict[str, dict[str, float]] | None  # split -> metric -> value, fractions
+    headline: HeadlinePart | None
+    training: TrainingPart | None
+    recovery: dict[str, Any] | None
+    cost: CostPart | None
+    provenance: dict[str, Any]  # commit, dirty, packages, python, platform, device, cuda, command, slurm_job_id
+    error: dict[str, str] | None  # type, message, traceback (its end)
+
+
+def path_of(results_dir: Path, name: str, run_id: str) -> Path:
+    """Return where a run's record lies: runs/<model>/<task>/<method-slug>/s<seed>-<run_id>.json."""
+    return results_dir / "runs" / f"{name}-{run_id}.json"
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write `content` to `path` so that no reader and no crash ever sees half of it.
+
+    Raises EnvironmentBroken if the folder cannot be written.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except OSError as error:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+        raise EnvironmentBroken(f"{path} cannot be written ({error.strerror}): free some space or set results_dir to "
+                                "a folder that you can write.") from error
+
+
+def write(record: Record, results_dir: Path) -> Path:
+    """Write a record and return its file."""
+    path = path_of(results_dir, record["name"], record["run_id"])
+    write_atomically(path, json.dumps(record, indent=1, sort_keys=True, allow_nan=False) + "\n")
+    return path
+
+
+def read(path: Path) -> Record:
+    """Return the record in `path`; raises ValueError saying what is wrong with the file."""
+    record = json.loads(path.read_text())
+    if not isinstance(record, dict):
+        raise ValueError("not a JSON object")
+    if record.get("schema_version") != SCHEMA_VERSION:
+        raise ValueError(f"schema_version {record.get('schema_version')!r}, this version of bench reads {SCHEMA_VERSION}")
+    if missing := Record.__required_keys__ - record.keys():
+        raise ValueError(f"no key {', '.join(sorted(missing))}")
+    if record["status"] not in STATUSES:
+        raise ValueError(f"unknown status {record['status']!r}")
+    if record["run_id"] != path.stem.rpartition("-")[2]:
+        raise ValueError(f"run_id {record['run_id']!r} is not the one in the file's name")
+    return cast(Record, record)
+
+
+def read_all(results_dir: Path) -> tuple[list[Record], list[tuple[Path, str]]]:
+    """Return all good records in the order of their files, and (file, reason) of those that cannot be read."""
+    records, problems = [], []
+    for path in sorted((results_dir / "runs").rglob("*.json")):
+        try:
+            records.append(read(path))
+        except (ValueError, OSError) as error:
+            problems.append((path, str(error)))
+    return records, problems
+
+
+def check_writable(results_dir: Path) -> None:
+    """Raise EnvironmentBroken, before any work, if no record could be written to `results_dir`."""
+    probe = results_dir / "runs" / f".writable-{os.getpid()}"
+    write_atomically(probe, "")
+    probe.unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""Sweeps: plan, run what is missing, list what failed."""

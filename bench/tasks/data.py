@@ -1,0 +1,233 @@
+"""A task's splits, checked against what the task says, whatever source they come from."""
+
+import hashlib
+import json
+import logging
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from datasets import Dataset, ReadInstruction
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from bench.config import DataConfig, TaskConfig
+from bench.errors import DataError, unknown
+from bench.tasks import official, sources
+from bench.tasks.sources import Raw, Wanted
+
+log = logging.getLogger("bench")
+TASK_FILES = Path(__file__).resolve().parents[2] / "conf" / "task"
+
+
+def task_names() -> list[str]:
+    """Return the names of all task files."""
+    return sorted(path.stem for path in TASK_FILES.glob("*.yaml"))
+
+
+def read_task(name: str) -> TaskConfig:
+    """Return the task of conf/task/<name>.yaml, without overrides; raises DataError for an unknown name or key."""
+    if name not in task_names():
+        raise DataError(unknown("task", name, task_names()))
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(TaskConfig), OmegaConf.load(TASK_FILES / f"{name}.yaml"))
+    except OmegaConfBaseException as error:
+        raise DataError(f"conf/task/{name}.yaml does not fit TaskConfig: {str(error).splitlines()[0]}.") from error
+    return OmegaConf.to_object(merged)  # type: ignore[return-value]
+
+
+def resolve_source(task: TaskConfig, data: DataConfig) -> str:
+    """Return where the task's rows come from: generated, parquet, official or hub."""
+    if data.source == "generated" and task.suite != "lexical":
+        raise DataError(
+            f"data.source=generated makes the lexical suite only, not {task.name}: use parquet, official or hub."
+        )
+    if data.source != "auto":
+        if data.source not in sources.READERS:
+            raise DataError(f"data.source: {unknown('source', data.source, ['auto', *sources.READERS])}")
+        return data.source
+    if task.suite == "lexical":
+        return "generated"
+    if data.root is None:
+        return "hub"
+    return "official" if official.found(task, Path(data.root)) else "parquet"
+
+
+def languages_of(task: TaskConfig, role: str) -> list[str | None]:
+    """Return the languages that a role is read in: all where it is evaluated or predicted; [None] without languages."""
+    return [*task.languages] if task.languages and role in [*task.evaluate, *task.predict] else [task.train_language]
+
+
+def load_split(
+    task: TaskConfig, data: DataConfig, role: str, language: str | None = None, *, labels: bool = True
+) -> Dataset:
+    """Return a role's rows: text columns, `label` (int64; float32 for a regression), idx and categories if present.
+
+    `language` defaults to `task.train_language`. With `labels=False` they may be hidden (-1) or absent. The dataset's
+    fingerprint is the digest of its content. Raises DataError where the split is missing or is not what the task says.
+    """
+    wanted, spec = _wanted(task, data, role, language)
+    tables: dict[str, pa.Table] = {}
+    for split in _names(spec):
+        one = replace(wanted, split=split)
+        tables[split] = _checked(sources.read(one), task, one, labels)
+    lengths = {split: table.num_rows for split, table in tables.items()}
+    try:
+        parts = ReadInstruction.from_spec(spec).to_absolute(lengths)
+        table = pa.concat_tables([tables[part.splitname].slice(part.from_, part.to - part.from_) for part in parts])
+    except (ValueError, AssertionError) as error:
+        raise DataError(f"task.splits.{role} ({task.splits[role]}) cannot be cut from {lengths}: {error}") from error
+    if not table.num_rows:
+        raise DataError(f"task.splits.{role} ({task.splits[role]}) selects no row of {lengths}: widen the slice.")
+    table = table.combine_chunks()
+    return Dataset(table, fingerprint=_digest(table))
+
+
+def split_facts(task: TaskConfig, data: DataConfig, splits: Mapping[str, Dataset]) -> dict[str, dict[str, Any]]:
+    """Return role -> {split, rows, official_rows}; the official count is null for a split that is not an official one.
+
+    `splits` has the loaded rows by role; a role in several languages gives the rows of one of them.
+    """
+    facts = {}
+    for role, loaded in splits.items():
+        wanted, spec = _wanted(task, data, role, None)
+        names = _names(spec)
+        official_rows = wanted.task.official_rows.get(names[0]) if len(names) == 1 else None
+        facts[role] = {"split": task.splits[role], "rows": len(loaded), "official_rows": official_rows}
+    return facts
+
+
+def data_identity(task: TaskConfig, data: DataConfig, roles: Iterable[str]) -> str:
+    """Return a SHA-256 of all that the roles are read from (every language of them), or "hub:<revision>".
+
+    Raises DataError where a file is missing, so that a run with missing data stops before any work.
+    """
+    digests, revisions = set(), []
+    for role in roles:
+        for language in languages_of(task, role):
+            wanted, spec = _wanted(task, data, role, language)
+            for split in _names(spec):
+                one = replace(wanted, split=split)
+                if one.source == "hub":
+                    revisions.append(str(one.task.revision))
+                elif one.source == "generated":
+                    digests.add(f"{split}:{_digest(sources.read(one).table)}")
+                for path in sources.files(one):
+                    stat = path.stat()
+                    digest = _file_digest(path, stat.st_mtime_ns, stat.st_size)
+                    digests.add(f"{path.relative_to(sources.root_of(one))}:{digest}")
+    lines = [*dict.fromkeys(revisions), *sorted(digests)]
+    if not digests:
+        return "hub:" + "+".join(lines)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _wanted(task: TaskConfig, data: DataConfig, role: str, language: str | None) -> tuple[Wanted, str]:
+    """Return what a role reads and its slice, after following "<task>:<split>" to the task whose files they are."""
+    if role not in task.splits:
+        raise DataError(f"task.splits of {task.name}: {unknown('role', role, task.splits)}")
+    if language is not None and language not in task.languages:
+        raise DataError(f"task.languages of {task.name}: {unknown('language', language, task.languages)}")
+    owner, prefix, spec = task, "", task.splits[role]
+    if other := re.match(r"(\w+):", spec):
+        owner, prefix, spec = read_task(other[1]), other[0], spec[other.end():]
+        if (owner.columns, owner.labels) != (task.columns, task.labels):
+            raise DataError(
+                f"task.splits.{role} ({prefix}{spec}): {owner.name} has other columns or labels than {task.name}."
+            )
+    try:
+        ReadInstruction.from_spec(spec)
+    except (ValueError, AssertionError) as error:
+        raise DataError(
+            f"task.splits.{role} ({prefix}{spec}) is not a split or a slice such as 'train[:90%]': {error}"
+        ) from error
+    spoken = (language or owner.train_language) if owner.languages else None
+    if spoken is not None and spoken not in owner.languages:
+        raise DataError(f"task.train_language: {unknown('language', spoken, owner.languages)}")
+    root = Path(data.root) if data.root is not None else None
+    return Wanted(owner, role, prefix, spec, resolve_source(owner, data), root, spoken), spec
+
+
+def _names(spec: str) -> list[str]:
+    """Return the splits that a spec such as "train[:90%]+validation" reads, in order, each once."""
+    return list(dict.fromkeys(re.split(r"[\[(]", part)[0].strip() for part in spec.split("+")))
+
+
+def _checked(raw: Raw, task: TaskConfig, wanted: Wanted, labelled: bool) -> pa.Table:
+    """Return the table with the task's columns; raises DataError for whatever is not as the task says."""
+    table = raw.table
+    if not table.num_rows:
+        raise DataError(f"{wanted} has no rows: the file is empty or half-downloaded; get it again or select another.")
+    keys = dict.fromkeys(task.columns, "columns") | ({task.label_column: "label_column"} if labelled else {})
+    for column, key in keys.items():
+        if column not in table.column_names:
+            raise DataError(f"task.{key}: {wanted} has no column '{column}'; it has {', '.join(table.column_names)}.")
+    for column in task.columns:
+        if not (pa.types.is_string(table[column].type) or pa.types.is_large_string(table[column].type)):
+            raise DataError(f"task.columns: '{column}' of {wanted} is {table[column].type}, not text.")
+        if table[column].null_count:
+            raise DataError(
+                f"task.columns: '{column}' of {wanted} is empty in {table[column].null_count} rows; repair the file."
+            )
+    if raw.class_names and task.labels and raw.class_names != task.labels:
+        raise DataError(
+            f"task.labels ({', '.join(task.labels)}) is not the order in which {wanted} codes its labels: "
+            f"{', '.join(raw.class_names)}; use that order."
+        )
+    official_rows = wanted.task.official_rows.get(wanted.split)
+    if official_rows not in (None, table.num_rows):
+        log.warning("%s has %d rows; the official release has %d.", wanted, table.num_rows, official_rows)
+    columns = {column: table[column] for column in task.columns}
+    if task.label_column in table.column_names:
+        columns["label"] = _checked_labels(table[task.label_column], task, wanted, labelled)
+    return pa.table(columns | {name: table[name] for name in ("idx", *task.groups) if name in table.column_names})
+
+
+def _checked_labels(column: pa.ChunkedArray, task: TaskConfig, wanted: Wanted, labelled: bool) -> pa.ChunkedArray:
+    try:
+        label = column.cast(pa.int64() if task.labels else pa.float32())
+    except pa.ArrowInvalid as error:
+        needed = "class codes" if task.labels else "numbers"
+        raise DataError(
+            f"task.label_column: '{task.label_column}' of {wanted} is {column.type}, and not {needed}."
+        ) from error
+    missing = label.null_count + (0 if task.labels else pc.sum(pc.is_nan(label)).as_py() or 0)
+    if missing:
+        raise DataError(f"task.label_column: {missing} labels of {wanted} are empty or NaN; repair the file.")
+    hidden = pc.sum(pc.equal(label, -1)).as_py()
+    if hidden == len(label) and not labelled:
+        return label
+    if hidden:
+        raise DataError(
+            f"{wanted} hides {hidden} of its {len(label)} labels (-1): it can be predicted, not trained on or scored; "
+            f"select a split with labels in task.splits.{wanted.role} or task.evaluate."
+        )
+    low, high = (0, len(task.labels) - 1) if task.labels else task.label_range or (float("-inf"), float("inf"))
+    found = pc.min_max(label).as_py()
+    if found["min"] < low or found["max"] > high:
+        key = "labels" if task.labels else "label_range"
+        raise DataError(
+            f"task.{key} allows {low} to {high}, and {wanted} has labels from {found['min']} to {found['max']}."
+        )
+    return label
+
+
+def _digest(table: pa.Table) -> str:
+    """Return the SHA-256 of columns and values, whatever chunks or offsets they lie in."""
+    digest = hashlib.sha256(json.dumps([[field.name, str(field.type)] for field in table.schema]).encode())
+    for column in table.columns:
+        for batch in range(0, len(column), 1 << 16):
+            part = pa.chunked_array([pa.concat_arrays(column.slice(batch, 1 << 16).chunks)])
+            digest.update(repr(part.to_pylist()).encode())
+    return digest.hexdigest()
+
+
+@cache
+def _file_digest(path: Path, mtime_ns: int, size: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,79 @@
+"""Metrics by name, computed by the local `evaluate` modules in `metric_modules/`, which load without a network."""
+
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+
+from bench.config import TaskConfig
+from bench.errors import BenchError, ConfigError, unknown
+
+MODULES = Path(__file__).parent / "metric_modules"
+# GLUE's own summary of a task with two metrics is their plain mean.
+MEANS = {"accuracy_f1_mean": ("accuracy", "f1"), "pearson_spearman_mean": ("pearson", "spearmanr")}
+BASE = tuple(sorted(path.name for path in MODULES.iterdir() if (path / f"{path.name}.py").is_file()))
+METRICS = (*BASE, *MEANS)
+
+
+def score(task: TaskConfig, predictions: np.ndarray, labels: Sequence[Any] | np.ndarray) -> dict[str, float]:
+    """Return every metric of `task.metrics`, never NaN.
+
+    `predictions` (rows,) are class codes, or numbers for a regression; `labels` (rows,) likewise. Where a metric is
+    undefined it is 0: Matthews, Pearson and Spearman of constant values, F1 without any positive.
+    Raises BenchError for NaN or infinite predictions, and for lengths that differ.
+    """
+    check_names(task)
+    kind = np.float64 if task.labels is None else np.int64
+    predicted, true = np.asarray(predictions), np.asarray(labels)
+    if predicted.shape != true.shape or predicted.ndim != 1 or not predicted.size:
+        raise BenchError(f"{task.name}: {predicted.shape} predictions for {true.shape} labels; need one for each row.")
+    wrong = int((~np.isfinite(predicted)).sum())
+    if wrong:
+        raise BenchError(f"{task.name}: {wrong} of {len(predicted)} predictions are NaN or infinite: no score.")
+    if kind is np.int64 and not np.array_equal(predicted, predicted.astype(kind)):
+        raise BenchError(f"{task.name}: predictions must be class codes, not scores: take the argmax first.")
+    wanted = {base for name in task.metrics for base in MEANS.get(name, (name,))}
+    values = {
+        name: float(_module(name).compute(predictions=predicted.astype(kind), references=true.astype(kind))[name])
+        for name in sorted(wanted)
+    }
+    for mean in MEANS.keys() & set(task.metrics):
+        values[mean] = float(np.mean([values[part] for part in MEANS[mean]]))
+    return {name: values[name] for name in task.metrics}
+
+
+def score_groups(task: TaskConfig, predictions: np.ndarray, dataset: Dataset) -> dict[str, dict[str, float]]:
+    """Return category -> {rows, metrics} for the columns of `task.groups` that the data has; predictions (rows,).
+
+    A cell lists its tags with ';'. "Logic" counts the rows with any tag of that column, "Logic: Negation" those with
+    this one, as the GLUE paper (Wang et al. 2019, section 4) reports its diagnostics. A row may be in several.
+    """
+    members: dict[str, list[int]] = {}
+    for column in (name for name in task.groups if name in dataset.column_names):
+        for row, cell in enumerate(dataset[column]):
+            tags = [tag.strip() for tag in (cell or "").split(";") if tag.strip()]
+            for name in [column] * bool(tags) + [f"{column}: {tag}" for tag in tags]:
+                members.setdefault(name, []).append(row)
+    labels = np.asarray(dataset["label"])
+    return {name: {"rows": len(rows)} | score(task, np.asarray(predictions)[rows], labels[rows])
+            for name, rows in members.items()}
+
+
+def check_names(task: TaskConfig) -> None:
+    """Raise ConfigError unless `task.metrics` are known and `task.headline` is one of them."""
+    for name in task.metrics:
+        if name not in METRICS:
+            raise ConfigError(f"task.metrics: {unknown('metric', name, METRICS)}")
+    if task.headline not in task.metrics:
+        raise ConfigError(f"task.headline ({task.headline}) must be one of task.metrics: {', '.join(task.metrics)}.")
+
+
+@cache
+def _module(name: str) -> Any:
+    """Return the loaded metric; the values stay in memory, so processes share no file but the module's own copy."""
+    import evaluate  # seconds of import, so only where a metric is computed
+
+    return evaluate.load(str(MODULES / name / f"{name}.py"), keep_in_memory=True)

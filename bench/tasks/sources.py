@@ -1,0 +1,142 @@
+"""Where rows come from: rows made here, parquet files, the official TSV files, the hub. Each source gives one table."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from datasets import ClassLabel, Features, load_dataset
+
+from bench.config import TaskConfig
+from bench.errors import DataError
+from bench.tasks import official
+from bench.tasks.lexical import generate
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One split as a run asks for it."""
+
+    task: TaskConfig  # whose files they are; for "mnli:train" the task mnli
+    role: str
+    prefix: str  # "mnli:" where the split is another task's, else empty
+    split: str  # its real name, without prefix and slice
+    source: str  # generated | parquet | official | hub
+    root: Path | None
+    language: str | None
+
+    def __str__(self) -> str:
+        language = f" ({self.language})" if self.language else ""
+        return f"task.splits.{self.role}={self.prefix}{self.split}{language} of {self.task.name}"
+
+
+class Raw(NamedTuple):
+    """A split as its source has it: the rows and, where it says so, the class names in the order of their codes."""
+
+    table: pa.Table
+    class_names: list[str] | None
+
+
+def read(wanted: Wanted) -> Raw:
+    """Return the split's rows; raises DataError where there is no such split or it cannot be read."""
+    return READERS[wanted.source](wanted)
+
+
+def files(wanted: Wanted) -> list[Path]:
+    """Return the files that `read` reads: none for rows made here or the hub's. Raises DataError where one misses."""
+    if wanted.source == "official":
+        return official.files(wanted.task, root_of(wanted), wanted.split, wanted.language, str(wanted))
+    return [_parquet_file(wanted)] if wanted.source == "parquet" else []
+
+
+def root_of(wanted: Wanted) -> Path:
+    """Return the folder of the data; raises DataError where there is none."""
+    if wanted.root is None:
+        raise DataError(
+            f"data.root is not set, and data.source={wanted.source} reads {wanted} from there: set it to a folder."
+        )
+    if not wanted.root.is_dir():
+        raise DataError(f"data.root ({wanted.root}) is not a folder: correct it, or use data.source=hub.")
+    return wanted.root
+
+
+def choose(wanted: Wanted, there: list[str]) -> str:
+    """Return the half-sentence that lists the splits that are there and how to go on with them."""
+    if not there:
+        return "nothing of this task is there"
+    key, hints = f"task.splits.{wanted.role}={wanted.prefix}", []
+    if near := next((name for name in there if name.startswith((wanted.split, wanted.role))), None):
+        hints.append(f"select one with {key}{near}")
+    elif wanted.role == "validation" and (train := next((name for name in there if name.startswith("train")), None)):
+        hints.append(f"hold out a part with {key}{train}[90%:] and task.splits.train={wanted.prefix}{train}[:90%]")
+    if wanted.role != "train":
+        hints.append(f"leave '{wanted.role}' out of task.evaluate and task.predict")
+    return f"there are {', '.join(there)}; {' or '.join(hints) or 'select one with ' + key + there[0]}"
+
+
+def _parquet_file(wanted: Wanted) -> Path:
+    task = wanted.task
+    folder = root_of(wanted) / task.suite / (wanted.language or task.hub_config or task.name)
+    path = folder / f"{wanted.split}.parquet"
+    if not path.is_file():
+        there = choose(wanted, sorted(found.stem for found in folder.glob("*.parquet")))
+        raise DataError(f"data.root: {path} is missing for {wanted}: {there}.")
+    return path
+
+
+def _parquet(wanted: Wanted) -> Raw:
+    path = _parquet_file(wanted)
+    try:
+        table = pq.read_table(path)
+        table.validate(full=True)  # UTF-8 is not checked while reading
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(
+            f"data.root: {path} cannot be read ({reason}): it is damaged or half-downloaded; get it again."
+        ) from error
+    return Raw(table, _class_names(Features.from_arrow_schema(table.schema), wanted.task))
+
+
+def _class_names(features: Features, task: TaskConfig) -> list[str] | None:
+    label = features.get(task.label_column)
+    return label.names if isinstance(label, ClassLabel) else None
+
+
+def _official(wanted: Wanted) -> Raw:
+    return Raw(official.read(wanted.task, root_of(wanted), wanted.split, wanted.language, str(wanted)), None)
+
+
+def _generated(wanted: Wanted) -> Raw:
+    rows: dict[str, list[dict[str, Any]]] = generate(wanted.task.name)
+    if wanted.split not in rows:
+        raise DataError(f"{wanted} does not exist: {choose(wanted, sorted(rows))}.")
+    return Raw(pa.Table.from_pylist(rows[wanted.split]), None)
+
+
+def _hub(wanted: Wanted) -> Raw:
+    task = wanted.task
+    if task.hub is None or task.revision is None:
+        raise DataError(f"task.hub and task.revision of {task.name} must be set for data.source=hub.")
+    config = wanted.language or task.hub_config
+    try:
+        split = load_dataset(task.hub, config, split=wanted.split, revision=task.revision)
+    except Exception as error:  # datasets, huggingface_hub and httpx have no base class in common
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        if "Unknown split" in reason:
+            raise DataError(f"{wanted} is not on the hub ({reason}).") from error
+        raise DataError(
+            f"data.source=hub: {task.hub} ({config}) cannot be fetched for {wanted} ({reason}). Without the hub, set "
+            "data.root to a folder of parquet files (<suite>/<task>/<split>.parquet) or of the official files (GLUE's "
+            "TSV folders, XNLI-1.0), or run `make fetch` first where the hub can be reached."
+        ) from error
+    return Raw(split.data.table, _class_names(split.features, task))
+
+
+READERS: dict[str, Callable[[Wanted], Raw]] = {
+    "generated": _generated,
+    "parquet": _parquet,
+    "official": _official,
+    "hub": _hub,
+}

@@ -1,0 +1,1 @@
+"""Fine-tuning: batches, the training step, prediction."""

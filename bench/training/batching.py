@@ -1,0 +1,82 @@
+"""Tokenised examples as flat tensors, and batches of similar length cut out of them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import datasets
+import numpy as np
+import torch
+from torch import Tensor
+
+WINDOW = 50  # batches that are shuffled together before they are sorted by length
+
+
+@dataclass(frozen=True)
+class Examples:
+    """N tokenised examples laid end to end, so that any batch is one gather, on the CPU or on the device."""
+
+    tokens: dict[str, Tensor]  # "input_ids" and, if the tokenizer has them, "token_type_ids": (total length,)
+    offsets: Tensor  # (N,): where each example starts
+    lengths: np.ndarray  # (N,) in tokens
+    labels: Tensor  # (N,): int64 classes or float32 values
+    pad: dict[str, int]
+
+    @cached_property
+    def lengths_there(self) -> Tensor:
+        """Return the lengths (N,) on the device of the tokens."""
+        return torch.from_numpy(self.lengths).to(self.offsets.device)
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    @classmethod
+    def from_dataset(cls, dataset: datasets.Dataset, pad_token_id: int, device: torch.device) -> "Examples":
+        """Return the examples of a tokenised data set, moved to `device`."""
+        arrow = dataset.with_format("arrow")[:]
+        columns = [name for name in ("input_ids", "token_type_ids") if name in dataset.column_names]
+        tokens = {name: arrow.column(name).combine_chunks() for name in columns}
+        lengths = np.asarray(tokens["input_ids"].value_lengths(), dtype=np.int64)
+        labels = torch.tensor(np.asarray(arrow.column("label")))
+        return cls(
+            tokens={name: torch.tensor(np.asarray(column.flatten()), dtype=torch.int32).to(device) for name, column in tokens.items()},
+            offsets=torch.tensor(np.cumsum(lengths) - lengths).to(device),
+            lengths=lengths,
+            labels=(labels.float() if labels.is_floating_point() else labels.long()).to(device),
+            pad={"input_ids": pad_token_id, "token_type_ids": 0},
+        )
+
+    def padded(self, rows: Tensor, length: int) -> tuple[dict[str, Tensor], Tensor]:
+        """Return the model's inputs (B, length) and labels (B,) of `rows`, a tensor on the same device; reads nothing back."""
+        positions = torch.arange(length, device=rows.device)
+        inside = positions < self.lengths_there[rows].unsqueeze(1)
+        source = (self.offsets[rows].unsqueeze(1) + positions).where(inside, 0)
+        inputs = {name: flat[source].long().where(inside, self.pad[name]) for name, flat in self.tokens.items()}
+        return inputs | {"attention_mask": inside.long()}, self.labels[rows]
+
+    def batch(self, rows: np.ndarray) -> tuple[dict[str, Tensor], Tensor]:
+        """Return the same, padded to the longest of `rows`."""
+        return self.padded(torch.from_numpy(rows).to(self.offsets.device), int(self.lengths[rows].max()))
+
+
+def training_batches(lengths: np.ndarray, batch_size: int, seed: int) -> Iterator[np.ndarray]:
+    """Yield the rows of each batch, epoch after epoch without end; within an epoch every row occurs once.
+
+    Rows are shuffled, sorted by length inside windows of 50 batches, cut into batches, and the batches shuffled: little
+    padding, and still a random order.
+    """
+    generator = np.random.default_rng(seed)
+    while True:
+        order = generator.permutation(len(lengths))
+        batches = []
+        for start in range(0, len(order), WINDOW * batch_size):
+            window = order[start : start + WINDOW * batch_size]
+            window = window[np.argsort(lengths[window], kind="stable")]
+            batches += [window[at : at + batch_size] for at in range(0, len(window), batch_size)]
+        yield from (batches[i] for i in generator.permutation(len(batches)))
+
+
+def evaluation_batches(lengths: np.ndarray, batch_size: int) -> list[np.ndarray]:
+    """Return batches over all rows in the order of their length, longest first (a memory shortage shows at once)."""
+    order = np.argsort(-lengths, kind="stable")
+    return [order[at : at + batch_size] for at in range(0, len(order), batch_size)]

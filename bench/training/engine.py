@@ -1,0 +1,191 @@
+"""The training step: eager anywhere, or on a GPU as one CUDA graph per length, so that the card never waits for Python.
+
+Everything a step needs lies on the device: the tokenised examples, which rows each step takes, the learning rates, and a
+counter of the steps. A graph reads them by the counter, so that one replay is one whole step: batch, forward, backward,
+clipping, AdamW.
+"""
+
+import logging
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bench.config import TrainingConfig
+from bench.training.batching import Examples
+from bench.training.precision import autocast
+
+log = logging.getLogger("bench")
+ENGINES = ("auto", "eager", "graph", "compile")
+ROUND = 8  # graphs exist for lengths in multiples of this
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """What every step does: `rows` (steps, batch), -1 where a batch is not full; `rates` (steps,)."""
+
+    rows: np.ndarray
+    rates: np.ndarray
+    lengths: list[int]  # (steps,): padded length of each batch, in tokens
+
+
+def losses_of(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return each row's loss (B,): squared error for float labels, else cross-entropy, computed in fp32."""
+    if labels.is_floating_point():
+        return F.mse_loss(logits.float().squeeze(-1), labels, reduction="none")
+    return F.cross_entropy(logits.float(), labels, reduction="none")
+
+
+def make_optimizer(model: nn.Module, config: TrainingConfig, rate: float | Tensor) -> torch.optim.AdamW:
+    """Return AdamW; biases and normalisation weights (all vectors) do not decay, as in BERT's own recipe."""
+    decayed = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
+    others = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
+    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=rate, fused=True, capturable=isinstance(rate, Tensor))
+
+
+class Engine:
+    """Runs the steps of a schedule on a model, in place; `losses` (steps,) fills up as they run."""
+
+    name = "eager"
+
+    def __init__(self, model: nn.Module, data: Examples, schedule: Schedule, config: TrainingConfig, dtype: str) -> None:
+        self.model, self.data, self.schedule, self.config, self.dtype = model, data, schedule, config, dtype
+        device = data.offsets.device
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.rows = torch.from_numpy(schedule.rows).to(device)
+        self.rates = torch.from_numpy(schedule.rates.astype(np.float32)).to(device)
+        self.losses = torch.zeros(len(schedule.rows), device=device)
+        self.counter = torch.zeros(1, dtype=torch.long, device=device)
+        self.rate = torch.zeros((), device=device) if device.type == "cuda" else 0.0
+        self.optimizer = make_optimizer(model, config, self.rate)
+        self.forward: Callable[..., Tensor] = self._forward
+
+    def _forward(self, **inputs: Tensor) -> Tensor:
+        with autocast(self.dtype, self.data.offsets.device):
+            return self.model(**inputs).logits  # type: ignore[no-any-return]
+
+    def step(self, number: int) -> None:
+        """Do the step `number` (from 0); steps must be done in order."""
+        if not isinstance(self.rate, Tensor):
+            for group in self.optimizer.param_groups:
+                group["lr"] = float(self.schedule.rates[number])
+        self._whole_step(self.schedule.lengths[number])
+
+    def _whole_step(self, length: int) -> None:
+        """One step on the rows that the counter points to. No value is read back, so that it can be captured."""
+        rows = self.rows.index_select(0, self.counter)[0]
+        if isinstance(self.rate, Tensor):
+            self.rate.copy_(self.rates.index_select(0, self.counter)[0])
+        taken = rows >= 0
+        inputs, labels = self.data.padded(rows.clamp(min=0), length)
+        losses = losses_of(self.forward(**inputs), labels)
+        loss = losses.where(taken, 0).sum() / taken.sum()  # the mean over the real rows: a last, smaller batch is exact
+        for parameter in self.parameters:
+            parameter.grad = None
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.parameters, self.config.max_grad_norm)
+        self.optimizer.step()
+        self.losses.index_copy_(0, self.counter, loss.detach().unsqueeze(0))
+        self.counter += 1
+
+
+class GraphEngine(Engine):
+    """The same step as CUDA graphs, one for each padded length, all in one memory pool."""
+
+    name = "graph"
+
+    def __init__(self, model: nn.Module, data: Examples, schedule: Schedule, config: TrainingConfig, dtype: str) -> None:
+        super().__init__(model, data, schedule, config, dtype)
+        if self.name == "compile":
+            self.forward = torch.compile(self._forward, dynamic=True)
+        random_state = torch.cuda.get_rng_state()
+        before = [p.detach().clone() for p in self.parameters]
+        self.graphs: dict[int, torch.cuda.CUDAGraph] = {}
+        stream, pool = torch.cuda.Stream(), torch.cuda.graph_pool_handle()
+        for length in sorted(set(schedule.lengths), reverse=True):  # longest first: the shorter ones reuse its memory
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream):
+                for _ in range(2):
+                    self.counter.zero_()
+                    self._whole_step(length)
+            torch.cuda.current_stream().wait_stream(stream)
+            for parameter in self.parameters:
+                parameter.grad = None
+            self.graphs[length] = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self.graphs[length], pool=pool):
+                self._whole_step(length)
+        with torch.no_grad():  # warming up has trained: take it back
+            for parameter, saved in zip(self.parameters, before, strict=True):
+                parameter.copy_(saved)
+            for state in self.optimizer.state.values():
+                for value in state.values():
+                    value.zero_()
+        self.counter.zero_()
+        self.losses.zero_()
+        torch.cuda.set_rng_state(random_state)
+
+    def step(self, number: int) -> None:
+        self.graphs[self.schedule.lengths[number]].replay()
+
+
+class CompiledEngine(GraphEngine):
+    """CUDA graphs of a forward and backward pass that torch.compile has fused."""
+
+    name = "compile"
+
+
+def make_engine(
+    choice: str, model: nn.Module, data: Examples, schedule: Schedule, config: TrainingConfig, dtype: str
+) -> tuple[Engine, str | None]:
+    """Return the engine, and why it is not the one asked for (None if it is).
+
+    `auto` is `graph` on a GPU and `eager` on a CPU. A capture that fails falls back to eager.
+    """
+    device = data.offsets.device
+    wanted = choice if choice != "auto" else "graph" if device.type == "cuda" else "eager"
+    if wanted == "eager" or device.type != "cuda":
+        reason = None if wanted == "eager" else f"training.engine={wanted} needs a CUDA device"
+        return Engine(model, data, schedule, config, dtype), _told(reason)
+    before = [p.detach().clone() for p in model.parameters()]
+    random_state = torch.cuda.get_rng_state()
+    try:
+        kind = CompiledEngine if wanted == "compile" else GraphEngine
+        return kind(model, data, schedule, config, dtype), None
+    except torch.cuda.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        torch.cuda.synchronize()
+        with torch.no_grad():
+            for parameter, value in zip(model.parameters(), before, strict=True):
+                parameter.copy_(value)
+        torch.cuda.set_rng_state(random_state)
+        reason = f"the step could not be captured ({str(error).splitlines()[0]})"
+        return Engine(model, data, schedule, config, dtype), _told(reason)
+
+
+def _told(reason: str | None) -> str | None:
+    if reason:
+        log.warning("%s: training goes on with the eager engine", reason)
+    return reason
+
+
+def bucket(length: int, most: int) -> int:
+    """Return the length that a batch is padded to for a graph."""
+    return min(math.ceil(length / ROUND) * ROUND, most)
+
+
+def make_schedule(
+    batches: Sequence[np.ndarray], rates: Sequence[float], lengths: np.ndarray, batch_size: int, rounded: bool
+) -> Schedule:
+    """Return the schedule of one run; with `rounded`, padded lengths are those that graphs exist for."""
+    rows = np.full((len(batches), batch_size), -1, dtype=np.int64)
+    for step, batch in enumerate(batches):
+        rows[step, : len(batch)] = batch
+    longest = [int(lengths[batch].max()) for batch in batches]
+    most = int(lengths.max())
+    return Schedule(rows, np.array(rates), [bucket(n, most) for n in longest] if rounded else longest)

@@ -1,0 +1,129 @@
+"""The registry and its cache: what is computed, what is kept, what is refused."""
+
+import hashlib
+import logging
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bench.assignment import ASSIGNMENTS, Codes, TokenVectors, assign, check, identity
+from bench.config import AssignmentConfig
+from bench.errors import BenchError, ConfigError, EnvironmentBroken
+
+TABLE = np.random.default_rng(0).standard_normal((300, 12)).astype(np.float32)
+
+
+class Counted:
+    """Token vectors that know how often they were computed."""
+
+    def __init__(self, points: np.ndarray = TABLE) -> None:
+        self.points, self.calls = points, 0
+
+    def __call__(self) -> np.ndarray:
+        self.calls += 1
+        return self.points
+
+
+def make(name: str, cache: Path, *, vectors: Any = None, key: str = "k", table: np.ndarray = TABLE, rows: int = 7,
+         f: int = 3, **settings: Any) -> Codes:  # fmt: skip
+    given = TokenVectors(key, vectors or Counted())
+    return assign(AssignmentConfig(name=name, **settings), vocab_size=300, subspaces=f, rows=rows, table=table,
+                  vectors=given, cache_dir=cache)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", sorted(ASSIGNMENTS))
+def test_codes_come_with_checksum_and_facts(name: str, tmp_path: Path) -> None:
+    found = make(name, tmp_path)
+    contents = struct.pack("<2q", 300, 3) + b"".join(struct.pack("<i", c) for c in found.codes.ravel().tolist())
+    assert found.sha256 == hashlib.sha256(contents).hexdigest()
+    assert found.distinct == len({tuple(row) for row in found.codes.tolist()})
+    assert found.injective == (name != "pq") and (found.distinct == 300 or not found.injective)
+    assert found.stored == (name != "sequential")
+    assert found.codes.dtype == np.int32 and found.codes.shape == (300, 3)
+    assert 0 <= found.codes.min() <= found.codes.max() < 7
+
+
+@pytest.mark.parametrize("name", ["contextual", "pq"])
+def test_a_row_for_every_token_needs_no_sharing(name: str, tmp_path: Path) -> None:
+    assert (make(name, tmp_path, rows=300).codes == np.arange(300)[:, None]).all()
+
+
+def test_a_hit_computes_nothing(tmp_path: Path) -> None:
+    vectors = Counted()
+    first, second = (make("contextual", tmp_path, vectors=vectors) for _ in range(2))
+    assert vectors.calls == 1 and first.sha256 == second.sha256 and (first.codes == second.codes).all()
+    assert [path.suffix for path in (tmp_path / "codes").iterdir()] == [".safetensors"]  # no leftovers
+
+
+def test_what_decides_the_codes_decides_the_key(tmp_path: Path) -> None:
+    vectors = Counted()
+    changes: list[dict[str, Any]] = [{}, {"key": "other"}, {"seed": 1}, {"iterations": 2}, {"rows": 8}, {"f": 4}]
+    for change in changes:
+        make("contextual", tmp_path, vectors=vectors, **change)
+    assert vectors.calls == len(changes)
+    make("pq", tmp_path)
+    make("pq", tmp_path, iterations=9, corpus="elsewhere")  # not settings of pq
+    assert len(list((tmp_path / "codes").iterdir())) == len(changes) + 1
+    make("pq", tmp_path, table=TABLE + 1)
+    assert len(list((tmp_path / "codes").iterdir())) == len(changes) + 2
+
+
+@pytest.mark.parametrize("damage", ["truncated", "one bit", "empty"])
+def test_a_damaged_file_is_made_again(damage: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    vectors = Counted()
+    first = make("contextual", tmp_path, vectors=vectors)
+    (file,) = (tmp_path / "codes").iterdir()
+    whole = file.read_bytes()
+    flipped = whole[:-1] + bytes([whole[-1] ^ 1])
+    file.write_bytes({"truncated": whole[: len(whole) // 2], "one bit": flipped, "empty": b""}[damage])
+    with caplog.at_level(logging.WARNING):
+        assert make("contextual", tmp_path, vectors=vectors).sha256 == first.sha256
+    assert vectors.calls == 2 and file.name in caplog.text and file.read_bytes() == whole
+
+
+def test_an_unwritable_cache_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(EnvironmentBroken, match=r"cache_dir \(.*file\) cannot be written"):
+        make("random", tmp_path / "file")
+
+
+@pytest.mark.parametrize(("name", "given"), [("pq", "pretrained embedding table"), ("contextual", "token vectors")])
+def test_values_that_are_not_finite_are_counted(name: str, given: str, tmp_path: Path) -> None:
+    points = TABLE.copy()
+    points[3, 1], points[5], points[7, 2] = np.nan, np.inf, -np.inf
+    with pytest.raises(BenchError, match=f"{given} has NaN or infinite values in 3 of its 300 rows"):
+        make(name, tmp_path, table=points, vectors=Counted(points))
+
+
+def test_points_of_another_shape_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(BenchError, match="299 rows, but there are 300 tokens"):
+        make("pq", tmp_path, table=TABLE[:299])
+    with pytest.raises(ConfigError, match=r"embedding.subspaces \(13\) exceeds .* width: at most 12"):
+        make("pq", tmp_path, f=13)
+
+
+@pytest.mark.parametrize(
+    ("settings", "sizes", "message"),
+    [
+        ({"name": "contextal"}, (9, 2, 3), "Did you mean 'contextual'"),
+        ({"name": "random"}, (30_522, 3, 30), r"embedding.rows \(30\) \*\* embedding.subspaces \(3\) = 27,000 "
+         r"codes are too few for the 30,522 tokens of an injective assignment: use embedding.rows=32 or more, "
+         r"or assignment=pq\."),
+        ({"name": "pq"}, (9, 0, 3), r"embedding.subspaces \(0\)"),
+        ({"name": "pq"}, (9, 2, 1), r"embedding.rows \(1\)"),
+        ({"name": "contextual", "iterations": 0}, (9, 2, 3), r"assignment.iterations \(0\)"),
+        ({"name": "pq", "seed": -1}, (9, 2, 3), r"assignment.seed \(-1\)"),
+    ],
+)  # fmt: skip
+def test_wrong_settings_are_refused(settings: dict[str, Any], sizes: tuple[int, int, int], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        check(AssignmentConfig(**settings), *sizes)
+
+
+def test_seed_zero_is_a_seed() -> None:
+    check(AssignmentConfig(name="random", seed=0), 8, 3, 2)
+    assert identity(AssignmentConfig(name="random", seed=0, iterations=9)) == {"name": "random", "seed": 0}
+    assert identity(AssignmentConfig(name="sequential", seed=5)) == {"name": "sequential"}

@@ -1,0 +1,35 @@
+"""Shared pieces: a tiny model on disk, with MiniLM's real tokenizer, that a run loads as any local model."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with a two-layer BERT of random weights, 30,522 x 24, and MiniLM's tokenizer."""
+    import torch
+    from transformers import AutoTokenizer, BertConfig, BertModel
+
+    from bench.backbones import locate
+    from bench.compose import compose_config
+
+    folder = tmp_path_factory.mktemp("tiny-model")
+    packaged, _ = locate(compose_config(["model=minilm"]).model)
+    AutoTokenizer.from_pretrained(packaged).save_pretrained(folder)
+    torch.manual_seed(0)
+    config = BertConfig(vocab_size=30522, hidden_size=24, num_hidden_layers=2, num_attention_heads=2, intermediate_size=48)
+    BertModel(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def tiny(tiny_model: Path, tmp_path: Path) -> list[str]:
+    """Return the overrides of a run that takes about a second and writes below `tmp_path`."""
+    return ["model.name=tiny", "model.source=local", f"model.path={tiny_model}", "model.sha256=null", "model.width=24",
+            "model.revision=null", "task=lexical_sentiment", "training.max_steps=6", "training.batch_size=8",
+            "training.max_train_examples=48", "device=cpu", f"results_dir={tmp_path}/results",
+            f"cache_dir={tmp_path}/cache"]

@@ -1,0 +1,101 @@
+"""Fitted tables: means, the least-squares optimum given the codes, and the error that a record reports."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from reference import dense_table
+
+from bench.assignment.digits import sequential
+from bench.config import EmbeddingConfig
+from bench.embeddings import method
+from bench.embeddings.base import relative_error
+from bench.embeddings.subspace import SubspaceEmbedding
+
+
+def built(table: torch.Tensor, codes: np.ndarray, padding_idx: int | None = None, **keys: object) -> SubspaceEmbedding:
+    config = method("subspace").resolve(EmbeddingConfig(name="subspace", **keys), *table.shape)
+    return method("subspace").build(config, table, codes, padding_idx, True, 0.02, torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("padding_idx", [None, 3])
+def test_fitted_tables_are_the_means_of_the_sub_vectors_that_share_a_code(padding_idx):
+    rng = np.random.default_rng(0)
+    table, codes = rng.normal(size=(200, 12)).astype(np.float32), rng.integers(0, 8, (200, 3), dtype=np.int32)
+    layer = built(torch.from_numpy(table), codes, padding_idx, subspaces=3, rows=9)
+    tokens = pd.DataFrame(table.astype(np.float64)).drop(index=[] if padding_idx is None else [padding_idx])
+    for i in range(3):
+        means = tokens.iloc[:, 4 * i : 4 * i + 4].groupby(codes[tokens.index, i]).mean()
+        found = layer.weight.detach()[9 * i : 9 * i + 8]
+        np.testing.assert_allclose(found, means, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(
+            layer.weight.detach()[9 * i + 8], tokens.iloc[:, 4 * i : 4 * i + 4].mean(), rtol=1e-5, atol=1e-6
+        )  # no token has the last code
+
+
+def squared_error(layer: SubspaceEmbedding, table: torch.Tensor) -> float:
+    return (layer.materialise().detach().double() - table.double()).square().sum().item()
+
+
+@pytest.mark.parametrize("compose", ["concat", "sum"])
+@pytest.mark.parametrize("sub_dim", [None, 2])
+def test_no_change_of_the_fitted_tables_comes_closer_to_the_pretrained_table(compose, sub_dim):
+    torch.manual_seed(0)
+    table = torch.randn(300, 12)
+    codes = np.random.default_rng(1).integers(0, 6, (300, 3), dtype=np.int32)
+    layer = built(table, codes, subspaces=3, rows=6, compose=compose, sub_dim=sub_dim)
+    least = squared_error(layer, table)
+    fitted = layer.weight.detach().clone()
+    for step in (-1e-2, 1e-2):
+        for row in range(len(fitted)):
+            layer.weight.data = fitted.clone()
+            layer.weight.data[row] += step * torch.randn(fitted.shape[1])
+            assert squared_error(layer, table) > least
+
+
+def test_fitted_sum_is_the_least_squares_solution():
+    rng = np.random.default_rng(2)
+    table, codes = rng.normal(size=(400, 10)) + 1, rng.integers(0, 7, (400, 3), dtype=np.int32)
+    chosen = np.concatenate([np.eye(7)[codes[:, i]] for i in range(3)], axis=1)
+    optimum = np.square(table - chosen @ np.linalg.lstsq(chosen, table)[0]).sum()
+    layer = built(torch.from_numpy(table).float(), codes, subspaces=3, rows=7, compose="sum")
+    assert squared_error(layer, torch.from_numpy(table)) == pytest.approx(optimum, rel=1e-5)
+
+
+def test_up_projection_is_fitted_to_the_principal_axes():
+    rng = np.random.default_rng(3)
+    table = (rng.normal(size=(60, 4)) @ rng.normal(size=(4, 12))).astype(np.float32)  # rank 4: nothing is lost
+    layer = built(
+        torch.from_numpy(table), sequential(60, 2, 60).repeat(2, 1)[:, [0, 0]], subspaces=2, rows=60, sub_dim=2
+    )
+    np.testing.assert_allclose(layer.materialise().detach(), table, atol=1e-4)
+
+
+@pytest.mark.parametrize("padding_idx", [None, 0])
+def test_relative_error_is_that_of_the_dense_tables(padding_idx):
+    table = torch.randn(10_000, 6, generator=torch.Generator().manual_seed(4))  # more than one chunk
+    table[0] *= 1000  # the padding row would decide the error if it counted
+    codes = sequential(10_000, 3, 22)
+    layer = built(table, codes, padding_idx, subspaces=3)
+    kept = [i for i in range(10_000) if i != padding_idx]
+    dense = dense_table(layer.weight.detach(), codes, "concat", None, padding_idx)
+    expected = np.linalg.norm(table[kept] - dense[kept]) / np.linalg.norm(table[kept])
+    assert relative_error(layer, table, padding_idx) == pytest.approx(expected, rel=1e-5)
+
+
+def test_random_tables_are_seeded_and_as_wide_as_asked():
+    config = method("subspace").resolve(EmbeddingConfig(name="subspace", init="random"), 5000, 12)
+    one, two, other = (
+        method("subspace").build(
+            config,
+            torch.zeros(5000, 12),
+            sequential(5000, 3, 18),
+            None,
+            False,
+            0.5,
+            torch.Generator().manual_seed(seed),
+        )
+        for seed in (1, 1, 2)
+    )
+    assert torch.equal(one.weight, two.weight) and not torch.equal(one.weight, other.weight)
+    assert one.weight.std().item() == pytest.approx(0.5, rel=0.2)

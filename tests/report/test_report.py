@@ -1,0 +1,282 @@
+"""The whole report on records made here: numbers, marks, gaps, nasty names, determinism."""
+
+import csv
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from bench.errors import BenchError, ConfigError, EnvironmentBroken
+from bench.report import write_report
+from bench.store import Record
+from tests.report.factory import METHODS, record
+
+SCORES = {
+    ("dense", "mrpc"): [0.81, 0.83, 0.82],
+    ("dense", "rte"): [0.58, 0.60, 0.59],
+    ("pq8", "mrpc"): [0.75, 0.78, 0.76],
+    ("pq8", "rte"): [0.52, 0.55, 0.51],
+    ("sequential", "mrpc"): [0.66, 0.69],
+}
+
+
+def golden() -> list[Record]:
+    return [record(m, t, seed, v) for (m, t), values in SCORES.items() for seed, v in enumerate(values)]
+
+
+def results(folder: Path) -> pd.DataFrame:
+    frame = pd.read_csv(folder / "tables" / "results.csv", keep_default_na=False, na_values=[""])
+    return frame.set_index(["configuration", "task"])
+
+
+def index(folder: Path) -> str:
+    return (folder / "INDEX.md").read_text(encoding="utf-8")
+
+
+def test_means_differences_and_average(tmp_path: Path) -> None:
+    write_report(golden(), [], tmp_path)
+    table = results(tmp_path)
+    dense, pq = (100 * np.array(SCORES[m, "mrpc"]) for m in ("dense", "pq8"))
+    row = table.loc[("pq f=8 Q=64", "mrpc")]
+    assert row["mean"] == pytest.approx(pq.mean())
+    assert row["sd"] == pytest.approx(pq.std(ddof=1))
+    assert row["difference_to_dense"] == pytest.approx((pq - dense).mean())
+    assert row["difference_sd"] == pytest.approx((pq - dense).std(ddof=1))
+    paired = table.loc[("sequential f=3 Q=32", "mrpc")]  # only two of dense's three seeds
+    assert (paired["paired_seeds"], paired["difference_to_dense"]) == (2, pytest.approx(67.5 - 82.0))
+    average = table.loc[("pq f=8 Q=64", "mean of mrpc, rte")]
+    by_seed = np.mean([SCORES["pq8", "mrpc"], SCORES["pq8", "rte"]], axis=0) * 100
+    assert (average["mean"], average["sd"]) == (pytest.approx(by_seed.mean()), pytest.approx(by_seed.std(ddof=1)))
+    assert table.loc[("sequential f=3 Q=32", "mean of mrpc, rte")]["no_score"] == "not every task"
+    text = index(tmp_path)
+    assert "76.3 ± 1.5 (3 seeds)<br>−5.7 to dense" in text
+    assert "67.5 ± 2.1 (2 seeds)<br>−14.5 to dense" in text
+
+
+def test_rows_go_from_dense_to_the_smallest(tmp_path: Path) -> None:
+    write_report([record(method) for method in reversed(METHODS)], [], tmp_path)
+    table = results(tmp_path)
+    assert table.index[0][0] == "dense"
+    assert list(table["embedding_bytes"]) == sorted(table["embedding_bytes"], reverse=True)
+    assert "11,720,448 (0.00 %)" in index(tmp_path)
+    assert "24,576 (99.79 %) | 281,436 (99.40 %)" in index(tmp_path)
+
+
+def test_long_table_has_every_metric_of_every_run(tmp_path: Path) -> None:
+    write_report(golden(), [], tmp_path)
+    runs = pd.read_csv(tmp_path / "tables" / "runs.csv")
+    assert len(runs) == len(golden())
+    one = runs[(runs.configuration == "dense") & (runs.task == "rte") & (runs.seed == 1)].iloc[0]
+    assert (one["validation.accuracy"], one["validation.f1"]) == (0.60, 0.30)
+
+
+def test_one_seed_is_named(tmp_path: Path) -> None:
+    write_report([record(), record("pq8", value=0.7)], [], tmp_path)
+    assert "80.0 (1 seed)" in index(tmp_path)
+    assert "±" not in (tmp_path / "tables" / "results--minilm--glue.md").read_text().partition("| --- |")[2]
+
+
+def test_subset_and_limit_never_share_the_official_name(tmp_path: Path) -> None:
+    subset = {"task.splits": {"train": "train_subset", "validation": "validation"}}
+    write_report(
+        [record(task="qnli", changes=subset), record(task="mrpc", limit=1000), record(task="mrpc", seed=1)],
+        [],
+        tmp_path,
+    )
+    text = index(tmp_path)
+    assert "qnli<br>accuracy (%) on validation<br>not official: train_subset (10,474 of 104,743 rows)" in text
+    assert "mrpc<br>accuracy (%) on validation<br>not official: train (1,000 of 3,668 rows) |" in text
+    assert "mrpc<br>accuracy (%) on validation |" in text  # the official one, in a column of its own
+    assert "No average over tasks: a task is there on several selections of its data." in text
+    for line in (tmp_path / "figures" / "score-params--minilm--glue.csv").read_text().splitlines():
+        assert "qnli" not in line or "train_subset (10,474 of 104,743 rows)" in line
+
+
+def test_split_under_another_name_is_marked_though_no_row_is_missing(tmp_path: Path) -> None:
+    odd = record(changes={"task.splits": {"train": "train", "validation": "train_subset"}})
+    assert odd["task"]
+    odd["task"]["splits"]["validation"] = {"split": "train[90%:]", "rows": 367, "official_rows": 367}
+    write_report([odd], [], tmp_path)
+    assert "not official: evaluated on train\\[90%:\\] (367 of 367 rows)" in index(tmp_path)
+
+
+def test_failed_run_of_a_limited_task_stays_in_its_column(tmp_path: Path) -> None:
+    write_report([record(limit=1000), record("pq8", limit=1000, status="oom")], [], tmp_path)
+    coverage = pd.read_csv(tmp_path / "tables" / "coverage.csv")
+    assert set(coverage.task) == {"mrpc [not official: train (1,000 of 3,668 rows)]"}
+    assert set(coverage.suite) == {"glue"}
+    assert set(coverage.configuration) == {"dense", "pq f=8 Q=64"}
+
+
+def test_limit_above_the_rows_there_are_is_no_limit(tmp_path: Path) -> None:
+    write_report([record(limit=5000)], [], tmp_path)
+    assert "not official" not in index(tmp_path).replace("## What is not official", "")
+
+
+def test_synthetic_data_is_marked(tmp_path: Path) -> None:
+    write_report([record(task="entailment")], [], tmp_path)
+    assert "entailment<br>accuracy (%) on validation<br>not official: synthetic" in index(tmp_path)
+
+
+def test_scores_of_random_weights_are_never_shown(tmp_path: Path) -> None:
+    paths = write_report([record(value=0.7531, changes={"model.weights": "random"})], [], tmp_path)
+    assert not [path for path in paths if path.suffix in (".png", ".svg")]
+    for path in paths:
+        assert "0.7531" not in path.read_text() and "75.3" not in path.read_text()
+    assert "| random weights |" in index(tmp_path)
+
+
+def test_collapsed_runs_are_counted(tmp_path: Path) -> None:
+    runs = [record(seed=0), record(seed=1)]
+    assert runs[0]["training"]
+    runs[0]["training"]["collapsed"] = True
+    write_report(runs, [], tmp_path)
+    assert "(2 seeds)<br>1 of 2 collapsed" in index(tmp_path)
+
+
+def test_coverage_names_seeds_failures_and_unreadable_records(tmp_path: Path) -> None:
+    runs = [record(seed=seed) for seed in range(3)]
+    runs += [record("pq8", seed=0), record("pq8", seed=1, status="oom", message="CUDA out of memory\nsecond line")]
+    runs += [record(task="rte"), record("random", task="rte", seed=0, status="interrupted")]
+    write_report(runs, [(tmp_path / "runs" / "half.json", "cut in half")], tmp_path)
+    lines = pd.read_csv(tmp_path / "tables" / "coverage.csv", dtype=str, keep_default_na=False)
+    table = lines.set_index(["configuration", "task"])
+    assert table.loc[("dense", "mrpc"), "ok"] == "0 1 2"
+    assert tuple(table.loc[("pq f=8 Q=64", "mrpc"), ["ok", "oom", "missing"]]) == ("0", "1", "2")
+    assert table.loc[("random f=3 Q=32", "mrpc"), "missing"] == "0 1 2"
+    assert table.loc[("random f=3 Q=32", "rte"), "interrupted"] == "0"
+    text = index(tmp_path)
+    assert "CUDA out of memory |" in text and "second line" not in text
+    assert "- runs/half.json: cut in half" in text
+    assert text.index("## Coverage") < text.index("## Scores")
+
+
+def test_only_failed_records_give_a_page_without_figures(tmp_path: Path) -> None:
+    paths = write_report([record(status="failed"), record("pq8", status="diverged")], [], tmp_path)
+    assert not [path for path in paths if "figures" in path.parts]
+    assert "1 failed" in index(tmp_path) and "1 diverged" in index(tmp_path)
+
+
+def test_no_records_says_where_and_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(BenchError, match=rf"{re.escape(str(tmp_path / 'runs'))}.*cut in half.*make sweep"):
+        write_report([], [(tmp_path / "runs" / "a.json", "cut in half")], tmp_path)
+
+
+def test_missing_dense_reference_is_said(tmp_path: Path) -> None:
+    write_report([record("pq8"), record("random"), record("dense", changes={"training.epochs": 9.0})], [], tmp_path)
+    table = results(tmp_path)
+    assert table.loc[("pq f=8 Q=64", "mrpc"), "no_difference"] == "no dense reference"
+    assert "<br>no dense reference" in index(tmp_path)
+
+
+@pytest.mark.parametrize("part", ["task", "schema", "headline"])
+def test_mixed_versions_are_refused_naming_both(tmp_path: Path, part: str) -> None:
+    old, new = record(), record("pq8")
+    assert new["task"] and new["headline"]
+    if part == "task":
+        new["task"]["version"] = 2
+    elif part == "schema":
+        new["schema_version"] = 2
+    else:
+        new["headline"]["metric"] = "f1"
+    with pytest.raises(ConfigError, match=part) as caught:
+        write_report([old, new], [], tmp_path)
+    assert old["run_id"] in str(caught.value) and new["run_id"] in str(caught.value)
+
+
+def test_labels_name_what_differs(tmp_path: Path) -> None:
+    changed = [
+        {"training.learning_rate": 1e-3},
+        {"embedding.compose": "sum", "embedding.sub_dim": 384},
+        {"embedding.sub_dim": 64},
+        {"embedding.init": "random"},
+        {"recovery": {"name": "distil"}},
+        {},
+    ]
+    write_report([record("pq8", changes=change) for change in changed], [], tmp_path)
+    assert set(results(tmp_path).reset_index().configuration) == {
+        "pq f=8 Q=64 (learning_rate=0.001)",
+        "pq f=8 Q=64 (learning_rate=5e-05)",
+        "pq f=8 Q=64 sum",
+        "pq f=8 Q=64 s=64",
+        "pq f=8 Q=64 random init",
+        "pq f=8 Q=64 + distil",
+    }
+
+
+def test_same_run_made_twice_counts_once(tmp_path: Path) -> None:
+    old, new = record(value=0.5), record(value=0.9, changes={"data.source": "hub"})
+    new["created_at"] = "2026-02-01T00:00:00Z"
+    write_report([new, old], [], tmp_path)
+    assert results(tmp_path).loc[("dense", "mrpc"), "mean"] == pytest.approx(90)
+    assert "1 older run(s)" in index(tmp_path)
+
+
+def test_nasty_names_neither_break_tables_nor_leave_the_folder(tmp_path: Path) -> None:
+    name = "../../a|b `c` <img src=x onerror=alert(1)>\n# $x$ &"
+    runs = [record(model=name), record("pq8", model=name, status="failed", message="<script>|\nno")]
+    paths = write_report(runs, [(Path("x|<b>.json"), "bad `reason`")], tmp_path / "out")
+    assert all(path.parent.parent == tmp_path / "out" or path.parent == tmp_path / "out" for path in paths)
+    assert all(re.fullmatch(r"[A-Za-z0-9._-]+", path.name) and path.exists() for path in paths)
+    text = index(tmp_path / "out")
+    assert "<img" not in text and "<script" not in text and "<b>" not in text and "\n# $" not in text
+    for block in re.findall(r"(?:^\|.*\n)+", text, flags=re.MULTILINE):
+        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}) == 1
+    images = re.findall(r"\]\((figures/[^)]*)\)", text)
+    assert len(images) == 2 and all((tmp_path / "out" / image).exists() for image in images)
+
+
+def test_figures_plot_the_table_and_mark_the_front(tmp_path: Path) -> None:
+    paths = write_report(golden(), [], tmp_path)
+    names = {path.name for path in paths if path.parent.name == "figures"}
+    assert names == {f"score-{m}--minilm--glue.{kind}" for m in ("params", "bytes") for kind in ("png", "svg", "csv")}
+    with (tmp_path / "figures" / "score-bytes--minilm--glue.csv").open() as file:
+        lines = {(line["panel"], line["configuration"]): line for line in csv.DictReader(file)}
+    table = results(tmp_path)
+    for (task, configuration), line in lines.items():
+        row = table.loc[(configuration, task)]
+        assert float(line["mean"]) == pytest.approx(row["mean"])
+        assert float(line["ci95_half_width"]) == pytest.approx(row["ci95_half_width"])
+        assert int(line["embedding_bytes"]) == row["embedding_bytes"]
+    assert len(lines) == 3 + 2 + 2  # mrpc, rte, mean
+    assert {line["on_front"] for line in lines.values()} == {"True"}
+
+
+def test_dominated_point_is_not_on_the_front(tmp_path: Path) -> None:
+    write_report([record(value=0.8), record("pq48", value=0.6), record("pq8", value=0.7)], [], tmp_path)
+    points = pd.read_csv(tmp_path / "figures" / "score-bytes--minilm--glue.csv").set_index("configuration")
+    assert dict(points.on_front) == {"dense": True, "pq f=48 Q=60": False, "pq f=8 Q=64": True}
+
+
+def test_same_records_give_the_same_bytes_in_any_order(tmp_path: Path) -> None:
+    runs = [record(m, t, s, 0.5 + s / 10) for m in METHODS for t in ("mrpc", "cola") for s in range(2)]
+    first = write_report(runs, [], tmp_path / "a")
+    second = write_report(runs[::-1], [], tmp_path / "b")
+    assert [p.relative_to(tmp_path / "a") for p in first] == [p.relative_to(tmp_path / "b") for p in second]
+    assert [p.read_bytes() for p in first] == [p.read_bytes() for p in second]
+
+
+def test_provenance_follows_the_record_ids(tmp_path: Path) -> None:
+    write_report([record(seed=0)], [], tmp_path / "a")
+    write_report([record(seed=1)], [], tmp_path / "b")
+    lines = [
+        re.search(r"1 records, SHA-256 of their ids (\w{64}); commits: 0123abc; devices: CPU", index(tmp_path / x))
+        for x in "ab"
+    ]
+    assert lines[0] and lines[1] and lines[0][1] != lines[1][1]
+
+
+def test_folder_that_cannot_be_written_is_an_environment_error(tmp_path: Path) -> None:
+    (tmp_path / "results").write_text("a file")
+    with pytest.raises(EnvironmentBroken, match="results_dir"):
+        write_report([record()], [], tmp_path / "results")
+
+
+def test_reporting_needs_no_torch() -> None:
+    code = "import sys, bench.report; print('torch' in sys.modules, 'transformers' in sys.modules)"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout.split() == ["False", "False"]

@@ -1,0 +1,120 @@
+"""Sweeps: what is planned, what is run, what survives."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from commands import ROOT, run_bench
+
+from bench import store
+from bench.compose import choices, compose_config
+from bench.errors import ConfigError
+from bench.sweep.plan import Sweep, expand, load, make
+
+
+def sweep_of(tiny, *others):
+    return [*tiny, "sweep=smoke", "workers=2", *others]
+
+
+def test_a_sweep_is_points_times_grid_and_ignores_what_a_method_does_not_use(tiny):
+    sweep = Sweep("t", "", fixed=["training.batch_size=4"], points=[["embedding=dense"], ["embedding=subspace"]],
+                  grid={"seed": [0, 1], "assignment": ["sequential", "random"]})
+    assert len(sweep.overrides()) == 8
+    runs = expand(sweep, tiny)
+    assert len(runs) == 6, "two dense runs, not four"
+    assert {run.config.training.batch_size for run in runs} == {8}, "the command line wins over the file"
+
+
+@pytest.mark.parametrize("name", choices("sweep"))
+def test_every_shipped_sweep_says_what_it_is_for_and_expands(name):
+    sweep, others = load([f"sweep={name}"])
+    head = (ROOT / "conf" / "sweep" / f"{name}.yaml").read_text().splitlines()[0]
+    assert sweep.name == name and sweep.purpose and head.startswith("# ")
+    data = os.environ.get("BENCH_DATA_ROOT", str(ROOT.parent / "shared" / "data"))
+    needs_data = any(not o.startswith("task=lexical") for run in sweep.overrides() for o in run if o.startswith("task="))
+    if needs_data and not Path(data).is_dir():
+        pytest.skip(f"{name} needs real data: set BENCH_DATA_ROOT")
+    runs = expand(sweep, [f"data.root={data}"] if needs_data else others)
+    assert f"{len(runs)} runs" in head, f"conf/sweep/{name}.yaml must state its {len(runs)} runs in its first line"
+
+
+def test_an_empty_grid_or_a_typo_is_refused():
+    with pytest.raises(ConfigError, match="Unknown sweep 'smok'.*Did you mean 'smoke'"):
+        load(["sweep=smok"])
+
+
+def test_a_sweep_runs_what_is_missing_reports_and_then_runs_nothing(tiny, tmp_path):
+    first = run_bench("sweep", *sweep_of(tiny))
+    assert first.returncode == 0, first.stderr
+    assert first.stdout.splitlines()[-1].startswith("done 2 | skipped 0")
+    assert (tmp_path / "results/INDEX.md").is_file() and list((tmp_path / "results/figures").glob("*.png"))
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "results/runs").rglob("*.json")}
+    again = run_bench("sweep", *sweep_of(tiny))
+    assert again.stdout.splitlines()[-1].startswith("done 2 | skipped 2")
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "results/runs").rglob("*.json")} == before
+    plan = run_bench("plan", *sweep_of(tiny))
+    assert "2 runs: 2 ok" in plan.stdout and "To do: 0" in plan.stdout
+
+
+def test_a_failed_run_is_listed_and_the_others_go_on(tiny):
+    broken = sweep_of(tiny, "training.max_grad_norm=1e30", "training.warmup_fraction=0", "training.learning_rate=1e30")
+    done = run_bench("sweep", *broken)
+    assert done.returncode == 1
+    assert done.stdout.count("diverged tiny/") == 2 and "failed 2 (diverged 2)" in done.stdout.splitlines()[-1]
+    assert run_bench("sweep", *broken).stderr.count("step") == 0, "failed runs wait for `retry`"
+    assert run_bench("retry", *broken).stderr.count("| diverged:") == 2
+
+
+def wait_for(condition, seconds=90):
+    end = time.time() + seconds
+    while not (found := condition()):
+        assert time.time() < end, "nothing happened"
+        time.sleep(0.1)
+    return found
+
+
+def start(*overrides):
+    process = subprocess.Popen([sys.executable, "-m", "bench", "sweep", *overrides], cwd=ROOT, stderr=subprocess.PIPE,
+                               stdout=subprocess.PIPE, text=True, start_new_session=True)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "| step" in line:
+            return process
+    raise AssertionError("the sweep ended before it began to train")
+
+
+def test_a_killed_worker_costs_only_its_own_run(tiny, tmp_path):
+    process = start(*sweep_of(tiny, "training.max_steps=400", "workers=1"))
+    workers = [p for p in psutil.Process(process.pid).children(recursive=True) if "spawn_main" in " ".join(p.cmdline())]
+    workers[0].send_signal(signal.SIGKILL)
+    out, _ = process.communicate(timeout=300)
+    assert process.returncode == 1
+    found, problems = store.read_all(tmp_path / "results")
+    assert not problems
+    assert sorted(record["status"] for record in found) == ["failed", "ok"], out
+    assert "killed or crashed" in next(r["error"]["message"] for r in found if r["status"] == "failed")
+
+
+def test_ctrl_c_ends_a_sweep_and_the_same_command_goes_on(tiny, tmp_path):
+    overrides = sweep_of(tiny, "training.max_steps=300")
+    process = start(*overrides)
+    os.killpg(process.pid, signal.SIGINT)
+    process.communicate(timeout=100)
+    assert process.returncode == 130
+    _, plan = make(overrides)
+    assert plan.counts()["interrupted"] >= 1 and not plan.counts()["failed"]
+    done = run_bench("sweep", *overrides)
+    assert done.returncode == 0 and done.stdout.splitlines()[-1].startswith("done 2")
+
+
+def test_kill_9_of_everything_leaves_no_torn_record(tiny, tmp_path):
+    process = start(*sweep_of(tiny, "training.max_steps=300"))
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate(timeout=60)
+    assert store.read_all(tmp_path / "results") == ([], [])
+    assert compose_config(sweep_of(tiny)).results_dir == str(tmp_path / "results")

@@ -1,0 +1,79 @@
+"""Configuration: overrides in, typed values out; whatever is wrong is named with its key and what to do."""
+
+import pytest
+
+from bench.compose import CONF, choices, compose_config
+from bench.errors import ConfigError
+from bench.identity import prepare
+
+
+def prepared(*overrides: str):
+    return prepare(compose_config(["task=lexical_sentiment", *overrides]))
+
+
+@pytest.mark.parametrize("group", ["model", "task", "embedding", "assignment", "recovery", "training"])
+def test_every_shipped_choice_composes_under_its_own_name(group):
+    assert choices(group)
+    for name in choices(group):
+        composed = getattr(compose_config([f"{group}={name}"]), group)
+        assert getattr(composed, "name", name) == name, f"conf/{group}/{name}.yaml"
+
+
+@pytest.mark.parametrize(("overrides", "words"), [
+    (["assignment=contextal"], ["Unknown assignment 'contextal'", "Did you mean 'contextual'", "sequential"]),
+    (["task=mrcp"], ["Unknown task 'mrcp'", "Did you mean 'mrpc'"]),
+    (["embedding.subspces=8"], ["Unknown key 'embedding.subspces'", "Did you mean 'embedding.subspaces'"]),
+    (["embedding.subspaces=many"], ["embedding.subspaces (many)", "Integer"]),
+    (["task.splts.train=x"], ["Unknown key", "task.splits"]),
+    (["seed"], ["seed", "seed=<value>"]),
+])
+def test_a_wrong_override_says_what_was_meant(overrides, words):
+    with pytest.raises(ConfigError) as error:
+        compose_config(overrides)
+    for word in words:
+        assert word in str(error.value)
+
+
+@pytest.mark.parametrize(("overrides", "words"), [
+    (["embedding.subspaces=5"], ["embedding.subspaces (5)", "384", "4", "6", "embedding.sub_dim"]),
+    (["embedding.compose=product"], ["embedding.compose 'product'", "concat"]),
+    (["embedding.rows=30"], ["embedding.rows (30)", "30,522", "embedding.rows=32"]),
+    (["training.batch_size=0"], ["training.batch_size (0)", "greater than 0"]),
+    (["training.dtype=fp8"], ["training.dtype 'fp8'", "bf16"]),
+    (["seed=-1"], ["seed (-1)"]),
+    (["device=gpu"], ["device 'gpu'"]),
+    (["model.name=../x"], ["model.name (../x)"]),
+    (["task.headline=f2"], ["task.headline (f2)", "accuracy"]),
+    (["task.evaluate=[nothing]"], ["'nothing'", "task.splits"]),
+])
+def test_a_contradiction_is_found_before_anything_is_loaded(overrides, words):
+    with pytest.raises(ConfigError) as error:
+        prepared(*overrides)
+    for word in words:
+        assert word in str(error.value)
+
+
+def test_what_a_method_does_not_use_is_not_part_of_its_identity():
+    dense = prepared("embedding=dense")
+    assert dense.run_id == prepared("embedding=dense", "assignment=random", "embedding.subspaces=4", "embedding.rows=9").run_id
+    assert dense.run_id == prepared("embedding=dense", "results_dir=elsewhere", "workers=3", "cache_dir=x").run_id
+    sequential = prepared("assignment=sequential")
+    assert sequential.run_id == prepared("assignment=sequential", "assignment.layer=2", "embedding.rows=32").run_id
+
+
+@pytest.mark.parametrize("override", ["seed=1", "training.learning_rate=1e-4", "embedding.init=random", "task.task_version=9",
+                                      "training.max_train_examples=10", "embedding.subspaces=4", "assignment=random"])
+def test_what_changes_the_result_changes_the_id(override):
+    assert prepared("assignment=sequential").run_id != prepared("assignment=sequential", override).run_id
+
+
+def test_fast_composition_equals_hydras_own():
+    from hydra import compose, initialize_config_dir
+
+    from bench.compose import typed
+
+    overrides = ["embedding=subspace", "assignment=pq", "embedding.subspaces=8", "embedding.rows=64", "seed=3",
+                 "training.learning_rate=2e-5", "task.splits.train=train", "assignment.layer=null", "task.evaluate=[test]"]
+    fast = compose_config(overrides)
+    with initialize_config_dir(str(CONF), version_base=None):
+        assert fast == typed(compose("config", overrides=overrides))

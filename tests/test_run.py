@@ -1,0 +1,118 @@
+"""One run through the command line: its record, its repetition, its failures."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from commands import ROOT, run_bench
+
+from bench import store
+from bench.compose import compose_config
+from bench.errors import EnvironmentBroken
+from bench.identity import prepare
+from bench.run import execute, run
+
+
+def records(overrides):
+    results = next(o.partition("=")[2] for o in overrides if o.startswith("results_dir="))
+    found, problems = store.read_all(Path(results))
+    assert not problems
+    return found
+
+
+def test_the_command_line_writes_one_record_and_does_nothing_twice(tiny):
+    first = run_bench("run", *tiny, "embedding=subspace", "embedding.subspaces=4", "assignment=pq", "embedding.rows=16")
+    assert first.returncode == 0, first.stderr
+    assert "step 6/6" in first.stderr and "test accuracy = " in first.stdout
+    again = run_bench("run", *tiny, "embedding=subspace", "embedding.subspaces=4", "assignment=pq", "embedding.rows=16")
+    assert again.returncode == 0 and "done before" in again.stdout and "step" not in again.stderr
+    (record,) = records(tiny)
+    assert record["status"] == "ok" and record["error"] is None
+    assert record["training"]["steps"] == 6 and record["training"]["train_rows"] == 48
+    assert record["task"]["splits"]["train"]["max_train_examples"] == 48, "a limit must be told"
+    assert record["headline"]["value"] == record["metrics"]["test"]["accuracy"]
+    size = record["size"]
+    assert size["embedding_params"] == 16 * 24 and size["code_bits"] == 30522 * 4 * 4
+    assert size["embedding_bytes"] == 4 * 16 * 24 + 30522 * 2
+    assert 0 < size["file_bytes"] - size["embedding_bytes"] < 300, "the file holds tables and codes, and a short header"
+    assert size["dense_embedding_params"] == 30522 * 24
+    assert record["fit"]["codes_sha256"] and 0 < record["fit"]["relative_error"] < 1
+    assert record["provenance"]["packages"]["torch"] and record["cost"]["peak_memory_bytes"] > 0
+
+
+def test_multirun_runs_each_combination(tiny):
+    done = run_bench("run", "--multirun", *tiny, "embedding=dense,subspace", "assignment=sequential", "seed=0,1")
+    assert done.returncode == 0, done.stderr
+    assert sorted(record["name"].split("/", 2)[2] for record in records(tiny)) == [
+        "dense/s0", "dense/s1", "subspace-concat-f3-q32-sequential-fitted/s0", "subspace-concat-f3-q32-sequential-fitted/s1"]
+    assert not (ROOT / "multirun").exists() and not (ROOT / "outputs").exists()
+
+
+def test_the_same_seed_gives_the_same_record(tiny, tmp_path):
+    other = [o for o in tiny if not o.startswith("results_dir")]
+    first = run(compose_config([*other, f"results_dir={tmp_path}/a", "assignment=contextual"]))
+    second = run(compose_config([*other, f"results_dir={tmp_path}/b", "assignment=contextual"]))
+    for part in ("run_id", "config", "task", "size", "fit", "metrics"):
+        assert first[part] == second[part], part
+    assert first["training"]["curve"] == second["training"]["curve"]
+
+
+@pytest.mark.parametrize(("arguments", "status", "words"), [
+    (["run", "task=mrcp"], 2, ["Unknown task 'mrcp'", "mrpc"]),
+    (["rnu"], 2, ["Unknown verb 'rnu'", "'run'"]),
+    (["run", "embedding.subspaces=5"], 2, ["embedding.subspaces (5)", "384"]),
+    (["run", "task=rte", "data.root=/no/such/folder"], 2, ["data.root", "/no/such/folder"]),
+    (["run", "model.sha256=abc"], 3, ["model.sha256 (abc)", "model.safetensors"]),
+    (["run", "results_dir=/proc/results"], 3, ["/proc/results", "results_dir"]),
+    (["sweep", "sweep=dmeo"], 2, ["Unknown sweep 'dmeo'", "demo"]),
+    (["sweep"], 2, ["sweep=<name>", "demo"]),
+])
+def test_a_wrong_command_ends_with_one_sentence(arguments, status, words):
+    done = run_bench(*arguments)
+    assert done.returncode == status, done.stderr
+    assert "Traceback" not in done.stderr
+    for word in words:
+        assert word in done.stderr
+
+
+def test_a_failure_becomes_a_record_with_its_reason(tiny):
+    overrides = [*tiny, "embedding=dense", "training.learning_rate=1e30", "training.max_grad_norm=1e30", "training.warmup_fraction=0",
+                 "training.max_steps=30"]
+    done = run_bench("run", *overrides)
+    assert done.returncode == 1
+    (record,) = records(tiny)
+    assert record["status"] == "diverged" and "learning_rate" in record["error"]["message"]
+    assert record["headline"] is None and record["config"]["training"]["learning_rate"] == 1e30
+
+
+def test_ctrl_c_leaves_an_interrupted_record_and_exits_130(tiny):
+    process = subprocess.Popen([sys.executable, "-m", "bench", "run", *tiny, "embedding=dense", "training.max_steps=5000"],
+                               cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "step" in line:
+            break
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 130
+    (record,) = records(tiny)
+    assert record["status"] == "interrupted"
+
+
+def test_a_full_disk_stops_with_the_path_and_no_torn_record(tiny, monkeypatch):
+    prepared = prepare(compose_config([*tiny, "embedding=dense"]))
+    monkeypatch.setattr(os, "fsync", lambda handle: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(EnvironmentBroken, match="No space left on device"):
+        execute(prepared)
+    assert not list(Path(prepared.config.results_dir).rglob("*.json*"))
+
+
+def test_records_are_plain_json(tiny):
+    record = run(compose_config([*tiny, "embedding=dense"]))
+    (path,) = Path(prepare(compose_config([*tiny, "embedding=dense"])).config.results_dir).rglob("*.json")
+    assert json.loads(path.read_text()) == json.loads(json.dumps(record))
+    assert time.strptime(record["created_at"][:19], "%Y-%m-%dT%H:%M:%S")

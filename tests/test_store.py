@@ -1,0 +1,57 @@
+"""Records on disk: whole or not there, readable or named."""
+
+import json
+import os
+
+import pytest
+
+from bench import store
+from bench.errors import EnvironmentBroken
+
+
+def record(run_id="0123456789ab", **changes):
+    keys = dict.fromkeys(store.Record.__required_keys__)
+    return keys | {"schema_version": store.SCHEMA_VERSION, "run_id": run_id, "status": "ok", "name": "m/t/dense/s0",
+                   "config": {}, "provenance": {}, "created_at": "2026-01-01T00:00:00+00:00"} | changes
+
+
+def test_a_record_comes_back_as_it_was_written(tmp_path):
+    path = store.write(record(metrics={"test": {"accuracy": 0.5}}), tmp_path)
+    assert path == tmp_path / "runs/m/t/dense/s0-0123456789ab.json"
+    assert store.read_all(tmp_path) == ([record(metrics={"test": {"accuracy": 0.5}})], [])
+
+
+@pytest.mark.parametrize(("text", "reason"), [
+    (None, "Expecting"), ("[]", "not a JSON object"), ('{"schema_version": 99}', "schema_version 99"),
+    (json.dumps({"schema_version": 1, "run_id": "x"}), "no key"),
+    (json.dumps(record(status="fine")), "unknown status 'fine'"), (json.dumps(record(run_id="other")), "run_id 'other'"),
+])
+def test_a_bad_file_is_named_and_the_others_are_read(tmp_path, text, reason):
+    path = store.write(record(), tmp_path)
+    bad = path.with_name("s1-0123456789ab.json")
+    bad.write_text(path.read_text()[:100] if text is None else text)
+    records, problems = store.read_all(tmp_path)
+    assert len(records) == 1 and problems[0][0] == bad and reason in problems[0][1]
+
+
+def test_nan_is_refused_and_leaves_nothing_behind(tmp_path):
+    with pytest.raises(ValueError, match="JSON"):
+        store.write(record(metrics={"test": {"accuracy": float("nan")}}), tmp_path)
+    assert not list(tmp_path.rglob("*.*"))
+
+
+def test_a_full_disk_leaves_the_old_record_whole(tmp_path, monkeypatch):
+    path = store.write(record(), tmp_path)
+    before = path.read_text()
+    monkeypatch.setattr(os, "fsync", lambda handle: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(EnvironmentBroken, match="No space left on device.*results_dir"):
+        store.write(record(metrics={"test": {"accuracy": 1.0}}), tmp_path)
+    assert path.read_text() == before
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_an_unwritable_results_folder_is_found_at_once(tmp_path):
+    blocker = tmp_path / "results"
+    blocker.write_text("a file where the folder should be")
+    with pytest.raises(EnvironmentBroken, match="results_dir"):
+        store.check_writable(blocker)
