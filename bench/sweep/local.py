@@ -4,10 +4,12 @@ import logging
 import multiprocessing
 import os
 import queue
+import signal
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from typing import Any
 
 import torch
 
@@ -26,9 +28,37 @@ def default_workers(device: str) -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+class Interrupts:
+    """Ctrl-C in a worker process: it stops a run, which writes its record; outside a run it stops the next one.
+
+    Without this, Ctrl-C would kill a worker that is still importing or idle, as if its run had crashed.
+    """
+
+    running = False
+    arrived = False
+
+    @classmethod
+    def receive(cls, *_: Any) -> None:
+        cls.arrived = True
+        if cls.running:
+            raise KeyboardInterrupt
+
+    @classmethod
+    def execute(cls, prepared: Prepared) -> Record:
+        if cls.arrived:
+            raise KeyboardInterrupt
+        cls.running = True
+        try:
+            return execute(prepared)
+        finally:
+            cls.running = False
+
+
 def _start_worker(number: int, workers: int, device: str) -> None:
     from bench.cli import set_up_logging
 
+    signal.signal(signal.SIGINT, Interrupts.receive)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # blocked since the process began, see run_all
     set_up_logging()
     if device != "cpu" and torch.cuda.is_available():
         torch.cuda.set_device(number % torch.cuda.device_count())
@@ -52,6 +82,7 @@ def run_all(runs: Sequence[Prepared], workers: int | None) -> list[Record]:
     fatal: list[BaseException] = []
 
     def work(number: int) -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # this thread's; the processes it starts inherit it
         pool = None
         while not fatal:
             try:
@@ -60,7 +91,7 @@ def run_all(runs: Sequence[Prepared], workers: int | None) -> list[Record]:
                 break
             pool = pool or ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _start_worker, (number, count, device))
             try:
-                records.append(pool.submit(execute, run).result())
+                records.append(pool.submit(Interrupts.execute, run).result())
                 log.info("%d of %d runs ended", len(records), len(runs))
             except BrokenProcessPool:
                 pool = None
