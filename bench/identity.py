@@ -53,7 +53,7 @@ def prepare(config: RunConfig) -> Prepared:
         if "corpus" in assignment:
             assignment["corpus"] = corpus.identity(config.assignment.corpus)
     source = task_data.resolve_source(config.task, config.data)
-    roles = ["train", *config.task.evaluate]
+    roles = ["train", *config.task.evaluate, *config.task.predict]
     canonical = {
         "model": model_identity,
         "task": {k: v for k, v in asdict(config.task).items() if k not in DESCRIPTIVE}
@@ -104,7 +104,7 @@ def _check_numbers(config: RunConfig) -> None:
     if config.seed < 0:
         raise ConfigError(f"seed ({config.seed}) must be 0 or greater.")
     task: TaskConfig = config.task
-    for role in ("train", *task.evaluate):
+    for role in ("train", *task.evaluate, *task.predict):
         if role not in task.splits:
             raise ConfigError(f"task.evaluate names the role '{role}', but task.splits has only: {', '.join(task.splits)}.")
     if task.headline not in task.metrics:

@@ -2,6 +2,8 @@
 
 import logging
 import traceback
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
@@ -16,7 +18,7 @@ import bench.assignment
 from bench import backbones, store
 from bench.assignment.corpus import passages
 from bench.assignment.vectors import TokenVectors, token_vectors, vectors_key
-from bench.config import RunConfig
+from bench.config import RunConfig, TaskConfig
 from bench.embeddings import method
 from bench.embeddings.base import relative_error
 from bench.errors import EnvironmentBroken
@@ -25,7 +27,7 @@ from bench.measure import cost
 from bench.provenance import provenance
 from bench.store import Record
 from bench.tasks import data as task_data
-from bench.tasks.metrics import score
+from bench.tasks.metrics import score, score_groups
 from bench.tasks.tokenise import tokenise
 from bench.training.batching import Examples
 from bench.training.finetune import Diverged, finetune, predict
@@ -98,37 +100,40 @@ def _measured(prepared: Prepared, device: torch.device) -> dict[str, Any]:
     config, task = prepared.config, prepared.config.task
     dtype = resolve_dtype(config.training.dtype, device)
     cost.reset_peak_memory(device)
-    splits = {role: task_data.load_split(task, config.data, role) for role in ("train", *task.evaluate)}
+    splits = {role: task_data.load_split(task, config.data, role, task_data.languages_of(task, role)[0],
+                                         labels=role not in task.predict)
+              for role in ("train", *task.evaluate, *task.predict)}
     if limit := config.training.max_train_examples:
         kept = np.random.default_rng(0).permutation(len(splits["train"]))[:limit]  # the same rows for every seed
         splits["train"] = splits["train"].select(np.sort(kept))
     tokenizer = backbones.load_tokenizer(config.model)
-    pad = cast(int, tokenizer.pad_token_id)
-    examples, truncated = {}, {}
-    for role, split in splits.items():
-        tokens = tokenise(split, task, tokenizer, config.training.max_length, Path(config.cache_dir))
-        examples[role], truncated[role] = Examples.from_dataset(tokens.dataset, pad, device), tokens.truncated
+    texts = splits["train"].select_columns(task.columns)
+    train, truncated = _examples(splits["train"], config, tokenizer, device)
 
     transformers.set_seed(config.seed)  # the new head is the same for every embedding
     labels = {"num_labels": 1, "problem_type": "regression"} if task.labels is None else {
         "num_labels": len(task.labels), "id2label": dict(enumerate(task.labels)),
         "label2id": {label: i for i, label in enumerate(task.labels)}}
     model = backbones.load_model(config.model, "classification", **labels)
-    size, fit = _compress(model, prepared, tokenizer, splits["train"].select_columns(task.columns))
+    size, fit = _compress(model, prepared, tokenizer, texts)
     cast(Any, model).to(device)
 
     transformers.set_seed(config.seed)
-    outcome = finetune(model, examples["train"], config.training, seed=config.seed, dtype=dtype, name=prepared.name)
-    metrics, collapsed = {}, False
-    for role in task.evaluate:
-        logits = predict(model, examples[role], config.training.eval_batch_size, dtype)
-        answers = logits[:, 0] if task.labels is None else logits.argmax(axis=1)
-        metrics[task.splits[role]] = score(task, answers, examples[role].labels.cpu().numpy())
-        collapsed = collapsed or bool(np.ptp(answers) == 0)
+    outcome = finetune(model, train, config.training, seed=config.seed, dtype=dtype, name=prepared.name)
+    shares = {"train": truncated}
+    metrics: dict[str, dict[str, float]] = {}
+    for role in (*task.evaluate, *task.predict):
+        answered = list(_answers(model, prepared, role, tokenizer, device, dtype))
+        shares[role] = float(np.mean([answer.truncated for answer in answered]))
+        if role == task.evaluate[0]:
+            timed = answered[0].examples
+            collapsed = any(bool(np.ptp(answer.values) == 0) for answer in answered)
+        if role in task.evaluate:
+            metrics |= _scores(task, role, answered)
     reported = task.splits[task.evaluate[0]]
     facts = task_data.split_facts(task, config.data, splits)
     for role, facts_of in facts.items():
-        facts_of["truncated"] = truncated[role]
+        facts_of["truncated"] = shares[role]
     if limit:
         facts["train"]["max_train_examples"] = limit
     value = metrics[reported][task.headline]
@@ -150,8 +155,59 @@ def _measured(prepared: Prepared, device: torch.device) -> dict[str, Any]:
                      "collapsed": collapsed},
         "recovery": {"name": config.recovery.name},
         "cost": {"peak_memory_bytes": cost.peak_memory_bytes(device),
-                 "latency_ms": cost.latency_ms(model, examples[task.evaluate[0]], dtype)},
+                 "latency_ms": cost.latency_ms(model, timed, dtype)},
     }
+
+
+def _examples(split: Dataset, config: RunConfig, tokenizer: PreTrainedTokenizerBase, device: torch.device) -> tuple[Examples, float]:
+    """Return a split's examples on the device, and the share of them that was cut to the maximum length."""
+    tokens = tokenise(split, config.task, tokenizer, config.training.max_length, Path(config.cache_dir))
+    return Examples.from_dataset(tokens.dataset, cast(int, tokenizer.pad_token_id), device), tokens.truncated
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The model's answers (rows,) to one split in one language: class codes, or numbers for a regression."""
+
+    language: str | None
+    values: np.ndarray
+    split: Dataset
+    examples: Examples
+    truncated: float
+
+
+def _answers(model: Any, prepared: Prepared, role: str, tokenizer: PreTrainedTokenizerBase, device: torch.device,
+             dtype: str) -> Iterator[Answers]:
+    """Yield the answers to a role, language by language, each stored as soon as it is there."""
+    config, task = prepared.config, prepared.config.task
+    for language in task_data.languages_of(task, role):
+        split = task_data.load_split(task, config.data, role, language, labels=role in task.evaluate)
+        unlabelled = split if "label" in split.column_names else split.add_column("label", [-1] * len(split))
+        examples, truncated = _examples(unlabelled, config, tokenizer, device)
+        logits = predict(model, examples, config.training.eval_batch_size, dtype)
+        values = logits[:, 0] if task.labels is None else logits.argmax(axis=1).astype(np.int8)
+        store.write_predictions(Path(config.results_dir), prepared.name, prepared.run_id, store.split_name(task.splits[role], language), values)
+        yield Answers(language, values, split, examples, truncated)
+
+
+def _scores(task: TaskConfig, role: str, answered: Sequence[Answers]) -> dict[str, dict[str, float]]:
+    """Return split -> metrics, for a task with categories also of each "<split>/<category>".
+
+    With languages the split's metrics are the means over them, `gap` is the training language's headline minus the mean
+    of the others', and each language follows as "<split>/<language>".
+    """
+    split = task.splits[role]
+    scored = {store.split_name(split, one.language): score(task, one.values, np.asarray(one.split["label"])) for one in answered}
+    for one in answered:
+        scored |= {f"{split}/{group}": values for group, values in score_groups(task, one.values, one.split).items()}
+    if answered[0].language is None:
+        return scored
+    mean = {name: float(np.mean([values[name] for values in scored.values()])) for name in task.metrics}
+    home = store.split_name(split, task.train_language)
+    others = [values[task.headline] for name, values in scored.items() if name != home]
+    if home in scored and others:
+        mean["gap"] = scored[home][task.headline] - float(np.mean(others))
+    return {split: mean} | scored
 
 
 def _compress(model: Any, prepared: Prepared, tokenizer: PreTrainedTokenizerBase, texts: Dataset) -> tuple[Any, Any]:

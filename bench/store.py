@@ -2,9 +2,13 @@
 
 import json
 import os
+import re
 import tempfile
 from pathlib import Path
 from typing import Any, TypedDict, cast
+
+import numpy as np
+import safetensors.numpy
 
 from bench.errors import EnvironmentBroken
 
@@ -90,7 +94,7 @@ class Record(TypedDict):
     model: ModelPart | None
     size: SizePart | None
     fit: FitPart | None
-    metrics: dict[str, dict[str, float]] | None  # split -> metric -> value, fractions
+    metrics: dict[str, dict[str, float]] | None  # split[/language or category] -> metric -> value, fractions
     headline: HeadlinePart | None
     training: TrainingPart | None
     recovery: dict[str, Any] | None
@@ -125,6 +129,18 @@ def write_atomically(path: Path, content: str | bytes) -> None:
             Path(temporary).unlink(missing_ok=True)
         raise EnvironmentBroken(f"{path} cannot be written ({error.strerror}): free some space or set results_dir to "
                                 "a folder that you can write.") from error
+
+
+def split_name(split: str, language: str | None) -> str:
+    """Return the name under which a split's metrics and predictions are kept: "<split>", or "<split>/<language>"."""
+    return split if language is None else f"{split}/{language}"
+
+
+def write_predictions(results_dir: Path, name: str, run_id: str, split: str, values: np.ndarray) -> None:
+    """Write the answers (rows,) of a run to one split: predictions/<name>-<run_id>/<split>.safetensors."""
+    file = re.sub(r"[^A-Za-z0-9._-]", "_", split)
+    path = results_dir / "predictions" / f"{name}-{run_id}" / f"{file}.safetensors"
+    write_atomically(path, safetensors.numpy.save({"predictions": values}, {"split": split}))
 
 
 def write(record: Record, results_dir: Path) -> Path:
