@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 import transformers
 from safetensors import SafetensorError
@@ -23,8 +24,8 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from bench.assignment.digits import sequential
-from bench.config import EmbeddingConfig, ModelConfig
+from bench.assignment import ASSIGNMENTS
+from bench.config import AssignmentConfig, EmbeddingConfig, ModelConfig
 from bench.embeddings import method
 from bench.errors import BenchError, ConfigError, EnvironmentBroken, unknown
 
@@ -142,6 +143,13 @@ def table(model: PreTrainedModel) -> Tensor:
     return weight.detach()
 
 
+def check_finite(values: Tensor) -> None:
+    """Raise BenchError, with the number of rows, where the embedding table has NaN or infinite values."""
+    bad = int((~values.isfinite().all(dim=1)).sum())
+    if bad:
+        raise BenchError(f"The pretrained embedding table has NaN or infinite values in {bad:,} of its {len(values):,} rows.")
+
+
 def swap_embedding(model: PreTrainedModel, embedding: nn.Module) -> None:
     """Replace the model's input embedding, and the decoder of its masked-LM head if the two were tied.
 
@@ -164,10 +172,13 @@ def swap_embedding(model: PreTrainedModel, embedding: nn.Module) -> None:
     model.config.tie_word_embeddings = False  # or transformers would tie the decoder to a weight that is gone
 
 
-def save_compressed(model: PreTrainedModel, folder: Path, config: EmbeddingConfig, codes_stored: bool) -> Path:
+def save_compressed(
+    model: PreTrainedModel, folder: Path, config: EmbeddingConfig, codes_stored: bool, assignment: AssignmentConfig | None = None
+) -> Path:
     """Write model.safetensors, config.json and a description to `folder`; return the tensors' file.
 
-    `config` is the resolved configuration of the model's embedding. Tensors that share memory are written once;
+    `config` is the resolved configuration of the model's embedding, `assignment` (null: sequential) says how codes that
+    are not stored are made. Tensors that share memory are written once;
     a compressed embedding is written as its tables and, if `codes_stored`, its packed codes.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -182,6 +193,7 @@ def save_compressed(model: PreTrainedModel, folder: Path, config: EmbeddingConfi
     head = model.get_output_embeddings()
     tied = model.config.tie_word_embeddings or not (head is None or isinstance(head, nn.Linear))
     description = {"architecture": type(model).__name__, "embedding": asdict(config), "codes_stored": codes_stored,
+                   "assignment": asdict(assignment or AssignmentConfig(name="sequential")),
                    "vocab_size": model.config.vocab_size, "tied": tied, "shared": shared,
                    "padding_idx": cast(Any, model.get_input_embeddings()).padding_idx}
     model.config.save_pretrained(folder)
@@ -208,7 +220,8 @@ def load_compressed(folder: Path) -> PreTrainedModel:
     settings = EmbeddingConfig(**description["embedding"])
     chosen, codes = method(settings.name), None
     if chosen.assigned and not description["codes_stored"]:
-        codes = sequential(vocab_size, settings.subspaces, cast(int, settings.rows))
+        made = AssignmentConfig(**description["assignment"])
+        codes = ASSIGNMENTS[made.name].build(np.empty(0), vocab_size, cast(int, settings.subspaces), cast(int, settings.rows), made, None)
     swap_embedding(model, chosen.empty(settings, vocab_size, old.embedding_dim, description["padding_idx"], codes))
     try:
         state = load_file(folder / "model.safetensors")

@@ -56,20 +56,31 @@ class EmbeddingConfig:
     """The embedding that replaces the model's table. A method reads only the keys that it names as its settings."""
 
     name: str = "???"  # a method of bench/embeddings
-    subspaces: int = 3  # f
+    budget: str | None = None  # "0.5%": stored bytes as a share of the dense table's; picks the settings that are null
+    subspaces: int | None = None  # f; null: 3, or what the budget allows
     sub_dim: int | None = None  # s; null: width / f (concat) or width (sum)
-    rows: int | None = None  # Q; null: the smallest integer with Q^f >= V
+    rows: int | None = None  # Q; null: the smallest integer with Q^f >= V, or what the budget allows
     compose: str = "concat"  # concat | sum
     init: str = "fitted"  # random | fitted (means of the pretrained sub-vectors that share a code)
+    keep_dense: int = 0  # tokens that keep a row of their own: special ones, then the most frequent in assignment.corpus
+    gain: bool = False  # one factor a token
+    rotation: int | None = None  # seed of an orthogonal rotation before the width is cut into pieces; null: none
+    table_dtype: str = "fp32"  # fp32 | fp16 | int8 | int4: how sub-tables and kept rows are stored
+    rank: int | None = None  # low_rank, truncated: numbers a token
+    frequency_power: float = 0.0  # low_rank: a token's error counts (occurrences in assignment.corpus + 1)^power
+    bits: int = 8  # quantised: 8 | 4
+    group: int | None = None  # quantised: numbers that share a scale; null: 32, or what the budget allows
 
 
 @dataclass
 class AssignmentConfig:
     """Which token shares which piece. Ignored by methods that assign nothing."""
 
-    name: str = "???"  # sequential | random | contextual | pq
-    corpus: str = "task"  # contextual: "task" (the task's training texts) or a text file, one passage a line
-    layer: int | None = None  # contextual: hidden layer whose states stand for a token; null: the middle one
+    name: str = "???"  # sequential | random | contextual | pq | residual | hash
+    corpus: str = "task"  # "task" (the task's training texts) or a text file, one passage a line
+    vectors: str | None = None  # static (the pretrained table) | context | both; null: context for contextual, else static
+    frequency_power: float = 0.0  # contextual, pq, residual: a token's error counts (occurrences in the corpus + 1)^power
+    layer: int | None = None  # hidden layer whose states stand for a token in context; null: the middle one
     iterations: int = 4  # contextual: rounds of assigning codes and moving centroids
     seed: int = 0  # of codes and clusters; the run's seed leaves it alone, so that seeds are paired over one assignment
 

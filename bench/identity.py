@@ -10,6 +10,7 @@ from typing import Any
 import bench.assignment
 from bench import backbones
 from bench.assignment import corpus
+from bench.compression import assignment_of
 from bench.config import EmbeddingConfig, ModelConfig, RunConfig, TaskConfig, TrainingConfig
 from bench.embeddings import method
 from bench.errors import ConfigError, unknown
@@ -45,20 +46,26 @@ def prepare(config: RunConfig) -> Prepared:
         raise ConfigError(unknown("recovery", config.recovery.name, RECOVERIES))
     model_identity, (vocab_size, width) = _model(_frozen(config.model))
     chosen = method(config.embedding.name)
-    embedding = chosen.resolve(config.embedding, vocab_size, width)
-    assignment = None
-    if chosen.assigned:
-        bench.assignment.check(config.assignment, vocab_size, embedding.subspaces, embedding.rows or 0)
-        assignment = bench.assignment.identity(config.assignment)
-        if "corpus" in assignment:
-            assignment["corpus"] = corpus.identity(config.assignment.corpus)
+    used, assignment = assignment_of(config), None
+    kind = None if used is None else bench.assignment.kind(used.name)
+    embedding = chosen.resolve(config.embedding, vocab_size, width, codes_stored=kind is not None and kind.stored,
+                               injective=kind is not None and kind.injective)
+    parts = {"embedding": chosen.identity(embedding)}
+    if used is not None:
+        bench.assignment.check(used, vocab_size, embedding.subspaces or 0, embedding.rows or 0)
+        parts["assignment"] = assignment = bench.assignment.identity(used)
+    if chosen.needs_counts(embedding):
+        parts["embedding"]["corpus"] = config.assignment.corpus
+    for part in parts.values():
+        if "corpus" in part:
+            part["corpus"] = corpus.identity(part["corpus"])
     source = task_data.resolve_source(config.task, config.data)
     roles = ["train", *config.task.evaluate, *config.task.predict]
     canonical = {
         "model": model_identity,
         "task": {k: v for k, v in asdict(config.task).items() if k not in DESCRIPTIVE}
         | {"splits": {role: config.task.splits.get(role) for role in roles}},
-        "embedding": chosen.identity(embedding),
+        "embedding": parts["embedding"],
         "assignment": assignment,
         "recovery": asdict(config.recovery),
         "training": {k: v for k, v in asdict(config.training).items() if k not in NOT_IDENTITY},
@@ -72,9 +79,12 @@ def prepare(config: RunConfig) -> Prepared:
 
 def slug(embedding: EmbeddingConfig, assignment: dict[str, Any] | None) -> str:
     """Return a short folder name of the method, for people; runs are told apart by their id."""
-    if assignment is None:
-        return embedding.name
-    return f"{embedding.name}-{embedding.compose}-f{embedding.subspaces}-q{embedding.rows}-{assignment['name']}-{embedding.init}"
+    chosen = method(embedding.name)
+    if assignment is None or chosen.own_assignment:
+        return "-".join([embedding.name, *(f"{key}{getattr(embedding, key)}" for key in chosen.settings)]).replace("_", "-")
+    extras = [f"{key}{value}".replace("_", "-") for key, value in chosen.identity(embedding).items() if key in chosen.extras]
+    words = [embedding.name, embedding.compose, f"f{embedding.subspaces}", f"q{embedding.rows}", assignment["name"], embedding.init, *extras]
+    return "-".join(words)
 
 
 def _frozen(model: ModelConfig) -> tuple[tuple[str, Any], ...]:

@@ -14,13 +14,8 @@ import transformers
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-import bench.assignment
-from bench import backbones, store
-from bench.assignment.corpus import passages
-from bench.assignment.vectors import TokenVectors, token_vectors, vectors_key
+from bench import backbones, compression, store
 from bench.config import RunConfig, TaskConfig
-from bench.embeddings import method
-from bench.embeddings.base import relative_error
 from bench.errors import EnvironmentBroken
 from bench.identity import Prepared, prepare
 from bench.measure import cost
@@ -115,7 +110,7 @@ def _measured(prepared: Prepared, device: torch.device) -> dict[str, Any]:
         "num_labels": len(task.labels), "id2label": dict(enumerate(task.labels)),
         "label2id": {label: i for i, label in enumerate(task.labels)}}
     model = backbones.load_model(config.model, "classification", **labels)
-    size, fit = _compress(model, prepared, tokenizer, texts)
+    size, fit = compression.swap(config, model, tokenizer, compression.texts_of(config, texts))
     cast(Any, model).to(device)
 
     transformers.set_seed(config.seed)
@@ -208,38 +203,6 @@ def _scores(task: TaskConfig, role: str, answered: Sequence[Answers]) -> dict[st
     if home in scored and others:
         mean["gap"] = scored[home][task.headline] - float(np.mean(others))
     return {split: mean} | scored
-
-
-def _compress(model: Any, prepared: Prepared, tokenizer: PreTrainedTokenizerBase, texts: Dataset) -> tuple[Any, Any]:
-    """Swap the embedding in place; return the record's `size` and `fit`."""
-    config, embedding = prepared.config, prepared.config.embedding
-    chosen, table = method(embedding.name), backbones.table(model)
-    shape = (prepared.vocab_size, prepared.width)
-    codes = None
-    if chosen.assigned:
-        codes = bench.assignment.assign(
-            config.assignment, vocab_size=shape[0], subspaces=embedding.subspaces, rows=cast(int, embedding.rows),
-            table=table.numpy(), cache_dir=Path(config.cache_dir),
-            vectors=_token_vectors(config, model, tokenizer, texts) if config.assignment.name == "contextual" else None)
-    stored = codes is not None and codes.stored
-    padding = tokenizer.pad_token_id  # a model's own configuration can name another token (Multilingual MiniLM: <s>)
-    module = chosen.build(embedding, table, None if codes is None else codes.codes, padding, stored,
-                          model.config.initializer_range, torch.Generator().manual_seed(config.seed))
-    random_tables = chosen.assigned and embedding.init == "random"
-    fit = {"relative_error": None if random_tables else relative_error(module, table, padding),
-           "distinct_codes": None if codes is None else codes.distinct,
-           "codes_sha256": None if codes is None else codes.sha256}
-    backbones.swap_embedding(model, module)
-    dense = method("dense").size(embedding, *shape, codes_stored=False)
-    return cost.sizes(model, module, chosen.size(embedding, *shape, codes_stored=stored), dense), fit
-
-
-def _token_vectors(config: RunConfig, model: Any, tokenizer: PreTrainedTokenizerBase, texts: Dataset) -> TokenVectors:
-    """Return the tokens' vectors in context, computed only if no codes made from them are cached."""
-    corpus, layer = config.assignment.corpus, config.assignment.layer
-    read = [text for column in texts.column_names for text in texts[column]] if corpus == "task" else passages(corpus)
-    return TokenVectors(vectors_key(model, tokenizer, read, layer),
-                        lambda: token_vectors(model, tokenizer, read, layer, batch_size=64))
 
 
 def run(config: RunConfig) -> Record:

@@ -9,6 +9,10 @@ from safetensors import safe_open
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from bench.config import EmbeddingConfig
+from bench.embeddings import method
+from bench.embeddings.base import Vocabulary
+
 
 def dense_table(
     weight: Tensor, codes: np.ndarray, compose: str, projection: Tensor | None, padding_idx: int | None
@@ -34,6 +38,19 @@ def stored_shapes(path: Path) -> dict[str, list[int]]:
     """Return the shape of every tensor in a safetensors file."""
     with safe_open(path, "pt") as file:
         return {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
+
+
+def built(
+    name: str, keys: dict[str, Any], vocab_size: int, width: int, codes_stored: bool, table: Tensor | None = None
+) -> tuple[EmbeddingConfig, torch.nn.Module, np.ndarray | None]:
+    """Return a resolved configuration, the module for a random table with random codes, padding 0, and the codes."""
+    chosen, rng = method(name), np.random.default_rng(0)
+    config = chosen.resolve(EmbeddingConfig(name=name, **keys), vocab_size, width)
+    codes = rng.integers(0, config.rows, (vocab_size, config.subspaces), dtype=np.int32) if chosen.assigned else None
+    table = torch.from_numpy(rng.normal(size=(vocab_size, width)).astype(np.float32)) if table is None else table
+    vocabulary = Vocabulary(rng.permutation(vocab_size), (0, 3, 4), 3, config.frequency_power)
+    module = chosen.build(config, table, codes, 0, codes_stored, 0.02, torch.Generator().manual_seed(0), vocabulary)
+    return config, module, codes
 
 
 class LargestTensor(TorchDispatchMode):

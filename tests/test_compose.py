@@ -2,9 +2,11 @@
 
 import pytest
 
+from bench import store
 from bench.compose import CONF, choices, compose_config
 from bench.errors import ConfigError
 from bench.identity import prepare
+from bench.sweep.plan import make
 
 
 def prepared(*overrides: str):
@@ -77,3 +79,29 @@ def test_fast_composition_equals_hydras_own():
     fast = compose_config(overrides)
     with initialize_config_dir(str(CONF), version_base=None):
         assert fast == typed(compose("config", overrides=overrides))
+
+
+def test_committed_records_keep_their_ids():
+    folder = CONF.parent / "results" / "example" / "demo"
+    records, problems = store.read_all(folder)
+    _, made = make(["sweep=demo", f"results_dir={folder}"])
+    assert records and not problems
+    assert {run.run_id for run in made.runs} == {record["run_id"] for record in records}
+
+
+@pytest.mark.parametrize(("first", "second", "same"), [
+    (["embedding=subspace", "assignment=pq", "embedding.budget=2.5%"], ["embedding=subspace", "assignment=pq", "embedding.budget=2.6%"], False),
+    (["embedding=low_rank", "embedding.budget=1%"], ["embedding=low_rank", "embedding.rank=3"], True),
+    (["embedding=low_rank", "embedding.rank=3"], ["embedding=low_rank", "embedding.rank=3", "embedding.frequency_power=0.5"], False),
+    (["embedding=low_rank", "embedding.rank=3"], ["embedding=low_rank", "embedding.rank=3", "assignment=pq", "embedding.keep_dense=3"], True),
+    (["assignment=pq"], ["assignment=pq", "assignment.vectors=static", "assignment.corpus=README.md", "assignment.layer=2"], True),
+    (["assignment=pq"], ["assignment=pq", "assignment.vectors=both"], False),
+    (["assignment=pq"], ["assignment=pq", "assignment.frequency_power=0.5"], False),
+    (["assignment=pq", "assignment.frequency_power=0.5"], ["assignment=pq", "assignment.frequency_power=0.5", "assignment.corpus=README.md"], False),
+    (["assignment=sequential"], ["assignment=sequential", "assignment.frequency_power=0.5"], True),
+    (["assignment=pq"], ["assignment=pq", "embedding.keep_dense=9"], False),
+    (["assignment=pq", "embedding.keep_dense=9"], ["assignment=pq", "embedding.keep_dense=9", "assignment.corpus=README.md"], False),
+    (["embedding=residual", "assignment=pq"], ["embedding=residual", "assignment=random"], True),
+])
+def test_only_settings_that_are_used_are_part_of_the_identity(first, second, same):
+    assert (prepared(*first).run_id == prepared(*second).run_id) == same

@@ -14,9 +14,9 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from bench.assignment.clusters import product_quantisation
+from bench.assignment.clusters import product_quantisation, residual_quantisation
 from bench.assignment.contextual import contextual_codes
-from bench.assignment.digits import integer_root, sequential, shuffled
+from bench.assignment.digits import hashed, integer_root, sequential, shuffled
 from bench.assignment.vectors import TokenVectors
 from bench.config import AssignmentConfig
 from bench.errors import BenchError, ConfigError, EnvironmentBroken, unknown
@@ -24,6 +24,7 @@ from bench.errors import BenchError, ConfigError, EnvironmentBroken, unknown
 __all__ = ["ASSIGNMENTS", "Codes", "TokenVectors", "assign", "check", "identity", "integer_root"]
 
 VERSION = 1  # of the algorithms; raised whenever a change alters codes
+SOURCES = {"static": "pretrained embedding table", "context": "matrix of token vectors"}
 log = logging.getLogger("bench")
 
 
@@ -40,31 +41,50 @@ class Codes:
 
 @dataclass(frozen=True)
 class Assignment:
-    """How codes are made: `build(points, V, f, Q, config)`, where the points (V, d) are what `source` names."""
+    """How codes are made: `build(points, V, f, Q, config, weights)`; the points (V, d) are the tokens' vectors."""
 
-    build: Callable[[np.ndarray, int, int, int, AssignmentConfig], np.ndarray]
+    build: Callable[[np.ndarray, int, int, int, AssignmentConfig, np.ndarray | None], np.ndarray]
     settings: tuple[str, ...] = ()  # keys of AssignmentConfig that decide the codes
-    source: str | None = None  # one of SOURCES
+    vectors: str | None = None  # one of VECTORS: those that stand for the tokens unless `assignment.vectors` says otherwise
     injective: bool = True
     stored: bool = True
 
 
-SOURCES = {"table": "pretrained embedding table", "vectors": "matrix of token vectors"}
+VECTORS = ("static", "context", "both")
 ASSIGNMENTS = {
-    "sequential": Assignment(lambda _, v, f, q, config: sequential(v, f, q), stored=False),
-    "random": Assignment(lambda _, v, f, q, config: shuffled(v, f, q, config.seed), ("seed",)),
+    "sequential": Assignment(lambda _, v, f, q, config, w: sequential(v, f, q), stored=False),
+    "random": Assignment(lambda _, v, f, q, config, w: shuffled(v, f, q, config.seed), ("seed",)),
+    "hash": Assignment(lambda _, v, f, q, config, w: hashed(v, f, q, config.seed), ("seed",), injective=False, stored=False),
     "contextual": Assignment(
-        lambda x, v, f, q, config: contextual_codes(x, f, q, config.iterations, config.seed),
-        ("corpus", "layer", "iterations", "seed"), "vectors"),
+        lambda x, v, f, q, config, w: contextual_codes(x, f, q, config.iterations, config.seed, w),
+        ("corpus", "layer", "iterations", "seed"), "context"),
     "pq": Assignment(
-        lambda x, v, f, q, config: product_quantisation(x, f, q, config.seed), ("seed",), "table", injective=False),
+        lambda x, v, f, q, config, w: product_quantisation(x, f, q, config.seed, w), ("seed",), "static", injective=False),
+    "residual": Assignment(
+        lambda x, v, f, q, config, w: residual_quantisation(x, f, q, config.seed, w), ("seed",), "static", injective=False),
 }  # fmt: skip
+
+
+def kind(name: str) -> Assignment:
+    """Return the assignment called `name`; raises ConfigError with the nearest name if there is none."""
+    if name not in ASSIGNMENTS:
+        raise ConfigError(unknown("assignment", name, ASSIGNMENTS))
+    return ASSIGNMENTS[name]
+
+
+def vectors_of(config: AssignmentConfig) -> str | None:
+    """Return which vectors stand for the tokens (one of VECTORS), or None where none are needed."""
+    default = ASSIGNMENTS[config.name].vectors
+    return default and (config.vectors or default)
 
 
 def check(config: AssignmentConfig, vocab_size: int, subspaces: int, rows: int) -> None:
     """Raise ConfigError where this assignment cannot be made; needs no weights."""
-    if config.name not in ASSIGNMENTS:
-        raise ConfigError(unknown("assignment", config.name, ASSIGNMENTS))
+    kind(config.name)
+    if config.vectors not in (None, *VECTORS):
+        raise ConfigError(unknown("assignment.vectors", config.vectors, VECTORS))
+    if not 0 <= config.frequency_power <= 2:
+        raise ConfigError(f"assignment.frequency_power ({config.frequency_power}) must be from 0 to 2.")
     for key, value, least, most in (
         ("embedding.subspaces", subspaces, 1, 2**16),
         ("embedding.rows", rows, 2, 2**31),  # codes are int32
@@ -83,7 +103,13 @@ def check(config: AssignmentConfig, vocab_size: int, subspaces: int, rows: int) 
 
 def identity(config: AssignmentConfig) -> dict[str, Any]:
     """Return the name and the settings that decide the codes: what belongs to a run's identity."""
-    return {"name": config.name} | {key: getattr(config, key) for key in ASSIGNMENTS[config.name].settings}
+    chosen, vectors, keys = ASSIGNMENTS[config.name], vectors_of(config), set[str]()
+    if vectors != chosen.vectors:
+        keys |= {"vectors"} | ({"corpus", "layer"} if vectors != "static" else set())
+    if chosen.vectors and config.frequency_power:
+        keys |= {"frequency_power", "corpus"}
+    unused = {"corpus", "layer"} if vectors == "static" else set()
+    return {"name": config.name} | {key: getattr(config, key) for key in (*chosen.settings, *sorted(keys)) if key not in unused - keys}
 
 
 def assign(
@@ -95,38 +121,48 @@ def assign(
     table: np.ndarray | None,
     vectors: TokenVectors | None,
     cache_dir: Path,
+    weights: np.ndarray | None = None,
 ) -> Codes:
     """Return the codes, (V, f), from `cache_dir/codes` where the same were made before.
 
-    `table` is the pretrained matrix (V, d), needed by pq; `vectors` stand for the tokens, needed by contextual.
-    Raises ConfigError as `check` does, BenchError for values that are not finite, EnvironmentBroken for a cache that
-    cannot be written.
+    `table` (V, d) is the pretrained matrix as the embedding cuts it, `vectors` are the tokens' in context; which of them
+    are needed: `vectors_of`. `weights` (V,) is what each token's error counts. Raises ConfigError as `check` does,
+    BenchError for values that are not finite, EnvironmentBroken for a cache that cannot be written.
     """
     check(config, vocab_size, subspaces, rows)
-    chosen = ASSIGNMENTS[config.name]
-    if chosen.source is None:
-        given = TokenVectors("", lambda: np.empty((0, 0)))
-    elif chosen.source == "table" and table is not None:
-        given = TokenVectors(_sha256(table, "<f4"), lambda: table)
-    elif chosen.source == "vectors" and vectors is not None:
-        given = vectors
-    else:
-        raise ValueError(f"assignment {config.name} needs `{chosen.source}`")
+    chosen, wanted = ASSIGNMENTS[config.name], vectors_of(config)
+    given = {"static": None if table is None else TokenVectors(_sha256(table, "<f4"), lambda: table), "context": vectors}
+    needed = {name: given[name] for name in given if wanted in (name, "both")}
+    weights = weights if wanted else None
 
     def build() -> np.ndarray:
-        points = given.compute()
-        if chosen.source:
-            points = _checked(points, vocab_size, subspaces, SOURCES[chosen.source])
-            if rows >= vocab_size:  # a row for every token: no clusters to find, and no error
-                return sequential(vocab_size, 1, rows).repeat(subspaces, axis=1)
-        return chosen.build(points, vocab_size, subspaces, rows, config)
+        found = [_checked(_present(name, one).compute(), vocab_size, subspaces, SOURCES[name]) for name, one in needed.items()]
+        if found and rows >= vocab_size:  # a row for every token: no clusters to find, and no error
+            return sequential(vocab_size, 1, rows).repeat(subspaces, axis=1)
+        points = found[0] if len(found) == 1 else _side_by_side(found, subspaces) if found else np.empty((0, 0))
+        return chosen.build(points, vocab_size, subspaces, rows, config, weights)
 
     if chosen.stored:
-        key = json.dumps([VERSION, identity(config), vocab_size, subspaces, rows, given.key])
+        keys = "".join(_present(name, one).key for name, one in needed.items())
+        parts = [VERSION, identity(config), vocab_size, subspaces, rows, keys]
+        key = json.dumps(parts if weights is None else [*parts, _sha256(weights, "<f8")])
         codes = _cached(cache_dir / "codes" / f"{hashlib.sha256(key.encode()).hexdigest()}.safetensors", build)
     else:
         codes = build()
     return Codes(codes, _sha256(codes, "<i4"), len(np.unique(codes, axis=0)), chosen.stored, chosen.injective)
+
+
+def _present(name: str, vectors: TokenVectors | None) -> TokenVectors:
+    if vectors is None:
+        raise ValueError(f"this assignment needs the {SOURCES[name]}")
+    return vectors
+
+
+def _side_by_side(both: list[np.ndarray], subspaces: int) -> np.ndarray:
+    """Return points (V, d1 + d2) whose f-th parts are cut from one kind of vector and the other, at equal mean square."""
+    scaled = [points / np.sqrt(np.square(points, dtype=np.float64).mean()) for points in both]
+    parts = [np.array_split(points.astype(np.float32), subspaces, axis=1) for points in scaled]
+    return np.concatenate([part for pair in zip(*parts, strict=True) for part in pair], axis=1)
 
 
 def _sha256(array: np.ndarray, kind: str) -> str:

@@ -33,23 +33,30 @@ def subspace_slices(width: int, subspaces: int) -> list[slice]:
     return [slice(int(a), int(b)) for a, b in pairwise(edges)]
 
 
-def _sample(points: np.ndarray, size: int, seed: int) -> np.ndarray:
-    """Return `size` of the points, a seeded choice in their order; all of them where there are no more."""
+Weights = np.ndarray | None  # what each point's squared error counts, (n,); None: all the same
+
+
+def _sample(points: np.ndarray, weights: Weights, size: int, seed: int) -> tuple[np.ndarray, Weights]:
+    """Return `size` of the points and their weights, a seeded choice in their order; all of them where there are no more."""
     if len(points) <= size:
-        return points
-    return points[np.sort(np.random.default_rng(seed).choice(len(points), size, replace=False))]
+        return points, weights
+    chosen = np.sort(np.random.default_rng(seed).choice(len(points), size, replace=False))
+    return points[chosen], None if weights is None else weights[chosen]
 
 
-def centroids(points: np.ndarray, rows: int, seed: int, per_centroid: int, max_iter: int) -> np.ndarray:
-    """Return k-means centroids of the points, (rows, s) float32, trained on a seeded sample of them.
+def centroids(
+    points: np.ndarray, rows: int, seed: int, per_centroid: int, max_iter: int, weights: Weights = None
+) -> np.ndarray:
+    """Return k-means centroids of the weighted points, (rows, s) float32, trained on a seeded sample of them.
 
     The sample has `per_centroid` points a centroid (faiss takes 256), but at least LEAST_SAMPLE. k-means++ starts from
     a smaller one: on all points it takes longer than the clustering and ends no better.
     """
-    points = _sample(points, max(per_centroid * rows, LEAST_SAMPLE), seed)
+    points, weights = _sample(points, weights, max(per_centroid * rows, LEAST_SAMPLE), seed)
+    some, their_weights = _sample(points, weights, START_SAMPLE * rows, seed)
     with threadpool_limits(1, user_api="openmp"):  # a thread's own setting: the pool's limit does not reach its workers
-        start, _ = kmeans_plusplus(_sample(points, START_SAMPLE * rows, seed), rows, random_state=seed)
-        means = KMeans(rows, init=start, n_init=1, max_iter=max_iter).fit(points).cluster_centers_
+        start, _ = kmeans_plusplus(some, rows, sample_weight=their_weights, random_state=seed)
+        means = KMeans(rows, init=start, n_init=1, max_iter=max_iter).fit(points, sample_weight=weights).cluster_centers_
     return cast(np.ndarray, means.astype(np.float32))
 
 
@@ -65,15 +72,26 @@ def nearest(points: np.ndarray, table: np.ndarray) -> np.ndarray:
     return np.concatenate(parts).astype(np.int32)
 
 
-def product_quantisation(table: np.ndarray, subspaces: int, rows: int, seed: int) -> np.ndarray:
+def product_quantisation(table: np.ndarray, subspaces: int, rows: int, seed: int, weights: Weights = None) -> np.ndarray:
     """Return each token's nearest centroid in every subspace of the table (V, d): codes (V, f) (Jegou et al. 2011)."""
 
     def one(part: np.ndarray) -> np.ndarray:
-        return nearest(part, centroids(part, rows, seed, per_centroid=256, max_iter=50))
+        return nearest(part, centroids(part, rows, seed, per_centroid=256, max_iter=50, weights=weights))
 
     parts = [table[:, s] for s in subspace_slices(table.shape[1], subspaces)]
     with workers() as pool:
         return np.stack(pool(delayed(one)(part) for part in parts), axis=1)
+
+
+def residual_quantisation(table: np.ndarray, subspaces: int, rows: int, seed: int, weights: Weights = None) -> np.ndarray:
+    """Return codes (V, f) whose i-th stands for what the first i-1 centroids leave over (Chen, Guan & Wang, Sensors 2010)."""
+    left, codes = table.copy(), []
+    with workers():
+        for _ in range(subspaces):
+            means = centroids(left, rows, seed, per_centroid=256, max_iter=25, weights=weights)
+            codes.append(nearest(left, means))
+            left -= means[codes[-1]]
+    return np.stack(codes, axis=1)
 
 
 def rank_within(keys: np.ndarray, priority: np.ndarray) -> np.ndarray:
@@ -101,7 +119,9 @@ def _best_open(points: np.ndarray, table: np.ndarray, is_open: np.ndarray, place
     return np.concatenate(choices), np.concatenate(regrets)
 
 
-def limit(points: np.ndarray, table: np.ndarray, group: np.ndarray, digit: np.ndarray, capacity: int) -> np.ndarray:
+def limit(
+    points: np.ndarray, table: np.ndarray, group: np.ndarray, digit: np.ndarray, capacity: int, weights: Weights = None
+) -> np.ndarray:
     """Return the digits (n,) changed so that no (group, digit) holds more than `capacity` points.
 
     Given are the nearest centroids, (n,). Where too many points share one, those that would lose most by leaving stay
@@ -122,6 +142,7 @@ def limit(points: np.ndarray, table: np.ndarray, group: np.ndarray, digit: np.nd
     while len(waiting):
         place = np.searchsorted(full_groups, group[waiting])
         choice, regret = _best_open(points[waiting], table, room > 0, place)
+        regret = regret if weights is None else regret * weights[waiting]
         asked = place * rows + choice
         stays = rank_within(asked, regret) < room.reshape(-1)[asked]
         digit[waiting[stays]] = choice[stays]
@@ -130,7 +151,9 @@ def limit(points: np.ndarray, table: np.ndarray, group: np.ndarray, digit: np.nd
     return digit
 
 
-def match(points: np.ndarray, table: np.ndarray, group: np.ndarray, digit: np.ndarray, pool: Parallel) -> np.ndarray:
+def match(
+    points: np.ndarray, table: np.ndarray, group: np.ndarray, digit: np.ndarray, pool: Parallel, weights: Weights = None
+) -> np.ndarray:
     """Return digits (n,) that differ within each group, at the least total squared distance (Hungarian matching).
 
     Groups whose nearest centroids differ already are left as they are: nothing is nearer. No group may exceed Q points.
@@ -140,7 +163,8 @@ def match(points: np.ndarray, table: np.ndarray, group: np.ndarray, digit: np.nd
     clashing = [m for m in members if len(m) > 1 and len(np.unique(digit[m])) < len(m)]
 
     def solve(batch: list[np.ndarray]) -> list[np.ndarray]:
-        return [linear_sum_assignment(_costs(points[m], table))[1] for m in batch]
+        costs = (_costs(points[m], table) * (1 if weights is None else weights[m, None]) for m in batch)
+        return [linear_sum_assignment(cost)[1] for cost in costs]
 
     solved = pool(delayed(solve)(clashing[i : i + 64]) for i in range(0, len(clashing), 64))
     digit = digit.copy()

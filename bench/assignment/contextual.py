@@ -4,10 +4,10 @@ import numpy as np
 from joblib import Parallel, delayed
 from scipy.sparse import csr_array
 
-from bench.assignment.clusters import centroids, limit, match, nearest, subspace_slices, workers
+from bench.assignment.clusters import Weights, centroids, limit, match, nearest, subspace_slices, workers
 
 
-def _codes(parts: list[np.ndarray], tables: list[np.ndarray], pool: Parallel) -> np.ndarray:
+def _codes(parts: list[np.ndarray], tables: list[np.ndarray], weights: Weights, pool: Parallel) -> np.ndarray:
     """Return codes (V, f), all different: each digit near its sub-table's centroid, as far as room is left.
 
     The tokens that share the first i-1 digits are a group of at most Q^(f-i+1); digit i may be given to Q^(f-i) of
@@ -18,24 +18,27 @@ def _codes(parts: list[np.ndarray], tables: list[np.ndarray], pool: Parallel) ->
     group = np.zeros(vocab_size, dtype=np.int64)
     for i in range(subspaces - 1):
         capacity = min(rows ** (subspaces - 1 - i), vocab_size)
-        codes[:, i] = limit(parts[i], tables[i], group, codes[:, i], capacity)
+        codes[:, i] = limit(parts[i], tables[i], group, codes[:, i], capacity, weights)
         group = np.unique(group * rows + codes[:, i], return_inverse=True)[1]
-    codes[:, -1] = match(parts[-1], tables[-1], group, codes[:, -1], pool)
+    codes[:, -1] = match(parts[-1], tables[-1], group, codes[:, -1], pool, weights)
     return codes
 
 
-def _means(part: np.ndarray, code: np.ndarray, table: np.ndarray) -> tuple[np.ndarray, float]:
+def _means(part: np.ndarray, code: np.ndarray, table: np.ndarray, weights: Weights) -> tuple[np.ndarray, float]:
     """Return the mean of each code's points (an unused code keeps its old centroid), and the squared error left."""
-    members = csr_array((np.ones(len(code), np.float32), (code, np.arange(len(code)))), shape=(len(table), len(code)))
-    counts = np.bincount(code, minlength=len(table))[:, None]
-    means = np.where(counts > 0, (members @ part) / np.maximum(counts, 1), table).astype(np.float32)
+    weight = np.ones(len(code)) if weights is None else weights
+    members = csr_array((weight.astype(np.float32), (code, np.arange(len(code)))), shape=(len(table), len(code)))
+    counts = np.bincount(code, weight, minlength=len(table))[:, None]
+    means = np.where(counts > 0, (members @ part) / np.where(counts > 0, counts, 1), table).astype(np.float32)
     step = 1 << 14  # bounds the memory of the residuals
-    residuals = (part[i : i + step] - means[code[i : i + step]] for i in range(0, len(code), step))
-    return means, float(sum(np.square(r).sum(dtype=np.float64) for r in residuals))
+    steps = [slice(i, i + step) for i in range(0, len(code), step)]
+    return means, float(sum(np.square(part[s] - means[code[s]]).sum(axis=1, dtype=np.float64) @ weight[s] for s in steps))
 
 
-def contextual_codes(vectors: np.ndarray, subspaces: int, rows: int, iterations: int, seed: int) -> np.ndarray:
-    """Return injective codes (V, f) int32 of the token vectors (V, d): the round with the least squared error.
+def contextual_codes(
+    vectors: np.ndarray, subspaces: int, rows: int, iterations: int, seed: int, weights: Weights = None
+) -> np.ndarray:
+    """Return injective codes (V, f) int32 of the token vectors (V, d): the round with the least weighted squared error.
 
     A round gives codes under the capacities and then moves the centroids to the means. Needs rows**subspaces >= V.
     """
@@ -43,10 +46,10 @@ def contextual_codes(vectors: np.ndarray, subspaces: int, rows: int, iterations:
     best, best_error = np.empty(0), np.inf
     with workers() as pool:
         # Few steps suffice here: the rounds move the centroids further.
-        tables = pool(delayed(centroids)(part, rows, seed, per_centroid=64, max_iter=10) for part in parts)
+        tables = pool(delayed(centroids)(part, rows, seed, per_centroid=64, max_iter=10, weights=weights) for part in parts)
         for _ in range(iterations):
-            codes = _codes(parts, tables, pool)
-            moved = pool(delayed(_means)(part, codes[:, i], tables[i]) for i, part in enumerate(parts))
+            codes = _codes(parts, tables, weights, pool)
+            moved = pool(delayed(_means)(part, codes[:, i], tables[i], weights) for i, part in enumerate(parts))
             tables = [means for means, _ in moved]
             error = sum(error for _, error in moved)
             if error < best_error:

@@ -1,9 +1,18 @@
 """The text that a contextual assignment reads."""
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
 
 from bench.errors import DataError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+MOST_UNKNOWN = 0.5  # share of unknown tokens from which a corpus is in another script
 
 
 def passages(corpus: str) -> list[str]:
@@ -21,3 +30,16 @@ def passages(corpus: str) -> list[str]:
 def identity(corpus: str) -> str:
     """Return "task" (the task's own training texts), or the SHA-256 of the file's passages."""
     return corpus if corpus == "task" else hashlib.sha256("\n".join(passages(corpus)).encode()).hexdigest()
+
+
+def token_counts(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str], vocab_size: int) -> np.ndarray:
+    """Return how often each token occurs in the texts, (V,) int64; raises DataError where nearly all is unknown to the tokenizer."""
+    counts = np.zeros(vocab_size, dtype=np.int64)
+    for start in range(0, len(texts), 4096):
+        batch = cast(list[list[int]], tokenizer(list(texts[start : start + 4096]), add_special_tokens=False)["input_ids"])
+        counts += np.bincount(np.concatenate([np.array(ids, dtype=np.int64) for ids in batch]), minlength=vocab_size)
+    unknown = 0 if tokenizer.unk_token_id is None else counts[tokenizer.unk_token_id]
+    if unknown > MOST_UNKNOWN * counts.sum() or not counts.sum():
+        raise DataError(f"assignment.corpus: {unknown:,} of its {counts.sum():,} tokens are unknown to the model's tokenizer; "
+                        "give a text in a script that the model was trained on.")
+    return counts

@@ -1,22 +1,29 @@
 """The reference: the pretrained V x d table as it is."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from bench.config import EmbeddingConfig
-from bench.embeddings.base import EmbeddingMethod, Size
+from bench.embeddings.base import EmbeddingMethod, Size, Vocabulary
 
 
 class Dense(EmbeddingMethod):
     """One row a token."""
+
+    def resolve(
+        self, config: EmbeddingConfig, vocab_size: int, width: int, codes_stored: bool = True, injective: bool = False
+    ) -> EmbeddingConfig:
+        return replace(config, budget=None)  # the reference beside every budget
 
     def size(self, config: EmbeddingConfig, vocab_size: int, width: int, codes_stored: bool) -> Size:
         return Size(vocab_size * width)
 
     def build(
         self, config: EmbeddingConfig, table: Tensor, codes: np.ndarray | None, padding_idx: int | None,
-        codes_stored: bool, std: float, generator: torch.Generator,
+        codes_stored: bool, std: float, generator: torch.Generator, vocabulary: Vocabulary | None = None,
     ) -> nn.Module:
         module: nn.Embedding = nn.Embedding.from_pretrained(table, freeze=False, padding_idx=padding_idx)
         return module

@@ -4,142 +4,50 @@ The method of Jaiswal & Liu, "Lightweight Adaptation of Neural Language Models v
 (arXiv 2308.08688). Notation: V tokens, width d, f subspaces, Q rows per sub-table, sub-dimension s.
 """
 
+import math
+from bisect import bisect_right
+from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bench.assignment.digits import integer_root
 from bench.config import EmbeddingConfig
-from bench.embeddings.base import EmbeddingMethod, Size
-from bench.embeddings.packing import bits_per_code, pack, unpack
+from bench.embeddings import rounding
+from bench.embeddings.base import FLOAT_BYTES, EmbeddingMethod, Size, Vocabulary
+from bench.embeddings.fitting import fit, principal_axes
+from bench.embeddings.packing import bits_per_code
+from bench.embeddings.subspace_layer import SubspaceEmbedding, orthogonal
 from bench.errors import ConfigError, unknown
 
-
-class SubspaceEmbedding(nn.Module):
-    """A drop-in for `nn.Embedding(V, d)` that holds f sub-tables (f * Q, s) and one code per token and subspace.
-
-    `concat`: e(v) = P [C_1[c_1(v)]; ...; C_f[c_f(v)]], `sum`: e(v) = P sum_i C_i[c_i(v)], where the up-projection P
-    exists only if f * s (concat) or s (sum) is smaller than d. No V x d matrix is ever built.
-    """
-
-    index: Tensor  # (V, f): row of the stacked tables, offsets included; the padding token points past the last row
-
-    def __init__(
-        self, codes: np.ndarray, rows: int, embedding_dim: int, *, sub_dim: int, compose: str = "concat",
-        padding_idx: int | None = None, codes_stored: bool = True,
-    ) -> None:
-        super().__init__()
-        self.num_embeddings, self.subspaces = codes.shape
-        self.rows, self.embedding_dim, self.sub_dim, self.compose = rows, embedding_dim, sub_dim, compose
-        self.padding_idx, self.codes_stored = padding_idx, codes_stored
-        inner = sub_dim * (self.subspaces if compose == "concat" else 1)
-        self.weight = nn.Parameter(torch.zeros(self.subspaces * rows, sub_dim))
-        self.projection = nn.Linear(inner, embedding_dim, bias=False) if inner != embedding_dim else None
-        self.register_buffer("index", self._index(codes), persistent=False)
-
-    def _index(self, codes: np.ndarray) -> Tensor:
-        index = torch.from_numpy(codes.astype(np.int64)) + torch.arange(self.subspaces) * self.rows
-        if self.padding_idx is not None:
-            index[self.padding_idx] = len(self.weight)  # the zero row that `_table` appends
-        return index.to(torch.int16 if len(self.weight) < 2**15 else torch.int32)
-
-    def _table(self) -> Tensor:
-        """Return the stacked tables; with padding, one zero row more, which takes no gradient and is stored nowhere."""
-        return self.weight if self.padding_idx is None else F.pad(self.weight, (0, 0, 0, 1))
-
-    def forward(self, input_ids: Tensor) -> Tensor:
-        """Return the vectors (..., d) of token ids (...)."""
-        index = self.index[input_ids].int()
-        if self.compose == "sum":
-            vectors: Tensor = F.embedding_bag(index.flatten(0, -2), self._table(), mode="sum").view(*input_ids.shape, -1)
-        else:
-            vectors = F.embedding(index, self._table()).flatten(-2)
-        result: Tensor = vectors if self.projection is None else self.projection(vectors)
-        return result
-
-    def materialise(self) -> Tensor:
-        """Return the V x d matrix that this layer stands for (tests and export only)."""
-        return self.forward(torch.arange(self.num_embeddings, device=self.weight.device))
-
-    def codes(self) -> np.ndarray:
-        """Return the codes (V, f) as int32. The padding token has none and gets zeros."""
-        index = self.index.cpu().numpy().astype(np.int32) - np.arange(self.subspaces, dtype=np.int32) * self.rows
-        if self.padding_idx is not None:
-            index[self.padding_idx] = 0
-        return index
-
-    def decoder(self, bias: nn.Parameter | None) -> "SubspaceDecoder":
-        """Return the tied masked-LM decoder, sharing these tables and codes."""
-        return SubspaceDecoder(self, bias)
-
-    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
-        super()._save_to_state_dict(destination, prefix, keep_vars)
-        if self.codes_stored:
-            destination[prefix + "codes"] = torch.from_numpy(pack(self.codes(), self.rows))
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        packed = state_dict.get(prefix + "codes") if self.codes_stored else None
-        if packed is not None:
-            codes = unpack(packed.cpu().numpy(), self.rows, (self.num_embeddings, self.subspaces))
-            self.index = self._index(codes).to(self.index.device)
-        super()._load_from_state_dict(state_dict, prefix, *args)
-        missing, unexpected = args[2], args[3]  # (local_metadata, strict, missing_keys, unexpected_keys, error_msgs)
-        if packed is not None and prefix + "codes" in unexpected:
-            unexpected.remove(prefix + "codes")
-        elif packed is None and self.codes_stored:
-            missing.append(prefix + "codes")
-
-    def extra_repr(self) -> str:
-        return (f"{self.num_embeddings}, {self.embedding_dim}, subspaces={self.subspaces}, rows={self.rows}, "
-                f"sub_dim={self.sub_dim}, compose={self.compose}, padding_idx={self.padding_idx}")
-
-
-class SubspaceDecoder(nn.Module):
-    """The tied head: logits[v] = <h, e(v)> + bias[v] from f small products and V * f gathered additions."""
-
-    def __init__(self, embedding: SubspaceEmbedding, bias: nn.Parameter | None) -> None:
-        super().__init__()
-        self._tied = (embedding,)  # in a tuple, so that its tables are not registered, saved or counted twice
-        self.bias = bias  # the head's own parameter: heads that keep a second name for it stay right
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        """Return the logits (..., V) of hidden states (..., d)."""
-        tied = self._tied[0]
-        inner = hidden if tied.projection is None else hidden @ tied.projection.weight
-        inner = inner.flatten(0, -2)
-        if tied.compose == "concat":
-            tables = tied.weight.view(tied.subspaces, tied.rows, tied.sub_dim)
-            scores = torch.einsum("nfs,fqs->fqn", inner.unflatten(-1, (tied.subspaces, tied.sub_dim)), tables).flatten(0, 1)
-        else:
-            scores = tied.weight @ inner.T
-        if tied.padding_idx is not None:
-            scores = F.pad(scores, (0, 0, 0, 1))
-        logits = F.embedding_bag(tied.index.int(), scores, mode="sum").T
-        if self.bias is not None:
-            logits = logits + self.bias
-        return logits.reshape(*hidden.shape[:-1], tied.num_embeddings)
+__all__ = ["Subspace", "SubspaceEmbedding"]
+MOST_SUMMED = 32  # tables of a sum among which a budget chooses
 
 
 class Subspace(EmbeddingMethod):
     """Builds, checks and counts `SubspaceEmbedding`."""
 
     settings = ("subspaces", "rows", "sub_dim", "compose", "init")
+    extras = ("keep_dense", "gain", "rotation", "table_dtype")
     assigned = True
+    fixed: ClassVar[dict[str, Any]] = {}  # settings that a relative of this method leaves no choice of
 
-    def resolve(self, config: EmbeddingConfig, vocab_size: int, width: int) -> EmbeddingConfig:
-        from bench.assignment import integer_root
-
-        f = config.subspaces
-        for key, choices in (("compose", ("concat", "sum")), ("init", ("random", "fitted"))):
+    def complete(self, config: EmbeddingConfig, vocab_size: int, width: int) -> EmbeddingConfig:
+        config = replace(config, **self.fixed)
+        f = 3 if config.subspaces is None else config.subspaces
+        for key, choices in (("compose", ("concat", "sum")), ("init", ("random", "fitted")), ("table_dtype", tuple(rounding.BITS))):
             if getattr(config, key) not in choices:
                 raise ConfigError(unknown(f"embedding.{key}", str(getattr(config, key)), choices))
+        if config.rows is None and self.fixed.get("subspaces") == 1:
+            raise ConfigError(f"embedding.rows is not set: give {config.name} a number of rows, or embedding.budget.")
         if f < 1:
             raise ConfigError(f"embedding.subspaces ({f}) must be at least 1.")
         if config.sub_dim is None and config.compose == "concat" and width % f:
-            near = sorted((n for n in range(1, width + 1) if width % n == 0), key=lambda n: (abs(n - f), n))[:2]
+            near = sorted(_divisors(width), key=lambda n: (abs(n - f), n))[:2]
             raise ConfigError(f"embedding.subspaces ({f}) must divide the model's width ({width}): "
                               f"use {min(near)} or {max(near)}, or set embedding.sub_dim.")
         sub_dim = config.sub_dim if config.sub_dim is not None else width // f if config.compose == "concat" else width
@@ -153,66 +61,101 @@ class Subspace(EmbeddingMethod):
         rows = config.rows if config.rows is not None else max(2, integer_root(vocab_size, f))
         if not 2 <= rows <= vocab_size:
             raise ConfigError(f"embedding.rows ({rows}) must lie between 2 and the vocabulary size ({vocab_size:,}).")
-        return replace(config, sub_dim=sub_dim, rows=rows)
+        if not 0 <= config.keep_dense < vocab_size:
+            raise ConfigError(f"embedding.keep_dense ({config.keep_dense}) must be from 0 to {vocab_size - 1:,}: fewer than there are tokens.")
+        if config.rotation is not None and inner != width:
+            raise ConfigError(f"embedding.rotation ({config.rotation}) needs pieces that fill the model's width ({width}), but they fill "
+                              f"{inner}, and the up-projection already turns them: set embedding.rotation=null.")
+        return replace(config, subspaces=f, sub_dim=sub_dim, rows=rows)
+
+    def within(
+        self, config: EmbeddingConfig, vocab_size: int, width: int, most: int, codes_stored: bool, injective: bool
+    ) -> tuple[int, EmbeddingConfig | None]:
+        """Of each f the largest Q that fits; of these, the one whose codes hold the most bits, f log2 Q."""
+        config = replace(config, **self.fixed)
+        if config.subspaces is not None and config.rows is not None:
+            raise ConfigError(f"embedding.subspaces ({config.subspaces}), embedding.rows ({config.rows}) and embedding.budget cannot all "
+                              "be set: leave one of the first two null.")
+        smallest, best = [], []
+        for f in [config.subspaces] if config.subspaces is not None else self.pieces(config, width):
+            least = max(2, integer_root(vocab_size, f) if injective else 2)
+            choices = [config.rows] if config.rows is not None else range(least, vocab_size + 1)
+
+            def complete(rows: int, f: int = f) -> EmbeddingConfig:
+                return self.complete(replace(config, subspaces=f, rows=rows), vocab_size, width)
+
+            def stored(rows: int, complete: Callable[[int], EmbeddingConfig] = complete) -> int:
+                return self.size(complete(rows), vocab_size, width, codes_stored).bytes
+
+            smallest.append(stored(choices[0]))
+            if fits := bisect_right(choices, most, key=stored):
+                best.append(complete(choices[fits - 1]))
+        return min(smallest), max(best, key=lambda c: (c.subspaces or 0) * math.log2(c.rows or 1), default=None)
+
+    def pieces(self, config: EmbeddingConfig, width: int) -> Iterable[int]:
+        """Return the numbers of subspaces among which a budget chooses."""
+        if config.compose == "sum":
+            return range(1, MOST_SUMMED + 1)
+        return _divisors(width) if config.sub_dim is None else range(1, width // config.sub_dim + 1)
+
+    def needs_counts(self, config: EmbeddingConfig) -> bool:
+        return config.keep_dense > 0
 
     def size(self, config: EmbeddingConfig, vocab_size: int, width: int, codes_stored: bool) -> Size:
-        f, q, s = config.subspaces, config.rows or 0, config.sub_dim or 0
+        f, q, s = config.subspaces or 0, config.rows or 0, config.sub_dim or 0
         inner = f * s if config.compose == "concat" else s
-        params = f * q * s + (inner * width if inner != width else 0)
-        return Size(params, vocab_size * f * bits_per_code(q) if codes_stored else 0)
+        plain = (inner * width if inner != width else 0) + (vocab_size if config.gain else 0)
+        kept = config.keep_dense * width
+        tables = rounding.stored_bytes(f, q * s, config.table_dtype) + rounding.stored_bytes(config.keep_dense, width, config.table_dtype)
+        bits = vocab_size * f * bits_per_code(q) if codes_stored else 0
+        ids = 8 * -(-config.keep_dense * bits_per_code(vocab_size) // 8)  # a whole number of bytes, as in the file
+        return Size(f * q * s + plain + kept, bits + ids, plain * FLOAT_BYTES + tables)
+
+    def coordinates(self, config: EmbeddingConfig, table: Tensor) -> Tensor:
+        """Return the table rotated, projected or scaled to unit length, as the pieces will see it."""
+        assert config.subspaces and config.sub_dim
+        inner = config.sub_dim * (config.subspaces if config.compose == "concat" else 1)
+        if inner != table.shape[1]:
+            table = table @ principal_axes(table, inner)
+        if config.rotation is not None:
+            table = table @ orthogonal(table.shape[1], config.rotation)
+        return F.normalize(table, dim=1) if config.gain else table
+
+    def _layer(
+        self, config: EmbeddingConfig, codes: np.ndarray, width: int, padding_idx: int | None, codes_stored: bool, kept: np.ndarray | None
+    ) -> SubspaceEmbedding:
+        assert config.rows and config.sub_dim
+        return SubspaceEmbedding(codes, config.rows, width, sub_dim=config.sub_dim, compose=config.compose, padding_idx=padding_idx,
+                                 codes_stored=codes_stored, kept=kept, gain=config.gain, rotation=config.rotation,
+                                 table_dtype=config.table_dtype)
 
     def build(
         self, config: EmbeddingConfig, table: Tensor, codes: np.ndarray | None, padding_idx: int | None,
-        codes_stored: bool, std: float, generator: torch.Generator,
+        codes_stored: bool, std: float, generator: torch.Generator, vocabulary: Vocabulary | None = None,
     ) -> nn.Module:
-        assert codes is not None and config.rows and config.sub_dim
-        module = SubspaceEmbedding(codes, config.rows, table.shape[1], sub_dim=config.sub_dim, compose=config.compose,
-                                   padding_idx=padding_idx, codes_stored=codes_stored)
+        assert codes is not None
+        kept = None
+        if config.keep_dense:
+            assert vocabulary is not None
+            kept = vocabulary.foremost(config.keep_dense, padding_idx)
+        module = self._layer(config, codes, table.shape[1], padding_idx, codes_stored, kept)
         if config.init == "fitted":
-            fit(module, table)
+            fit(module, table, None if vocabulary is None else vocabulary.weights)
         else:
             with torch.no_grad():
-                for parameter in module.parameters():
+                for parameter in (p for name, p in module.named_parameters() if name != "gain"):
                     parameter.normal_(std=std, generator=generator)
+        if module.kept is not None:
+            module.kept.data.copy_(table[torch.from_numpy(kept)])
         return module
 
     def empty(
         self, config: EmbeddingConfig, vocab_size: int, width: int, padding_idx: int | None, codes: np.ndarray | None
     ) -> nn.Module:
-        assert config.rows and config.sub_dim
-        zeros = np.zeros((vocab_size, config.subspaces), dtype=np.int32)
-        return SubspaceEmbedding(zeros if codes is None else codes, config.rows, width, sub_dim=config.sub_dim,
-                                 compose=config.compose, padding_idx=padding_idx, codes_stored=codes is None)
+        zeros = np.zeros((vocab_size, config.subspaces or 0), dtype=np.int32)
+        kept = np.arange(config.keep_dense) if config.keep_dense else None
+        return self._layer(config, zeros if codes is None else codes, width, padding_idx, codes is None, kept)
 
 
-@torch.no_grad()
-def fit(module: SubspaceEmbedding, table: Tensor, sweeps: int = 8) -> None:
-    """Set the sub-tables to the means of the pretrained sub-vectors that share a code, and P to the principal axes.
-
-    For `concat` the means are the least-squares optimum given the codes. For `sum` every table in turn takes the means
-    of what the others leave over (`sweeps` rounds of coordinate descent on the same squared error).
-    """
-    kept = torch.ones(len(table), dtype=torch.bool)
-    if module.padding_idx is not None:
-        kept[module.padding_idx] = False
-    target, codes = table[kept].double(), torch.from_numpy(module.codes()).long()[kept]
-    if module.projection is not None:
-        axes = torch.linalg.eigh(target.T @ target).eigenvectors.flip(1)[:, : module.projection.in_features]
-        module.projection.weight.copy_(axes)
-        target = target @ axes
-    tables = module.weight.view(module.subspaces, module.rows, module.sub_dim)
-    if module.compose == "concat":
-        for i, piece in enumerate(target.split(module.sub_dim, dim=1)):
-            tables[i] = _means(piece, codes[:, i], module.rows)
-        return
-    for _ in range(sweeps):
-        for i in range(module.subspaces):
-            others = sum((tables[j].double()[codes[:, j]] for j in range(module.subspaces) if j != i), torch.zeros(()))
-            tables[i] = _means(target - others, codes[:, i], module.rows)
-
-
-def _means(vectors: Tensor, codes: Tensor, rows: int) -> Tensor:
-    """Return the mean vector of each code (rows, s); a code that no token has gets the mean of all."""
-    sums = torch.zeros(rows, vectors.shape[1], dtype=vectors.dtype).index_add_(0, codes, vectors)
-    counts = torch.bincount(codes, minlength=rows).unsqueeze(1)
-    return torch.where(counts > 0, sums / counts.clamp(min=1), vectors.mean(0))
+def _divisors(width: int) -> list[int]:
+    return [n for n in range(1, width + 1) if width % n == 0]

@@ -20,15 +20,16 @@ STATUS = Path("/proc/self/status")
 
 def sizes(model: nn.Module, embedding: nn.Module, size: Size, dense: Size) -> SizePart:
     """Return the record's size part: `size` by formula, the file measured on the serialised embedding."""
-    total = sum(p.numel() for p in model.parameters())
+    own = {id(p) for p in embedding.parameters()}
+    others = sum(p.numel() for p in model.parameters() if id(p) not in own)  # quantised values are no parameters
     return {
         "embedding_params": size.params,
         "code_bits": size.code_bits,
         "embedding_bytes": size.bytes,
         "dense_embedding_params": dense.params,
         "dense_embedding_bytes": dense.bytes,
-        "total_params": total,
-        "total_bytes": total * FLOAT_BYTES + size.bytes - size.params * FLOAT_BYTES,
+        "total_params": others + size.params,
+        "total_bytes": others * FLOAT_BYTES + size.bytes,
         "file_bytes": len(safetensors.torch.save(embedding.state_dict())),
         "param_saving": 1 - size.params / dense.params,
         "byte_saving": 1 - size.bytes / dense.bytes,

@@ -40,13 +40,13 @@ def test_codes_come_with_checksum_and_facts(name: str, tmp_path: Path) -> None:
     contents = struct.pack("<2q", 300, 3) + b"".join(struct.pack("<i", c) for c in found.codes.ravel().tolist())
     assert found.sha256 == hashlib.sha256(contents).hexdigest()
     assert found.distinct == len({tuple(row) for row in found.codes.tolist()})
-    assert found.injective == (name != "pq") and (found.distinct == 300 or not found.injective)
-    assert found.stored == (name != "sequential")
+    assert found.injective == (name not in ("pq", "residual", "hash")) and (found.distinct == 300 or not found.injective)
+    assert found.stored == (name not in ("sequential", "hash"))
     assert found.codes.dtype == np.int32 and found.codes.shape == (300, 3)
     assert 0 <= found.codes.min() <= found.codes.max() < 7
 
 
-@pytest.mark.parametrize("name", ["contextual", "pq"])
+@pytest.mark.parametrize("name", ["contextual", "pq", "residual"])
 def test_a_row_for_every_token_needs_no_sharing(name: str, tmp_path: Path) -> None:
     assert (make(name, tmp_path, rows=300).codes == np.arange(300)[:, None]).all()
 

@@ -2,11 +2,10 @@
 
 from itertools import product
 
-import numpy as np
 import pytest
 import torch
-from reference import stored_shapes, tensor_bytes
-from safetensors.torch import save_file
+from reference import built, stored_shapes, tensor_bytes
+from safetensors.torch import load, save, save_file
 
 from bench.config import EmbeddingConfig
 from bench.embeddings import METHODS, method
@@ -20,24 +19,62 @@ SETTINGS = [("dense", {}, False)] + [
         (1, 3, 8), ("concat", "sum"), (None, 2), (None, 2, 5, 33), (False, True)
     )
 ]
+SETTINGS += [
+    ("subspace", {"subspaces": 3, "rows": 11, "keep_dense": kept, "gain": gain, "rotation": rotation, "table_dtype": dtype}, True)
+    for kept, gain, rotation, dtype in product((0, 7), (False, True), (None, 0), ("fp32", "fp16", "int8", "int4"))
+]
+SETTINGS += [
+    ("codebook", {"rows": 20}, True), ("codebook", {"rows": 20, "keep_dense": 5, "table_dtype": "int4"}, True),
+    ("residual", {"subspaces": 4, "rows": 9}, True), ("residual", {"rows": 11, "gain": True, "table_dtype": "int8"}, True),
+    ("hashing", {"rows": 20}, False), ("quotient_remainder", {"rows": 50}, False), ("low_rank", {"rank": 5}, False),
+    ("low_rank", {"rank": 5, "frequency_power": 0.5}, False), ("truncated", {"rank": 5}, False), ("trimmed", {"rows": 33}, False),
+    ("quantised", {}, False), ("quantised", {"bits": 4, "group": 8}, False), ("mean", {}, False), ("hash_only", {}, False),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("name", "keys", "codes_stored"), SETTINGS)
 def test_formula_is_the_modules_parameters_and_the_files_bytes(name, keys, codes_stored, tmp_path):
-    chosen = method(name)
-    config = chosen.resolve(EmbeddingConfig(name=name, **keys), VOCAB_SIZE, WIDTH)
-    codes = None
-    if chosen.assigned:
-        codes = np.random.default_rng(0).integers(0, config.rows, (VOCAB_SIZE, config.subspaces), dtype=np.int32)
-    module = chosen.build(config, torch.randn(VOCAB_SIZE, WIDTH), codes, 0, codes_stored, 0.02, torch.Generator())
-    size = chosen.size(config, VOCAB_SIZE, WIDTH, codes_stored)
-    save_file(module.state_dict(), tmp_path / "embedding.safetensors")
-    assert size.params == sum(p.numel() for p in module.parameters())
+    config, module, _ = built(name, keys, VOCAB_SIZE, WIDTH, codes_stored)
+    size = method(name).size(config, VOCAB_SIZE, WIDTH, codes_stored)
+    state = module.state_dict()
+    save_file(state, tmp_path / "embedding.safetensors")
+    assert size.params == (VOCAB_SIZE * WIDTH if name == "quantised" else sum(p.numel() for p in module.parameters()))
     assert size.bytes == tensor_bytes(tmp_path / "embedding.safetensors")
+    ids = sum(8 * tensor.numel() for key, tensor in state.items() if key in ("kept_ids", "ids"))
     if codes_stored:
-        assert 8 * stored_shapes(tmp_path / "embedding.safetensors")["codes"][0] - size.code_bits in range(8)
-    else:
+        assert 8 * stored_shapes(tmp_path / "embedding.safetensors")["codes"][0] + ids - size.code_bits in range(8)
+    elif name not in ("trimmed", "truncated"):
         assert size.code_bits == 0
+
+
+@pytest.mark.parametrize(("name", "keys", "codes_stored"), [case for case in SETTINGS if case[0] != "dense"])
+def test_a_saved_embedding_gives_the_same_vectors_and_the_same_file_again(name, keys, codes_stored):
+    config, module, codes = built(name, keys, VOCAB_SIZE, WIDTH, codes_stored)
+    copy = method(name).empty(config, VOCAB_SIZE, WIDTH, 0, None if codes_stored or not method(name).assigned else codes)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter += 0.01 * torch.randn_like(parameter)  # as after training
+    copy.load_state_dict(load(save(module.state_dict())))
+    assert torch.equal(copy.materialise(), module.materialise())
+    assert save(copy.state_dict()) == save(module.state_dict())
+    with pytest.raises(RuntimeError, match="Missing key"):
+        copy.load_state_dict({})
+
+
+@pytest.mark.parametrize(("name", "keys", "codes_stored"), [case for case in SETTINGS if case[0] != "dense"])
+def test_padding_is_zero_and_the_tied_decoder_is_that_of_the_materialised_table(name, keys, codes_stored):
+    _, module, _ = built(name, keys, VOCAB_SIZE, WIDTH, codes_stored)
+    table = module.materialise()
+    assert table.shape == (VOCAB_SIZE, WIDTH) and not table[0].any() and table[1:].any(dim=1).all()
+    hidden, bias = torch.randn(2, 3, WIDTH), torch.nn.Parameter(torch.randn(VOCAB_SIZE))
+    logits = module.decoder(bias)(hidden)
+    torch.testing.assert_close(logits, hidden @ table.T + bias, rtol=1e-4, atol=1e-4)
+    trained = list(module.parameters())
+    if trained:
+        upstream = torch.randn_like(logits)
+        one = torch.autograd.grad((logits * upstream).sum(), trained)
+        other = torch.autograd.grad(((hidden @ module.materialise().T) * upstream).sum(), trained)
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3)
 
 
 def test_every_method_is_counted_here():
@@ -46,7 +83,7 @@ def test_every_method_is_counted_here():
 
 def test_a_method_that_is_not_there_is_named_with_the_nearest():
     with pytest.raises(
-        ConfigError, match=r"Unknown embedding 'subspce'\. Did you mean 'subspace'\? Available: dense, "
+        ConfigError, match=r"Unknown embedding 'subspce'\. Did you mean 'subspace'\? Available: codebook, dense, "
     ):
         method("subspce")
 

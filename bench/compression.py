@@ -1,0 +1,113 @@
+"""A model's embedding replaced by what the configuration asks for, and how well it fits."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from datasets import Dataset
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+import bench.assignment
+from bench import backbones
+from bench.assignment import Codes
+from bench.assignment.corpus import passages, token_counts
+from bench.assignment.vectors import TokenVectors, token_vectors, vectors_key
+from bench.config import AssignmentConfig, RunConfig
+from bench.embeddings import method
+from bench.embeddings.base import Vocabulary, relative_error
+from bench.measure import cost
+from bench.store import FitPart, SizePart
+
+Texts = Callable[[], Sequence[str]]  # read only where they are needed
+
+
+def texts_of(config: RunConfig, split: Dataset) -> Texts:
+    """Return what gives the corpus of the assignment: the split's texts, or the lines of a file."""
+
+    def read() -> Sequence[str]:
+        if config.assignment.corpus == "task":
+            return [text for column in split.column_names for text in split[column]]
+        return passages(config.assignment.corpus)
+
+    return read
+
+
+def assignment_of(config: RunConfig) -> AssignmentConfig | None:
+    """Return the assignment that the embedding uses: the configured one, the method's own, or none."""
+    chosen = method(config.embedding.name)
+    if not chosen.assigned:
+        return None
+    return replace(config.assignment, name=chosen.own_assignment) if chosen.own_assignment else config.assignment
+
+
+def compressed(
+    config: RunConfig, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Texts
+) -> tuple[nn.Module, Codes | None]:
+    """Return the module that replaces the model's embedding, and its codes; the model is left as it is.
+
+    The configuration must be resolved. Raises BenchError for a table or token vectors that are not finite.
+    """
+    embedding, assignment = config.embedding, assignment_of(config)
+    chosen, table = method(embedding.name), backbones.table(model)
+    padding = cast(int | None, tokenizer.pad_token_id)  # a model's own configuration can name another token (Multilingual MiniLM: <s>)
+    backbones.check_finite(table)
+    vocabulary = vocabulary_of(config, tokenizer, texts, len(table))
+    codes = None
+    if assignment is not None:
+        wanted = bench.assignment.vectors_of(assignment)
+        codes = bench.assignment.assign(
+            assignment, vocab_size=len(table), subspaces=cast(int, embedding.subspaces), rows=cast(int, embedding.rows),
+            table=chosen.coordinates(embedding, table).numpy() if wanted in ("static", "both") else None,
+            vectors=_token_vectors(config, model, tokenizer, texts) if wanted in ("context", "both") else None,
+            weights=None if vocabulary is None else _clustered(vocabulary, embedding.keep_dense, padding),
+            cache_dir=Path(config.cache_dir))
+    generator = torch.Generator().manual_seed(config.seed)
+    module = chosen.build(embedding, table, None if codes is None else codes.codes, padding, codes is not None and codes.stored,
+                          model.config.initializer_range, generator, vocabulary)
+    return module, codes
+
+
+def swap(
+    config: RunConfig, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Texts
+) -> tuple[SizePart, FitPart]:
+    """Replace the model's embedding in place; return the record's `size` and `fit`."""
+    embedding, table = config.embedding, backbones.table(model)
+    chosen = method(embedding.name)
+    module, codes = compressed(config, model, tokenizer, texts)
+    random_tables = chosen.assigned and embedding.init == "random"
+    fit: FitPart = {"relative_error": None if random_tables else relative_error(module, table, tokenizer.pad_token_id),
+                    "distinct_codes": None if codes is None else codes.distinct,
+                    "codes_sha256": None if codes is None else codes.sha256}
+    backbones.swap_embedding(model, module)
+    size = chosen.size(embedding, *table.shape, codes_stored=codes is not None and codes.stored)
+    return cost.sizes(model, module, size, method("dense").size(embedding, *table.shape, codes_stored=False)), fit
+
+
+def vocabulary_of(config: RunConfig, tokenizer: PreTrainedTokenizerBase, texts: Texts, vocab_size: int) -> Vocabulary | None:
+    """Return the tokens' counts in the corpus where the embedding or its assignment depends on them."""
+    chosen, assignment = method(config.embedding.name), assignment_of(config)
+    power = config.embedding.frequency_power if assignment is None else assignment.frequency_power
+    if not (power or chosen.needs_counts(config.embedding)):
+        return None
+    unknown = cast(int, tokenizer.unk_token_id if tokenizer.unk_token_id is not None else tokenizer.pad_token_id)
+    return Vocabulary(token_counts(tokenizer, texts(), vocab_size), tuple(tokenizer.all_special_ids), unknown, power)
+
+
+def _clustered(vocabulary: Vocabulary, kept: int, padding: int | None) -> np.ndarray | None:
+    """Return what each token counts in clustering, (V,): nothing where it keeps a row; None where all count the same."""
+    if not (vocabulary.power or kept):
+        return None
+    weights = np.ones(len(vocabulary.counts)) if vocabulary.weights is None else vocabulary.weights.copy()
+    weights[vocabulary.foremost(kept, padding)] = 0
+    return weights
+
+
+def _token_vectors(config: RunConfig, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Texts) -> TokenVectors:
+    """Return the tokens' vectors in context, computed only if no codes made from them are cached."""
+    read, layer = texts(), config.assignment.layer
+    return TokenVectors(vectors_key(model, tokenizer, read, layer),
+                        lambda: token_vectors(model, tokenizer, read, layer, batch_size=64))

@@ -1,0 +1,44 @@
+"""The floor without rows: a token's vector is made of the bits of a hash, and only their common size is stored."""
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from bench.config import EmbeddingConfig
+from bench.embeddings.base import CompressedEmbedding, EmbeddingMethod, Size, Vocabulary
+
+
+class HashEmbedding(CompressedEmbedding):
+    """e(v)_j = scale * (+1 or -1), by the top bit of a mix of v and j: nearly orthogonal vectors, nothing looked up."""
+
+    def __init__(self, num_embeddings: int, embedding_dim: int, padding_idx: int | None) -> None:
+        super().__init__(num_embeddings, embedding_dim, padding_idx)
+        self.scale = nn.Parameter(torch.zeros(1))
+
+    def rows_of(self, input_ids: Tensor) -> Tensor:
+        columns = torch.arange(self.embedding_dim, device=input_ids.device)
+        x = input_ids.long().unsqueeze(-1) * self.embedding_dim + columns + 1
+        for multiplier in (-0x61C8864680B583EB, -0x40A7B892E31B1A47, -0x6B2FB644ECCEEE15):  # splitmix64's, as signed numbers
+            x = x * multiplier  # wraps around
+            x = x ^ (x >> 31)
+        return torch.where(x < 0, -self.scale, self.scale)
+
+
+class HashOnly(EmbeddingMethod):
+    """What a model can do with vectors that tell tokens apart and mean nothing."""
+
+    def size(self, config: EmbeddingConfig, vocab_size: int, width: int, codes_stored: bool) -> Size:
+        return Size(1)
+
+    def build(
+        self, config: EmbeddingConfig, table: Tensor, codes: np.ndarray | None, padding_idx: int | None,
+        codes_stored: bool, std: float, generator: torch.Generator, vocabulary: Vocabulary | None = None,
+    ) -> nn.Module:
+        module = HashEmbedding(*table.shape, padding_idx)
+        module.scale.data.fill_(table.square().mean().sqrt())
+        return module
+
+    def empty(
+        self, config: EmbeddingConfig, vocab_size: int, width: int, padding_idx: int | None, codes: np.ndarray | None
+    ) -> nn.Module:
+        return HashEmbedding(vocab_size, width, padding_idx)
