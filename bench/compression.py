@@ -3,12 +3,12 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
 from datasets import Dataset
-from torch import Tensor, nn
+from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 import bench.assignment
@@ -83,8 +83,8 @@ def swap(
                     "distinct_codes": None if codes is None else codes.distinct,
                     "codes_sha256": None if codes is None else codes.sha256}
     backbones.swap_embedding(model, module)
-    size = chosen.size(embedding, *table.shape, codes_stored=codes is not None and codes.stored)
-    return cost.sizes(model, module, size, method("dense").size(embedding, *table.shape, codes_stored=False)), fit
+    size = chosen.size(embedding, len(table), table.shape[1], codes is not None and codes.stored)
+    return cost.sizes(model, module, size, method("dense").size(embedding, len(table), table.shape[1], False)), fit
 
 
 def vocabulary_of(config: RunConfig, tokenizer: PreTrainedTokenizerBase, texts: Texts, vocab_size: int) -> Vocabulary | None:

@@ -4,7 +4,7 @@ import math
 import re
 from bisect import bisect_right
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
@@ -145,7 +145,7 @@ class EmbeddingMethod:
         """Return the bytes of the smallest configuration, and the largest one of at most `most` bytes, if there is one."""
 
         def complete(number: int) -> EmbeddingConfig:
-            return self.complete(replace(config, **{self.scaled: number}) if self.scaled else config, vocab_size, width)
+            return self.complete(replace(config, **{self.scaled: cast(Any, number)}) if self.scaled else config, vocab_size, width)
 
         def stored(number: int) -> int:
             return self.size(complete(number), vocab_size, width, codes_stored).bytes
@@ -169,7 +169,8 @@ class EmbeddingMethod:
         | method | floats (times W) | besides |
         |---|---|---|
         | dense | V d | |
-        | subspace, codebook, residual, hashing | concat f Q s, sum f Q d, + projection, + V gains, + K d kept rows | V f b(Q) bits of codes if stored; K b(V) of ids |
+        | subspace, codebook, residual, hashing | concat f Q s, sum f Q d, + projection, + V gains, + K d kept rows |
+            V f b(Q) bits of codes if stored; K b(V) of ids |
         | quotient_remainder | (m + ceil(V/m)) d | |
         | low_rank | r (V + d) | |
         | truncated | r V | d bits: which dimensions |

@@ -13,7 +13,8 @@ GAIN_ROUNDS = 3
 def principal_axes(table: Tensor, number: int) -> Tensor:
     """Return the `number` principal axes (d, number) of the rows, about the origin."""
     rows = table.double()
-    return torch.linalg.eigh(rows.T @ rows).eigenvectors.flip(1)[:, :number].to(table.dtype)
+    axes: Tensor = torch.linalg.eigh(rows.T @ rows).eigenvectors.flip(1)[:, :number]
+    return axes.to(table.dtype)
 
 
 @torch.no_grad()

@@ -34,7 +34,7 @@ class HashOnly(EmbeddingMethod):
         self, config: EmbeddingConfig, table: Tensor, codes: np.ndarray | None, padding_idx: int | None,
         codes_stored: bool, std: float, generator: torch.Generator, vocabulary: Vocabulary | None = None,
     ) -> nn.Module:
-        module = HashEmbedding(*table.shape, padding_idx)
+        module = HashEmbedding(len(table), table.shape[1], padding_idx)
         module.scale.data.fill_(table.square().mean().sqrt())
         return module
 

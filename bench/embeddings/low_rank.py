@@ -50,7 +50,7 @@ class LowRank(EmbeddingMethod):
         self, config: EmbeddingConfig, table: Tensor, codes: np.ndarray | None, padding_idx: int | None,
         codes_stored: bool, std: float, generator: torch.Generator, vocabulary: Vocabulary | None = None,
     ) -> nn.Module:
-        module = LowRankEmbedding(*table.shape, config.rank or 0, padding_idx)
+        module = LowRankEmbedding(len(table), table.shape[1], config.rank or 0, padding_idx)
         rows = table.double()
         weights = vocabulary.weights if vocabulary is not None else None
         weighted = rows if weights is None else rows * torch.from_numpy(weights).unsqueeze(1)

@@ -29,7 +29,7 @@ class Mean(EmbeddingMethod):
         self, config: EmbeddingConfig, table: Tensor, codes: np.ndarray | None, padding_idx: int | None,
         codes_stored: bool, std: float, generator: torch.Generator, vocabulary: Vocabulary | None = None,
     ) -> nn.Module:
-        module = MeanEmbedding(*table.shape, padding_idx)
+        module = MeanEmbedding(len(table), table.shape[1], padding_idx)
         module.weight.data = table.mean(0)
         return module
 

@@ -33,7 +33,8 @@ class QuantisedEmbedding(CompressedEmbedding):
     def rows_of(self, input_ids: Tensor) -> Tensor:
         numbers = self.weight[input_ids] if self.bits == 8 else rounding.unpack_int4(self.weight[input_ids])
         scales = self.scales[input_ids].float()
-        return (numbers.unflatten(-1, (scales.shape[-1], -1)) * scales.unsqueeze(-1)).flatten(-2)
+        vectors: Tensor = (numbers.unflatten(-1, (scales.shape[-1], -1)) * scales.unsqueeze(-1)).flatten(-2)
+        return vectors
 
 
 class Quantised(EmbeddingMethod):
@@ -75,7 +76,7 @@ class Quantised(EmbeddingMethod):
         self, config: EmbeddingConfig, table: Tensor, codes: np.ndarray | None, padding_idx: int | None,
         codes_stored: bool, std: float, generator: torch.Generator, vocabulary: Vocabulary | None = None,
     ) -> nn.Module:
-        module = QuantisedEmbedding(*table.shape, config.bits, config.group or 1, padding_idx)
+        module = QuantisedEmbedding(len(table), table.shape[1], config.bits, config.group or 1, padding_idx)
         packed = rounding.pack(table.reshape(-1, config.group or 1), f"int{config.bits}")
         module.weight.copy_(packed[""].view_as(module.weight))
         module.scales.copy_(packed["_scales"].view_as(module.scales))

@@ -31,8 +31,8 @@ MOST_SUMMED = 32  # tables of a sum among which a budget chooses
 class Subspace(EmbeddingMethod):
     """Builds, checks and counts `SubspaceEmbedding`."""
 
-    settings = ("subspaces", "rows", "sub_dim", "compose", "init")
-    extras = ("keep_dense", "gain", "rotation", "table_dtype")
+    settings: ClassVar[tuple[str, ...]] = ("subspaces", "rows", "sub_dim", "compose", "init")
+    extras: ClassVar[tuple[str, ...]] = ("keep_dense", "gain", "rotation", "table_dtype")
     assigned = True
     fixed: ClassVar[dict[str, Any]] = {}  # settings that a relative of this method leaves no choice of
 

@@ -195,4 +195,5 @@ def orthogonal(width: int, seed: int) -> Tensor:
     """
     normal = torch.randn(width, width, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
     q, r = torch.linalg.qr(normal)
-    return (q * r.diagonal().sign()).float()
+    rotation: Tensor = (q * r.diagonal().sign()).float()
+    return rotation

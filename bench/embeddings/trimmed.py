@@ -74,7 +74,7 @@ class Trimmed(EmbeddingMethod):
         if vocabulary.unknown not in kept:
             kept[np.argmin(vocabulary.counts[kept])] = vocabulary.unknown
         ids = torch.from_numpy(np.r_[vocabulary.unknown, np.sort(kept[kept != vocabulary.unknown])])
-        module = TrimmedEmbedding(*table.shape, ids, padding_idx)
+        module = TrimmedEmbedding(len(table), table.shape[1], ids, padding_idx)
         module.weight.data = table[ids].clone()
         return module
 

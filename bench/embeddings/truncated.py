@@ -59,7 +59,7 @@ class Truncated(EmbeddingMethod):
         codes_stored: bool, std: float, generator: torch.Generator, vocabulary: Vocabulary | None = None,
     ) -> nn.Module:
         dimensions = table.square().sum(0).topk(config.rank or 0).indices.sort().values
-        module = TruncatedEmbedding(*table.shape, dimensions, padding_idx)
+        module = TruncatedEmbedding(len(table), table.shape[1], dimensions, padding_idx)
         module.weight.data = table[:, dimensions]
         return module
 
