@@ -97,6 +97,7 @@ class TrainingConfig:
     engine: str = "auto"  # auto (graph on a GPU, eager on a CPU) | eager | graph | compile (worth it for long runs)
     dtype: str = "auto"  # auto (bf16 on a GPU, fp32 on a CPU) | fp32 | bf16
     eval_batch_size: int = 128
+    device_batch: int | None = None  # rows that go through the model at once, gradients accumulated to batch_size; null: all
 
 
 @dataclass

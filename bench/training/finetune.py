@@ -34,6 +34,7 @@ class Outcome:
     curve: list[list[float]]
     engine: str  # eager | graph | compile
     fallback: str | None  # why the engine is not the one asked for
+    device_batch: int  # rows that go through the model at once
 
 
 def learning_rate(step: int, steps: int, config: TrainingConfig) -> float:
@@ -51,7 +52,7 @@ def finetune(model: nn.Module, train: Examples, config: TrainingConfig, *, seed:
     batches = list(itertools.islice(training_batches(train.lengths, config.batch_size, seed), steps))
     rates = [learning_rate(step, steps, config) for step in range(steps)]
     on_gpu = train.offsets.device.type == "cuda"
-    schedule = make_schedule(batches, rates, train.lengths, config.batch_size, rounded=on_gpu)
+    schedule = make_schedule([batches], rates, train.lengths, config.batch_size, rounded=on_gpu)
     model.train()
     begun = time.perf_counter()
     engine, fallback = make_engine(config.engine, model, train, schedule, config, dtype)
@@ -61,16 +62,20 @@ def finetune(model: nn.Module, train: Examples, config: TrainingConfig, *, seed:
         engine.step(step)
         if (step + 1) % every == 0 or step + 1 == steps:
             first = int(curve[-1][0]) if curve else 0
-            curve.append([step + 1, _mean(engine.losses[first : step + 1])])
+            curve.append([step + 1, _mean(engine.losses[:, 0], first, step + 1)])
             _tell(name, step + 1, steps, curve[-1][1], rates[step], int(seen[step]), time.perf_counter() - started)
     seconds = time.perf_counter() - started
-    return Outcome(steps, steps / per_epoch, seconds, started - begun, int(seen[-1]), curve, engine.name, fallback)
+    return Outcome(steps, steps / per_epoch, seconds, started - begun, int(seen[-1]), curve, engine.name, fallback,
+                   min(engine.device_batch, config.batch_size))
 
 
-def _mean(losses: Tensor) -> float:
-    values = losses.cpu()
-    if not values.isfinite().all():
-        raise Diverged("The training loss is not a finite number any more: lower training.learning_rate.")
+def _mean(losses: Tensor, first: int, end: int) -> float:
+    """Return the mean loss of the steps `first` to `end`, whose losses are read back for it."""
+    values = losses[first:end].cpu()
+    finite = values.isfinite()
+    if not finite.all():
+        done = first + int(finite.int().argmin())
+        raise Diverged(f"The training loss is not a finite number any more after {done} of {len(losses)} steps: lower training.learning_rate.")
     return values.mean().item()
 
 
