@@ -109,6 +109,20 @@ class DataConfig:
 
 
 @dataclass
+class PerfConfig:
+    """What `bench perf` measures. Null: everything on a GPU, a small selection on a CPU."""
+
+    backbones: list[str] | None = None  # names in bench/perf/workload.py
+    embeddings: list[str] = field(default_factory=lambda: ["dense", "subspace"])
+    batch_sizes: list[int] | None = None
+    sides: list[str] | None = None  # names in bench/perf/sides.py
+    examples: int | None = None  # trained in each repeat
+    repeats: int = 3
+    seeds: int = 4  # models that the side "seeds" trains at once
+    startup: bool = True  # also the seconds from the start of a process to its first step
+
+
+@dataclass
 class RunConfig:
     """Everything one run depends on."""
 
@@ -126,3 +140,4 @@ class RunConfig:
     device: str = "auto"  # auto | cpu | cuda
     sweep: Any = None  # a sweep's declaration (conf/sweep/), read by `plan`, `sweep`, `status`
     workers: int | None = None  # processes of a local sweep; null: one a GPU, or one a CPU core
+    perf: PerfConfig = field(default_factory=PerfConfig)  # read by `perf` only
