@@ -24,7 +24,8 @@ from bench.provenance import provenance
 from bench.store import write_atomically
 
 log = logging.getLogger("bench")
-TRAINING_ROWS, EVALUATION_ROWS = 3668, 408  # as MRPC
+TRAINING_ROWS = 3668  # as MRPC
+EVALUATION_ROWS = {"cuda": 408, "cpu": 64}
 
 
 def measure(config: RunConfig, device: torch.device) -> Path:
@@ -38,7 +39,8 @@ def measure(config: RunConfig, device: torch.device) -> Path:
     path = Path(config.results_dir) / "perf" / f"{slug(facts)}.json"
     report: dict[str, Any] = {
         "complete": False, "provenance": facts, "settings": asdict(perf),
-        "data": f"synthetic sentence pairs as long as MRPC's, {TRAINING_ROWS} to train on and {EVALUATION_ROWS} to evaluate; random weights",
+        "data": f"synthetic sentence pairs as long as MRPC's, {TRAINING_ROWS} to train on and {EVALUATION_ROWS[device.type]} to "
+                "evaluate; random weights",
         "sides": {"trainer": TrainerSide.how, "trainer_tuned": TunedTrainerSide.how, "engines": EngineSide.how},
         "matrix_flops_per_second": matrix_rate(device, 8192) if device.type == "cuda" else None, "startup": None, "rows": []}
 
@@ -86,9 +88,10 @@ class Contestant:
         if on_gpu:
             torch.cuda.reset_peak_memory_stats(self.device)
         begun = time.perf_counter()
-        self.side = make_side(row["side"], row["backbone"], row["embedding"], synthetic_rows(row["backbone"], TRAINING_ROWS, seed=0),
-                              synthetic_rows(row["backbone"], EVALUATION_ROWS, seed=1), row["batch_size"], self.device, self.steps,
-                              self.perf.repeats, self.perf.seeds)
+        train = synthetic_rows(row["backbone"], TRAINING_ROWS, seed=0)
+        evaluation = synthetic_rows(row["backbone"], EVALUATION_ROWS[self.device.type], seed=1)
+        self.side = make_side(row["side"], row["backbone"], row["embedding"], train, evaluation, row["batch_size"], self.device,
+                              self.steps, self.perf.repeats, self.perf.seeds)
         row |= {"start_seconds": time.perf_counter() - begun, "seeds": self.side.seeds, "dtype": self.side.dtype,
                 "fallback": self.side.fallback}
         self.train()
@@ -101,11 +104,11 @@ class Contestant:
         row["examples_per_second"].append(row["seeds"] * row["batch_size"] * self.steps / self.side.train(self.steps))
         row["matrix_flops_per_second"] = statistics.median(row["examples_per_second"]) * flops_per_row(row["backbone"])
 
-    def evaluate(self, keep: bool) -> None:
+    def evaluate(self) -> None:
         """Measure the evaluation once."""
         seconds = self.side.evaluate()
-        if keep and seconds is not None:
-            self.row["eval_examples_per_second"].append(EVALUATION_ROWS / seconds)
+        if seconds is not None:
+            self.row["eval_examples_per_second"].append(EVALUATION_ROWS[self.device.type] / seconds)
 
     @contextmanager
     def guarded(self) -> Iterator[None]:
@@ -121,8 +124,7 @@ def _measure_cell(cell: Cell, perf: PerfConfig, device: torch.device, rows: list
     """Measure the cell's sides by turns, so that a card that slows down slows all of them."""
     contestants = [Contestant(cell, embedding, name, perf, device) for embedding, name in cell.contestants]
     rows += [contestant.row for contestant in contestants]
-    turns: list[Callable[[Contestant], None]] = [Contestant.start, *[Contestant.train] * (perf.repeats - 1)]
-    turns += [lambda one, keep=keep: one.evaluate(keep) for keep in (False, *[True] * perf.repeats)]  # type: ignore[misc]
+    turns = [Contestant.start, *[Contestant.train] * (perf.repeats - 1), *[Contestant.evaluate] * perf.repeats]
     for turn in turns:
         for contestant in contestants:
             if contestant.row["error"] is None:

@@ -13,6 +13,7 @@ from transformers import (
     DataCollatorWithPadding,
     PreTrainedModel,
     PreTrainedTokenizerFast,
+    PrinterCallback,
     Trainer,
     TrainerCallback,
     TrainingArguments,
@@ -29,7 +30,11 @@ from bench.training.seeds import SeedStack
 
 LEARNING_RATE = 2e-5
 PADDED = 128  # tokens: run_glue.py's default max_seq_length
-WARM_STEPS = 3  # before the clock starts
+
+
+def warm_steps(device: torch.device) -> int:
+    """Return the steps before the clock starts."""
+    return 3 if device.type == "cuda" else 1
 
 
 def synchronise(device: torch.device) -> None:
@@ -61,9 +66,12 @@ class Clock(TrainerCallback):
         self.device, self.begun, self.ended = device, 0.0, 0.0
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if state.global_step in (WARM_STEPS, state.max_steps):
+        if state.global_step == warm_steps(self.device):
             synchronise(self.device)
-            self.begun, self.ended = (time.perf_counter(), 0.0) if state.global_step == WARM_STEPS else (self.begun, time.perf_counter())
+            self.begun = time.perf_counter()
+        elif state.global_step == state.max_steps:
+            synchronise(self.device)
+            self.ended = time.perf_counter()
 
 
 class TrainerSide(Side):
@@ -77,10 +85,11 @@ class TrainerSide(Side):
         self.steps, self.dtype = steps, self.precision()
         pad = model.config.pad_token_id
         arguments = TrainingArguments(
-            self.folder.name, max_steps=WARM_STEPS + steps, per_device_train_batch_size=batch_size, learning_rate=LEARNING_RATE,
+            self.folder.name, max_steps=warm_steps(device) + steps, per_device_train_batch_size=batch_size, learning_rate=LEARNING_RATE,
             report_to="none", save_strategy="no", disable_tqdm=True, use_cpu=device.type == "cpu", **self.options())
         self.trainer = Trainer(model, arguments, data_collator=self.collator(pad), callbacks=[self.clock],
                                train_dataset=train.dataset(self.pad_to(), pad), eval_dataset=evaluation.dataset(self.pad_to(), pad))
+        self.trainer.remove_callback(PrinterCallback)
 
     def precision(self) -> str:
         return "fp32"
@@ -149,7 +158,7 @@ class EngineSide(Side):
         self.model.train()
         self.engine, self.fallback = make_engine(choice, model, data, schedule, config, self.dtype)
         self.done = 0
-        self._steps(WARM_STEPS)
+        self._steps(warm_steps(device))
 
     def _steps(self, count: int) -> None:
         for step in range(self.done, self.done + count):
@@ -188,4 +197,4 @@ def make_side(
     if name == "seeds":
         trained, count = SeedStack([model, *(build(backbone, embedding, device, seed) for seed in range(1, seeds))]), seeds
     return EngineSide("auto" if name == "seeds" else name, trained, train, evaluation, batch_size, device,
-                      WARM_STEPS + repeats * steps, pad, count)
+                      warm_steps(device) + repeats * steps, pad, count)
