@@ -1,5 +1,6 @@
 """The command line: `python -m bench <verb> [key=value ...]`. Each verb is a few lines that call a room."""
 
+import json
 import logging
 import os
 import sys
@@ -92,6 +93,19 @@ def report(overrides: Sequence[str]) -> int:
     return _report(Path(compose_config(overrides).results_dir))
 
 
+def perf(overrides: Sequence[str]) -> int:
+    """Measure the Trainer and our engines side by side (perf.backbones=[...], perf.sides=[...], device=auto|cpu|cuda)."""
+    from bench.compose import compose_config
+    from bench.perf.measure import measure
+    from bench.run import pick_device
+
+    config = compose_config(overrides)
+    path = measure(config, pick_device(config.device))
+    print(path.with_suffix(".md").read_text())
+    failed = [row for row in json.loads(path.read_text())["rows"] if row["error"]]
+    return 1 if failed else 0
+
+
 def _report(results_dir: Path) -> int:
     from bench.report import write_report
     from bench.store import read_all
@@ -105,7 +119,7 @@ def _report(results_dir: Path) -> int:
 
 
 VERBS: dict[str, Callable[[Sequence[str]], int]] = {
-    verb.__name__: verb for verb in (run, plan, sweep, status, retry, report)
+    verb.__name__: verb for verb in (run, plan, sweep, status, retry, report, perf)
 }
 
 
