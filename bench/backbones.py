@@ -11,7 +11,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 import transformers
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import (
@@ -23,9 +23,10 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.utils.hub import cached_file
 
 from bench.assignment import ASSIGNMENTS
-from bench.config import AssignmentConfig, EmbeddingConfig, ModelConfig
+from bench.config import AssignmentConfig, EmbeddingConfig, ModelConfig, TaskConfig
 from bench.embeddings import method
 from bench.errors import BenchError, ConfigError, EnvironmentBroken, unknown
 
@@ -135,6 +136,34 @@ def load_model(config: ModelConfig, head: str, **labels: Any) -> PreTrainedModel
     if found != shape(config):
         raise ConfigError(f"model.vocab_size and model.width say {shape(config)}, but the weights in {where} have {found}.")
     return cast(PreTrainedModel, model.eval())
+
+
+def load_classifier(config: ModelConfig, task: TaskConfig) -> PreTrainedModel:
+    """Return the encoder with a new head for the task's classes, or for one number where it has none."""
+    if task.labels is None:
+        return load_model(config, "classification", num_labels=1, problem_type="regression")
+    return load_model(config, "classification", num_labels=len(task.labels), id2label=dict(enumerate(task.labels)),
+                      label2id={label: i for i, label in enumerate(task.labels)})
+
+
+def check_masked_lm_head(config: ModelConfig) -> None:
+    """Raise ConfigError if the model's file holds no masked-LM head; a decoder that is tied to the embedding may be missing."""
+    where, options = locate(config)
+    architecture = _from_pretrained(AutoConfig, config, where, options)
+    try:
+        with torch.device("meta"):
+            model = AutoModelForMaskedLM.from_config(architecture)
+        with safe_open(cast(str, cached_file(where, "model.safetensors", **options)), "pt") as file:
+            stored = set(file.keys())
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"model={config.name} has no masked-LM head that can be read ({reason}): use recovery=distil.") from error
+    prefix = f"{model.base_model_prefix}."
+    decoder = {id(p) for p in cast(nn.Module, model.get_output_embeddings()).parameters()}
+    needed = {name for name, p in model.named_parameters() if not name.startswith(prefix) and id(p) not in decoder}
+    if config.weights != "random" and (missing := sorted(needed - stored)):
+        raise ConfigError(f"model={config.name} has no masked-LM head (its file lacks {missing[0]}), which recovery=masked_lm needs: "
+                          "use recovery=distil.")
 
 
 def table(model: PreTrainedModel) -> Tensor:

@@ -14,24 +14,25 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 import bench.assignment
 from bench import backbones
 from bench.assignment import Codes
-from bench.assignment.corpus import passages, token_counts
+from bench.assignment.corpus import token_counts
 from bench.assignment.vectors import TokenVectors, token_vectors, vectors_key
 from bench.config import AssignmentConfig, RunConfig
 from bench.embeddings import method
 from bench.embeddings.base import Vocabulary, relative_error
 from bench.measure import cost
 from bench.store import FitPart, SizePart
+from bench.tasks.corpora import passages
 
 Texts = Callable[[], Sequence[str]]  # read only where they are needed
 
 
-def texts_of(config: RunConfig, split: Dataset) -> Texts:
-    """Return what gives the corpus of the assignment: the split's texts, or the lines of a file."""
+def texts_of(corpus: str, config: RunConfig, split: Dataset) -> Texts:
+    """Return what gives the texts of a corpus: those of the split for "task", else as `corpora.passages`."""
 
     def read() -> Sequence[str]:
-        if config.assignment.corpus == "task":
+        if corpus == "task":
             return [text for column in split.column_names for text in split[column]]
-        return passages(config.assignment.corpus)
+        return passages(corpus, config.data)
 
     return read
 

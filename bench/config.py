@@ -77,7 +77,7 @@ class AssignmentConfig:
     """Which token shares which piece. Ignored by methods that assign nothing."""
 
     name: str = "???"  # sequential | random | contextual | pq | residual | hash
-    corpus: str = "task"  # "task" (the task's training texts) or a text file, one passage a line
+    corpus: str = "task"  # "task" (its training texts), splits of tasks ("mrpc:train+rte:train") or a text file
     vectors: str | None = None  # static (the pretrained table) | context | both; null: context for contextual, else static
     frequency_power: float = 0.0  # contextual, pq, residual: a token's error counts (occurrences in the corpus + 1)^power
     layer: int | None = None  # hidden layer whose states stand for a token in context; null: the middle one
@@ -87,9 +87,17 @@ class AssignmentConfig:
 
 @dataclass
 class RecoveryConfig:
-    """What is trained between the swap and the fine-tuning."""
+    """What is trained between the swap and the fine-tuning, on text without labels. `none` uses no other key."""
 
-    name: str = "none"
+    name: str = "none"  # none | distil (match the dense model's hidden states) | masked_lm (guess masked tokens)
+    corpus: str = "task"  # "task", splits of tasks such as "mrpc:train+qnli:train_subset", or a text file
+    steps: int = 4000  # of the whole model
+    frozen_steps: int = 0  # before them, of the embedding alone
+    batch_size: int = 256
+    learning_rate: float = 1e-4
+    table_factor: float = 10.0  # the embedding learns at so many times the rate
+    max_length: int = 64  # tokens
+    seed: int = 0  # of batches and masks; the run's seed leaves it alone, so that a recovered model serves every seed
 
 
 @dataclass
@@ -105,6 +113,8 @@ class TrainingConfig:
     max_grad_norm: float = 1.0
     max_length: int = 128  # tokens, pairs included
     max_train_examples: int | None = None  # a seeded subset of the training split; recorded and shown
+    teacher: str = "none"  # none | dense: also learn the logits of the fine-tuned dense model (same task and seed)
+    teacher_weight: float = 0.5  # share of the loss that the teacher's logits make
     engine: str = "auto"  # auto (graph on a GPU, eager on a CPU) | eager | graph | compile (worth it for long runs)
     dtype: str = "auto"  # auto (bf16 on a GPU, fp32 on a CPU) | fp32 | bf16
     eval_batch_size: int = 128

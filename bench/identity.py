@@ -9,17 +9,19 @@ from typing import Any
 
 import bench.assignment
 from bench import backbones
-from bench.assignment import corpus
 from bench.compression import assignment_of
 from bench.config import EmbeddingConfig, ModelConfig, RunConfig, TaskConfig, TrainingConfig
 from bench.embeddings import method
 from bench.errors import ConfigError, unknown
+from bench.tasks import corpora
 from bench.tasks import data as task_data
+from bench.training.distil import RECOVERIES
 from bench.training.engine import ENGINES
 from bench.training.precision import DTYPES
 
-RECOVERIES = ("none",)
+TEACHERS = ("none", "dense")
 NOT_IDENTITY = {"eval_batch_size", "engine", "device_batch"}  # of TrainingConfig: cannot change the result
+TEACHING = {"teacher", "teacher_weight"}  # of TrainingConfig: nothing without a teacher
 DESCRIPTIVE = {"official_rows", "chance", "majority", "average", "notes", "higher_is_better"}  # of TaskConfig
 
 
@@ -44,6 +46,8 @@ def prepare(config: RunConfig) -> Prepared:
             raise ConfigError(f"{key} ({name}) may hold letters, digits, '.', '_' and '-' only: it becomes a folder's name.")
     if config.recovery.name not in RECOVERIES:
         raise ConfigError(unknown("recovery", config.recovery.name, RECOVERIES))
+    if config.recovery.name == "masked_lm" and config.model.source != "hub":
+        backbones.check_masked_lm_head(config.model)
     model_identity, (vocab_size, width) = _model(_frozen(config.model))
     chosen = method(config.embedding.name)
     used, assignment = assignment_of(config), None
@@ -56,9 +60,11 @@ def prepare(config: RunConfig) -> Prepared:
         parts["assignment"] = assignment = bench.assignment.identity(used)
     if chosen.needs_counts(embedding):
         parts["embedding"]["corpus"] = config.assignment.corpus
-    for part in parts.values():
+    recovery = asdict(config.recovery) if config.recovery.name != "none" else {"name": "none"}
+    for part in (*parts.values(), recovery):
         if "corpus" in part:
-            part["corpus"] = corpus.identity(part["corpus"])
+            part["corpus"] = corpora.identity(part["corpus"], config.data)
+    unused = NOT_IDENTITY | (TEACHING if config.training.teacher == "none" else set())
     source = task_data.resolve_source(config.task, config.data)
     roles = ["train", *config.task.evaluate, *config.task.predict]
     canonical = {
@@ -67,8 +73,8 @@ def prepare(config: RunConfig) -> Prepared:
         | {"splits": {role: config.task.splits.get(role) for role in roles}},
         "embedding": parts["embedding"],
         "assignment": assignment,
-        "recovery": asdict(config.recovery),
-        "training": {k: v for k, v in asdict(config.training).items() if k not in NOT_IDENTITY},
+        "recovery": recovery,
+        "training": {k: v for k, v in asdict(config.training).items() if k not in unused},
         "data": {"source": source, "sha256": task_data.data_identity(config.task, config.data, roles)},
         "seed": config.seed,
     }
@@ -101,13 +107,20 @@ def _check_numbers(config: RunConfig) -> None:
     training: TrainingConfig = config.training
     positive = ("epochs", "max_steps", "batch_size", "learning_rate", "max_grad_norm", "max_length", "max_train_examples",
                 "eval_batch_size", "device_batch")
-    for key in positive:
-        value = getattr(training, key)
-        if value is not None and not value > 0:
-            raise ConfigError(f"training.{key} ({value}) must be greater than 0.")
+    recovered = ("steps", "batch_size", "learning_rate", "table_factor", "max_length")
+    for group, part, keys in (("training", training, positive), ("recovery", config.recovery, recovered)):
+        for key in keys:
+            value = getattr(part, key)
+            if value is not None and not value > 0:
+                raise ConfigError(f"{group}.{key} ({value}) must be greater than 0.")
+    if config.recovery.frozen_steps < 0 or config.recovery.seed < 0:
+        raise ConfigError(f"recovery.frozen_steps ({config.recovery.frozen_steps}) and recovery.seed ({config.recovery.seed}) must be 0 or greater.")
+    if not 0 < training.teacher_weight <= 1:
+        raise ConfigError(f"training.teacher_weight ({training.teacher_weight}) must be greater than 0, and 1 at most.")
     if not 0 <= training.warmup_fraction <= 1:
         raise ConfigError(f"training.warmup_fraction ({training.warmup_fraction}) must lie between 0 and 1.")
     for key, value, allowed in (("training.dtype", training.dtype, DTYPES), ("training.engine", training.engine, ENGINES),
+                                ("training.teacher", training.teacher, TEACHERS),
                                 ("device", config.device, ("auto", "cpu", "cuda"))):
         if value not in allowed:
             raise ConfigError(unknown(key, value, allowed))

@@ -27,8 +27,11 @@ from bench.tasks import data as task_data
 from bench.tasks.metrics import score, score_groups
 from bench.tasks.tokenise import tokenise
 from bench.training.batching import Examples
+from bench.training.distil import recover
+from bench.training.engine import TASK
 from bench.training.finetune import Diverged, finetune, predict
 from bench.training.precision import resolve_dtype
+from bench.training.teacher import taught, teacher_logits
 
 log = logging.getLogger("bench")
 
@@ -125,15 +128,20 @@ def _measured(prepared: Prepared, device: torch.device, oom_retries: int) -> dic
     train, truncated = _examples(splits["train"], config, tokenizer, device)
 
     transformers.set_seed(config.seed)  # the new head is the same for every embedding
-    labels = {"num_labels": 1, "problem_type": "regression"} if task.labels is None else {
-        "num_labels": len(task.labels), "id2label": dict(enumerate(task.labels)),
-        "label2id": {label: i for i, label in enumerate(task.labels)}}
-    model = backbones.load_model(config.model, "classification", **labels)
-    size, fit = compression.swap(config, model, tokenizer, compression.texts_of(config, texts))
+    model = backbones.load_classifier(config.model, task)
+    size, fit = compression.swap(config, model, tokenizer, compression.texts_of(config.assignment.corpus, config, texts))
+    recovery: dict[str, Any] = {"name": "none"}
+    if config.recovery.name != "none":
+        unlabelled = compression.texts_of(config.recovery.corpus, config, texts)()
+        recovery = recover(model, config, prepared.canonical["model"], tokenizer, unlabelled, device, dtype, prepared.name)
+    objective, examples = TASK, train
+    if config.training.teacher != "none":
+        logits = teacher_logits(config, prepared.canonical, train, device, dtype, prepared.name)
+        examples, objective = taught(train, logits, config.training.teacher_weight)
     cast(Any, model).to(device)
 
     transformers.set_seed(config.seed)
-    outcome = finetune(model, train, config.training, seed=config.seed, dtype=dtype, name=prepared.name)
+    outcome = finetune(model, examples, config.training, seed=config.seed, dtype=dtype, name=prepared.name, objective=objective)
     shares = {"train": truncated}
     metrics: dict[str, dict[str, float]] = {}
     for role in (*task.evaluate, *task.predict):
@@ -168,7 +176,7 @@ def _measured(prepared: Prepared, device: torch.device, oom_retries: int) -> dic
                      "effective_batch": config.training.batch_size, "device_batch": outcome.device_batch,
                      "oom_retries": oom_retries, "dtype": dtype, "curve": outcome.curve,
                      "collapsed": collapsed},
-        "recovery": {"name": config.recovery.name},
+        "recovery": recovery,
         "cost": {"peak_memory_bytes": cost.peak_memory_bytes(device),
                  "latency_ms": cost.latency_ms(model, timed, dtype)},
     }

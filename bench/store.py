@@ -99,7 +99,7 @@ class Record(TypedDict):
     metrics: dict[str, dict[str, float]] | None  # split[/language or category] -> metric -> value, fractions
     headline: HeadlinePart | None
     training: TrainingPart | None
-    recovery: dict[str, Any] | None
+    recovery: dict[str, Any] | None  # name; of a recovered model sha256, reused, texts, steps, seconds, engine, curve
     cost: CostPart | None
     provenance: dict[str, Any]  # commit, dirty, packages, python, platform, device, cuda, command, slurm_job_id
     error: dict[str, str] | None  # type, message, traceback (its end)
@@ -108,6 +108,14 @@ class Record(TypedDict):
 def path_of(results_dir: Path, name: str, run_id: str) -> Path:
     """Return where a run's record lies: runs/<model>/<task>/<method-slug>/s<seed>-<run_id>.json."""
     return results_dir / "runs" / f"{name}-{run_id}.json"
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it; raises EnvironmentBroken if it cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise EnvironmentBroken(f"{folder} cannot be made ({error.strerror}): set cache_dir to a folder that you can write.") from error
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:

@@ -1,6 +1,5 @@
 """The text that a contextual assignment reads."""
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -25,11 +24,6 @@ def passages(corpus: str) -> list[str]:
     if not any(lines):
         raise DataError(f"assignment.corpus ({corpus}) is empty: give a text file with one passage a line.")
     return [line for line in lines if line]
-
-
-def identity(corpus: str) -> str:
-    """Return "task" (the task's own training texts), or the SHA-256 of the file's passages."""
-    return corpus if corpus == "task" else hashlib.sha256("\n".join(passages(corpus)).encode()).hexdigest()
 
 
 def token_counts(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str], vocab_size: int) -> np.ndarray:

@@ -71,7 +71,11 @@ class Subspace(EmbeddingMethod):
     def within(
         self, config: EmbeddingConfig, vocab_size: int, width: int, most: int, codes_stored: bool, injective: bool
     ) -> tuple[int, EmbeddingConfig | None]:
-        """Of each f the largest Q that fits; of these, the one whose codes hold the most bits, f log2 Q."""
+        """Of each f the largest Q that fits; of these, the one with the greatest f (log2 Q - 1/2).
+
+        The bits of a code bound the error; the half takes into account that few long pieces quantise better than many
+        short ones. On MiniLM's table pq's error is within 0.7 % of the best f's at 0.2, 0.5, 1 and 2.5 % of the bytes.
+        """
         config = replace(config, **self.fixed)
         if config.subspaces is not None and config.rows is not None:
             raise ConfigError(f"embedding.subspaces ({config.subspaces}), embedding.rows ({config.rows}) and embedding.budget cannot all "
@@ -90,7 +94,7 @@ class Subspace(EmbeddingMethod):
             smallest.append(stored(choices[0]))
             if fits := bisect_right(choices, most, key=stored):
                 best.append(complete(choices[fits - 1]))
-        return min(smallest), max(best, key=lambda c: (c.subspaces or 0) * math.log2(c.rows or 1), default=None)
+        return min(smallest), max(best, key=lambda c: (c.subspaces or 0) * (math.log2(c.rows or 1) - 0.5), default=None)
 
     def pieces(self, config: EmbeddingConfig, width: int) -> Iterable[int]:
         """Return the numbers of subspaces among which a budget chooses."""

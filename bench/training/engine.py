@@ -9,6 +9,7 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,12 +41,35 @@ def losses_of(logits: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(logits.float(), labels, reduction="none")
 
 
-def make_optimizer(model: nn.Module, config: TrainingConfig, rate: float | Tensor, vector_dims: int = 1) -> torch.optim.AdamW:
-    """Return AdamW; biases and normalisation weights (all vectors) do not decay, as in BERT's own recipe."""
-    decayed = [p for p in model.parameters() if p.requires_grad and p.ndim > vector_dims]
-    others = [p for p in model.parameters() if p.requires_grad and p.ndim <= vector_dims]
-    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=rate, fused=True, capturable=isinstance(rate, Tensor))
+@dataclass(frozen=True)
+class Objective:
+    """What a step minimises: each row's loss (B,), from the model's logits and the labels.
+
+    The parameters in `fast` learn at `factor` times the schedule's rate.
+    """
+
+    losses: Callable[[Tensor, Tensor], Tensor] = losses_of
+    fast: frozenset[nn.Parameter] = frozenset()
+    factor: float = 1.0
+
+
+TASK = Objective()
+
+
+def make_optimizer(
+    model: nn.Module, config: TrainingConfig, rate: float | Tensor, vector_dims: int = 1, objective: Objective = TASK
+) -> torch.optim.AdamW:
+    """Return AdamW; biases and normalisation weights (all vectors) do not decay, as in BERT's own recipe.
+
+    A group's `factor` says by how much its rate differs from the schedule's.
+    """
+    groups: dict[tuple[bool, bool], dict[str, Any]] = {}
+    for parameter in (p for p in model.parameters() if p.requires_grad):
+        decays, fast = parameter.ndim > vector_dims, parameter in objective.fast
+        own: dict[str, Any] = {"weight_decay": config.weight_decay if decays else 0.0, "factor": objective.factor if fast else 1.0}
+        own["lr"] = rate.clone() if isinstance(rate, Tensor) else rate
+        groups.setdefault((fast, not decays), own | {"params": []})["params"].append(parameter)
+    return torch.optim.AdamW([groups[key] for key in sorted(groups)], lr=rate, fused=True, capturable=isinstance(rate, Tensor))
 
 
 class Engine:
@@ -57,8 +81,11 @@ class Engine:
 
     name = "eager"
 
-    def __init__(self, model: nn.Module, data: Examples, schedule: Schedule, config: TrainingConfig, dtype: str) -> None:
+    def __init__(
+        self, model: nn.Module, data: Examples, schedule: Schedule, config: TrainingConfig, dtype: str, objective: Objective = TASK
+    ) -> None:
         self.model, self.data, self.schedule, self.config, self.dtype = model, data, schedule, config, dtype
+        self.objective = objective
         device = data.offsets.device
         self.device_batch = config.device_batch or config.batch_size
         self.seeds = schedule.rows.shape[1]
@@ -67,8 +94,9 @@ class Engine:
         self.rates = torch.from_numpy(schedule.rates.astype(np.float32)).to(device)
         self.losses = torch.zeros(len(schedule.rows), self.seeds, device=device)
         self.counter = torch.zeros(1, dtype=torch.long, device=device)
-        self.rate = torch.zeros((), device=device) if device.type == "cuda" else 0.0
-        self.optimizer = make_optimizer(model, config, self.rate, vector_dims=1 if self.seeds == 1 else 2)
+        self.on_device = device.type == "cuda"  # the learning rates: a graph reads them there
+        rate: float | Tensor = torch.zeros((), device=device) if self.on_device else 0.0
+        self.optimizer = make_optimizer(model, config, rate, 1 if self.seeds == 1 else 2, objective)
         self.forward: Callable[..., Tensor] = self._forward
 
     def _forward(self, **inputs: Tensor) -> Tensor:
@@ -77,23 +105,24 @@ class Engine:
 
     def step(self, number: int) -> None:
         """Do the step `number` (from 0); steps must be done in order."""
-        if not isinstance(self.rate, Tensor):
+        if not self.on_device:
             for group in self.optimizer.param_groups:
-                group["lr"] = float(self.schedule.rates[number])
+                group["lr"] = group["factor"] * float(self.schedule.rates[number])
         self._whole_step(self.schedule.lengths[number])
 
     def _whole_step(self, length: int) -> None:
         """One step on the rows that the counter points to. No value is read back, so that it can be captured."""
         rows = self.rows.index_select(0, self.counter)[0]
-        if isinstance(self.rate, Tensor):
-            self.rate.copy_(self.rates.index_select(0, self.counter)[0])
+        if self.on_device:
+            for group in self.optimizer.param_groups:
+                group["lr"].copy_(group["factor"] * self.rates.index_select(0, self.counter)[0])
         for parameter in self.parameters:
             parameter.grad = None
         count = (rows >= 0).sum(1)
         loss = torch.zeros(self.seeds, device=rows.device)
         for part in rows.split(self.device_batch, dim=1):
             inputs, labels = self.data.padded(part.clamp(min=0).flatten(), length)
-            losses = losses_of(self.forward(**inputs), labels).view(part.shape)
+            losses = self.objective.losses(self.forward(**inputs), labels).view(part.shape)
             mean = losses.where(part >= 0, 0).sum(1) / count  # over the batch's real rows: a last, smaller batch is exact
             mean.sum().backward()
             loss += mean.detach()
@@ -120,8 +149,10 @@ class GraphEngine(Engine):
 
     name = "graph"
 
-    def __init__(self, model: nn.Module, data: Examples, schedule: Schedule, config: TrainingConfig, dtype: str) -> None:
-        super().__init__(model, data, schedule, config, dtype)
+    def __init__(
+        self, model: nn.Module, data: Examples, schedule: Schedule, config: TrainingConfig, dtype: str, objective: Objective = TASK
+    ) -> None:
+        super().__init__(model, data, schedule, config, dtype, objective)
         if self.name == "compile":
             self.forward = torch.compile(self._forward, dynamic=True)
         random_state = torch.cuda.get_rng_state()
@@ -159,7 +190,8 @@ class CompiledEngine(GraphEngine):
 
 
 def make_engine(
-    choice: str, model: nn.Module, data: Examples, schedule: Schedule, config: TrainingConfig, dtype: str
+    choice: str, model: nn.Module, data: Examples, schedule: Schedule, config: TrainingConfig, dtype: str,
+    objective: Objective = TASK,
 ) -> tuple[Engine, str | None]:
     """Return the engine, and why it is not the one asked for (None if it is).
 
@@ -169,18 +201,18 @@ def make_engine(
     wanted = choice if choice != "auto" else "graph" if device.type == "cuda" else "eager"
     if wanted == "eager" or device.type != "cuda":
         reason = None if wanted == "eager" else f"training.engine={wanted} needs a CUDA device"
-        return Engine(model, data, schedule, config, dtype), _told(reason)
+        return Engine(model, data, schedule, config, dtype, objective), _told(reason)
     random_state = torch.cuda.get_rng_state()
     try:
         kind = CompiledEngine if wanted == "compile" else GraphEngine
-        return kind(model, data, schedule, config, dtype), None
+        return kind(model, data, schedule, config, dtype, objective), None
     except torch.cuda.OutOfMemoryError:
         raise
     except RuntimeError as error:
         torch.cuda.synchronize()
         torch.cuda.set_rng_state(random_state)
         reason = f"the step could not be captured ({str(error).splitlines()[0]})"
-        return Engine(model, data, schedule, config, dtype), _told(reason)
+        return Engine(model, data, schedule, config, dtype, objective), _told(reason)
 
 
 def _told(reason: str | None) -> str | None:

@@ -13,7 +13,7 @@ from torch import nn
 from bench.config import TrainingConfig
 from bench.errors import BenchError
 from bench.training.batching import Examples, evaluation_batches, training_batches
-from bench.training.engine import make_engine, make_schedule
+from bench.training.engine import TASK, Objective, make_engine, make_schedule
 from bench.training.precision import autocast
 from bench.training.seeds import SeedStack
 
@@ -51,9 +51,11 @@ def learning_rate(step: int, steps: int, config: TrainingConfig) -> float:
     return config.learning_rate * (steps - step) / max(1, steps - warmup)
 
 
-def finetune(model: nn.Module, train: Examples, config: TrainingConfig, *, seed: int, dtype: str, name: str) -> Outcome:
+def finetune(
+    model: nn.Module, train: Examples, config: TrainingConfig, *, seed: int, dtype: str, name: str, objective: Objective = TASK
+) -> Outcome:
     """Train `model` in place and return what was done; raises Diverged at the first check that finds a loss not finite."""
-    (outcome,) = _train(model, train, config, [seed], dtype, name)
+    (outcome,) = _train(model, train, config, [seed], dtype, name, objective)
     if isinstance(outcome, Diverged):
         raise outcome
     return outcome
@@ -73,7 +75,8 @@ def finetune_together(
 
 
 def _train(
-    model: nn.Module, train: Examples, config: TrainingConfig, seeds: Sequence[int], dtype: str, name: str
+    model: nn.Module, train: Examples, config: TrainingConfig, seeds: Sequence[int], dtype: str, name: str,
+    objective: Objective = TASK,
 ) -> list[Outcome | Diverged]:
     per_epoch = -(-len(train) // config.batch_size)
     steps = config.max_steps if config.max_steps is not None else max(1, round(config.epochs * per_epoch))
@@ -83,7 +86,7 @@ def _train(
     schedule = make_schedule(batches, rates, train.lengths, config.batch_size, rounded=on_gpu)
     model.train()
     begun = time.perf_counter()
-    engine, fallback = make_engine(config.engine, model, train, schedule, config, dtype)
+    engine, fallback = make_engine(config.engine, model, train, schedule, config, dtype, objective)
     started = time.perf_counter()
     every, told, curve, seen = max(1, steps // 20), 0, list[list[float]](), np.cumsum([len(batch) for batch in batches[0]])
     diverged: dict[int, Diverged] = {}  # by the seed's place

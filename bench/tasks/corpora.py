@@ -1,0 +1,40 @@
+"""Text without labels, named in one line: "task", splits of tasks, or a file."""
+
+import hashlib
+import re
+from dataclasses import replace
+
+from bench.assignment.corpus import passages as lines_of
+from bench.config import DataConfig
+from bench.tasks.data import data_identity, load_split, read_task
+
+
+def _splits(corpus: str) -> list[tuple[str, str]]:
+    """Return (task, split) of "mrpc:train+qnli:train_subset"; nothing for a file's name."""
+    parts = re.findall(r"(\w+):([\w\[\]%]+)(?:\+|$)", corpus)
+    return parts if "+".join(f"{task}:{split}" for task, split in parts) == corpus else []
+
+
+def passages(corpus: str, data: DataConfig) -> list[str]:
+    """Return the texts of the splits, or the lines of the file, each once and in order.
+
+    Raises DataError for a task or split that is not there, a file that cannot be read, or one without text.
+    """
+    if not (splits := _splits(corpus)):
+        return lines_of(corpus)
+    found: dict[str, None] = {}
+    for name, split in splits:
+        task = read_task(name)
+        rows = load_split(replace(task, splits={"train": split}), data, "train", labels=False)
+        found |= dict.fromkeys(text for column in task.columns for text in rows[column])
+    return list(found)
+
+
+def identity(corpus: str, data: DataConfig) -> str:
+    """Return "task", or a SHA-256 over what the texts are read from."""
+    if corpus == "task":
+        return corpus
+    if splits := _splits(corpus):
+        digests = [data_identity(replace(read_task(name), splits={"train": split}), data, ["train"]) for name, split in splits]
+        return hashlib.sha256("\n".join(digests).encode()).hexdigest()
+    return hashlib.sha256("\n".join(lines_of(corpus)).encode()).hexdigest()
