@@ -9,7 +9,7 @@ ARGS ?=
 OVERRIDES = $(if $(DATA),data.root=$(DATA)) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install sweep plan status retry report test lint typecheck clean
+.PHONY: help install sweep plan status retry report perf test lint typecheck clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -36,6 +36,10 @@ retry: install  ## Run the failed runs of SWEEP again
 
 report: install  ## Write tables, figures and results/INDEX.md from the records
 	$(BENCH) report $(ARGS)
+
+perf: install  ## Measure the Trainer and our engines side by side, into results/perf/. ARGS="perf.backbones=[...] ..."
+	$(BENCH) perf $(ARGS)
+	$(BENCH) chart $(ARGS)
 
 test: install  ## Run the tests
 	$(BIN)/python -m pytest -n auto

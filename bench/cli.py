@@ -102,8 +102,23 @@ def perf(overrides: Sequence[str]) -> int:
     config = compose_config(overrides)
     path = measure(config, pick_device(config.device))
     print(path.with_suffix(".md").read_text())
-    failed = [row for row in json.loads(path.read_text())["rows"] if row["error"]]
-    return 1 if failed else 0
+    report = json.loads(path.read_text())
+    return 1 if any(part and part["error"] for part in (report["startup"], *report["rows"])) else 0
+
+
+def chart(overrides: Sequence[str]) -> int:
+    """Draw the charts of what `perf` measured (results_dir=<folder>)."""
+    from bench.compose import compose_config
+    from bench.perf.chart import draw
+
+    folder = Path(compose_config(overrides).results_dir) / "perf"
+    measured = sorted(folder.glob("*.json"))
+    if not measured:
+        raise BenchError(f"No measurements in {folder}: run `make perf` first, or set results_dir.")
+    for path in measured:
+        for file in draw(json.loads(path.read_text()), path):
+            print(file)
+    return 0
 
 
 def _report(results_dir: Path) -> int:
@@ -119,7 +134,7 @@ def _report(results_dir: Path) -> int:
 
 
 VERBS: dict[str, Callable[[Sequence[str]], int]] = {
-    verb.__name__: verb for verb in (run, plan, sweep, status, retry, report, perf)
+    verb.__name__: verb for verb in (run, plan, sweep, status, retry, report, perf, chart)
 }
 
 

@@ -44,7 +44,9 @@ def markdown(report: dict[str, Any]) -> str:
     if rate:
         lines += ["", f"A large bf16 matrix product ran at {rate / 1e12:.0f} TFLOP/s; \"matrix rate\" is the share of it that a side's training "
                   "reaches, counted on real tokens."]
-    if start:
+    if start and start["error"]:
+        lines += ["", f"The start could not be measured: {start['error']}"]
+    elif start:
         lines += ["", f"From process start to first step: {start['first_step_seconds']:.1f} s with everything cached; from one run's end to the "
                   f"next one's first step in a warm worker: {start['next_run_seconds']:.1f} s (MiniLM's architecture)."]
     lines += ["", "| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
