@@ -25,7 +25,7 @@ def draw(report: dict[str, Any], path: Path) -> list[Path]:
     with rc_context(STYLE):
         figure = Figure(figsize=(8 * across, 1 + 4.2 * down), layout="constrained")
         device = report["provenance"]["device"]
-        figure.suptitle(f"Training throughput on {device}, examples/s (random weights, synthetic rows as long as MRPC's)", fontweight="bold")
+        figure.suptitle(f"Training throughput on {device}, examples/s\n(random weights, synthetic rows as long as MRPC's)")
         grid = list(figure.subplots(down, across, squeeze=False).flat)
         for axes in grid[len(panels):]:
             axes.remove()

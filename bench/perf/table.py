@@ -5,7 +5,7 @@ from typing import Any
 
 LABELS = {
     "trainer": "Trainer, as documented", "trainer_tuned": "Trainer, tuned", "eager": "ours, eager", "graph": "ours, CUDA graphs",
-    "compile": "ours, compiled and CUDA graphs", "seeds": "ours, several seeds at once"}
+    "compile": "ours, compiled and CUDA graphs"}
 COLUMNS = ("backbone", "embedding", "batch", "side", "training, examples/s", "min – max", "× Trainer", "× Trainer tuned",
            "evaluation, examples/s", "matrix rate", "peak memory", "start")
 
@@ -17,7 +17,8 @@ def median(values: list[float]) -> float | None:
 
 def label(row: dict[str, Any]) -> str:
     """Return the side's name for people."""
-    return f"ours, {row['seeds']} seeds at once" if row["side"] == "seeds" else LABELS[row["side"]]
+    name = f"ours, {row['seeds']} seeds at once" if row["side"] == "seeds" else LABELS[row["side"]]
+    return f"{name}, fell back to eager" if row["fallback"] else name
 
 
 def ratio(row: dict[str, Any], rows: list[dict[str, Any]], side: str) -> float | None:
