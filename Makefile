@@ -10,7 +10,7 @@ ARGS ?=
 OVERRIDES = $(if $(DATA),data.root=$(DATA)) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install fetch tasks sweep plan status retry report rescore submit test lint typecheck clean
+.PHONY: help install fetch tasks sweep plan status retry report rescore submit perf test lint typecheck clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -43,6 +43,10 @@ retry: install  ## Run the failed runs of SWEEP again
 
 report: install  ## Write tables, figures and results/INDEX.md from the records
 	$(BENCH) report $(ARGS)
+
+perf: install  ## Measure the Trainer and our engines side by side, into results/perf/. ARGS="perf.backbones=[...] ..."
+	$(BENCH) perf $(ARGS)
+	$(BENCH) chart $(ARGS)
 
 rescore: install  ## Compute every metric again from stored predictions, without training
 	$(BENCH) rescore $(OVERRIDES)

@@ -1,5 +1,6 @@
 """The command line: `python -m bench <verb> [key=value ...]`. Each verb is a few lines that call a room."""
 
+import json
 import logging
 import os
 import sys
@@ -93,6 +94,34 @@ def report(overrides: Sequence[str]) -> int:
     return _report(Path(compose_config(overrides).results_dir))
 
 
+def perf(overrides: Sequence[str]) -> int:
+    """Measure the Trainer and our engines side by side (perf.backbones=[...], perf.sides=[...], device=auto|cpu|cuda)."""
+    from bench.compose import compose_config
+    from bench.perf.measure import measure
+    from bench.run import pick_device
+
+    config = compose_config(overrides)
+    path = measure(config, pick_device(config.device))
+    print(path.with_suffix(".md").read_text())
+    report = json.loads(path.read_text())
+    return 1 if any(part and part["error"] for part in (report["startup"], *report["rows"])) else 0
+
+
+def chart(overrides: Sequence[str]) -> int:
+    """Draw the charts of what `perf` measured (results_dir=<folder>)."""
+    from bench.compose import compose_config
+    from bench.perf.chart import draw
+
+    folder = Path(compose_config(overrides).results_dir) / "perf"
+    measured = sorted(folder.glob("*.json"))
+    if not measured:
+        raise BenchError(f"No measurements in {folder}: run `make perf` first, or set results_dir.")
+    for path in measured:
+        for file in draw(json.loads(path.read_text()), path):
+            print(file)
+    return 0
+
+
 def _report(results_dir: Path) -> int:
     from bench.report import write_report
     from bench.store import read_all
@@ -172,7 +201,7 @@ def submit(overrides: Sequence[str]) -> int:
 
 
 VERBS: dict[str, Callable[[Sequence[str]], int]] = {
-    verb.__name__: verb for verb in (run, plan, sweep, status, retry, report, tasks, fetch, rescore, submit)
+    verb.__name__: verb for verb in (run, plan, sweep, status, retry, report, tasks, fetch, rescore, submit, perf, chart)
 }
 
 

@@ -97,6 +97,7 @@ class TrainingConfig:
     engine: str = "auto"  # auto (graph on a GPU, eager on a CPU) | eager | graph | compile (worth it for long runs)
     dtype: str = "auto"  # auto (bf16 on a GPU, fp32 on a CPU) | fp32 | bf16
     eval_batch_size: int = 128
+    device_batch: int | None = None  # rows that go through the model at once, gradients accumulated to batch_size; null: all
 
 
 @dataclass
@@ -105,6 +106,20 @@ class DataConfig:
 
     source: str = "auto"  # auto | generated | parquet | official | hub; auto: generated if the task is, parquet if root is set, else hub
     root: str | None = None  # folder of parquet or official files
+
+
+@dataclass
+class PerfConfig:
+    """What `bench perf` measures. Null: everything on a GPU, a small selection on a CPU."""
+
+    backbones: list[str] | None = None  # names in bench/perf/workload.py
+    embeddings: list[str] = field(default_factory=lambda: ["dense", "subspace"])
+    batch_sizes: list[int] | None = None
+    sides: list[str] | None = None  # names in bench/perf/sides.py
+    examples: int | None = None  # trained in each repeat
+    repeats: int = 3
+    seeds: int = 4  # models that the side "seeds" trains at once
+    startup: bool = True  # also the seconds from the start of a process to its first step
 
 
 @dataclass
@@ -125,3 +140,4 @@ class RunConfig:
     device: str = "auto"  # auto | cpu | cuda
     sweep: Any = None  # a sweep's declaration (conf/sweep/), read by `plan`, `sweep`, `status`
     workers: int | None = None  # processes of a local sweep; null: one a GPU, or one a CPU core
+    perf: PerfConfig = field(default_factory=PerfConfig)  # read by `perf` only

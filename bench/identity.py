@@ -18,7 +18,7 @@ from bench.training.engine import ENGINES
 from bench.training.precision import DTYPES
 
 RECOVERIES = ("none",)
-NOT_IDENTITY = {"eval_batch_size", "engine"}  # of TrainingConfig: cannot change the result
+NOT_IDENTITY = {"eval_batch_size", "engine", "device_batch"}  # of TrainingConfig: cannot change the result
 DESCRIPTIVE = {"official_rows", "chance", "majority", "average", "notes", "higher_is_better"}  # of TaskConfig
 
 
@@ -94,7 +94,7 @@ def _model(items: tuple[tuple[str, Any], ...]) -> tuple[dict[str, Any], tuple[in
 def _check_numbers(config: RunConfig) -> None:
     training: TrainingConfig = config.training
     positive = ("epochs", "max_steps", "batch_size", "learning_rate", "max_grad_norm", "max_length", "max_train_examples",
-                "eval_batch_size")
+                "eval_batch_size", "device_batch")
     for key in positive:
         value = getattr(training, key)
         if value is not None and not value > 0:

@@ -1,9 +1,11 @@
 """One run: load, swap, fine-tune, evaluate, measure; whatever happens, one record."""
 
+import gc
+import itertools
 import logging
 import traceback
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
@@ -53,7 +55,7 @@ def execute(prepared: Prepared) -> Record:
     device = pick_device(config.device)
     record = _blank(prepared, device)
     try:
-        record.update(_measured(prepared, device))  # type: ignore[typeddict-item]
+        record.update(_fitting(prepared, device))  # type: ignore[typeddict-item]
         record["status"] = "ok"
     except EnvironmentBroken:
         raise
@@ -96,7 +98,24 @@ def failure(prepared: Prepared, status: str, message: str) -> Record:
     return record
 
 
-def _measured(prepared: Prepared, device: torch.device) -> dict[str, Any]:
+def _fitting(prepared: Prepared, device: torch.device) -> dict[str, Any]:
+    """Return the record's parts. A run that is out of the GPU's memory begins again with half the rows on the device at once."""
+    training = prepared.config.training
+    for retries in itertools.count():
+        device_batch = -(-(training.device_batch or training.batch_size) // 2**retries)
+        smaller = replace(training, device_batch=device_batch, eval_batch_size=-(-training.eval_batch_size // 2**retries))
+        try:
+            return _measured(replace(prepared, config=replace(prepared.config, training=smaller)), device, retries)
+        except torch.cuda.OutOfMemoryError as error:
+            if device_batch == 1:
+                raise
+            log.warning("%s | %s: it begins again with half the device batch of %d", prepared.name, str(error).splitlines()[0], device_batch)
+        gc.collect()  # the failed attempt's model, which the exception held until here
+        torch.cuda.empty_cache()
+    raise AssertionError("unreachable")
+
+
+def _measured(prepared: Prepared, device: torch.device, oom_retries: int) -> dict[str, Any]:
     config, task = prepared.config, prepared.config.task
     dtype = resolve_dtype(config.training.dtype, device)
     cost.reset_peak_memory(device)
@@ -151,7 +170,8 @@ def _measured(prepared: Prepared, device: torch.device) -> dict[str, Any]:
         "training": {"steps": outcome.steps, "epochs": outcome.epochs, "train_rows": len(splits["train"]),
                      "seconds": outcome.seconds, "start_seconds": outcome.start_seconds,
                      "engine": outcome.engine, "engine_fallback": outcome.fallback, "examples_per_second": outcome.examples / outcome.seconds,
-                     "effective_batch": config.training.batch_size, "dtype": dtype, "curve": outcome.curve,
+                     "effective_batch": config.training.batch_size, "device_batch": outcome.device_batch,
+                     "oom_retries": oom_retries, "dtype": dtype, "curve": outcome.curve,
                      "collapsed": collapsed},
         "recovery": {"name": config.recovery.name},
         "cost": {"peak_memory_bytes": cost.peak_memory_bytes(device),

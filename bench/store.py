@@ -74,6 +74,8 @@ class TrainingPart(TypedDict):
     engine_fallback: str | None  # why the engine is not the one asked for
     examples_per_second: float
     effective_batch: int
+    device_batch: int  # rows that went through the model at once; the gradients of a batch's parts are added up
+    oom_retries: int  # how often the run began again with half the device batch after running out of memory
     dtype: str  # fp32 | bf16
     curve: list[list[float]]  # [step, mean training loss since the previous point]
     collapsed: bool  # one class predicted for the whole reported split

@@ -9,9 +9,10 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from commands import ROOT, run_bench
 
-from bench import store
+from bench import backbones, store
 from bench.compose import compose_config
 from bench.errors import EnvironmentBroken
 from bench.identity import prepare
@@ -116,3 +117,35 @@ def test_records_are_plain_json(tiny):
     (path,) = Path(prepare(compose_config([*tiny, "embedding=dense"])).config.results_dir).rglob("*.json")
     assert json.loads(path.read_text()) == json.loads(json.dumps(record))
     assert time.strptime(record["created_at"][:19], "%Y-%m-%dT%H:%M:%S")
+
+
+def test_out_of_memory_begins_again_with_half_the_device_batch_and_the_same_effective_batch(tiny, monkeypatch, tmp_path):
+    """A model that has room for two rows at once while it trains: the batch of eight is halved twice."""
+    overrides = [*tiny, "embedding=dense"]
+    load = backbones.load_model
+
+    def small_card(*arguments, **options):
+        def check(module, _, inputs):
+            if module.training and len(inputs["input_ids"]) > 2:
+                raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+
+        model = load(*arguments, **options)
+        model.register_forward_pre_hook(check, with_kwargs=True)
+        return model
+
+    whole = run(compose_config([*overrides, f"results_dir={tmp_path}/whole"]))
+    monkeypatch.setattr(backbones, "load_model", small_card)
+    halved = run(compose_config(overrides))
+    assert (whole["training"]["device_batch"], whole["training"]["oom_retries"]) == (8, 0)
+    assert (halved["training"]["device_batch"], halved["training"]["oom_retries"]) == (2, 2)
+    assert halved["status"] == "ok" and halved["training"]["effective_batch"] == 8
+    assert halved["run_id"] == whole["run_id"] and halved["config"] == whole["config"]
+
+
+def test_a_run_that_no_device_batch_fits_is_recorded_as_out_of_memory(tiny, monkeypatch):
+    def full(*_, **__):
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(backbones, "load_model", full)
+    record = run(compose_config([*tiny, "embedding=dense"]))
+    assert record["status"] == "oom" and "out of memory" in record["error"]["message"]

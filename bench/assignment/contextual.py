@@ -2,7 +2,6 @@
 
 import numpy as np
 from joblib import Parallel, delayed
-from scipy.sparse import csr_array
 
 from bench.assignment.clusters import centroids, limit, match, nearest, subspace_slices, workers
 
@@ -26,6 +25,8 @@ def _codes(parts: list[np.ndarray], tables: list[np.ndarray], pool: Parallel) ->
 
 def _means(part: np.ndarray, code: np.ndarray, table: np.ndarray) -> tuple[np.ndarray, float]:
     """Return the mean of each code's points (an unused code keeps its old centroid), and the squared error left."""
+    from scipy.sparse import csr_array
+
     members = csr_array((np.ones(len(code), np.float32), (code, np.arange(len(code)))), shape=(len(table), len(code)))
     counts = np.bincount(code, minlength=len(table))[:, None]
     means = np.where(counts > 0, (members @ part) / np.maximum(counts, 1), table).astype(np.float32)

@@ -63,9 +63,10 @@ def training_batches(lengths: np.ndarray, batch_size: int, seed: int) -> Iterato
     """Yield the rows of each batch, epoch after epoch without end; within an epoch every row occurs once.
 
     Rows are shuffled, sorted by length inside windows of 50 batches, cut into batches, and the batches shuffled: little
-    padding, and still a random order.
+    padding, and still a random order. Where in an epoch the long batches come is random but the same for every seed, so
+    that several seeds trained side by side have batches of one length at each step.
     """
-    generator = np.random.default_rng(seed)
+    generator, order_of_lengths = np.random.default_rng(seed), np.random.default_rng(0)
     while True:
         order = generator.permutation(len(lengths))
         batches = []
@@ -73,7 +74,7 @@ def training_batches(lengths: np.ndarray, batch_size: int, seed: int) -> Iterato
             window = order[start : start + WINDOW * batch_size]
             window = window[np.argsort(lengths[window], kind="stable")]
             batches += [window[at : at + batch_size] for at in range(0, len(window), batch_size)]
-        yield from (batches[i] for i in generator.permutation(len(batches)))
+        yield from (batches[i] for i in order_of_lengths.permutation(len(batches)))
 
 
 def evaluation_batches(lengths: np.ndarray, batch_size: int) -> list[np.ndarray]:

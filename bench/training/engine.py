@@ -26,7 +26,7 @@ ROUND = 8  # graphs exist for lengths in multiples of this
 
 @dataclass(frozen=True)
 class Schedule:
-    """What every step does: `rows` (steps, batch), -1 where a batch is not full; `rates` (steps,)."""
+    """What every step does: `rows` (steps, seeds, batch), -1 where a batch is not full; `rates` (steps,)."""
 
     rows: np.ndarray
     rates: np.ndarray
@@ -40,29 +40,35 @@ def losses_of(logits: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(logits.float(), labels, reduction="none")
 
 
-def make_optimizer(model: nn.Module, config: TrainingConfig, rate: float | Tensor) -> torch.optim.AdamW:
+def make_optimizer(model: nn.Module, config: TrainingConfig, rate: float | Tensor, vector_dims: int = 1) -> torch.optim.AdamW:
     """Return AdamW; biases and normalisation weights (all vectors) do not decay, as in BERT's own recipe."""
-    decayed = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
-    others = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
+    decayed = [p for p in model.parameters() if p.requires_grad and p.ndim > vector_dims]
+    others = [p for p in model.parameters() if p.requires_grad and p.ndim <= vector_dims]
     groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=rate, fused=True, capturable=isinstance(rate, Tensor))
 
 
 class Engine:
-    """Runs the steps of a schedule on a model, in place; `losses` (steps,) fills up as they run."""
+    """Runs the steps of a schedule on a model, in place; `losses` (steps, seeds) fills up as they run.
+
+    With several seeds the model is a `SeedStack`, whose batch holds the rows of one seed after those of the other. A
+    batch larger than `device_batch` goes through the model in parts, whose gradients add up to those of the whole.
+    """
 
     name = "eager"
 
     def __init__(self, model: nn.Module, data: Examples, schedule: Schedule, config: TrainingConfig, dtype: str) -> None:
         self.model, self.data, self.schedule, self.config, self.dtype = model, data, schedule, config, dtype
         device = data.offsets.device
+        self.device_batch = config.device_batch or config.batch_size
+        self.seeds = schedule.rows.shape[1]
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.rows = torch.from_numpy(schedule.rows).to(device)
         self.rates = torch.from_numpy(schedule.rates.astype(np.float32)).to(device)
-        self.losses = torch.zeros(len(schedule.rows), device=device)
+        self.losses = torch.zeros(len(schedule.rows), self.seeds, device=device)
         self.counter = torch.zeros(1, dtype=torch.long, device=device)
         self.rate = torch.zeros((), device=device) if device.type == "cuda" else 0.0
-        self.optimizer = make_optimizer(model, config, self.rate)
+        self.optimizer = make_optimizer(model, config, self.rate, vector_dims=1 if self.seeds == 1 else 2)
         self.forward: Callable[..., Tensor] = self._forward
 
     def _forward(self, **inputs: Tensor) -> Tensor:
@@ -81,17 +87,32 @@ class Engine:
         rows = self.rows.index_select(0, self.counter)[0]
         if isinstance(self.rate, Tensor):
             self.rate.copy_(self.rates.index_select(0, self.counter)[0])
-        taken = rows >= 0
-        inputs, labels = self.data.padded(rows.clamp(min=0), length)
-        losses = losses_of(self.forward(**inputs), labels)
-        loss = losses.where(taken, 0).sum() / taken.sum()  # the mean over the real rows: a last, smaller batch is exact
         for parameter in self.parameters:
             parameter.grad = None
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.parameters, self.config.max_grad_norm)
+        count = (rows >= 0).sum(1)
+        loss = torch.zeros(self.seeds, device=rows.device)
+        for part in rows.split(self.device_batch, dim=1):
+            inputs, labels = self.data.padded(part.clamp(min=0).flatten(), length)
+            losses = losses_of(self.forward(**inputs), labels).view(part.shape)
+            mean = losses.where(part >= 0, 0).sum(1) / count  # over the batch's real rows: a last, smaller batch is exact
+            mean.sum().backward()
+            loss += mean.detach()
+        clip(self.parameters, self.config.max_grad_norm, self.seeds)
         self.optimizer.step()
-        self.losses.index_copy_(0, self.counter, loss.detach().unsqueeze(0))
+        self.losses.index_copy_(0, self.counter, loss.unsqueeze(0))
         self.counter += 1
+
+
+def clip(parameters: Sequence[nn.Parameter], max_norm: float, seeds: int) -> None:
+    """Scale the gradients in place so that their common norm, of each seed for itself, is at most `max_norm`."""
+    if seeds == 1:
+        nn.utils.clip_grad_norm_(parameters, max_norm)
+        return
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    norms = torch.stack([torch.linalg.vector_norm(g.flatten(1), dim=1) for g in gradients])
+    scale = (max_norm / (torch.linalg.vector_norm(norms, dim=0) + 1e-6)).clamp(max=1)  # as clip_grad_norm_ does
+    for gradient in gradients:
+        gradient.mul_(scale.view(-1, *[1] * (gradient.ndim - 1)))
 
 
 class GraphEngine(Engine):
@@ -104,27 +125,25 @@ class GraphEngine(Engine):
         if self.name == "compile":
             self.forward = torch.compile(self._forward, dynamic=True)
         random_state = torch.cuda.get_rng_state()
-        before = [p.detach().clone() for p in self.parameters]
+        rates = self.rates.clone()
+        self.rates.zero_()  # AdamW at a rate of 0 leaves every weight as it is, so that warming up trains nothing
         self.graphs: dict[int, torch.cuda.CUDAGraph] = {}
         stream, pool = torch.cuda.Stream(), torch.cuda.graph_pool_handle()
         for length in sorted(set(schedule.lengths), reverse=True):  # longest first: the shorter ones reuse its memory
             stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(stream):
-                for _ in range(2):
-                    self.counter.zero_()
-                    self._whole_step(length)
+                self.counter.zero_()
+                self._whole_step(length)
             torch.cuda.current_stream().wait_stream(stream)
             for parameter in self.parameters:
                 parameter.grad = None
             self.graphs[length] = torch.cuda.CUDAGraph()
             with torch.cuda.graph(self.graphs[length], pool=pool):
                 self._whole_step(length)
-        with torch.no_grad():  # warming up has trained: take it back
-            for parameter, saved in zip(self.parameters, before, strict=True):
-                parameter.copy_(saved)
-            for state in self.optimizer.state.values():
-                for value in state.values():
-                    value.zero_()
+        for state in self.optimizer.state.values():
+            for value in state.values():
+                value.zero_()
+        self.rates.copy_(rates)
         self.counter.zero_()
         self.losses.zero_()
         torch.cuda.set_rng_state(random_state)
@@ -151,7 +170,6 @@ def make_engine(
     if wanted == "eager" or device.type != "cuda":
         reason = None if wanted == "eager" else f"training.engine={wanted} needs a CUDA device"
         return Engine(model, data, schedule, config, dtype), _told(reason)
-    before = [p.detach().clone() for p in model.parameters()]
     random_state = torch.cuda.get_rng_state()
     try:
         kind = CompiledEngine if wanted == "compile" else GraphEngine
@@ -160,9 +178,6 @@ def make_engine(
         raise
     except RuntimeError as error:
         torch.cuda.synchronize()
-        with torch.no_grad():
-            for parameter, value in zip(model.parameters(), before, strict=True):
-                parameter.copy_(value)
         torch.cuda.set_rng_state(random_state)
         reason = f"the step could not be captured ({str(error).splitlines()[0]})"
         return Engine(model, data, schedule, config, dtype), _told(reason)
@@ -180,12 +195,16 @@ def bucket(length: int, most: int) -> int:
 
 
 def make_schedule(
-    batches: Sequence[np.ndarray], rates: Sequence[float], lengths: np.ndarray, batch_size: int, rounded: bool
+    batches: Sequence[Sequence[np.ndarray]], rates: Sequence[float], lengths: np.ndarray, batch_size: int, rounded: bool
 ) -> Schedule:
-    """Return the schedule of one run; with `rounded`, padded lengths are those that graphs exist for."""
-    rows = np.full((len(batches), batch_size), -1, dtype=np.int64)
-    for step, batch in enumerate(batches):
-        rows[step, : len(batch)] = batch
-    longest = [int(lengths[batch].max()) for batch in batches]
+    """Return the schedule of one run, or of several side by side: `batches` holds each seed's batches.
+
+    With `rounded`, padded lengths are those that graphs exist for.
+    """
+    rows = np.full((len(rates), len(batches), batch_size), -1, dtype=np.int64)
+    for seed, of_seed in enumerate(batches):
+        for step, batch in enumerate(of_seed):
+            rows[step, seed, : len(batch)] = batch
+    longest = [max(int(lengths[batch].max()) for batch in at_once) for at_once in zip(*batches, strict=True)]
     most = int(lengths.max())
     return Schedule(rows, np.array(rates), [bucket(n, most) for n in longest] if rounded else longest)

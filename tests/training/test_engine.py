@@ -1,6 +1,7 @@
 """Engines do the same step: eager against a plain loop on the CPU, CUDA graphs against eager on a GPU."""
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -34,17 +35,17 @@ def model(device="cpu", dropout=0.0):
     return BertForSequenceClassification(config).to(device).train()
 
 
-def run_engine(choice, device, dtype="fp32", dropout=0.0, seed=0):
+def run_engine(choice, device, dtype="fp32", dropout=0.0, seed=0, device_batch=None):
     data, trained = examples(device), model(device, dropout)
     stream = training_batches(data.lengths, CONFIG.batch_size, 0)
     batches = [next(stream) for _ in range(STEPS)]
     rates = [learning_rate(step, STEPS, CONFIG) for step in range(STEPS)]
-    schedule = make_schedule(batches, rates, data.lengths, CONFIG.batch_size, rounded=device == "cuda")
+    schedule = make_schedule([batches], rates, data.lengths, CONFIG.batch_size, rounded=device == "cuda")
     torch.manual_seed(seed)
-    engine, fallback = make_engine(choice, trained, data, schedule, CONFIG, dtype)
+    engine, fallback = make_engine(choice, trained, data, schedule, replace(CONFIG, device_batch=device_batch), dtype)
     for step in range(STEPS):
         engine.step(step)
-    return engine, fallback, engine.losses.cpu().numpy(), torch.cat([p.detach().flatten().cpu() for p in trained.parameters()])
+    return engine, fallback, engine.losses[:, 0].cpu().numpy(), torch.cat([p.detach().flatten().cpu() for p in trained.parameters()])
 
 
 def test_the_eager_engine_is_a_plain_loop_also_where_a_batch_is_not_full():
@@ -66,6 +67,16 @@ def test_the_eager_engine_is_a_plain_loop_also_where_a_batch_is_not_full():
     assert (engine.name, fallback) == ("eager", None)
     np.testing.assert_allclose(found, losses, atol=2e-5)
     np.testing.assert_allclose(weights, torch.cat([p.detach().flatten() for p in plain.parameters()]), atol=2e-4)
+
+
+@pytest.mark.parametrize("device_batch", [1, 3, 4])
+def test_a_batch_in_parts_trains_as_the_whole_batch_does(device_batch):
+    """Batches of 8, the last of an epoch with 5 rows: parts of 3 leave an unequal rest, parts of 4 and 1 also empty ones."""
+    _, _, whole, weights = run_engine("eager", "cpu")
+    engine, _, parts, same = run_engine("eager", "cpu", device_batch=device_batch)
+    assert engine.device_batch == device_batch
+    np.testing.assert_allclose(parts, whole, atol=2e-5)
+    np.testing.assert_allclose(same, weights, atol=2e-4)
 
 
 def test_a_graph_without_a_gpu_falls_back_and_says_so():
@@ -111,8 +122,7 @@ def test_a_step_that_cannot_be_captured_falls_back_to_eager_from_the_same_weight
 
     data, peeks = examples("cuda"), Peeks()
     before = copy.deepcopy(peeks.state_dict())
-    rows = [np.arange(8)]
-    schedule = make_schedule(rows, [1e-3], data.lengths, 8, rounded=True)
+    schedule = make_schedule([[np.arange(8)]], [1e-3], data.lengths, 8, rounded=True)
     engine, fallback = make_engine("graph", peeks, data, schedule, CONFIG, "fp32")
     assert engine.name == "eager" and "could not be captured" in (fallback or "")
     assert all(torch.equal(before[name], value) for name, value in peeks.state_dict().items())

@@ -79,6 +79,6 @@ def test_predictions_come_in_the_order_of_the_examples():
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_remedy():
-    with pytest.raises(Diverged, match="not a finite number.*lower training.learning_rate"):
+    with pytest.raises(Diverged, match=r"not a finite number any more after \d+ of 40 steps: lower training.learning_rate"):
         finetune(model(), examples(), TrainingConfig(max_steps=40, learning_rate=1e30, max_grad_norm=1e30, warmup_fraction=0),
                  seed=0, dtype="fp32", name="t")

@@ -1,0 +1,136 @@
+"""`bench perf`: every side in turn, several times over, each number written down as soon as it is there."""
+
+import gc
+import json
+import logging
+import re
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench.config import PerfConfig, RunConfig
+from bench.perf.selection import Cell, cells, resolve
+from bench.perf.sides import EngineSide, Side, TrainerSide, TunedTrainerSide, make_side
+from bench.perf.startup import startup
+from bench.perf.table import markdown
+from bench.perf.workload import flops_per_row, matrix_rate, synthetic_rows
+from bench.provenance import provenance
+from bench.store import write_atomically
+
+log = logging.getLogger("bench")
+TRAINING_ROWS = 3668  # as MRPC
+EVALUATION_ROWS = {"cuda": 408, "cpu": 64}
+
+
+def measure(config: RunConfig, device: torch.device) -> Path:
+    """Measure what `config.perf` selects and return the JSON file; the table lies beside it.
+
+    The file is written anew after every number, so that a run that is cut off keeps what it has. A side that fails is
+    recorded with its error, and the others go on.
+    """
+    perf = resolve(config.perf, device.type == "cuda")
+    facts = provenance(device)
+    path = Path(config.results_dir) / "perf" / f"{slug(facts)}.json"
+    report: dict[str, Any] = {
+        "complete": False, "provenance": facts, "settings": asdict(perf),
+        "data": f"synthetic sentence pairs as long as MRPC's, {TRAINING_ROWS} to train on and {EVALUATION_ROWS[device.type]} to "
+                "evaluate; random weights",
+        "sides": {"trainer": TrainerSide.how, "trainer_tuned": TunedTrainerSide.how, "engines": EngineSide.how},
+        "matrix_flops_per_second": matrix_rate(device, 8192) if device.type == "cuda" else None, "startup": None, "rows": []}
+
+    def write() -> None:
+        write_atomically(path, json.dumps(report, indent=1, allow_nan=False) + "\n")
+        write_atomically(path.with_suffix(".md"), markdown(report))
+
+    todo, began = cells(perf), time.perf_counter()
+    if perf.startup:
+        report["startup"] = startup(device)
+        write()
+    for number, cell in enumerate(todo):
+        _measure_cell(cell, perf, device, report["rows"], write)
+        log.info("perf | %d of %d cells after %.0f s", number + 1, len(todo), time.perf_counter() - began)
+    report["complete"] = True
+    write()
+    return path
+
+
+def slug(facts: dict[str, Any]) -> str:
+    """Return the device's name for a file: "nvidia-h200", "cpu-2-threads"."""
+    name = f"cpu-{facts['threads']}-threads" if facts["device"] == "cpu" else facts["device"]
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+
+
+class Contestant:
+    """One side on one cell, and the row of the report that its numbers go to; an error ends its part only."""
+
+    side: Side
+
+    def __init__(self, cell: Cell, embedding: str, name: str, perf: PerfConfig, device: torch.device) -> None:
+        self.perf, self.device = perf, device
+        self.steps = max(1, (perf.examples or 0) // cell.batch_size)
+        self.row: dict[str, Any] = {
+            "backbone": cell.backbone, "embedding": embedding, "batch_size": cell.batch_size, "side": name, "seeds": 1, "dtype": None,
+            "examples_per_second": [], "eval_examples_per_second": [], "matrix_flops_per_second": None, "peak_memory_bytes": None,
+            "start_seconds": None, "fallback": None, "error": None}
+
+    def start(self) -> None:
+        """Make the side and train for the first time; the peak of memory is that of both, above what others hold."""
+        row, on_gpu = self.row, self.device.type == "cuda"
+        gc.collect()
+        held = torch.cuda.memory_allocated(self.device) if on_gpu else 0
+        if on_gpu:
+            torch.cuda.reset_peak_memory_stats(self.device)
+        begun = time.perf_counter()
+        train = synthetic_rows(row["backbone"], TRAINING_ROWS, seed=0)
+        evaluation = synthetic_rows(row["backbone"], EVALUATION_ROWS[self.device.type], seed=1)
+        self.side = make_side(row["side"], row["backbone"], row["embedding"], train, evaluation, row["batch_size"], self.device,
+                              self.steps, self.perf.repeats, self.perf.seeds)
+        row |= {"start_seconds": time.perf_counter() - begun, "seeds": self.side.seeds, "dtype": self.side.dtype,
+                "fallback": self.side.fallback}
+        self.train()
+        if on_gpu:
+            row["peak_memory_bytes"] = torch.cuda.max_memory_allocated(self.device) - held
+
+    def train(self) -> None:
+        """Measure the training once."""
+        row = self.row
+        row["examples_per_second"].append(row["seeds"] * row["batch_size"] * self.steps / self.side.train(self.steps))
+        row["matrix_flops_per_second"] = statistics.median(row["examples_per_second"]) * flops_per_row(row["backbone"])
+
+    def evaluate(self) -> None:
+        """Measure the evaluation once."""
+        seconds = self.side.evaluate()
+        if seconds is not None:
+            self.row["eval_examples_per_second"].append(EVALUATION_ROWS[self.device.type] / seconds)
+
+    @contextmanager
+    def guarded(self) -> Iterator[None]:
+        """Note an error in the row."""
+        try:
+            yield
+        except Exception as error:
+            self.row["error"] = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+            log.exception("perf | %s %s", self.row["backbone"], self.row["side"])
+
+
+def _measure_cell(cell: Cell, perf: PerfConfig, device: torch.device, rows: list[dict[str, Any]], write: Callable[[], None]) -> None:
+    """Measure the cell's sides by turns, so that a card that slows down slows all of them."""
+    contestants = [Contestant(cell, embedding, name, perf, device) for embedding, name in cell.contestants]
+    rows += [contestant.row for contestant in contestants]
+    turns = [Contestant.start, *[Contestant.train] * (perf.repeats - 1), *[Contestant.evaluate] * perf.repeats]
+    for turn in turns:
+        for contestant in contestants:
+            if contestant.row["error"] is None:
+                with contestant.guarded():
+                    turn(contestant)
+                write()
+    contestants.clear()
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()

@@ -1,0 +1,69 @@
+"""How long a user waits: from the start of a process to its first training step, and from one run to the next."""
+
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypedDict
+
+import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+from transformers import PreTrainedTokenizerFast
+
+from bench.errors import BenchError
+from bench.perf.workload import build
+from bench.provenance import ROOT
+
+
+class Startup(TypedDict):
+    first_step_seconds: float | None  # from the start of the process, with everything cached on disk
+    next_run_seconds: float | None  # from the end of a run to the first step of the next, in the same worker
+    error: str | None
+
+
+def startup(device: torch.device) -> Startup:
+    """Return the seconds measured on `bench run` and `bench sweep` in processes of their own, on MiniLM's architecture."""
+    try:
+        first, following = _measured(device)
+    except BenchError as error:
+        return {"first_step_seconds": None, "next_run_seconds": None, "error": str(error)}
+    return {"first_step_seconds": first, "next_run_seconds": following, "error": None}
+
+
+def _measured(device: torch.device) -> tuple[float, float]:
+    with tempfile.TemporaryDirectory() as folder:
+        _save_model(Path(folder) / "model")
+        model = ["model.name=random", "model.source=local", f"model.path={folder}/model", "model.sha256=null", "model.revision=null"]
+        common = [*model, "task=lexical_sentiment", f"device={device.type}", f"results_dir={folder}/results", f"cache_dir={folder}/cache"]
+        one = ["run", *common, "embedding=dense", "training.max_steps=4"]
+        _times([*one, "seed=0"], ["| step 1/"])  # fills the caches
+        (first,) = _times([*one, "seed=1"], ["| step 1/"])
+        _, end, step = _times(["sweep", *common, "sweep=smoke", "workers=1"], ["| step 1/", "1 of 2 runs ended", "| step 1/"])
+        return first, step - end
+
+
+def _save_model(folder: Path) -> None:
+    build("minilm", "dense", torch.device("cpu")).save_pretrained(folder)
+    words = {word: i for i, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"])}
+    tokenizer = Tokenizer(WordLevel(words, "[UNK]"))
+    tokenizer.pre_tokenizer = Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]",
+                            mask_token="[MASK]").save_pretrained(folder)
+
+
+def _times(arguments: Sequence[str], words: Sequence[str]) -> list[float]:
+    """Return when, in seconds from the start of `python -m bench <arguments>`, its log first holds each of `words` in turn."""
+    begun, times, lines = time.perf_counter(), list[float](), list[str]()
+    process = subprocess.Popen([sys.executable, "-m", "bench", *arguments], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    for line in process.stderr:
+        lines.append(line)
+        if len(times) < len(words) and words[len(times)] in line:
+            times.append(time.perf_counter() - begun)
+    if process.wait() != 0 or len(times) < len(words):
+        raise BenchError(f"`bench {arguments[0]}` failed while its start was measured: {''.join(lines[-3:])}")
+    return times
