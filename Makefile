@@ -5,11 +5,12 @@ BIN := $(VENV)/bin
 BENCH := $(BIN)/python -m bench
 SWEEP ?= demo
 DATA ?=
+TO ?= glue.zip
 ARGS ?=
 OVERRIDES = $(if $(DATA),data.root=$(DATA)) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install sweep plan status retry report test lint typecheck clean
+.PHONY: help install fetch tasks sweep plan status retry report rescore submit perf test lint typecheck clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -21,6 +22,12 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
+
+fetch: install  ## Download models and data once: MODEL=<name,...> TASKS=<name,...>; nothing else needs the hub
+	$(BENCH) fetch $(if $(MODEL),models=$(MODEL)) $(if $(TASKS),tasks=$(TASKS))
+
+tasks: install  ## List every task's splits: rows found (DATA=<folder>) against official rows
+	$(BENCH) tasks $(OVERRIDES)
 
 sweep: install  ## Run what is missing of SWEEP (default: demo), then report. DATA=<folder>, ARGS="key=value ..."
 	$(BENCH) sweep sweep=$(SWEEP) $(OVERRIDES)
@@ -36,6 +43,16 @@ retry: install  ## Run the failed runs of SWEEP again
 
 report: install  ## Write tables, figures and results/INDEX.md from the records
 	$(BENCH) report $(ARGS)
+
+perf: install  ## Measure the Trainer and our engines side by side, into results/perf/. ARGS="perf.backbones=[...] ..."
+	$(BENCH) perf $(ARGS)
+	$(BENCH) chart $(ARGS)
+
+rescore: install  ## Compute every metric again from stored predictions, without training
+	$(BENCH) rescore $(OVERRIDES)
+
+submit: install  ## Write GLUE's submission zip TO=<file.zip> from the runs of SWEEP=glue_test
+	$(BENCH) submit sweep=$(SWEEP) to=$(TO) $(OVERRIDES)
 
 test: install  ## Run the tests
 	$(BIN)/python -m pytest -n auto

@@ -11,8 +11,6 @@ from typing import cast
 
 import numpy as np
 from joblib import Parallel, delayed
-from scipy.optimize import linear_sum_assignment
-from sklearn.cluster import KMeans, kmeans_plusplus
 from threadpoolctl import threadpool_limits
 
 CHUNK = 1 << 22  # distances held at a time by one worker (16 MiB of float32)
@@ -52,6 +50,8 @@ def centroids(
     The sample has `per_centroid` points a centroid (faiss takes 256), but at least LEAST_SAMPLE. k-means++ starts from
     a smaller one: on all points it takes longer than the clustering and ends no better.
     """
+    from sklearn.cluster import KMeans, kmeans_plusplus  # a second of import, so only where there is something to cluster
+
     points, weights = _sample(points, weights, max(per_centroid * rows, LEAST_SAMPLE), seed)
     some, their_weights = _sample(points, weights, START_SAMPLE * rows, seed)
     with threadpool_limits(1, user_api="openmp"):  # a thread's own setting: the pool's limit does not reach its workers
@@ -158,6 +158,8 @@ def match(
 
     Groups whose nearest centroids differ already are left as they are: nothing is nearer. No group may exceed Q points.
     """
+    from scipy.optimize import linear_sum_assignment
+
     order = np.argsort(group, kind="stable")
     members = np.split(order, np.flatnonzero(np.diff(group[order])) + 1)
     clashing = [m for m in members if len(m) > 1 and len(np.unique(digit[m])) < len(m)]

@@ -2,7 +2,6 @@
 
 import numpy as np
 from joblib import Parallel, delayed
-from scipy.sparse import csr_array
 
 from bench.assignment.clusters import Weights, centroids, limit, match, nearest, subspace_slices, workers
 
@@ -26,6 +25,8 @@ def _codes(parts: list[np.ndarray], tables: list[np.ndarray], weights: Weights, 
 
 def _means(part: np.ndarray, code: np.ndarray, table: np.ndarray, weights: Weights) -> tuple[np.ndarray, float]:
     """Return the mean of each code's points (an unused code keeps its old centroid), and the squared error left."""
+    from scipy.sparse import csr_array
+
     weight = np.ones(len(code)) if weights is None else weights
     members = csr_array((weight.astype(np.float32), (code, np.arange(len(code)))), shape=(len(table), len(code)))
     counts = np.bincount(code, weight, minlength=len(table))[:, None]

@@ -49,13 +49,12 @@ def measure(config: RunConfig, device: torch.device) -> Path:
         write_atomically(path.with_suffix(".md"), markdown(report))
 
     todo, began = cells(perf), time.perf_counter()
+    if perf.startup:
+        report["startup"] = startup(device)
+        write()
     for number, cell in enumerate(todo):
-        if perf.startup and number == len(perf.backbones or []):  # after the smallest batch size of each backbone
-            report["startup"] = startup(device)
         _measure_cell(cell, perf, device, report["rows"], write)
         log.info("perf | %d of %d cells after %.0f s", number + 1, len(todo), time.perf_counter() - began)
-    if perf.startup and report["startup"] is None:
-        report["startup"] = startup(device)
     report["complete"] = True
     write()
     return path

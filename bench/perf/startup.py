@@ -20,12 +20,21 @@ from bench.provenance import ROOT
 
 
 class Startup(TypedDict):
-    first_step_seconds: float  # from the start of the process, with everything cached on disk
-    next_run_seconds: float  # from the end of a run to the first step of the next, in the same worker
+    first_step_seconds: float | None  # from the start of the process, with everything cached on disk
+    next_run_seconds: float | None  # from the end of a run to the first step of the next, in the same worker
+    error: str | None
 
 
 def startup(device: torch.device) -> Startup:
     """Return the seconds measured on `bench run` and `bench sweep` in processes of their own, on MiniLM's architecture."""
+    try:
+        first, following = _measured(device)
+    except BenchError as error:
+        return {"first_step_seconds": None, "next_run_seconds": None, "error": str(error)}
+    return {"first_step_seconds": first, "next_run_seconds": following, "error": None}
+
+
+def _measured(device: torch.device) -> tuple[float, float]:
     with tempfile.TemporaryDirectory() as folder:
         _save_model(Path(folder) / "model")
         model = ["model.name=random", "model.source=local", f"model.path={folder}/model", "model.sha256=null", "model.revision=null"]
@@ -34,7 +43,7 @@ def startup(device: torch.device) -> Startup:
         _times([*one, "seed=0"], ["| step 1/"])  # fills the caches
         (first,) = _times([*one, "seed=1"], ["| step 1/"])
         _, end, step = _times(["sweep", *common, "sweep=smoke", "workers=1"], ["| step 1/", "1 of 2 runs ended", "| step 1/"])
-        return {"first_step_seconds": first, "next_run_seconds": step - end}
+        return first, step - end
 
 
 def _save_model(folder: Path) -> None:

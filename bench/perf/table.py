@@ -5,7 +5,7 @@ from typing import Any
 
 LABELS = {
     "trainer": "Trainer, as documented", "trainer_tuned": "Trainer, tuned", "eager": "ours, eager", "graph": "ours, CUDA graphs",
-    "compile": "ours, compiled and CUDA graphs", "seeds": "ours, several seeds at once"}
+    "compile": "ours, compiled and CUDA graphs"}
 COLUMNS = ("backbone", "embedding", "batch", "side", "training, examples/s", "min – max", "× Trainer", "× Trainer tuned",
            "evaluation, examples/s", "matrix rate", "peak memory", "start")
 
@@ -17,7 +17,8 @@ def median(values: list[float]) -> float | None:
 
 def label(row: dict[str, Any]) -> str:
     """Return the side's name for people."""
-    return f"ours, {row['seeds']} seeds at once" if row["side"] == "seeds" else LABELS[row["side"]]
+    name = f"ours, {row['seeds']} seeds at once" if row["side"] == "seeds" else LABELS[row["side"]]
+    return f"{name}, fell back to eager" if row["fallback"] else name
 
 
 def ratio(row: dict[str, Any], rows: list[dict[str, Any]], side: str) -> float | None:
@@ -44,7 +45,9 @@ def markdown(report: dict[str, Any]) -> str:
     if rate:
         lines += ["", f"A large bf16 matrix product ran at {rate / 1e12:.0f} TFLOP/s; \"matrix rate\" is the share of it that a side's training "
                   "reaches, counted on real tokens."]
-    if start:
+    if start and start["error"]:
+        lines += ["", f"The start could not be measured: {start['error']}"]
+    elif start:
         lines += ["", f"From process start to first step: {start['first_step_seconds']:.1f} s with everything cached; from one run's end to the "
                   f"next one's first step in a warm worker: {start['next_run_seconds']:.1f} s (MiniLM's architecture)."]
     lines += ["", "| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]

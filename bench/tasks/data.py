@@ -71,7 +71,7 @@ def load_split(
     `language` defaults to `task.train_language`. With `labels=False` they may be hidden (-1) or absent. The dataset's
     fingerprint is the digest of its content. Raises DataError where the split is missing or is not what the task says.
     """
-    wanted, spec = _wanted(task, data, role, language)
+    wanted, spec = locate_split(task, data, role, language)
     tables: dict[str, pa.Table] = {}
     for split in _names(spec):
         one = replace(wanted, split=split)
@@ -95,7 +95,7 @@ def split_facts(task: TaskConfig, data: DataConfig, splits: Mapping[str, Dataset
     """
     facts = {}
     for role, loaded in splits.items():
-        wanted, spec = _wanted(task, data, role, None)
+        wanted, spec = locate_split(task, data, role, None)
         names = _names(spec)
         official_rows = wanted.task.official_rows.get(names[0]) if len(names) == 1 else None
         facts[role] = {"split": task.splits[role], "rows": len(loaded), "official_rows": official_rows}
@@ -110,10 +110,11 @@ def data_identity(task: TaskConfig, data: DataConfig, roles: Iterable[str]) -> s
     digests, revisions = set(), []
     for role in roles:
         for language in languages_of(task, role):
-            wanted, spec = _wanted(task, data, role, language)
+            wanted, spec = locate_split(task, data, role, language)
             for split in _names(spec):
                 one = replace(wanted, split=split)
                 if one.source == "hub":
+                    sources.read(one)  # it is there
                     revisions.append(str(one.task.revision))
                 elif one.source == "generated":
                     digests.add(f"{split}:{_digest(sources.read(one).table)}")
@@ -127,8 +128,8 @@ def data_identity(task: TaskConfig, data: DataConfig, roles: Iterable[str]) -> s
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def _wanted(task: TaskConfig, data: DataConfig, role: str, language: str | None) -> tuple[Wanted, str]:
-    """Return what a role reads and its slice, after following "<task>:<split>" to the task whose files they are."""
+def locate_split(task: TaskConfig, data: DataConfig, role: str, language: str | None) -> tuple[Wanted, str]:
+    """Return what a role reads and its slice (splits in datasets' syntax), after following "<task>:<split>" to the task whose files they are."""
     if role not in task.splits:
         raise DataError(f"task.splits of {task.name}: {unknown('role', role, task.splits)}")
     if language is not None and language not in task.languages:

@@ -12,9 +12,11 @@ from transformers import BertConfig, BertForSequenceClassification
 from bench.compose import compose_config
 from bench.errors import ConfigError
 from bench.perf import workload
+from bench.perf.chart import draw
 from bench.perf.measure import measure
 from bench.perf.selection import cells, resolve
-from bench.perf.table import markdown
+from bench.perf.startup import startup
+from bench.perf.table import label, markdown
 
 CPU = torch.device("cpu")
 TINY = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48, "vocab_size": 1000}
@@ -45,6 +47,9 @@ def test_every_side_is_measured_and_named_and_the_table_holds_each(tmp_path):
     table = path.with_suffix(".md").read_text()
     assert table == markdown(report)
     assert sum(line.startswith("| tiny |") for line in table.splitlines()) == 10
+    assert [file.name for file in draw(report, path)] == [path.with_suffix(end).name for end in (".png", ".svg")]
+    drawing = path.with_suffix(".svg").read_text()
+    assert all(drawing.count(f"<!-- {label(row)}, {row['embedding']} (fp32) -->") == 1 for row in report["rows"])
     assert "run_glue.py" in table and "cut off" not in table and f"torch {torch.__version__}" in table
 
 
@@ -114,3 +119,9 @@ def test_operations_are_those_that_pytorch_counts():
         counted.append(counter.get_total_flops())
     scale = np.mean([len(ids) for ids in rows.ids]) / np.mean([len(ids) for ids in rows.ids[:40]])
     assert workload.flops_per_row("tiny") == pytest.approx(np.mean(counted) * scale, rel=0.05)
+
+
+def test_the_seconds_from_a_process_to_its_first_step_are_measured_on_the_commands_themselves():
+    found = startup(CPU)
+    assert found["error"] is None
+    assert found["first_step_seconds"] > found["next_run_seconds"] > 0, "a warm worker is quicker than a new process"
