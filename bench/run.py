@@ -4,7 +4,7 @@ import gc
 import itertools
 import logging
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 import transformers
 from datasets import Dataset
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 import bench.assignment
 from bench import backbones, store
@@ -32,7 +32,7 @@ from bench.tasks import data as task_data
 from bench.tasks.metrics import score_split
 from bench.tasks.tokenise import tokenise
 from bench.training.batching import Examples
-from bench.training.finetune import Diverged, finetune, predict
+from bench.training.finetune import Diverged, Outcome, finetune, predict
 from bench.training.precision import resolve_dtype
 
 log = logging.getLogger("bench")
@@ -51,11 +51,15 @@ def execute(prepared: Prepared) -> Record:
     A failure becomes a record too. Only EnvironmentBroken (nothing else would work either) and KeyboardInterrupt
     (after writing an `interrupted` record) are raised.
     """
-    config = prepared.config
-    device = pick_device(config.device)
+    device = pick_device(prepared.config.device)
+    return recorded(prepared, device, lambda: _fitting(prepared, device))
+
+
+def recorded(prepared: Prepared, device: torch.device, measured: Callable[[], dict[str, Any]]) -> Record:
+    """Return and write the record whose parts `measured` returns, or of the error that it raises; raises as `execute` does."""
     record = _blank(prepared, device)
     try:
-        record.update(_fitting(prepared, device))  # type: ignore[typeddict-item]
+        record.update(measured())  # type: ignore[typeddict-item]
         record["status"] = "ok"
     except EnvironmentBroken:
         raise
@@ -68,7 +72,7 @@ def execute(prepared: Prepared) -> Record:
             raise
     finally:
         if record["status"] != "pending":
-            store.write(record, Path(config.results_dir))
+            store.write(record, Path(prepared.config.results_dir))
     return record
 
 
@@ -115,10 +119,22 @@ def _fitting(prepared: Prepared, device: torch.device) -> dict[str, Any]:
     raise AssertionError("unreachable")
 
 
-def _measured(prepared: Prepared, device: torch.device, oom_retries: int) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Loaded:
+    """What a run trains: the model, still on the CPU, with its embedding swapped, and the training rows on the device."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    splits: dict[str, Dataset]  # by role
+    train: Examples
+    truncated: float  # share of the training rows
+    size: Any
+    fit: Any
+
+
+def load(prepared: Prepared, device: torch.device) -> Loaded:
+    """Return the run's model and data, ready to be trained."""
     config, task = prepared.config, prepared.config.task
-    dtype = resolve_dtype(config.training.dtype, device)
-    cost.reset_peak_memory(device)
     splits = {role: task_data.load_split(task, config.data, role, task_data.languages_of(task, role)[0],
                                          labels=role not in task.predict)
               for role in ("train", *task.evaluate, *task.predict)}
@@ -135,14 +151,27 @@ def _measured(prepared: Prepared, device: torch.device, oom_retries: int) -> dic
         "label2id": {label: i for i, label in enumerate(task.labels)}}
     model = backbones.load_model(config.model, "classification", **labels)
     size, fit = _compress(model, prepared, tokenizer, texts)
-    cast(Any, model).to(device)
+    return Loaded(model, tokenizer, splits, train, truncated, size, fit)
 
+
+def _measured(prepared: Prepared, device: torch.device, oom_retries: int) -> dict[str, Any]:
+    config, dtype = prepared.config, resolve_dtype(prepared.config.training.dtype, device)
+    cost.reset_peak_memory(device)
+    loaded = load(prepared, device)
+    cast(Any, loaded.model).to(device)
     transformers.set_seed(config.seed)
-    outcome = finetune(model, train, config.training, seed=config.seed, dtype=dtype, name=prepared.name)
-    shares = {"train": truncated}
+    outcome = finetune(loaded.model, loaded.train, config.training, seed=config.seed, dtype=dtype, name=prepared.name)
+    return evaluated(prepared, loaded, outcome, device, oom_retries)
+
+
+def evaluated(prepared: Prepared, loaded: Loaded, outcome: Outcome, device: torch.device, oom_retries: int = 0) -> dict[str, Any]:
+    """Return the record's parts of a run whose model, on the device, is trained."""
+    config, task = prepared.config, prepared.config.task
+    dtype = resolve_dtype(config.training.dtype, device)
+    shares = {"train": loaded.truncated}
     metrics: dict[str, dict[str, float]] = {}
     for role in (*task.evaluate, *task.predict):
-        answered = list(_answers(model, prepared, role, tokenizer, device, dtype))
+        answered = list(_answers(loaded.model, prepared, role, loaded.tokenizer, device, dtype))
         shares[role] = float(np.mean([answer.truncated for answer in answered]))
         if role == task.evaluate[0]:
             timed = answered[0].examples
@@ -150,10 +179,10 @@ def _measured(prepared: Prepared, device: torch.device, oom_retries: int) -> dic
         if role in task.evaluate:
             metrics |= score_split(task, task.splits[role], [(one.language, one.values, one.split) for one in answered])
     reported = task.splits[task.evaluate[0]]
-    facts = task_data.split_facts(task, config.data, splits)
+    facts = task_data.split_facts(task, config.data, loaded.splits)
     for role, facts_of in facts.items():
         facts_of["truncated"] = shares[role]
-    if limit:
+    if limit := config.training.max_train_examples:
         facts["train"]["max_train_examples"] = limit
     value = metrics[reported][task.headline]
     log.info("%s | %s %s = %.4f", prepared.name, reported, task.headline, value)
@@ -163,19 +192,19 @@ def _measured(prepared: Prepared, device: torch.device, oom_retries: int) -> dic
                  "majority": task.majority, "average": task.average},
         "model": {"name": config.model.name, "revision": config.model.revision, "sha256": config.model.sha256,
                   "weights": config.model.weights, "width": prepared.width, "vocab_size": prepared.vocab_size},
-        "size": size,
-        "fit": fit,
+        "size": loaded.size,
+        "fit": loaded.fit,
         "metrics": metrics,
         "headline": {"split": reported, "metric": task.headline, "value": value, "higher_is_better": task.higher_is_better},
-        "training": {"steps": outcome.steps, "epochs": outcome.epochs, "train_rows": len(splits["train"]),
+        "training": {"steps": outcome.steps, "epochs": outcome.epochs, "train_rows": len(loaded.splits["train"]),
                      "seconds": outcome.seconds, "start_seconds": outcome.start_seconds,
                      "engine": outcome.engine, "engine_fallback": outcome.fallback, "examples_per_second": outcome.examples / outcome.seconds,
                      "effective_batch": config.training.batch_size, "device_batch": outcome.device_batch,
-                     "oom_retries": oom_retries, "dtype": dtype, "curve": outcome.curve,
+                     "oom_retries": oom_retries, "seeds_at_once": outcome.seeds_at_once, "dtype": dtype, "curve": outcome.curve,
                      "collapsed": collapsed},
         "recovery": {"name": config.recovery.name},
         "cost": {"peak_memory_bytes": cost.peak_memory_bytes(device),
-                 "latency_ms": cost.latency_ms(model, timed, dtype)},
+                 "latency_ms": cost.latency_ms(loaded.model, timed, dtype)},
     }
 
 
