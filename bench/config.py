@@ -15,6 +15,7 @@ class ModelConfig:
     sha256: str | None = None  # of model.safetensors, checked when it is loaded
     vocab_size: int | None = None  # checked when loaded, and used to plan without loading; null: read from config.json
     width: int | None = None  # of the embedding table, likewise
+    positions: int | None = None  # tokens of the longest sequence it takes, likewise; null: read from config.json
     weights: str = "pretrained"  # pretrained | random (speed and memory only: accuracy is then marked)
     license: str | None = None
 

@@ -43,7 +43,10 @@ def prepare(config: RunConfig) -> Prepared:
             raise ConfigError(f"{key} ({name}) may hold letters, digits, '.', '_' and '-' only: it becomes a folder's name.")
     if config.recovery.name not in RECOVERIES:
         raise ConfigError(unknown("recovery", config.recovery.name, RECOVERIES))
-    model_identity, (vocab_size, width) = _model(_frozen(config.model))
+    model_identity, (vocab_size, width), longest = _model(_frozen(config.model))
+    if config.training.max_length > longest:
+        raise ConfigError(f"training.max_length ({config.training.max_length}) is more than the {longest} positions of the model "
+                          f"'{config.model.name}': use training.max_length={longest} or less.")
     chosen = method(config.embedding.name)
     embedding = chosen.resolve(config.embedding, vocab_size, width)
     assignment = None
@@ -86,9 +89,9 @@ def _frozen(model: ModelConfig) -> tuple[tuple[str, Any], ...]:
 
 
 @cache  # a plan asks for the same few models thousands of times
-def _model(items: tuple[tuple[str, Any], ...]) -> tuple[dict[str, Any], tuple[int, int]]:
+def _model(items: tuple[tuple[str, Any], ...]) -> tuple[dict[str, Any], tuple[int, int], int]:
     model = ModelConfig(**dict(items))
-    return backbones.identity(model), backbones.shape(model)
+    return backbones.identity(model), backbones.shape(model), backbones.positions(model)
 
 
 def _check_numbers(config: RunConfig) -> None:
