@@ -139,6 +139,7 @@ class RunConfig:
     results_dir: str = "results"
     cache_dir: str = ".cache"
     device: str = "auto"  # auto | cpu | cuda
+    deterministic: bool = False  # the same seed on the same GPU gives the same record, at some cost in speed (a CPU always does)
     sweep: Any = None  # a sweep's declaration (conf/sweep/), read by `plan`, `sweep`, `status`
     workers: int | None = None  # processes of a local sweep; null: one a GPU, or one a CPU core
     perf: PerfConfig = field(default_factory=PerfConfig)  # read by `perf` only

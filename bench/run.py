@@ -3,6 +3,7 @@
 import gc
 import itertools
 import logging
+import os
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -45,13 +46,21 @@ def pick_device(name: str) -> torch.device:
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
+def device_of(config: RunConfig) -> torch.device:
+    """Return the run's device, with torch set to deterministic algorithms where the run asks for them."""
+    if config.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts; torch insists on it
+    torch.use_deterministic_algorithms(config.deterministic)
+    return pick_device(config.device)
+
+
 def execute(prepared: Prepared) -> Record:
     """Return the record of the run, already written to its results folder.
 
     A failure becomes a record too. Only EnvironmentBroken (nothing else would work either) and KeyboardInterrupt
     (after writing an `interrupted` record) are raised.
     """
-    device = pick_device(prepared.config.device)
+    device = device_of(prepared.config)
     return recorded(prepared, device, lambda: _fitting(prepared, device))
 
 

@@ -10,7 +10,7 @@ import transformers
 from bench.errors import EnvironmentBroken
 from bench.identity import Prepared
 from bench.measure import cost
-from bench.run import Loaded, evaluated, execute, load, pick_device, recorded
+from bench.run import Loaded, device_of, evaluated, execute, load, recorded
 from bench.store import Record
 from bench.training.finetune import Diverged, Outcome, finetune_together
 from bench.training.precision import resolve_dtype
@@ -39,7 +39,7 @@ def execute_together(runs: Sequence[Prepared]) -> list[Record]:
     """
     if len(runs) == 1:
         return [execute(runs[0])]
-    device = pick_device(runs[0].config.device)
+    device = device_of(runs[0].config)
     try:
         loaded, outcomes = _trained(runs, device)
     except EnvironmentBroken:

@@ -54,7 +54,9 @@ def test_multirun_runs_each_combination(tiny):
     assert not (ROOT / "multirun").exists() and not (ROOT / "outputs").exists()
 
 
-def test_the_same_seed_gives_the_same_record(tiny, tmp_path):
+@pytest.mark.parametrize("deterministic", ["false", "true"])
+def test_the_same_seed_gives_the_same_record(tiny, tmp_path, deterministic):
+    tiny = [*tiny, f"deterministic={deterministic}"]
     other = [o for o in tiny if not o.startswith("results_dir")]
     first = run(compose_config([*other, f"results_dir={tmp_path}/a", "assignment=contextual"]))
     second = run(compose_config([*other, f"results_dir={tmp_path}/b", "assignment=contextual"]))
