@@ -32,6 +32,7 @@ from bench.store import Record
 from bench.tasks import data as task_data
 from bench.tasks.metrics import score_split
 from bench.tasks.tokenise import tokenise
+from bench.training import processes
 from bench.training.batching import Examples
 from bench.training.finetune import Diverged, Outcome, finetune, predict
 from bench.training.precision import resolve_dtype
@@ -51,7 +52,7 @@ def device_of(config: RunConfig) -> torch.device:
     if config.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts; torch insists on it
     torch.use_deterministic_algorithms(config.deterministic)
-    return pick_device(config.device)
+    return processes.own_device(pick_device(config.device))
 
 
 def execute(prepared: Prepared) -> Record:
@@ -80,7 +81,7 @@ def recorded(prepared: Prepared, device: torch.device, measured: Callable[[], di
         if isinstance(error, KeyboardInterrupt):
             raise
     finally:
-        if record["status"] != "pending":
+        if record["status"] != "pending" and processes.FIRST:
             store.write(record, Path(prepared.config.results_dir))
     return record
 
@@ -120,7 +121,7 @@ def _fitting(prepared: Prepared, device: torch.device) -> dict[str, Any]:
         try:
             return _measured(replace(prepared, config=replace(prepared.config, training=smaller)), device, retries)
         except torch.cuda.OutOfMemoryError as error:
-            if device_batch == 1:
+            if device_batch == 1 or processes.COUNT > 1:  # the other processes would wait for this one
                 raise
             log.warning("%s | %s: it begins again with half the device batch of %d", prepared.name, str(error).splitlines()[0], device_batch)
         gc.collect()  # the failed attempt's model, which the exception held until here
@@ -209,7 +210,8 @@ def evaluated(prepared: Prepared, loaded: Loaded, outcome: Outcome, device: torc
                      "seconds": outcome.seconds, "start_seconds": outcome.start_seconds,
                      "engine": outcome.engine, "engine_fallback": outcome.fallback, "examples_per_second": outcome.examples / outcome.seconds,
                      "effective_batch": config.training.batch_size, "device_batch": outcome.device_batch,
-                     "oom_retries": oom_retries, "seeds_at_once": outcome.seeds_at_once, "dtype": dtype, "curve": outcome.curve,
+                     "oom_retries": oom_retries, "seeds_at_once": outcome.seeds_at_once,
+                     "processes": processes.COUNT, "dtype": dtype, "curve": outcome.curve,
                      "collapsed": collapsed},
         "recovery": {"name": config.recovery.name},
         "cost": {"peak_memory_bytes": cost.peak_memory_bytes(device),
@@ -245,7 +247,8 @@ def _answers(model: Any, prepared: Prepared, role: str, tokenizer: PreTrainedTok
         examples, truncated = _examples(unlabelled, config, tokenizer, device)
         logits = predict(model, examples, config.training.eval_batch_size, dtype)
         values = logits[:, 0] if task.labels is None else logits.argmax(axis=1).astype(np.int8)
-        store.write_predictions(folder, store.split_name(task.splits[role], language), values)
+        if processes.FIRST:
+            store.write_predictions(folder, store.split_name(task.splits[role], language), values)
         yield Answers(language, values, split, examples, truncated)
 
 
