@@ -31,6 +31,7 @@ from bench.embeddings import method
 from bench.errors import BenchError, ConfigError, EnvironmentBroken, unknown
 
 HEADS = {"none": AutoModel, "classification": AutoModelForSequenceClassification, "masked_lm": AutoModelForMaskedLM}
+COUNT_FROM_PADDING = ("camembert", "roberta", "xlm-roberta", "xlm-roberta-xl")  # model types
 SOURCES = ("package", "hub", "local")
 DESCRIPTION = "bench.json"  # beside model.safetensors: what to build before its tensors are loaded
 
@@ -102,6 +103,20 @@ def shape(config: ModelConfig) -> tuple[int, int]:
     return architecture.vocab_size, getattr(architecture, "embedding_size", None) or architecture.hidden_size
 
 
+def positions(config: ModelConfig) -> int:
+    """Return how many tokens a sequence may have, from the model's YAML file or else from its config.json."""
+    if config.positions is not None:
+        return config.positions
+    where, options = locate(config)
+    return _positions(_from_pretrained(AutoConfig, config, where, options))
+
+
+def _positions(architecture: Any) -> int:
+    """Return the positions that are free for tokens: RoBERTa and its kin count from the padding token's id + 1."""
+    offset = architecture.pad_token_id + 1 if architecture.model_type in COUNT_FROM_PADDING else 0
+    return int(architecture.max_position_embeddings - offset)
+
+
 def _from_pretrained(auto: Any, config: ModelConfig, where: str, options: dict[str, Any]) -> Any:
     try:
         return auto.from_pretrained(where, trust_remote_code=False, **options)
@@ -135,6 +150,8 @@ def load_model(config: ModelConfig, head: str, **labels: Any) -> PreTrainedModel
     found = tuple(table(model).shape)
     if found != shape(config):
         raise ConfigError(f"model.vocab_size and model.width say {shape(config)}, but the weights in {where} have {found}.")
+    if (longest := _positions(model.config)) != positions(config):
+        raise ConfigError(f"model.positions says {positions(config)}, but the model in {where} takes {longest} tokens: set it to that.")
     return cast(PreTrainedModel, model.eval())
 
 

@@ -107,6 +107,17 @@ def perf(overrides: Sequence[str]) -> int:
     return 1 if any(part and part["error"] for part in (report["startup"], *report["rows"])) else 0
 
 
+def sameness(overrides: Sequence[str]) -> int:
+    """Train MRPC, RTE and STS-B with the eager and the graph engine on a GPU and print the differences (data.root=<folder>)."""
+    from bench.sameness import compare
+
+    compared = compare(overrides)
+    for one in compared:
+        print(f"{one.task} {one.metric}: eager {one.eager}, graph {one.other}; mean difference {one.difference:+.4f}, "
+              f"standard deviation over seeds {one.spread:.4f}: {'same' if one.same else 'DIFFERENT'}")
+    return 0 if all(one.same for one in compared) else 1
+
+
 def chart(overrides: Sequence[str]) -> int:
     """Draw the charts of what `perf` measured (results_dir=<folder>)."""
     from bench.compose import compose_config
@@ -201,7 +212,7 @@ def submit(overrides: Sequence[str]) -> int:
 
 
 VERBS: dict[str, Callable[[Sequence[str]], int]] = {
-    verb.__name__: verb for verb in (run, plan, sweep, status, retry, report, tasks, fetch, rescore, submit, perf, chart)
+    verb.__name__: verb for verb in (run, plan, sweep, status, retry, report, tasks, fetch, rescore, submit, perf, chart, sameness)
 }
 
 

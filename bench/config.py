@@ -15,6 +15,7 @@ class ModelConfig:
     sha256: str | None = None  # of model.safetensors, checked when it is loaded
     vocab_size: int | None = None  # checked when loaded, and used to plan without loading; null: read from config.json
     width: int | None = None  # of the embedding table, likewise
+    positions: int | None = None  # tokens of the longest sequence it takes, likewise; null: read from config.json
     weights: str = "pretrained"  # pretrained | random (speed and memory only: accuracy is then marked)
     license: str | None = None
 
@@ -159,6 +160,7 @@ class RunConfig:
     results_dir: str = "results"
     cache_dir: str = ".cache"
     device: str = "auto"  # auto | cpu | cuda
+    deterministic: bool = False  # the same seed on the same GPU gives the same record, at some cost in speed (a CPU always does)
     sweep: Any = None  # a sweep's declaration (conf/sweep/), read by `plan`, `sweep`, `status`
     workers: int | None = None  # processes of a local sweep; null: one a GPU, or one a CPU core
     perf: PerfConfig = field(default_factory=PerfConfig)  # read by `perf` only

@@ -48,7 +48,10 @@ def prepare(config: RunConfig) -> Prepared:
         raise ConfigError(unknown("recovery", config.recovery.name, RECOVERIES))
     if config.recovery.name == "masked_lm" and config.model.source != "hub":
         backbones.check_masked_lm_head(config.model)
-    model_identity, (vocab_size, width) = _model(_frozen(config.model))
+    model_identity, (vocab_size, width), longest = _model(_frozen(config.model))
+    if config.training.max_length > longest:
+        raise ConfigError(f"training.max_length ({config.training.max_length}) is more than the {longest} positions of the model "
+                          f"'{config.model.name}': use training.max_length={longest} or less.")
     chosen = method(config.embedding.name)
     used, assignment = assignment_of(config), None
     kind = None if used is None else bench.assignment.kind(used.name)
@@ -102,9 +105,9 @@ def _frozen(model: ModelConfig) -> tuple[tuple[str, Any], ...]:
 
 
 @cache  # a plan asks for the same few models thousands of times
-def _model(items: tuple[tuple[str, Any], ...]) -> tuple[dict[str, Any], tuple[int, int]]:
+def _model(items: tuple[tuple[str, Any], ...]) -> tuple[dict[str, Any], tuple[int, int], int]:
     model = ModelConfig(**dict(items))
-    return backbones.identity(model), backbones.shape(model)
+    return backbones.identity(model), backbones.shape(model), backbones.positions(model)
 
 
 def _check_numbers(config: RunConfig) -> None:

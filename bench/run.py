@@ -3,8 +3,9 @@
 import gc
 import itertools
 import logging
+import os
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 import transformers
 from datasets import Dataset
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from bench import backbones, compression, store
 from bench.config import RunConfig
@@ -26,10 +27,11 @@ from bench.store import Record
 from bench.tasks import data as task_data
 from bench.tasks.metrics import score_split
 from bench.tasks.tokenise import tokenise
+from bench.training import processes
 from bench.training.batching import Examples
 from bench.training.distil import recover
-from bench.training.engine import TASK
-from bench.training.finetune import Diverged, finetune, predict
+from bench.training.engine import TASK, Objective
+from bench.training.finetune import Diverged, Outcome, finetune, predict
 from bench.training.precision import resolve_dtype
 from bench.training.teacher import taught, teacher_logits
 
@@ -43,17 +45,29 @@ def pick_device(name: str) -> torch.device:
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
+def device_of(config: RunConfig) -> torch.device:
+    """Return the run's device, with torch set to deterministic algorithms where the run asks for them."""
+    if config.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts; torch insists on it
+    torch.use_deterministic_algorithms(config.deterministic)
+    return processes.own_device(pick_device(config.device))
+
+
 def execute(prepared: Prepared) -> Record:
     """Return the record of the run, already written to its results folder.
 
     A failure becomes a record too. Only EnvironmentBroken (nothing else would work either) and KeyboardInterrupt
     (after writing an `interrupted` record) are raised.
     """
-    config = prepared.config
-    device = pick_device(config.device)
+    device = device_of(prepared.config)
+    return recorded(prepared, device, lambda: _fitting(prepared, device))
+
+
+def recorded(prepared: Prepared, device: torch.device, measured: Callable[[], dict[str, Any]]) -> Record:
+    """Return and write the record whose parts `measured` returns, or of the error that it raises; raises as `execute` does."""
     record = _blank(prepared, device)
     try:
-        record.update(_fitting(prepared, device))  # type: ignore[typeddict-item]
+        record.update(measured())  # type: ignore[typeddict-item]
         record["status"] = "ok"
     except EnvironmentBroken:
         raise
@@ -65,8 +79,8 @@ def execute(prepared: Prepared) -> Record:
         if isinstance(error, KeyboardInterrupt):
             raise
     finally:
-        if record["status"] != "pending":
-            store.write(record, Path(config.results_dir))
+        if record["status"] != "pending" and processes.FIRST:
+            store.write(record, Path(prepared.config.results_dir))
     return record
 
 
@@ -105,7 +119,7 @@ def _fitting(prepared: Prepared, device: torch.device) -> dict[str, Any]:
         try:
             return _measured(replace(prepared, config=replace(prepared.config, training=smaller)), device, retries)
         except torch.cuda.OutOfMemoryError as error:
-            if device_batch == 1:
+            if device_batch == 1 or processes.COUNT > 1:  # the other processes would wait for this one
                 raise
             log.warning("%s | %s: it begins again with half the device batch of %d", prepared.name, str(error).splitlines()[0], device_batch)
         gc.collect()  # the failed attempt's model, which the exception held until here
@@ -113,10 +127,24 @@ def _fitting(prepared: Prepared, device: torch.device) -> dict[str, Any]:
     raise AssertionError("unreachable")
 
 
-def _measured(prepared: Prepared, device: torch.device, oom_retries: int) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Loaded:
+    """What a run trains: the model, still on the CPU, with its embedding swapped, and the training rows on the device."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    splits: dict[str, Dataset]  # by role
+    train: Examples
+    truncated: float  # share of the training rows
+    size: Any
+    fit: Any
+    recovery: dict[str, Any]
+    objective: Objective
+
+
+def load(prepared: Prepared, device: torch.device) -> Loaded:
+    """Return the run's model and data, ready to be trained."""
     config, task = prepared.config, prepared.config.task
-    dtype = resolve_dtype(config.training.dtype, device)
-    cost.reset_peak_memory(device)
     splits = {role: task_data.load_split(task, config.data, role, task_data.languages_of(task, role)[0],
                                          labels=role not in task.predict)
               for role in ("train", *task.evaluate, *task.predict)}
@@ -131,21 +159,36 @@ def _measured(prepared: Prepared, device: torch.device, oom_retries: int) -> dic
     model = backbones.load_classifier(config.model, task)
     size, fit = compression.swap(config, model, tokenizer, compression.texts_of(config.assignment.corpus, config, texts))
     recovery: dict[str, Any] = {"name": "none"}
+    dtype = resolve_dtype(config.training.dtype, device)
     if config.recovery.name != "none":
         unlabelled = compression.texts_of(config.recovery.corpus, config, texts)()
         recovery = recover(model, config, prepared.canonical["model"], tokenizer, unlabelled, device, dtype, prepared.name)
-    objective, examples = TASK, train
+    objective = TASK
     if config.training.teacher != "none":
         logits = teacher_logits(config, prepared.canonical, train, device, dtype, prepared.name)
-        examples, objective = taught(train, logits, config.training.teacher_weight)
-    cast(Any, model).to(device)
+        train, objective = taught(train, logits, config.training.teacher_weight)
+    return Loaded(model, tokenizer, splits, train, truncated, size, fit, recovery, objective)
 
+
+def _measured(prepared: Prepared, device: torch.device, oom_retries: int) -> dict[str, Any]:
+    config, dtype = prepared.config, resolve_dtype(prepared.config.training.dtype, device)
+    cost.reset_peak_memory(device)
+    loaded = load(prepared, device)
+    cast(Any, loaded.model).to(device)
     transformers.set_seed(config.seed)
-    outcome = finetune(model, examples, config.training, seed=config.seed, dtype=dtype, name=prepared.name, objective=objective)
-    shares = {"train": truncated}
+    outcome = finetune(loaded.model, loaded.train, config.training, seed=config.seed, dtype=dtype, name=prepared.name,
+                       objective=loaded.objective)
+    return evaluated(prepared, loaded, outcome, device, oom_retries)
+
+
+def evaluated(prepared: Prepared, loaded: Loaded, outcome: Outcome, device: torch.device, oom_retries: int = 0) -> dict[str, Any]:
+    """Return the record's parts of a run whose model, on the device, is trained."""
+    config, task = prepared.config, prepared.config.task
+    dtype = resolve_dtype(config.training.dtype, device)
+    shares = {"train": loaded.truncated}
     metrics: dict[str, dict[str, float]] = {}
     for role in (*task.evaluate, *task.predict):
-        answered = list(_answers(model, prepared, role, tokenizer, device, dtype))
+        answered = list(_answers(loaded.model, prepared, role, loaded.tokenizer, device, dtype))
         shares[role] = float(np.mean([answer.truncated for answer in answered]))
         if role == task.evaluate[0]:
             timed = answered[0].examples
@@ -153,10 +196,10 @@ def _measured(prepared: Prepared, device: torch.device, oom_retries: int) -> dic
         if role in task.evaluate:
             metrics |= score_split(task, task.splits[role], [(one.language, one.values, one.split) for one in answered])
     reported = task.splits[task.evaluate[0]]
-    facts = task_data.split_facts(task, config.data, splits)
+    facts = task_data.split_facts(task, config.data, loaded.splits)
     for role, facts_of in facts.items():
         facts_of["truncated"] = shares[role]
-    if limit:
+    if limit := config.training.max_train_examples:
         facts["train"]["max_train_examples"] = limit
     value = metrics[reported][task.headline]
     log.info("%s | %s %s = %.4f", prepared.name, reported, task.headline, value)
@@ -166,19 +209,20 @@ def _measured(prepared: Prepared, device: torch.device, oom_retries: int) -> dic
                  "majority": task.majority, "average": task.average},
         "model": {"name": config.model.name, "revision": config.model.revision, "sha256": config.model.sha256,
                   "weights": config.model.weights, "width": prepared.width, "vocab_size": prepared.vocab_size},
-        "size": size,
-        "fit": fit,
+        "size": loaded.size,
+        "fit": loaded.fit,
         "metrics": metrics,
         "headline": {"split": reported, "metric": task.headline, "value": value, "higher_is_better": task.higher_is_better},
-        "training": {"steps": outcome.steps, "epochs": outcome.epochs, "train_rows": len(splits["train"]),
+        "training": {"steps": outcome.steps, "epochs": outcome.epochs, "train_rows": len(loaded.splits["train"]),
                      "seconds": outcome.seconds, "start_seconds": outcome.start_seconds,
                      "engine": outcome.engine, "engine_fallback": outcome.fallback, "examples_per_second": outcome.examples / outcome.seconds,
                      "effective_batch": config.training.batch_size, "device_batch": outcome.device_batch,
-                     "oom_retries": oom_retries, "dtype": dtype, "curve": outcome.curve,
+                     "oom_retries": oom_retries, "seeds_at_once": outcome.seeds_at_once,
+                     "processes": processes.COUNT, "dtype": dtype, "curve": outcome.curve,
                      "collapsed": collapsed},
-        "recovery": recovery,
+        "recovery": loaded.recovery,
         "cost": {"peak_memory_bytes": cost.peak_memory_bytes(device),
-                 "latency_ms": cost.latency_ms(model, timed, dtype)},
+                 "latency_ms": cost.latency_ms(loaded.model, timed, dtype)},
     }
 
 
@@ -210,7 +254,8 @@ def _answers(model: Any, prepared: Prepared, role: str, tokenizer: PreTrainedTok
         examples, truncated = _examples(unlabelled, config, tokenizer, device)
         logits = predict(model, examples, config.training.eval_batch_size, dtype)
         values = logits[:, 0] if task.labels is None else logits.argmax(axis=1).astype(np.int8)
-        store.write_predictions(folder, store.split_name(task.splits[role], language), values)
+        if processes.FIRST:
+            store.write_predictions(folder, store.split_name(task.splits[role], language), values)
         yield Answers(language, values, split, examples, truncated)
 
 

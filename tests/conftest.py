@@ -1,6 +1,8 @@
 """Shared pieces: a tiny model on disk, with MiniLM's real tokenizer, that a run loads as any local model."""
 
+import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -23,6 +25,16 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     config = BertConfig(vocab_size=30522, hidden_size=24, num_hidden_layers=2, num_attention_heads=2, intermediate_size=48)
     BertModel(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def steady_model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with the same model without dropout, so that its training depends on order and weights alone."""
+    folder = tmp_path_factory.mktemp("steady-model") / "model"
+    shutil.copytree(tiny_model, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}))
     return folder
 
 

@@ -105,6 +105,8 @@ def test_random_weights_need_only_the_configuration_file(folder):
 def test_a_shape_other_than_the_yaml_files_is_a_wrong_configuration(folder):
     with pytest.raises(ConfigError, match=r"model\.vocab_size and model\.width say \(51, 8\), but .*\(50, 8\)"):
         backbones.load_model(local(folder, vocab_size=51, width=8), "none")
+    with pytest.raises(ConfigError, match=r"model\.positions says 511, but .* takes 512 tokens"):
+        backbones.load_model(local(folder, positions=511), "none")
 
 
 def test_a_local_folder_counts_by_its_content_not_by_its_path(folder, tmp_path_factory):

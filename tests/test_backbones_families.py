@@ -190,6 +190,17 @@ def test_vocabulary_and_width_are_read_from_config_json(family, tmp_path):
     assert backbones.shape(config) == tuple(backbones.table(model).shape)
 
 
+@pytest.mark.parametrize("family", ["bert", "distilbert", "roberta", "xlm-r", "electra", "albert"])
+def test_the_longest_sequence_is_the_one_that_the_model_can_still_read(family, tmp_path):
+    model = new_model(family, "classification").eval()
+    model.save_pretrained(tmp_path)
+    longest = backbones.positions(ModelConfig(name=family, source="local", path=str(tmp_path)))
+    ids = torch.full((1, longest + 1), 7)
+    assert model(ids[:, 1:]).logits.isfinite().all()
+    with pytest.raises((IndexError, RuntimeError)):
+        model(ids)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_classification_head_is_the_architectures_own_with_the_labels_in_order(family, tmp_path):
     pretrained = new_model(family, "masked_lm")

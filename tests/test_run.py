@@ -54,7 +54,9 @@ def test_multirun_runs_each_combination(tiny):
     assert not (ROOT / "multirun").exists() and not (ROOT / "outputs").exists()
 
 
-def test_the_same_seed_gives_the_same_record(tiny, tmp_path):
+@pytest.mark.parametrize("deterministic", ["false", "true"])
+def test_the_same_seed_gives_the_same_record(tiny, tmp_path, deterministic):
+    tiny = [*tiny, f"deterministic={deterministic}"]
     other = [o for o in tiny if not o.startswith("results_dir")]
     first = run(compose_config([*other, f"results_dir={tmp_path}/a", "assignment=contextual"]))
     second = run(compose_config([*other, f"results_dir={tmp_path}/b", "assignment=contextual"]))
@@ -69,6 +71,7 @@ def test_the_same_seed_gives_the_same_record(tiny, tmp_path):
     (["run", "embedding.subspaces=5"], 2, ["embedding.subspaces (5)", "384"]),
     (["run", "task=rte", "data.root=/no/such/folder"], 2, ["data.root", "/no/such/folder"]),
     (["run", "model.sha256=abc"], 3, ["model.sha256 (abc)", "model.safetensors"]),
+    (["run", "training.max_length=513"], 2, ["training.max_length (513)", "512"]),
     (["run", "results_dir=/proc/results"], 3, ["/proc/results", "results_dir"]),
     (["sweep", "sweep=dmeo"], 2, ["Unknown sweep 'dmeo'", "demo"]),
     (["sweep"], 2, ["sweep=<name>", "demo"]),

@@ -25,6 +25,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from bench import backbones, store
 from bench.config import RunConfig, TrainingConfig
 from bench.errors import BenchError, DataError
+from bench.training import processes
 from bench.training.batching import Examples
 from bench.training.engine import Objective
 from bench.training.finetune import Outcome, finetune
@@ -52,10 +53,12 @@ def recover(
     with FileLock(path.with_suffix(".lock")):  # others who need the same model wait for it
         reused = _is_whole(path)
         if not reused:
+            processes.refuse_several("recovery", "recovered model")
             outcomes = _train(model, config, tokenizer, texts, device, dtype, name)
             facts = {"steps": sum(o.steps for o in outcomes), "seconds": sum(o.seconds for o in outcomes),
                      "engine": outcomes[-1].engine, "curve": [point for o in outcomes for point in o.curve]}
-            state = {key: value.contiguous().cpu() for key, value in _encoder(model).items()}
+            cast(Any, model).to("cpu")
+            state = {key: value.contiguous() for key, value in _encoder(model).items()}
             store.write_atomically(path, save(state, {"facts": json.dumps(facts)}))
     with safe_open(path, "pt") as file:
         facts = json.loads(file.metadata()["facts"])

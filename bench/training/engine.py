@@ -17,8 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.config import TrainingConfig
+from bench.training import processes
 from bench.training.batching import Examples
 from bench.training.precision import autocast
+from bench.training.processes import Shared
 
 log = logging.getLogger("bench")
 ENGINES = ("auto", "eager", "graph", "compile")
@@ -76,7 +78,8 @@ class Engine:
     """Runs the steps of a schedule on a model, in place; `losses` (steps, seeds) fills up as they run.
 
     With several seeds the model is a `SeedStack`, whose batch holds the rows of one seed after those of the other. A
-    batch larger than `device_batch` goes through the model in parts, whose gradients add up to those of the whole.
+    batch larger than `device_batch` goes through the model in parts, whose gradients add up to those of the whole; so do
+    the parts of several processes.
     """
 
     name = "eager"
@@ -90,7 +93,9 @@ class Engine:
         self.device_batch = config.device_batch or config.batch_size
         self.seeds = schedule.rows.shape[1]
         self.parameters = [p for p in model.parameters() if p.requires_grad]
-        self.rows = torch.from_numpy(schedule.rows).to(device)
+        self.shared = Shared(model, device)
+        self.rows = torch.from_numpy(schedule.rows[:, :, processes.RANK :: processes.COUNT].copy()).to(device)
+        self.counts = torch.from_numpy((schedule.rows >= 0).sum(2) / processes.COUNT).float().to(device)  # as gradients are averaged
         self.rates = torch.from_numpy(schedule.rates.astype(np.float32)).to(device)
         self.losses = torch.zeros(len(schedule.rows), self.seeds, device=device)
         self.counter = torch.zeros(1, dtype=torch.long, device=device)
@@ -101,7 +106,7 @@ class Engine:
 
     def _forward(self, **inputs: Tensor) -> Tensor:
         with autocast(self.dtype, self.data.offsets.device):
-            return self.model(**inputs).logits  # type: ignore[no-any-return]
+            return self.shared.model(**inputs).logits  # type: ignore[no-any-return]
 
     def step(self, number: int) -> None:
         """Do the step `number` (from 0); steps must be done in order."""
@@ -118,17 +123,19 @@ class Engine:
                 group["lr"].copy_(group["factor"] * self.rates.index_select(0, self.counter)[0])
         for parameter in self.parameters:
             parameter.grad = None
-        count = (rows >= 0).sum(1)
+        count = self.counts.index_select(0, self.counter)[0]
         loss = torch.zeros(self.seeds, device=rows.device)
-        for part in rows.split(self.device_batch, dim=1):
-            inputs, labels = self.data.padded(part.clamp(min=0).flatten(), length)
-            losses = self.objective.losses(self.forward(**inputs), labels).view(part.shape)
-            mean = losses.where(part >= 0, 0).sum(1) / count  # over the batch's real rows: a last, smaller batch is exact
-            mean.sum().backward()
+        parts = rows.split(self.device_batch, dim=1)
+        for part in parts:
+            with self.shared.alone(last=part is parts[-1]):
+                inputs, labels = self.data.padded(part.clamp(min=0).flatten(), length)
+                losses = self.objective.losses(self.forward(**inputs), labels).view(part.shape)
+                mean = losses.where(part >= 0, 0).sum(1) / count  # over the batch's real rows: a last, smaller batch is exact
+                mean.sum().backward()
             loss += mean.detach()
         clip(self.parameters, self.config.max_grad_norm, self.seeds)
         self.optimizer.step()
-        self.losses.index_copy_(0, self.counter, loss.unsqueeze(0))
+        self.losses.index_copy_(0, self.counter, self.shared.mean(loss).unsqueeze(0))
         self.counter += 1
 
 
@@ -199,8 +206,9 @@ def make_engine(
     """
     device = data.offsets.device
     wanted = choice if choice != "auto" else "graph" if device.type == "cuda" else "eager"
-    if wanted == "eager" or device.type != "cuda":
-        reason = None if wanted == "eager" else f"training.engine={wanted} needs a CUDA device"
+    if wanted == "eager" or device.type != "cuda" or processes.COUNT > 1:
+        needs = "needs a CUDA device" if device.type != "cuda" else "runs in one process only"
+        reason = None if wanted == "eager" else f"training.engine={wanted} {needs}"
         return Engine(model, data, schedule, config, dtype, objective), _told(reason)
     random_state = torch.cuda.get_rng_state()
     try:

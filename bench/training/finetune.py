@@ -12,6 +12,7 @@ from torch import nn
 
 from bench.config import TrainingConfig
 from bench.errors import BenchError
+from bench.training import processes
 from bench.training.batching import Examples, evaluation_batches, training_batches
 from bench.training.engine import TASK, Objective, make_engine, make_schedule
 from bench.training.precision import autocast
@@ -84,6 +85,8 @@ def _train(
     rates = [learning_rate(step, steps, config) for step in range(steps)]
     on_gpu = train.offsets.device.type == "cuda"
     schedule = make_schedule(batches, rates, train.lengths, config.batch_size, rounded=on_gpu)
+    if processes.COUNT > 1:
+        torch.manual_seed(seeds[0] * processes.COUNT + processes.RANK)  # each draws dropout of its own
     model.train()
     begun = time.perf_counter()
     engine, fallback = make_engine(config.engine, model, train, schedule, config, dtype, objective)
@@ -111,6 +114,8 @@ def _train(
 
 
 def _tell(name: str, step: int, steps: int, loss: float, rate: float, examples: int, seconds: float) -> None:
+    if not processes.FIRST:
+        return
     left = divmod(round(seconds / step * (steps - step)), 60)
     log.info("%s | step %d/%d | loss %.3f | lr %.1e | %.0f examples/s | %d:%02d left", name, step, steps, loss, rate,
              examples / seconds, *left)

@@ -124,6 +124,8 @@ class SeedSubspace(SeedLayer):
         first = cast(SubspaceEmbedding, layers[0])
         if not all(torch.equal(first.index, cast(SubspaceEmbedding, layer).index) for layer in layers):
             raise BenchError("embedding: the seeds have different codes and cannot train at once: use seeds_at_once=1.")
+        if first.kept is not None or first.gain is not None or first.rotation is not None or first.table_dtype != "fp32":
+            raise BenchError("embedding: kept rows, gains, rotations and rounded tables cannot train several seeds at once: use seeds_at_once=1.")
         self.compose = first.compose
         self.register_buffer("index", first.index, persistent=False)
         self.projection = first.projection  # a linear layer, which is stacked like the others

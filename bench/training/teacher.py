@@ -17,6 +17,7 @@ from torch import Tensor
 
 from bench import backbones, store
 from bench.config import RunConfig
+from bench.training import processes
 from bench.training.batching import Examples
 from bench.training.engine import Objective, losses_of
 from bench.training.finetune import finetune, predict
@@ -64,6 +65,7 @@ def teacher_logits(config: RunConfig, canonical: dict[str, Any], train: Examples
             pass
         except (SafetensorError, OSError, KeyError) as error:
             log.warning("%s cannot be read (%s): the teacher is trained again", path, error)
+        processes.refuse_several("training.teacher", "teacher")
         transformers.set_seed(config.seed)
         teacher = cast(Any, backbones.load_classifier(config.model, config.task)).to(device)
         transformers.set_seed(config.seed)

@@ -1,6 +1,7 @@
 """Recovery: the distance that is minimised, what is kept and reused, the control, masked tokens, the refusal."""
 
 import copy
+import hashlib
 import json
 from pathlib import Path
 
@@ -48,7 +49,8 @@ def test_the_distance_is_zero_for_the_teacher_itself_and_ignores_padding(tokeniz
 
 def test_fast_parameters_learn_faster_and_frozen_ones_not_at_all(tokenizer):
     student, data = bert(seed=1), unlabelled(tokenizer, TEXTS, 16, torch.device("cpu"))
-    table, slow, frozen = student.embeddings.word_embeddings.weight, student.encoder.layer[0].output.dense.weight, student.embeddings.position_embeddings.weight
+    table, frozen = student.embeddings.word_embeddings.weight, student.embeddings.position_embeddings.weight
+    slow = student.encoder.layer[0].output.dense.weight
     frozen.requires_grad_(False)
     before = [p.detach().clone() for p in (table, slow, frozen)]
     objective = Objective(lambda rows, _: rows, frozenset([table]), 10.0)
@@ -66,7 +68,7 @@ def test_a_recovered_model_is_made_once_and_serves_other_tasks_and_seeds(tiny, t
     assert [r["status"] for r in (first, again, other)] == ["ok"] * 3
     assert [r["recovery"]["reused"] for r in (first, again, other)] == [False, True, True]
     (file,) = (tmp_path / "cache" / "recovered").glob("*.safetensors")
-    assert {r["recovery"]["sha256"] for r in (first, again, other)} == {__import__("hashlib").sha256(file.read_bytes()).hexdigest()}
+    assert {r["recovery"]["sha256"] for r in (first, again, other)} == {hashlib.sha256(file.read_bytes()).hexdigest()}
     assert first["recovery"]["steps"] == 6 and first["recovery"]["curve"][-1][1] < first["recovery"]["curve"][0][1]
     assert max(t.numel() for t in load_file(file).values()) < 30522 * 24  # no dense table
     fresh = run(compose_config([*overrides, f"results_dir={tmp_path}/b"]))
@@ -85,7 +87,8 @@ def test_only_a_recovery_that_is_asked_for_is_part_of_the_identity():
         return prepare(compose_config(["task=lexical_sentiment", *overrides])).run_id
 
     assert run_id() == run_id("recovery.steps=9")
-    assert len({run_id(), run_id("recovery=distil"), run_id("recovery=distil", "recovery.steps=9"), run_id("recovery=distil", "recovery.seed=1")}) == 4
+    different = [[], ["recovery=distil"], ["recovery=distil", "recovery.steps=9"], ["recovery=distil", "recovery.seed=1"]]
+    assert len({run_id(*overrides) for overrides in different}) == 4
 
 
 def test_splits_of_tasks_are_a_corpus(tiny):
@@ -100,7 +103,8 @@ def test_splits_of_tasks_are_a_corpus(tiny):
 def with_head(tiny: list[str], tmp_path: Path) -> list[str]:
     torch.manual_seed(0)
     folder = tmp_path / "masked"
-    BertForMaskedLM(BertConfig(vocab_size=30522, hidden_size=24, num_hidden_layers=1, num_attention_heads=2, intermediate_size=24)).save_pretrained(folder)
+    config = BertConfig(vocab_size=30522, hidden_size=24, num_hidden_layers=1, num_attention_heads=2, intermediate_size=24)
+    BertForMaskedLM(config).save_pretrained(folder)
     AutoTokenizer.from_pretrained(next(o for o in tiny if o.startswith("model.path=")).removeprefix("model.path=")).save_pretrained(folder)
     return [*tiny, f"model.path={folder}"]
 

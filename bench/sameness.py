@@ -1,0 +1,74 @@
+"""Do two engines give the same results? The same runs with each, over paired seeds, and the differences beside the seeds' spread."""
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from bench import store
+from bench.compose import compose_config
+from bench.errors import BenchError
+from bench.identity import Prepared, prepare
+from bench.run import execute
+from bench.store import Record
+
+ENGINES = ("eager", "graph")
+TASKS = ("mrpc", "rte", "stsb")
+SEEDS = (0, 1, 2)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The headline metric of one task with both engines, over paired seeds."""
+
+    task: str
+    metric: str
+    eager: list[float]
+    other: list[float]
+
+    @property
+    def difference(self) -> float:
+        """Return the mean of the paired differences."""
+        return statistics.mean(b - a for a, b in zip(self.eager, self.other, strict=True))
+
+    @property
+    def spread(self) -> float:
+        """Return the standard deviation over the seeds with the eager engine."""
+        return statistics.stdev(self.eager)
+
+    @property
+    def same(self) -> bool:
+        """Return whether the mean difference lies within the seeds' spread."""
+        return abs(self.difference) <= self.spread
+
+
+def compare(overrides: Sequence[str], tasks: Sequence[str] = TASKS) -> list[Comparison]:
+    """Return the comparison of each task, from records below results_dir/sameness; runs that are missing are carried out.
+
+    Raises BenchError if a run failed or the second engine fell back to the first.
+    """
+    found = []
+    for task in tasks:
+        values: dict[str, list[float]] = {engine: [] for engine in ENGINES}
+        metric = ""
+        for seed in SEEDS:
+            for engine in ENGINES:
+                record = _record(prepare(compose_config([f"task={task}", *overrides, f"seed={seed}", f"training.engine={engine}"])), engine)
+                headline, training = record["headline"], record["training"]
+                if headline is None or training is None:
+                    raise BenchError(f"{record['name']} with training.engine={engine} ended as {record['status']}: there is nothing to compare.")
+                if training["engine"] != engine:
+                    raise BenchError(f"{record['name']} trained with the engine {training['engine']}, not {engine} "
+                                     f"({training['engine_fallback']}): there is nothing to compare.")
+                values[engine].append(headline["value"])
+                metric = headline["metric"]
+        found.append(Comparison(task, metric, *(values[engine] for engine in ENGINES)))
+    return found
+
+
+def _record(prepared: Prepared, engine: str) -> Record:
+    folder = Path(prepared.config.results_dir) / "sameness" / engine
+    path = store.path_of(folder, prepared.name, prepared.run_id)
+    if path.exists() and (record := store.read(path))["status"] == "ok":
+        return record
+    return execute(replace(prepared, config=replace(prepared.config, results_dir=str(folder))))

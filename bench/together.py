@@ -1,0 +1,74 @@
+"""Runs that differ in nothing but the seed, trained as one batched model; each gives its own ordinary record."""
+
+import logging
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+import transformers
+
+from bench.errors import BenchError, EnvironmentBroken
+from bench.identity import Prepared
+from bench.measure import cost
+from bench.run import Loaded, device_of, evaluated, execute, load, recorded
+from bench.store import Record
+from bench.training.finetune import Diverged, Outcome, finetune_together
+from bench.training.precision import resolve_dtype
+
+log = logging.getLogger("bench")
+
+
+def groups(runs: Sequence[Prepared], size: int) -> list[list[Prepared]]:
+    """Return the runs in groups of at most `size` that differ in nothing but the seed, in the order of their first."""
+    alike: list[list[Prepared]] = []
+    for run in runs:
+        for group in alike:
+            if len(group) < size and {**group[0].canonical, "seed": None} == {**run.canonical, "seed": None}:
+                group.append(run)
+                break
+        else:
+            alike.append([run])
+    return alike
+
+
+def execute_together(runs: Sequence[Prepared]) -> list[Record]:
+    """Return the records of the runs, already written. Raises as `execute` does.
+
+    Where they cannot be trained together (an architecture that cannot be stacked, no room for all), it says why and
+    carries them out one after the other.
+    """
+    if len(runs) == 1:
+        return [execute(runs[0])]
+    device = device_of(runs[0].config)
+    try:
+        loaded, outcomes = _trained(runs, device)
+    except EnvironmentBroken:
+        raise
+    except Exception as error:
+        log.warning("%s | %d seeds cannot train at once (%s): they train one after the other", runs[0].name, len(runs),
+                    str(error).splitlines()[0] if str(error) else type(error).__name__)
+        return [execute(run) for run in runs]
+
+    def parts(place: int) -> dict[str, Any]:
+        outcome = outcomes[place]
+        if isinstance(outcome, Diverged):
+            raise outcome
+        model = cast(Any, loaded[place].model).to(device)
+        try:
+            return evaluated(runs[place], loaded[place], outcome, device)
+        finally:
+            model.to("cpu")
+
+    return [recorded(run, device, lambda place=place: parts(place)) for place, run in enumerate(runs)]  # type: ignore[misc]
+
+
+def _trained(runs: Sequence[Prepared], device: torch.device) -> tuple[list[Loaded], list[Outcome | Diverged]]:
+    config = runs[0].config
+    if config.training.teacher != "none":
+        raise BenchError("each seed has a teacher of its own")
+    cost.reset_peak_memory(device)
+    loaded = [load(run, device) for run in runs]
+    transformers.set_seed(config.seed)
+    outcomes = finetune_together([one.model for one in loaded], loaded[0].train, config.training, seeds=[run.config.seed for run in runs],
+                                 dtype=resolve_dtype(config.training.dtype, device), name=runs[0].name)
+    return loaded, outcomes
