@@ -211,8 +211,23 @@ def submit(overrides: Sequence[str]) -> int:
     return 0
 
 
+def fit(overrides: Sequence[str]) -> int:
+    """Measure how well a sweep's embeddings fit the pretrained table, without training (sweep=<name>, default budget)."""
+    from bench.fit import fits
+    from bench.report.fit import write_fit
+    from bench.sweep.plan import expand, load
+
+    named = any(override.startswith("sweep=") for override in overrides)
+    runs = expand(*load(overrides if named else ["sweep=budget", *overrides]))
+    results_dir = Path(runs[0].config.results_dir)
+    for model in dict.fromkeys(run.config.model.name for run in runs):
+        paths = write_fit(fits([run for run in runs if run.config.model.name == model]), results_dir / "fit")
+        print("\n".join(map(str, paths)))
+    return 0
+
+
 VERBS: dict[str, Callable[[Sequence[str]], int]] = {
-    verb.__name__: verb for verb in (run, plan, sweep, status, retry, report, tasks, fetch, rescore, submit, perf, chart, sameness)
+    verb.__name__: verb for verb in (run, plan, sweep, status, retry, report, tasks, fetch, rescore, submit, perf, chart, sameness, fit)
 }
 
 

@@ -54,9 +54,7 @@ def prepare(config: RunConfig) -> Prepared:
                           f"'{config.model.name}': use training.max_length={longest} or less.")
     chosen = method(config.embedding.name)
     used, assignment = assignment_of(config), None
-    kind = None if used is None else bench.assignment.kind(used.name)
-    embedding = chosen.resolve(config.embedding, vocab_size, width, codes_stored=kind is not None and kind.stored,
-                               injective=kind is not None and kind.injective)
+    embedding = chosen.resolve(config.embedding, vocab_size, width, None if used is None else bench.assignment.kind(used.name))
     parts = {"embedding": chosen.identity(embedding)}
     if used is not None:
         bench.assignment.check(used, vocab_size, embedding.subspaces or 0, embedding.rows or 0)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from bench.assignment import Assignment
 from bench.config import EmbeddingConfig
 from bench.errors import ConfigError
 
@@ -108,16 +109,17 @@ class EmbeddingMethod:
     own_assignment: ClassVar[str | None] = None  # the assignment that is part of the method, whatever `assignment` says
 
     def resolve(
-        self, config: EmbeddingConfig, vocab_size: int, width: int, codes_stored: bool = True, injective: bool = False
+        self, config: EmbeddingConfig, vocab_size: int, width: int, assignment: Assignment | None = None
     ) -> EmbeddingConfig:
         """Return `config` with its nulls and what the budget decides filled in, and no budget.
 
-        Raises ConfigError where the settings contradict the model, or the budget is too small for any of them.
+        `assignment` is that of the codes; None: any that stores them. Raises ConfigError where the settings contradict
+        the model, or the budget is too small for any of them.
         """
         if config.budget is None:
             return self.complete(config, vocab_size, width)
         most = int(share(config.budget) * vocab_size * width * FLOAT_BYTES)
-        smallest, chosen = self.within(replace(config, budget=None), vocab_size, width, most, codes_stored, injective)
+        smallest, chosen = self.within(replace(config, budget=None), vocab_size, width, most, assignment)
         if chosen is None:
             raise ConfigError(f"embedding.budget ({config.budget}) is {most:,} bytes, but with these settings the smallest "
                               f"{config.name} needs {smallest:,}: use embedding.budget="
@@ -140,7 +142,7 @@ class EmbeddingMethod:
         return 2, vocab_size
 
     def within(
-        self, config: EmbeddingConfig, vocab_size: int, width: int, most: int, codes_stored: bool, injective: bool
+        self, config: EmbeddingConfig, vocab_size: int, width: int, most: int, assignment: Assignment | None
     ) -> tuple[int, EmbeddingConfig | None]:
         """Return the bytes of the smallest configuration, and the largest one of at most `most` bytes, if there is one."""
 
@@ -148,7 +150,7 @@ class EmbeddingMethod:
             return self.complete(replace(config, **{self.scaled: cast(Any, number)}) if self.scaled else config, vocab_size, width)
 
         def stored(number: int) -> int:
-            return self.size(complete(number), vocab_size, width, codes_stored).bytes
+            return self.size(complete(number), vocab_size, width, codes_stored=False).bytes
 
         if self.scaled and getattr(config, self.scaled) is not None:
             raise ConfigError(f"embedding.{self.scaled} ({getattr(config, self.scaled)}) and embedding.budget cannot both be set: "

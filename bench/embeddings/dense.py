@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from bench.assignment import Assignment
 from bench.config import EmbeddingConfig
 from bench.embeddings.base import EmbeddingMethod, Size, Vocabulary
 
@@ -14,7 +15,7 @@ class Dense(EmbeddingMethod):
     """One row a token."""
 
     def resolve(
-        self, config: EmbeddingConfig, vocab_size: int, width: int, codes_stored: bool = True, injective: bool = False
+        self, config: EmbeddingConfig, vocab_size: int, width: int, assignment: Assignment | None = None
     ) -> EmbeddingConfig:
         return replace(config, budget=None)  # the reference beside every budget
 

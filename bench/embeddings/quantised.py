@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from bench.assignment import Assignment
 from bench.config import EmbeddingConfig
 from bench.embeddings import rounding
 from bench.embeddings.base import CompressedEmbedding, EmbeddingMethod, Size, Vocabulary
@@ -57,13 +58,13 @@ class Quantised(EmbeddingMethod):
         return replace(config, group=group)
 
     def within(
-        self, config: EmbeddingConfig, vocab_size: int, width: int, most: int, codes_stored: bool, injective: bool
+        self, config: EmbeddingConfig, vocab_size: int, width: int, most: int, assignment: Assignment | None
     ) -> tuple[int, EmbeddingConfig | None]:
         """The largest of both numbers of bits and all groups."""
         if config.group is not None:
             raise ConfigError(f"embedding.group ({config.group}) and embedding.budget cannot both be set: the budget decides it.")
         choices = [replace(config, bits=b, group=g) for b in ((4, 8) if width % 2 == 0 else (8,)) for g in self._groups(width)]
-        sizes = {self.size(choice, vocab_size, width, codes_stored).bytes: choice for choice in choices}
+        sizes = {self.size(choice, vocab_size, width, codes_stored=False).bytes: choice for choice in choices}
         return min(sizes), max((item for item in sizes.items() if item[0] <= most), default=(0, None))[1]
 
     def size(self, config: EmbeddingConfig, vocab_size: int, width: int, codes_stored: bool) -> Size:

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bench.assignment import Assignment
 from bench.assignment.digits import integer_root
 from bench.config import EmbeddingConfig
 from bench.embeddings import rounding
@@ -69,20 +70,23 @@ class Subspace(EmbeddingMethod):
         return replace(config, subspaces=f, sub_dim=sub_dim, rows=rows)
 
     def within(
-        self, config: EmbeddingConfig, vocab_size: int, width: int, most: int, codes_stored: bool, injective: bool
+        self, config: EmbeddingConfig, vocab_size: int, width: int, most: int, assignment: Assignment | None
     ) -> tuple[int, EmbeddingConfig | None]:
         """Of each f the largest Q that fits; of these, the one with the greatest f (log2 Q - 1/2).
 
         The bits of a code bound the error; the half takes into account that few long pieces quantise better than many
         short ones. On MiniLM's table pq's error is within 0.7 % of the best f's at 0.2, 0.5, 1 and 2.5 % of the bytes.
+        Codes that are made without looking at vectors say no more than which token it is: log2 V bits, so f is small.
         """
         config = replace(config, **self.fixed)
         if config.subspaces is not None and config.rows is not None:
             raise ConfigError(f"embedding.subspaces ({config.subspaces}), embedding.rows ({config.rows}) and embedding.budget cannot all "
                               "be set: leave one of the first two null.")
+        codes_stored = assignment is None or assignment.stored
+        enough = math.inf if assignment is None or assignment.vectors else math.log2(vocab_size)
         smallest, best = [], []
         for f in [config.subspaces] if config.subspaces is not None else self.pieces(config, width):
-            least = max(2, integer_root(vocab_size, f) if injective else 2)
+            least = max(2, integer_root(vocab_size, f) if assignment is not None and assignment.injective else 2)
             choices = [config.rows] if config.rows is not None else range(least, vocab_size + 1)
 
             def complete(rows: int, f: int = f) -> EmbeddingConfig:
@@ -94,7 +98,12 @@ class Subspace(EmbeddingMethod):
             smallest.append(stored(choices[0]))
             if fits := bisect_right(choices, most, key=stored):
                 best.append(complete(choices[fits - 1]))
-        return min(smallest), max(best, key=lambda c: (c.subspaces or 0) * (math.log2(c.rows or 1) - 0.5), default=None)
+
+        def worth(choice: EmbeddingConfig) -> float:
+            f, bits = choice.subspaces or 0, math.log2(choice.rows or 1)
+            return f * (bits - 0.5) if f * bits < enough else enough
+
+        return min(smallest), max(best, key=worth, default=None)  # of equals the first: the smallest f
 
     def pieces(self, config: EmbeddingConfig, width: int) -> Iterable[int]:
         """Return the numbers of subspaces among which a budget chooses."""

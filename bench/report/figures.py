@@ -27,6 +27,16 @@ STYLES = {
     "random": ("#CC79A7", "X"),
     "contextual": ("#0072B2", "o"),
     "pq": ("#D55E00", "D"),
+    "residual": ("#56B4E9", "P"),
+    "codebook": ("#8C7A00", "<"),
+    "low_rank": ("#009E73", "v"),
+    "quantised": ("#7A3E9D", "h"),
+    "trimmed": ("#A0522D", ">"),
+    "truncated": ("#E377C2", "d"),
+    "hashing": ("#666666", "p"),
+    "quotient_remainder": ("#17A2B8", "H"),
+    "mean": ("#B0B0B0", "1"),
+    "hash_only": ("#808080", "2"),
 }
 OTHERS = [("#009E73", "v"), ("#56B4E9", "P"), ("#8C7A00", "<"), ("#666666", ">")]
 MOST_LABELS = 12  # a panel with more points labels only dense and the Pareto front
@@ -129,8 +139,12 @@ def draw(section: Section, measure: Measure, data: list[Point]) -> Figure:
 
 
 def _styles(data: list[Point]) -> dict[str, tuple[str, str]]:
+    """Return the styles of the kinds that are drawn."""
+    return kind_styles({point.kind for point in data})
+
+
+def kind_styles(shown: set[str]) -> dict[str, tuple[str, str]]:
     """Return kind -> colour and marker; kinds that are not known share what is left in alphabetical order."""
-    shown = {point.kind for point in data}
     extra = {kind: OTHERS[index % len(OTHERS)] for index, kind in enumerate(sorted(shown - set(STYLES)))}
     return {kind: style for kind, style in (STYLES | extra).items() if kind in shown}
 

@@ -80,7 +80,7 @@ def _row(record: Record, widths: dict[str, int], suites: dict[str, str]) -> dict
         "recovery_id": _digest(config.get("recovery")),
         "recovery": (config.get("recovery") or {}).get("name", "none"),
         "flat": _flatten(group),
-        "configuration": _short_label(config, widths.get(model["name"])),
+        "configuration": short_label(config, widths.get(model["name"])),
         "kind": kind(config),
         "seed": config["seed"],
         "status": record["status"],
@@ -139,15 +139,16 @@ def _complete_marks(frame: pd.DataFrame) -> None:
 
 
 def kind(config: dict[str, Any]) -> str:
-    """Return what a point's colour and marker stand for: the assignment, or the method where it assigns nothing."""
-    return str((config.get("assignment") or config["embedding"])["name"])
+    """Return what a point's colour and marker stand for: the method, of subspace embeddings the assignment."""
+    embedding = config["embedding"]["name"]
+    return str((config.get("assignment") or config["embedding"])["name"]) if embedding == "subspace" else str(embedding)
 
 
-def _short_label(config: dict[str, Any], width: int | None) -> str:
+def short_label(config: dict[str, Any], width: int | None) -> str:
     """Return a name such as "pq f=8 Q=64 sum + distil" that names only what differs from the defaults."""
     embedding = dict(config["embedding"])
     name, recovery = embedding["name"], (config.get("recovery") or {}).get("name", "none")
-    words = [kind(config)] if name in ("dense", "subspace") else [name, *({kind(config)} - {name})]
+    words = [kind(config)]
     if name != "dense":
         f, rows, sub_dim = (embedding.pop(key, None) for key in ("subspaces", "rows", "sub_dim"))
         compose, init = embedding.pop("compose", "concat"), embedding.pop("init", "fitted")
@@ -156,8 +157,15 @@ def _short_label(config: dict[str, Any], width: int | None) -> str:
         default = width if compose == "sum" else width // f if width and f else None
         words += [f"s={sub_dim}"] if width and sub_dim not in (None, default) else []
         words += [f"{init} init"] if init != "fitted" else []
-        words += [f"{key}={value}" for key, value in sorted(embedding.items()) if key not in ("name", "version")]
+        words += [_setting(key, value) for key, value in sorted(embedding.items()) if key not in ("name", "version", "corpus")]
     return " ".join(words + ([f"+ {recovery}"] if recovery != "none" else []))
+
+
+def _setting(key: str, value: Any) -> str:
+    """Return a setting in as few words as tell what it is."""
+    short = {"rank": f"r={value}", "keep_dense": f"{value} rows kept", "gain": "gains", "rotation": "rotated", "table_dtype": str(value),
+             "bits": f"int{value}", "group": f"group {value}", "frequency_power": f"weighted {value:g}" if isinstance(value, float) else ""}
+    return short.get(key, f"{key}={value}")
 
 
 def _label(frame: pd.DataFrame) -> None:

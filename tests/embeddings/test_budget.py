@@ -5,6 +5,7 @@ import math
 
 import pytest
 
+from bench.assignment import ASSIGNMENTS
 from bench.config import EmbeddingConfig
 from bench.embeddings import METHODS, method
 from bench.errors import ConfigError
@@ -72,9 +73,9 @@ def test_the_smallest_budget_that_an_error_names_is_enough():
 
 def test_an_injective_assignment_gets_rows_enough_and_codes_that_cost_nothing_leave_room():
     tight = EmbeddingConfig(name="subspace", budget="10%")
-    injective = method("subspace").resolve(tight, VOCAB_SIZE, WIDTH, codes_stored=True, injective=True)
-    free = method("subspace").resolve(tight, VOCAB_SIZE, WIDTH, codes_stored=False, injective=True)
+    injective, free = (method("subspace").resolve(tight, VOCAB_SIZE, WIDTH, ASSIGNMENTS[name]) for name in ("contextual", "sequential"))
     assert injective.rows**injective.subspaces >= VOCAB_SIZE
+    assert free.rows**free.subspaces >= VOCAB_SIZE > free.rows ** (free.subspaces - 1)  # digits that are always 0 say nothing
     assert stored("subspace", free, codes_stored=False) <= 0.1 * DENSE < stored("subspace", free)
 
 

@@ -1,0 +1,79 @@
+"""How well an embedding fits the pretrained table before any training: a predictor that costs seconds."""
+
+import time
+from collections.abc import Sequence
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from bench import backbones, compression
+from bench.assignment.corpus import token_counts
+from bench.embeddings import method
+from bench.identity import Prepared
+from bench.tasks import data as task_data
+
+DECILES = 10
+ASKED, NEIGHBOURS = 1000, 10  # tokens whose nearest neighbours are compared, and how many of them
+
+
+def fits(runs: Sequence[Prepared]) -> list[dict[str, Any]]:
+    """Return one row for each embedding among the runs, which share a model: its sizes, errors and seconds.
+
+    Errors are relative, sqrt(sum w ||e - e'||^2 / sum w ||e||^2): with w = 1, with w the tokens' counts in the corpus of
+    the run's assignment, and in each tenth of the tokens from the most to the least frequent.
+    """
+    model, tokenizer, rows = None, None, dict[str, dict[str, Any]]()
+    for run in runs:
+        config = run.config
+        key = repr([run.canonical["embedding"], run.canonical["assignment"]])
+        if key in rows:
+            continue
+        if model is None or tokenizer is None:
+            model, tokenizer = backbones.load_model(config.model, "none"), backbones.load_tokenizer(config.model)
+        split = task_data.load_split(config.task, config.data, "train").select_columns(config.task.columns)
+        texts = compression.texts_of(config.assignment.corpus, config, split)
+        table = backbones.table(model)
+        start = time.perf_counter()
+        module, codes = compression.compressed(config, model, tokenizer, texts)
+        seconds = time.perf_counter() - start
+        size = method(config.embedding.name).size(config.embedding, len(table), table.shape[1], codes is not None and codes.stored)
+        padding = cast(int | None, tokenizer.pad_token_id)
+        rows[key] = {
+            "model": config.model.name, "config": run.canonical, "embedding_bytes": size.bytes, "embedding_params": size.params,
+            "byte_share": size.bytes / (4 * table.numel()), **errors(module, table, token_counts(tokenizer, texts(), len(table)), padding),
+            "seconds": seconds}
+    return list(rows.values())
+
+
+@torch.no_grad()
+def errors(module: nn.Module, table: Tensor, counts: np.ndarray, padding_idx: int | None) -> dict[str, Any]:
+    """Return relative_error, weighted_error, decile_errors, distinct_share and neighbour_overlap; padding is left out."""
+    own = torch.tensor([token for token in range(len(table)) if token != padding_idx])
+    found = torch.cat([module(some) for some in own.split(8192)])
+    wanted = table[own]
+    missed = (found - wanted).double().square().sum(1).numpy()
+    norms = wanted.double().square().sum(1).numpy()
+    occurrences = counts[own.numpy()]
+    deciles = np.array_split(np.argsort(-occurrences, kind="stable"), DECILES)
+    return {
+        "relative_error": float(np.sqrt(missed.sum() / norms.sum())),
+        "weighted_error": float(np.sqrt((occurrences * missed).sum() / (occurrences * norms).sum())),
+        "decile_errors": [float(np.sqrt(missed[tenth].sum() / norms[tenth].sum())) for tenth in deciles],
+        "distinct_share": len({row.tobytes() for row in found.numpy()}) / len(found),
+        "neighbour_overlap": overlap(wanted, found),
+    }
+
+
+def overlap(wanted: Tensor, found: Tensor) -> float:
+    """Return the share of the nearest neighbours (cosine, NEIGHBOURS of each of ASKED seeded tokens) that stay the same."""
+    asked = torch.from_numpy(np.sort(np.random.default_rng(0).permutation(len(wanted))[:ASKED]))
+    nearest = []
+    for table in (wanted, found):
+        unit = nn.functional.normalize(table, dim=1)
+        likeness = unit[asked] @ unit.T
+        likeness[torch.arange(len(asked)), asked] = -2  # not its own neighbour
+        nearest.append(likeness.topk(min(NEIGHBOURS, len(wanted) - 1), dim=1).indices)
+    same = (nearest[0][:, :, None] == nearest[1][:, None, :]).any(2)
+    return float(same.float().mean())
