@@ -226,8 +226,27 @@ def fit(overrides: Sequence[str]) -> int:
     return 0
 
 
+def coverage(overrides: Sequence[str]) -> int:
+    """Say how a text is covered by vocabulary and embedding (--corpus <file>, then key=value as for run)."""
+    from bench.compose import compose_config
+    from bench.coverage import cover, write_coverage
+    from bench.identity import prepare
+
+    given = list(overrides)
+    if "--corpus" not in given or given[-1] == "--corpus":
+        raise ConfigError("--corpus is not set: give a text file with one passage a line, as in --corpus notes.txt.")
+    at = given.index("--corpus")
+    corpus = given[at + 1]
+    prepared = prepare(compose_config([*given[:at], *given[at + 2:]]))
+    found = cover(prepared, corpus)
+    for name, value in found.facts.items():
+        print(f"{name:18} {value:,.4g}")
+    print("\n".join(map(str, write_coverage(found, corpus, Path(prepared.config.results_dir) / "coverage"))))
+    return 0
+
+
 VERBS: dict[str, Callable[[Sequence[str]], int]] = {
-    verb.__name__: verb for verb in (run, plan, sweep, status, retry, report, tasks, fetch, rescore, submit, perf, chart, sameness, fit)
+    verb.__name__: verb for verb in (run, plan, sweep, status, retry, report, tasks, fetch, rescore, submit, perf, chart, sameness, fit, coverage)
 }
 
 

@@ -19,10 +19,10 @@ def passages(corpus: str) -> list[str]:
     try:
         lines = [line.strip() for line in Path(corpus).read_text(encoding="utf-8").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"assignment.corpus ({corpus}) cannot be read: {error}; give a UTF-8 text file, one passage a line, "
-                        "or assignment.corpus=task.") from error
+        raise DataError(f"corpus ({corpus}) cannot be read: {error}; give a UTF-8 text file, one passage a line, splits of tasks "
+                        "such as mrpc:train+rte:train, or task.") from error
     if not any(lines):
-        raise DataError(f"assignment.corpus ({corpus}) is empty: give a text file with one passage a line.")
+        raise DataError(f"corpus ({corpus}) is empty: give a text file with one passage a line.")
     return [line for line in lines if line]
 
 

@@ -1,0 +1,100 @@
+"""How a text of some domain is covered: by the tokenizer's vocabulary, and by a compressed embedding."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+
+from bench import backbones, compression, store
+from bench.assignment.corpus import passages
+from bench.errors import DataError
+from bench.identity import Prepared
+from bench.report import markdown
+from bench.tasks import data as task_data
+
+BADLY = 0.9  # a token is badly fitted where its relative error is above this quantile of the vocabulary's
+SHOWN = 30  # terms that lose most
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """What `cover` finds out: `facts` by name, and a line a term (term, count, tokens, relative_error, loss)."""
+
+    facts: dict[str, float]
+    terms: pd.DataFrame
+
+
+def cover(run: Prepared, corpus: str) -> Coverage:
+    """Return how the run's model and embedding cover the lines of the file `corpus`; raises DataError for one without words."""
+    config = run.config
+    model, tokenizer = backbones.load_model(config.model, "none"), backbones.load_tokenizer(config.model)
+    split = task_data.load_split(config.task, config.data, "train").select_columns(config.task.columns)
+    module, _ = compression.compressed(config, model, tokenizer, compression.texts_of(config.assignment.corpus, config, split))
+    words = words_of(tokenizer, passages(corpus))
+    if not words:
+        raise DataError(f"--corpus ({corpus}) holds no words: give a text file with one passage a line.")
+    return measure(words, token_errors(module, backbones.table(model)), cast(int | None, tokenizer.unk_token_id))
+
+
+def words_of(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> Counter[tuple[str, tuple[int, ...]]]:
+    """Return how often each word occurs with its tokens; what is one word is the tokenizer's own first cut."""
+    found: Counter[tuple[str, tuple[int, ...]]] = Counter()
+    for text in texts:
+        encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        pieces: dict[int, list[int]] = {}
+        for place, word in enumerate(encoded.word_ids()):
+            if word is not None:
+                pieces.setdefault(word, []).append(place)
+        offsets, ids = cast(Any, encoded["offset_mapping"]), cast(list[int], encoded["input_ids"])
+        for places in pieces.values():
+            term = text[offsets[places[0]][0] : offsets[places[-1]][1]].strip()
+            if any(letter.isalnum() for letter in term):
+                found[term.lower(), tuple(ids[place] for place in places)] += 1
+    return found
+
+
+@torch.no_grad()
+def token_errors(module: nn.Module, table: torch.Tensor) -> np.ndarray:
+    """Return each token's relative error (V,): ||e - e'|| / ||e||."""
+    parts = []
+    for ids in torch.arange(len(table)).split(8192):
+        parts.append((module(ids) - table[ids]).norm(dim=1) / table[ids].norm(dim=1).clamp(min=1e-12))
+    return torch.cat(parts).numpy()
+
+
+def measure(words: Counter[tuple[str, tuple[int, ...]]], errors: np.ndarray, unknown: int | None) -> Coverage:
+    """Return rates over the words' occurrences, and the terms by what they lose: occurrences times mean relative error."""
+    lines = [{"term": term, "count": count, "tokens": len(ids), "unknown": unknown in ids, "relative_error": float(errors[list(ids)].mean())}
+             for (term, ids), count in words.items()]
+    frame = pd.DataFrame(lines)
+    frame["loss"] = frame["count"] * frame.relative_error
+    limit = np.quantile(errors, BADLY)
+    tokens, counts = (np.concatenate(part) for part in zip(
+        *((np.array(ids), np.full(len(ids), count)) for (_, ids), count in words.items()), strict=True))
+    total = frame["count"].sum()
+    facts = {
+        "words": float(total), "different_words": float(len(frame)), "tokens_per_word": float(counts.sum() / total),
+        "unknown_rate": float(frame["count"][frame.unknown].sum() / total), "split_rate": float(frame["count"][frame.tokens > 1].sum() / total),
+        "badly_fitted_rate": float(counts[errors[tokens] > limit].sum() / counts.sum()),
+        "relative_error": float((frame.loss.sum()) / total)}
+    return Coverage(facts, frame.sort_values(["loss", "term"], ascending=[False, True], ignore_index=True))
+
+
+def write_coverage(coverage: Coverage, corpus: str, folder: Path) -> list[Path]:
+    """Write the rates and the terms that lose most as <name>.md, and all terms as <name>.csv; return the files."""
+    stem = markdown.slug(Path(corpus).stem.lower())
+    shown = [[markdown.escape(value if isinstance(value, str) else f"{value:.3f}" if isinstance(value, float) else value) for value in line]
+             for line in coverage.terms.drop(columns="unknown").head(SHOWN).itertuples(index=False)]
+    facts = markdown.table(["measure", "value"], [[name, f"{value:,.4g}"] for name, value in coverage.facts.items()], numeric=1)
+    terms = markdown.table(["term", "occurrences", "tokens", "relative error", "loss"], shown, numeric=4)
+    text = f"# Coverage of {markdown.escape(Path(corpus).name)}\n\n{facts}\n## Terms that lose most\n\n{terms}"
+    store.write_atomically(folder / f"{stem}.md", text)
+    store.write_atomically(folder / f"{stem}.csv", coverage.terms.to_csv(index=False))
+    return [folder / f"{stem}.md", folder / f"{stem}.csv"]

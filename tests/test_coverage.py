@@ -1,0 +1,52 @@
+"""Coverage of a domain's text: rates counted by hand, the term that loses most, a wrong corpus."""
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from commands import run_bench
+
+from bench.backbones import load_tokenizer
+from bench.compose import compose_config
+from bench.coverage import measure, words_of
+
+
+def test_rates_are_those_of_the_occurrences():
+    words = Counter({("plain", (5,)): 6, ("split", (6, 7)): 3, ("strange", (1,)): 1})
+    errors = np.linspace(0, 0.5, 100)
+    errors[[5, 6, 7]] = 0.1, 0.9, 0.7
+    found = measure(words, errors, unknown=1)
+    expected = {"words": 10, "different_words": 3, "tokens_per_word": 1.3, "unknown_rate": 0.1, "split_rate": 0.3,
+                "badly_fitted_rate": 6 / 13, "relative_error": (6 * 0.1 + 3 * 0.8 + errors[1]) / 10}
+    assert found.facts == pytest.approx(expected)
+    assert list(found.terms.term) == ["split", "plain", "strange"]
+
+
+def test_words_are_put_together_from_their_tokens():
+    tokenizer = load_tokenizer(compose_config(["model=minilm"]).model)
+    words = words_of(tokenizer, ["Thrombocytopenia, again: thrombocytopenia!", "☃ \U00013000x"])
+    by_term = {term: (count, len(ids)) for (term, ids), count in words.items()}
+    assert by_term["thrombocytopenia"][0] == 2 and by_term["thrombocytopenia"][1] > 1
+    assert by_term["again"] == (1, 1)
+    assert "," not in by_term
+
+
+def test_the_command_writes_terms_and_rates(tiny, tmp_path):
+    corpus = tmp_path / "Notes.txt"
+    corpus.write_text("thrombocytopenia was seen\nnothing else was seen\n")
+    done = run_bench("coverage", "--corpus", str(corpus), *tiny, "assignment=pq", "embedding.subspaces=4", "embedding.rows=16")
+    assert done.returncode == 0, done.stderr
+    assert "unknown_rate" in done.stdout
+    terms = pd.read_csv(tmp_path / "results" / "coverage" / "notes.csv")
+    assert set(terms.term) == {"thrombocytopenia", "was", "seen", "nothing", "else"} and (terms.loss.diff().dropna() <= 0).all()
+    assert "Terms that lose most" in (tmp_path / "results" / "coverage" / "notes.md").read_text()
+
+
+@pytest.mark.parametrize(("content", "words"), [(None, "cannot be read"), ("\n \n", "is empty"), ("... !!!\n", "holds no words")])
+def test_a_corpus_without_words_is_refused(content: str | None, words: str, tiny: list[str], tmp_path: Path):
+    if content is not None:
+        (tmp_path / "c.txt").write_text(content)
+    done = run_bench("coverage", "--corpus", str(tmp_path / "c.txt"), *tiny, "embedding=mean")
+    assert done.returncode == 2 and words in done.stderr and "Traceback" not in done.stderr
