@@ -79,12 +79,17 @@ def take(record: Path) -> Claim | None:
     claim = Claim(_path(record, newest + 1), json.dumps(_myself() | {"token": uuid.uuid4().hex}), newest + 1)
     try:
         record.parent.mkdir(parents=True, exist_ok=True)
-        with open(claim.path, "x") as file:  # O_EXCL
-            file.write(claim.owner)
-    except FileExistsError:
-        return None
+        try:
+            handle = os.open(claim.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+        except FileExistsError:
+            return None
+        try:
+            with os.fdopen(handle, "w") as file:
+                file.write(claim.owner)
+        except OSError:
+            claim.path.unlink()
+            raise
     except OSError as error:
-        claim.path.unlink(missing_ok=True)
         raise store.unwritable(claim.path, error) from error
     # Between the look and the creation others may have come and gone: whoever now sees a newer or a living claim withdraws.
     others = _numbers(record) - {claim.deaths}
@@ -138,7 +143,7 @@ def _numbers(record: Path) -> set[int]:
     """Return the numbers of the claims on a run."""
     try:
         names = os.listdir(record.parent)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return set()
     pattern = re.compile(rf"{re.escape(record.stem)}\.claim(\d+)")
     return {int(match[1]) for name in names if (match := pattern.fullmatch(name))}
