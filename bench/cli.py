@@ -70,6 +70,22 @@ def cancel(arguments: Sequence[str]) -> int:
     return 0
 
 
+def gc(arguments: Sequence[str]) -> int:
+    """Print what takes space and can be made again or belongs to nobody, never records; --delete removes it."""
+    from bench.compose import compose_config
+    from bench.sweep.gc import find, remove
+
+    config = compose_config([argument for argument in arguments if argument != "--delete"])
+    found = find(Path(config.results_dir), Path(config.cache_dir))
+    for garbage in found:
+        print(f"{garbage.size / 1e6:10.2f} MB  {garbage.path}  ({garbage.reason})")
+        if "--delete" in arguments:
+            remove(garbage)
+    said = "removed" if "--delete" in arguments else "can be removed with --delete"
+    print(f"{sum(garbage.size for garbage in found) / 1e6:.2f} MB in {len(found)} places {said}")
+    return 0
+
+
 def _tell(lines: Sequence[str], failed: bool) -> int:
     print("\n".join(lines))
     return 1 if failed else 0
@@ -95,7 +111,7 @@ def _report(results_dir: Path) -> int:
 
 
 VERBS: dict[str, Callable[[Sequence[str]], int]] = {
-    verb.__name__: verb for verb in (run, plan, sweep, status, retry, cancel, report)
+    verb.__name__: verb for verb in (run, plan, sweep, status, retry, cancel, gc, report)
 }
 
 

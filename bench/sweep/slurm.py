@@ -110,20 +110,35 @@ def submit(items: Sequence[Item], plan: Plan, cancelled: Path) -> str:
 
 def job_name(plan: Plan) -> str:
     """Return the name by which every node finds a sweep's jobs: of the sweep and of its results folder."""
-    folder = hashlib.sha256(str(Path(plan.config.results_dir).resolve()).encode()).hexdigest()[:8]
-    return f"bench-{plan.sweep.name}-{folder}"
+    return f"bench-{plan.sweep.name}-{_digest(Path(plan.config.results_dir))}"
+
+
+def _digest(results_dir: Path) -> str:
+    return hashlib.sha256(str(results_dir.resolve()).encode()).hexdigest()[:8]
 
 
 def queue(plan: Plan) -> list[Job] | None:
     """Return the sweep's jobs that wait or run; None if the queue does not answer, none where there is no Slurm."""
+    answer = _squeue("--array", f"--name={job_name(plan)}", "--format=%i|%T|%R")
+    return None if answer is None else [Job(*line.split("|", 2)) for line in answer]
+
+
+def busy(results_dir: Path) -> bool:
+    """Return whether a job of any sweep of this results folder waits or runs, or the queue does not answer."""
+    names = _squeue("--format=%j")
+    return names is None or any(name.startswith("bench-") and name.endswith(_digest(results_dir)) for name in names)
+
+
+def _squeue(*arguments: str) -> list[str] | None:
     if shutil.which("squeue") is None:
         return []
-    asked = subprocess.run(["squeue", "--noheader", "--array", f"--user={getpass.getuser()}", f"--name={job_name(plan)}",
-                            "--format=%i|%T|%R"], capture_output=True, text=True)
+    asked = subprocess.run(["squeue", "--noheader", f"--user={getpass.getuser()}", *arguments], capture_output=True, text=True)
+    if "configuration source" in asked.stderr:  # installed, but this machine belongs to no cluster
+        return []
     if asked.returncode != 0:
         log.warning("the queue does not answer (%s)", asked.stderr.strip())
         return None
-    return [Job(*line.split("|", 2)) for line in asked.stdout.splitlines()]
+    return asked.stdout.split("\n")[:-1]
 
 
 def cancel(plan: Plan) -> int:
