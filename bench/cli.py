@@ -15,7 +15,8 @@ def set_up_logging() -> None:
     """Send progress to standard error, one line an event, with the time."""
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=logging.WARNING, force=True)
     log.setLevel(logging.INFO)
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    for key, value in {"TOKENIZERS_PARALLELISM": "false", "DATASETS_VERBOSITY": "error", "HF_HUB_VERBOSITY": "error"}.items():
+        os.environ.setdefault(key, value)
 
 
 def run(overrides: Sequence[str]) -> int:
@@ -110,8 +111,74 @@ def _report(results_dir: Path) -> int:
     return 1 if problems else 0
 
 
+def tasks(overrides: Sequence[str]) -> int:
+    """Print every task's splits with the rows found and the official ones (data.root=<folder>, data.source=...)."""
+    from bench.compose import compose_config
+    from bench.tasks.data import task_names
+    from bench.tasks.inventory import inventory
+
+    print(inventory(compose_config(overrides).data, task_names()).to_string(index=False, justify="left"))
+    return 0
+
+
+def fetch(arguments: Sequence[str]) -> int:
+    """Download models and data once, for use without the hub (models=minilm,bert_base tasks=mrpc,rte)."""
+    from bench.fetch import fetch as fetch_all
+
+    names = {"models": "", "tasks": ""}
+    for argument in arguments:
+        key, _, value = argument.partition("=")
+        if key not in names:
+            raise ConfigError(unknown("key of fetch", key, names))
+        names[key] = value
+    if not any(names.values()):
+        raise ConfigError("Nothing to fetch: name models=<name,...> or tasks=<name,...>.")
+    for got in fetch_all(*([name for name in names[key].split(",") if name] for key in ("models", "tasks"))):
+        print(f"{got.name:24} {got.bytes / 1e6:10,.1f} MB  {got.folder}", flush=True)
+    return 0
+
+
+def rescore(overrides: Sequence[str]) -> int:
+    """Compute all metrics again from the stored predictions, without training (results_dir=<folder> data.root=<folder>)."""
+    from bench.compose import compose_config
+    from bench.rescore import rescore as rescore_one
+    from bench.store import read_all
+
+    config = compose_config(overrides)
+    results_dir = Path(config.results_dir)
+    changed = same = 0
+    skipped = []
+    for record in read_all(results_dir)[0]:
+        if record["status"] != "ok":
+            continue
+        try:
+            if rescore_one(record, config.data, results_dir):
+                changed += 1
+                print(f"changed {record['name']}")
+            else:
+                same += 1
+        except BenchError as error:
+            skipped.append(f"not scored {record['name']}: {error}")
+    print(*skipped, f"changed {changed} | same {same} | not scored {len(skipped)}", sep="\n")
+    return 1 if skipped else 0
+
+
+def submit(overrides: Sequence[str]) -> int:
+    """Write GLUE's submission zip from a sweep's predictions (sweep=glue_test to=<file.zip>)."""
+    from bench.submit import write_submission
+    from bench.sweep.plan import make
+
+    to = [o.removeprefix("to=") for o in overrides if o.startswith("to=")]
+    if len(to) != 1 or not to[0].endswith(".zip"):
+        raise ConfigError("to must be set once, to the zip file to write: to=glue.zip.")
+    made = make([o for o in overrides if not o.startswith("to=")])
+    files = write_submission(made.runs, Path(to[0]))
+    print(f"{to[0]}: {', '.join(files)}")
+    return 0
+
+
 VERBS: dict[str, Callable[[Sequence[str]], int]] = {
-    verb.__name__: verb for verb in (run, plan, sweep, status, retry, cancel, gc, report)
+    verb.__name__: verb for verb in (run, plan, sweep, status, retry, cancel, gc, report, tasks, fetch, rescore, submit)
 }
 
 
@@ -126,6 +193,8 @@ def main(arguments: Sequence[str]) -> int:
     try:
         if arguments[0] not in VERBS:
             raise ConfigError(unknown("verb", arguments[0], VERBS))
+        if arguments[0] != "fetch":  # the only verb that talks to the hub: the others read what it left, on any node
+            os.environ.setdefault("HF_HUB_OFFLINE", "1")
         return VERBS[arguments[0]](arguments[1:])
     except BenchError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -65,9 +65,13 @@ def prepare(config: RunConfig) -> Prepared:
         "data": {"source": source, "sha256": task_data.data_identity(config.task, config.data, roles)},
         "seed": config.seed,
     }
-    run_id = hashlib.sha256(json.dumps(canonical, sort_keys=True).encode()).hexdigest()[:12]
     name = f"{config.model.name}/{config.task.name}/{slug(embedding, assignment)}/s{config.seed}"
-    return Prepared(replace(config, embedding=embedding), canonical, run_id, name, vocab_size, width, source)
+    return Prepared(replace(config, embedding=embedding), canonical, run_id(canonical), name, vocab_size, width, source)
+
+
+def run_id(canonical: dict[str, Any]) -> str:
+    """Return the first 12 hex digits of the SHA-256 of a canonical configuration."""
+    return hashlib.sha256(json.dumps(canonical, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def slug(embedding: EmbeddingConfig, assignment: dict[str, Any] | None) -> str:

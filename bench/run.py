@@ -2,7 +2,7 @@
 
 import logging
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +18,7 @@ import bench.assignment
 from bench import backbones, store
 from bench.assignment.corpus import passages
 from bench.assignment.vectors import TokenVectors, token_vectors, vectors_key
-from bench.config import RunConfig, TaskConfig
+from bench.config import RunConfig
 from bench.embeddings import method
 from bench.embeddings.base import relative_error
 from bench.errors import EnvironmentBroken, TimeLimit
@@ -27,7 +27,7 @@ from bench.measure import cost
 from bench.provenance import provenance
 from bench.store import Record
 from bench.tasks import data as task_data
-from bench.tasks.metrics import score, score_groups
+from bench.tasks.metrics import score_split
 from bench.tasks.tokenise import tokenise
 from bench.training.batching import Examples
 from bench.training.finetune import Diverged, finetune, predict
@@ -129,7 +129,7 @@ def _measured(prepared: Prepared, device: torch.device) -> dict[str, Any]:
             timed = answered[0].examples
             collapsed = any(bool(np.ptp(answer.values) == 0) for answer in answered)
         if role in task.evaluate:
-            metrics |= _scores(task, role, answered)
+            metrics |= score_split(task, task.splits[role], [(one.language, one.values, one.split) for one in answered])
     reported = task.splits[task.evaluate[0]]
     facts = task_data.split_facts(task, config.data, splits)
     for role, facts_of in facts.items():
@@ -180,34 +180,15 @@ def _answers(model: Any, prepared: Prepared, role: str, tokenizer: PreTrainedTok
              dtype: str) -> Iterator[Answers]:
     """Yield the answers to a role, language by language, each stored as soon as it is there."""
     config, task = prepared.config, prepared.config.task
+    folder = store.predictions_folder(Path(config.results_dir), prepared.name, prepared.run_id)
     for language in task_data.languages_of(task, role):
         split = task_data.load_split(task, config.data, role, language, labels=role in task.evaluate)
         unlabelled = split if "label" in split.column_names else split.add_column("label", [-1] * len(split))
         examples, truncated = _examples(unlabelled, config, tokenizer, device)
         logits = predict(model, examples, config.training.eval_batch_size, dtype)
         values = logits[:, 0] if task.labels is None else logits.argmax(axis=1).astype(np.int8)
-        store.write_predictions(Path(config.results_dir), prepared.name, prepared.run_id, store.split_name(task.splits[role], language), values)
+        store.write_predictions(folder, store.split_name(task.splits[role], language), values)
         yield Answers(language, values, split, examples, truncated)
-
-
-def _scores(task: TaskConfig, role: str, answered: Sequence[Answers]) -> dict[str, dict[str, float]]:
-    """Return split -> metrics, for a task with categories also of each "<split>/<category>".
-
-    With languages the split's metrics are the means over them, `gap` is the training language's headline minus the mean
-    of the others', and each language follows as "<split>/<language>".
-    """
-    split = task.splits[role]
-    scored = {store.split_name(split, one.language): score(task, one.values, np.asarray(one.split["label"])) for one in answered}
-    for one in answered:
-        scored |= {f"{split}/{group}": values for group, values in score_groups(task, one.values, one.split).items()}
-    if answered[0].language is None:
-        return scored
-    mean = {name: float(np.mean([values[name] for values in scored.values()])) for name in task.metrics}
-    home = store.split_name(split, task.train_language)
-    others = [values[task.headline] for name, values in scored.items() if name != home]
-    if home in scored and others:
-        mean["gap"] = scored[home][task.headline] - float(np.mean(others))
-    return {split: mean} | scored
 
 
 def _compress(model: Any, prepared: Prepared, tokenizer: PreTrainedTokenizerBase, texts: Dataset) -> tuple[Any, Any]:

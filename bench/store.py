@@ -10,8 +10,9 @@ from typing import Any, TypedDict, cast
 
 import numpy as np
 import safetensors.numpy
+from safetensors import SafetensorError
 
-from bench.errors import EnvironmentBroken
+from bench.errors import BenchError, EnvironmentBroken
 
 SCHEMA_VERSION = 1
 STATUSES = ("ok", "failed", "oom", "diverged", "timeout", "interrupted")
@@ -143,11 +144,27 @@ def split_name(split: str, language: str | None) -> str:
     return split if language is None else f"{split}/{language}"
 
 
-def write_predictions(results_dir: Path, name: str, run_id: str, split: str, values: np.ndarray) -> None:
-    """Write the answers (rows,) of a run to one split: predictions/<name>-<run_id>/<split>.safetensors."""
-    file = re.sub(r"[^A-Za-z0-9._-]", "_", split)
-    path = results_dir / "predictions" / f"{name}-{run_id}" / f"{file}.safetensors"
-    write_atomically(path, safetensors.numpy.save({"predictions": values}, {"split": split}))
+def predictions_folder(results_dir: Path, name: str, run_id: str) -> Path:
+    """Return where a run's answers lie: predictions/<name>-<run_id>/."""
+    return results_dir / "predictions" / f"{name}-{run_id}"
+
+
+def _predictions_file(folder: Path, split: str) -> Path:
+    return folder / f"{re.sub(r'[^A-Za-z0-9._-]', '_', split)}.safetensors"
+
+
+def write_predictions(folder: Path, split: str, values: np.ndarray) -> None:
+    """Write the answers (rows,) of a run to one split: <folder>/<split>.safetensors."""
+    write_atomically(_predictions_file(folder, split), safetensors.numpy.save({"predictions": values}, {"split": split}))
+
+
+def read_predictions(folder: Path, split: str) -> np.ndarray:
+    """Return the answers (rows,) of a run to one split; raises BenchError where they are not there or damaged."""
+    path = _predictions_file(folder, split)
+    try:
+        return safetensors.numpy.load_file(path)["predictions"]
+    except (OSError, KeyError, SafetensorError) as error:
+        raise BenchError(f"{path} holds no predictions ({error}): run the run again.") from error
 
 
 def write(record: Record, results_dir: Path) -> Path:

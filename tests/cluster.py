@@ -118,8 +118,9 @@ class Cluster:
 
     def _processes(self, node: str) -> list[int]:
         """Return a node's processes, the step managers first: they must not report the others' deaths."""
-        own = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
-        own = [pid for pid in own if {f"SLURM_CONF={self.folder}/slurm.conf", f"SLURMD_NODENAME={node}"} <= set(self._read(pid, "environ").split("\0"))]
+        marks = {f"SLURM_CONF={self.folder}/slurm.conf", f"SLURMD_NODENAME={node}"}
+        pids = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
+        own = [pid for pid in pids if marks <= set(self._read(pid, "environ").split("\0"))]
         parents = {int(self._read(pid, "stat").rpartition(")")[2].split()[1]) for pid in own if self._read(pid, "stat")}
         return [*(pid for pid in parents if self._read(pid, "cmdline").startswith("slurmstepd")), *own]
 

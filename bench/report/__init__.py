@@ -34,6 +34,9 @@ def write_report(records: list[Record], problems: list[tuple[Path, str]], result
         "tables/runs.csv": _csv(tables.runs(frame)),
         "tables/results.csv": _csv(pd.concat([tables.results(section) for section in parts], ignore_index=True)),
     }
+    pieces = tables.parts(frame)
+    if len(pieces):
+        texts["tables/parts.csv"] = _csv(pieces)
     for section in parts:
         name = f"tables/{slug('results', section.title, section.suite)}.md"
         heading = f"# {escape(section.title)} on {escape(section.suite)}"

@@ -10,6 +10,11 @@ from bench.report.markdown import escape
 from bench.report.summary import Section
 from bench.store import STATUSES
 
+PARTS_TO_READ = (
+    "Means over seeds; spreads and single tags are in [tables/parts.csv](tables/parts.csv). `all` is the mean over languages, or "
+    "the score of all rows; `gap` is the training language's score minus the mean of the others'."
+)
+
 
 class Drawn(NamedTuple):
     """A figure's title and its image, relative to the results folder."""
@@ -31,6 +36,9 @@ def index(
         parts.append(f"### {escape(section.title)} on {escape(section.suite)}")
         parts += [f"![{escape(figure.title)}]({figure.image})" for figure in figures]
         parts.append(tables.results_markdown(section))
+    pieces = tables.parts(frame)
+    if len(pieces):
+        parts.append(f"### Languages and categories\n\n{PARTS_TO_READ}\n\n{tables.parts_markdown(pieces)}")
     parts.append(_not_official(frame))
     parts.append(
         "## How to make this again\n\n`make report` writes tables, figures and this page from `runs/` alone. "

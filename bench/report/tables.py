@@ -129,6 +129,40 @@ def results_markdown(section: Section) -> str:
     return table(head, rows, len(head) - 1) + note
 
 
+def parts(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return one line per configuration and part of a split (a language, a category): mean and sd over seeds, as a fraction.
+
+    The split's own line has no part; it is the mean over languages, or the score of all rows. Empty where no task has parts.
+    """
+    lines = []
+    keys = ["model", "suite", "column", "configuration", "param_saving"]
+    for run in rows(headline_runs(frame)):
+        for name, value in run.scores.items():
+            where, _, metric = name.rpartition(".")
+            split, _, part = where.removeprefix(run.split).partition("/")
+            if not split and metric in (run.metric, "gap") and any(f"{run.split}/" in other for other in run.scores):
+                lines.append([*(getattr(run, key) for key in keys), run.split, part, metric, run.seed, value])
+    table = pd.DataFrame(lines, columns=[*keys, "split", "part", "metric", "seed", "value"]).rename(columns={"column": "task"})
+    grouped = table.groupby([*table.columns[:8]], sort=False, dropna=False).value
+    return grouped.agg(mean="mean", sd="std", seeds="count").reset_index()
+
+
+def parts_markdown(lines: pd.DataFrame) -> str:
+    """Return a table for each model and task: a line per configuration, a column per language or whole category (× 100)."""
+    texts = []
+    for (model, task, split), table_lines in lines.groupby(["model", "task", "split"], sort=False):
+        shown = table_lines[~table_lines.part.str.contains(": ")]  # single tags of a category are in the CSV file
+        names = shown.part.where(shown.part != "", shown.metric.where(shown.metric == "gap", "all"))
+        cells = shown.assign(name=names).pivot_table(index="configuration", columns="name", values="mean", sort=False)
+        columns = ["all", *(["gap"] if "gap" in cells else []), *sorted({str(name) for name in cells} - {"all", "gap"})]
+        body = [[escape(label), *("" if pd.isna(value) else f"{100 * value:.1f}" for value in values)]
+                for label, values in zip(cells.index, cells[columns].to_numpy(), strict=True)]
+        metric = shown.metric[shown.metric != "gap"].iloc[0]
+        texts.append(f"#### {escape(task)}, {escape(model)}: {escape(metric)} × 100 on {escape(split)}\n\n"
+                     + table(["configuration", *map(escape, columns)], body, len(columns)))
+    return "\n".join(texts)
+
+
 def _heading(column: Column) -> list[str]:
     where = f" on {column.split}" if column.split else ""
     marks = [f"not official: {'; '.join(column.marks)}"] if column.marks else []

@@ -71,7 +71,7 @@ def load_split(
     `language` defaults to `task.train_language`. With `labels=False` they may be hidden (-1) or absent. The dataset's
     fingerprint is the digest of its content. Raises DataError where the split is missing or is not what the task says.
     """
-    wanted, spec = _wanted(task, data, role, language)
+    wanted, spec = locate_split(task, data, role, language)
     tables: dict[str, pa.Table] = {}
     for split in _names(spec):
         one = replace(wanted, split=split)
@@ -95,7 +95,7 @@ def split_facts(task: TaskConfig, data: DataConfig, splits: Mapping[str, Dataset
     """
     facts = {}
     for role, loaded in splits.items():
-        wanted, spec = _wanted(task, data, role, None)
+        wanted, spec = locate_split(task, data, role, None)
         names = _names(spec)
         official_rows = wanted.task.official_rows.get(names[0]) if len(names) == 1 else None
         facts[role] = {"split": task.splits[role], "rows": len(loaded), "official_rows": official_rows}
@@ -110,13 +110,15 @@ def data_identity(task: TaskConfig, data: DataConfig, roles: Iterable[str]) -> s
     digests, revisions = set(), []
     for role in roles:
         for language in languages_of(task, role):
-            wanted, spec = _wanted(task, data, role, language)
+            wanted, spec = locate_split(task, data, role, language)
             for split in _names(spec):
                 one = replace(wanted, split=split)
                 if one.source == "hub":
+                    sources.read(one)  # it is there
                     revisions.append(str(one.task.revision))
                 elif one.source == "generated":
-                    digests.add(f"{split}:{_digest(sources.read(one).table)}")
+                    sources.read(one)  # raises where there is no such split
+                    digests.add(f"{split}:{_generated_digest(one.task.name, split)}")
                 for path in sources.files(one):
                     stat = path.stat()
                     digest = _file_digest(path, stat.st_mtime_ns, stat.st_size)
@@ -127,8 +129,8 @@ def data_identity(task: TaskConfig, data: DataConfig, roles: Iterable[str]) -> s
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def _wanted(task: TaskConfig, data: DataConfig, role: str, language: str | None) -> tuple[Wanted, str]:
-    """Return what a role reads and its slice, after following "<task>:<split>" to the task whose files they are."""
+def locate_split(task: TaskConfig, data: DataConfig, role: str, language: str | None) -> tuple[Wanted, str]:
+    """Return what a role reads and its slice (splits in datasets' syntax), after following "<task>:<split>" to the task whose files they are."""
     if role not in task.splits:
         raise DataError(f"task.splits of {task.name}: {unknown('role', role, task.splits)}")
     if language is not None and language not in task.languages:
@@ -215,6 +217,11 @@ def _checked_labels(column: pa.ChunkedArray, task: TaskConfig, wanted: Wanted, l
             f"task.{key} allows {low} to {high}, and {wanted} has labels from {found['min']} to {found['max']}."
         )
     return label
+
+
+@cache
+def _generated_digest(task: str, split: str) -> str:
+    return _digest(sources.generated(task)[split])
 
 
 def _digest(table: pa.Table) -> str:

@@ -10,6 +10,7 @@ from datasets import Dataset
 
 from bench.config import TaskConfig
 from bench.errors import BenchError, ConfigError, unknown
+from bench.store import split_name
 
 MODULES = Path(__file__).parent / "metric_modules"
 # GLUE's own summary of a task with two metrics is their plain mean.
@@ -43,6 +44,28 @@ def score(task: TaskConfig, predictions: np.ndarray, labels: Sequence[Any] | np.
     for mean in MEANS.keys() & set(task.metrics):
         values[mean] = float(np.mean([values[part] for part in MEANS[mean]]))
     return {name: values[name] for name in task.metrics}
+
+
+def score_split(
+    task: TaskConfig, split: str, answered: Sequence[tuple[str | None, np.ndarray, Dataset]]
+) -> dict[str, dict[str, float]]:
+    """Return split -> metrics, for a task with categories also of each "<split>/<category>".
+
+    `answered` has (language, predictions (rows,), the split's rows) of each language, or one with None. With languages
+    the split's metrics are the means over them, `gap` is the training language's headline minus the mean of the others',
+    and each language follows as "<split>/<language>".
+    """
+    scored = {split_name(split, language): score(task, values, np.asarray(rows["label"])) for language, values, rows in answered}
+    for _, values, rows in answered:
+        scored |= {f"{split}/{group}": found for group, found in score_groups(task, values, rows).items()}
+    if answered[0][0] is None:
+        return scored
+    mean = {name: float(np.mean([values[name] for values in scored.values()])) for name in task.metrics}
+    home = split_name(split, task.train_language)
+    others = [values[task.headline] for name, values in scored.items() if name != home]
+    if home in scored and others:
+        mean["gap"] = scored[home][task.headline] - float(np.mean(others))
+    return {split: mean} | scored
 
 
 def score_groups(task: TaskConfig, predictions: np.ndarray, dataset: Dataset) -> dict[str, dict[str, float]]:

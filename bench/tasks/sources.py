@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from datasets import ClassLabel, Features, load_dataset
+from datasets import ClassLabel, DatasetDict, Features, load_dataset
 
 from bench.config import TaskConfig
 from bench.errors import DataError
@@ -76,12 +77,20 @@ def choose(wanted: Wanted, there: list[str]) -> str:
     return f"there are {', '.join(there)}; {' or '.join(hints) or 'select one with ' + key + there[0]}"
 
 
+def parquet_splits(task: TaskConfig, root: Path, language: str | None) -> list[str]:
+    """Return the splits of a task, in one language, whose parquet files are there."""
+    return sorted(found.stem for found in _parquet_folder(task, root, language).glob("*.parquet"))
+
+
+def _parquet_folder(task: TaskConfig, root: Path, language: str | None) -> Path:
+    return root / task.suite / (language or task.hub_config or task.name)
+
+
 def _parquet_file(wanted: Wanted) -> Path:
-    task = wanted.task
-    folder = root_of(wanted) / task.suite / (wanted.language or task.hub_config or task.name)
-    path = folder / f"{wanted.split}.parquet"
+    root = root_of(wanted)
+    path = _parquet_folder(wanted.task, root, wanted.language) / f"{wanted.split}.parquet"
     if not path.is_file():
-        there = choose(wanted, sorted(found.stem for found in folder.glob("*.parquet")))
+        there = choose(wanted, parquet_splits(wanted.task, root, wanted.language))
         raise DataError(f"data.root: {path} is missing for {wanted}: {there}.")
     return path
 
@@ -109,29 +118,47 @@ def _official(wanted: Wanted) -> Raw:
 
 
 def _generated(wanted: Wanted) -> Raw:
-    rows: dict[str, list[dict[str, Any]]] = generate(wanted.task.name)
-    if wanted.split not in rows:
-        raise DataError(f"{wanted} does not exist: {choose(wanted, sorted(rows))}.")
-    return Raw(pa.Table.from_pylist(rows[wanted.split]), None)
+    tables = generated(wanted.task.name)
+    if wanted.split not in tables:
+        raise DataError(f"{wanted} does not exist: {choose(wanted, sorted(tables))}.")
+    return Raw(tables[wanted.split], None)
+
+
+@cache  # a plan asks for the same few tasks thousands of times
+def generated(task: str) -> dict[str, pa.Table]:
+    """Return the splits of a task that this package makes itself."""
+    return {split: pa.Table.from_pylist(rows) for split, rows in generate(task).items()}
 
 
 def _hub(wanted: Wanted) -> Raw:
-    task = wanted.task
-    if task.hub is None or task.revision is None:
-        raise DataError(f"task.hub and task.revision of {task.name} must be set for data.source=hub.")
-    config = wanted.language or task.hub_config
+    splits = hub_splits(wanted.task.name, wanted.task.hub, wanted.task.revision, wanted.language or wanted.task.hub_config)
+    if wanted.split not in splits:
+        raise DataError(f"{wanted} is not on the hub: {choose(wanted, sorted(splits))}.")
+    split = splits[wanted.split]
+    return Raw(split.data.table, _class_names(split.features, wanted.task))
+
+
+@cache
+def hub_splits(task: str, hub: str | None, revision: str | None, config: str | None) -> DatasetDict:
+    """Return all splits of a hub data set at its pinned revision, from the local cache if it was fetched before.
+
+    Raises DataError where it cannot be had, naming the sources that would work.
+    """
+    if hub is None or revision is None:
+        raise DataError(f"task.hub and task.revision of {task} must be set for data.source=hub.")
     try:
-        split = load_dataset(task.hub, config, split=wanted.split, revision=task.revision)
+        splits = load_dataset(hub, config, revision=revision)
+        # Without the hub, datasets takes the newest revision that it has.
+        if not all(revision in file["filename"] for split in splits.values() for file in split.cache_files):
+            raise FileNotFoundError(f"only another revision than {revision} was fetched")
     except Exception as error:  # datasets, huggingface_hub and httpx have no base class in common
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        if "Unknown split" in reason:
-            raise DataError(f"{wanted} is not on the hub ({reason}).") from error
         raise DataError(
-            f"data.source=hub: {task.hub} ({config}) cannot be fetched for {wanted} ({reason}). Without the hub, set "
-            "data.root to a folder of parquet files (<suite>/<task>/<split>.parquet) or of the official files (GLUE's "
-            "TSV folders, XNLI-1.0), or run `make fetch` first where the hub can be reached."
+            f"data.source=hub: {hub} ({config}) was not fetched ({reason}). Run `make fetch TASKS={task}` once where the hub "
+            "can be reached; or, without the hub, set data.root to a folder of parquet files (<suite>/<task>/<split>.parquet) "
+            "or of the official files (GLUE's TSV folders, XNLI-1.0)."
         ) from error
-    return Raw(split.data.table, _class_names(split.features, task))
+    return splits
 
 
 READERS: dict[str, Callable[[Wanted], Raw]] = {

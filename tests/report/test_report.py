@@ -280,3 +280,32 @@ def test_reporting_needs_no_torch() -> None:
     code = "import sys, bench.report; print('torch' in sys.modules, 'transformers' in sys.modules)"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout.split() == ["False", "False"]
+
+
+def spread(method: str, seed: int, languages: dict[str, float]) -> Record:
+    """Return a record whose metrics are those of `languages`, their mean and the gap to English."""
+    made = record(method, "rte", seed, float(np.mean(list(languages.values()))))
+    assert made["metrics"] is not None
+    others = np.mean([value for name, value in languages.items() if name != "en"])
+    made["metrics"]["validation"]["gap"] = languages["en"] - float(others)
+    made["metrics"] |= {f"validation/{name}": {"accuracy": value} for name, value in languages.items()}
+    return made
+
+
+def test_languages_have_a_table_of_their_own(tmp_path: Path) -> None:
+    values = {("dense", 0): {"en": 0.8, "de": 0.6, "sw": 0.5}, ("dense", 1): {"en": 0.82, "de": 0.64, "sw": 0.5},
+              ("pq8", 0): {"en": 0.7, "de": 0.5, "sw": 0.4}}
+    write_report([spread(method, seed, languages) for (method, seed), languages in values.items()], [], tmp_path)
+    table = pd.read_csv(tmp_path / "tables" / "parts.csv", keep_default_na=False, na_values=[""])
+    table = table.set_index(["configuration", "part", "metric"])
+    german = table.loc[("dense", "de", "accuracy")]
+    assert (german["mean"], german["sd"], german["seeds"]) == (pytest.approx(0.62), pytest.approx(np.std([0.6, 0.64], ddof=1)), 2)
+    assert "| configuration | all | gap | de | en | sw |" in index(tmp_path)
+    assert "| pq f=8 Q=64 | 53.3 | 25.0 | 50.0 | 70.0 | 40.0 |" in index(tmp_path)
+    assert "| dense | 64.3 | 25.0 | 62.0 | 81.0 | 50.0 |" in index(tmp_path)
+
+
+def test_no_table_of_parts_without_any(tmp_path: Path) -> None:
+    write_report(golden(), [], tmp_path)
+    assert not (tmp_path / "tables" / "parts.csv").exists()
+    assert "Languages and categories" not in index(tmp_path)

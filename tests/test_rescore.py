@@ -1,0 +1,62 @@
+"""Metrics from stored answers equal those of the run; changed definitions move the record, wrong data are refused."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from commands import run_bench
+from sklearn.metrics import f1_score
+
+from bench import store
+from bench.compose import compose_config
+from bench.config import DataConfig
+from bench.errors import BenchError
+from bench.rescore import rescore
+from bench.run import run
+from bench.tasks.data import load_split
+
+
+def test_a_finished_run_scores_the_same_again(tiny: list[str], tmp_path: Path) -> None:
+    run(compose_config([*tiny, "embedding=dense"]))
+    again = run_bench("rescore", f"results_dir={tmp_path}/results")
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.strip().endswith("changed 0 | same 1 | not scored 0")
+
+
+def test_another_metric_is_added_without_training(tiny: list[str], tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    config = compose_config([*tiny, "embedding=dense", "task.metrics=[f1]", "task.headline=f1"])  # another than the task's file
+    before = run(config)
+    assert rescore(before, DataConfig(), results)
+    [after], problems = store.read_all(results)
+    assert not problems
+    assert after["run_id"] != before["run_id"]
+    assert after["headline"]["metric"] == "accuracy"
+    split = after["headline"]["split"]
+    folder = store.predictions_folder(results, after["name"], after["run_id"])
+    answers = store.read_predictions(folder, split)
+    rows = load_split(config.task, config.data, "test" if split == "test" else "validation")
+    assert after["metrics"][split]["accuracy"] == pytest.approx(np.mean(answers == np.asarray(rows["label"])))
+    assert before["metrics"][split]["f1"] == pytest.approx(f1_score(rows["label"], answers))
+    assert not rescore(after, DataConfig(), results)
+    planned = run_bench("run", *tiny, "embedding=dense")
+    assert "done before" in planned.stdout  # the record is where a run with the new metrics is looked for
+
+
+def test_missing_answers_other_data_and_another_task_are_refused(tiny: list[str], tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    record = run(compose_config([*tiny, "embedding=dense"]))
+    changed = json.loads(json.dumps(record))
+    changed["config"]["data"]["sha256"] = "0" * 64
+    with pytest.raises(BenchError, match="does not hold the rows"):
+        rescore(changed, DataConfig(), results)
+    changed = json.loads(json.dumps(record))
+    changed["config"]["task"]["labels"] = ["positive", "negative"]
+    with pytest.raises(BenchError, match="must be trained again"):
+        rescore(changed, DataConfig(), results)
+    for path in (results / "predictions").rglob("*.safetensors"):
+        path.write_bytes(path.read_bytes()[:20])
+    done = run_bench("rescore", f"results_dir={results}")
+    assert done.returncode == 1
+    assert "holds no predictions" in done.stdout and "not scored 1" in done.stdout
