@@ -12,7 +12,6 @@ from typing import cast
 import numpy as np
 from joblib import Parallel, delayed
 from scipy.optimize import linear_sum_assignment
-from sklearn.cluster import KMeans, kmeans_plusplus
 from threadpoolctl import threadpool_limits
 
 CHUNK = 1 << 22  # distances held at a time by one worker (16 MiB of float32)
@@ -46,6 +45,8 @@ def centroids(points: np.ndarray, rows: int, seed: int, per_centroid: int, max_i
     The sample has `per_centroid` points a centroid (faiss takes 256), but at least LEAST_SAMPLE. k-means++ starts from
     a smaller one: on all points it takes longer than the clustering and ends no better.
     """
+    from sklearn.cluster import KMeans, kmeans_plusplus  # a plan, which clusters nothing, need not load it
+
     points = _sample(points, max(per_centroid * rows, LEAST_SAMPLE), seed)
     with threadpool_limits(1, user_api="openmp"):  # a thread's own setting: the pool's limit does not reach its workers
         start, _ = kmeans_plusplus(_sample(points, START_SAMPLE * rows, seed), rows, random_state=seed)

@@ -48,14 +48,17 @@ def start(arguments: list[str], workers: int) -> subprocess.Popen[str]:
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
-def kill_one(results: Path, generator: random.Random) -> str | None:
-    """Kill a process that works on a run; return the run's id, or None if there was none."""
+def kill_one(results: Path, generator: random.Random, killed: list[str]) -> str | None:
+    """Kill a process that works on a run, the same run twice at most; return the run's id, or None if there was none."""
     claims = sorted(results.rglob("*.claim[0-9]*"))
     generator.shuffle(claims)
     for claim in claims:
+        run_id = claim.stem.rpartition("-")[2]
+        if killed.count(run_id) == 2:  # the third death makes it a failure
+            continue
         try:
             os.kill(json.loads(claim.read_text())["pid"], signal.SIGKILL)
-            return claim.stem.rpartition("-")[2]
+            return run_id
         except (OSError, ValueError):  # it has just ended, or is just beginning
             continue
     return None
@@ -70,12 +73,15 @@ def faults(folder: Path, model: Path, runs: int, workers: int, every: float, see
     begun = time.monotonic()
     processes = [start(learning, workers - workers // 2), start(learning, workers // 2), start(failing, 1)]
     killed: list[str] = []
-    last = time.monotonic()
+    last, before = time.monotonic(), 0
     while any(process.poll() is None for process in processes):
         time.sleep(0.1)
-        if time.monotonic() - last > every and (victim := kill_one(results, generator)):
+        if time.monotonic() - last < every:
+            continue
+        ended = len(list(results.rglob("*.json")))
+        if ended > before and (victim := kill_one(results, generator, killed)):  # a slow machine must get on in between
             killed.append(victim)
-            last = time.monotonic()
+            last, before = time.monotonic(), ended
     outputs = [process.communicate() for process in processes]
     records, problems = store.read_all(results)
     per_run = Counter(record["run_id"] for record in records)
