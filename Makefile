@@ -65,7 +65,7 @@ test: install  ## Run the tests
 	$(BIN)/python -m pytest -n auto
 
 faults: install  ## 200 tiny runs on 4 workers under kill -9, with a second sweep on the same store
-	$(BIN)/python tests/sweep/faults.py $(ARGS)
+	$(BIN)/python tests/faults.py $(ARGS)
 
 lint: install  ## Check style
 	$(BIN)/ruff check .

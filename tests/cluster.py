@@ -6,10 +6,10 @@ import shutil
 import signal
 import socket
 import subprocess
-import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+
+from commands import wait_for
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scontrol")
 PATH = f"{os.environ['PATH']}:/usr/sbin:/sbin"
@@ -53,14 +53,6 @@ def missing() -> str | None:
     """Return why no Slurm can be started here, or None."""
     absent = [name for name in PROGRAMS if shutil.which(name, path=PATH) is None]
     return f"no {', '.join(absent)} here: apt-get install slurm-wlm munge" if absent else None
-
-
-def wait_for(condition: Callable[[], object], seconds: float, what: str) -> None:
-    """Return when the condition holds; raises AssertionError after so many seconds."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, what
-        time.sleep(0.2)
 
 
 class Cluster:

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 from commands import ROOT
@@ -15,7 +14,7 @@ from commands import ROOT
 from bench.errors import EnvironmentBroken
 from bench.sweep import claims
 
-CLAIMANT = [sys.executable, str(Path(__file__).parent / "claimant.py")]
+CLAIMANT = [sys.executable, str(ROOT / "tests/claimant.py")]
 
 
 @pytest.fixture

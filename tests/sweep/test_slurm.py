@@ -9,7 +9,7 @@ from pathlib import Path
 
 import cluster
 import pytest
-from commands import ROOT, run_bench
+from commands import ROOT, run_bench, wait_for
 
 from bench import store
 from bench.sweep.launch import status
@@ -32,7 +32,7 @@ def on_slurm(slurm, tiny, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     yield [*tiny, "sweep=smoke", "launcher=slurm", "launcher.tasks=2", "launcher.cpus=1", "launcher.memory_gb=1", "launcher.minutes=10"]
     slurm.ask("scancel", "--user", str(os.getuid()))
-    cluster.wait_for(lambda: not slurm.ask("squeue", "-h"), 30, "jobs are left")
+    wait_for(lambda: not slurm.ask("squeue", "-h"), 30, "jobs are left")
 
 
 def results(tmp_path):
@@ -72,13 +72,13 @@ def test_status_tells_the_truth_and_cancel_stops_everything(on_slurm, slurm, tmp
     sweep = [*on_slurm, "training.max_steps=100000", "launcher.tasks=3"]
     submitted = run_bench("sweep", *sweep, "--seeds", "2")
     assert submitted.returncode == 0 and submitted.stdout.splitlines()[-1] == "done 0 | skipped 0 | missing 4 | failed 0"
-    cluster.wait_for(lambda: len(list((tmp_path / "results").rglob("*.claim0"))) == 2, 90, "two runs did not begin")
+    wait_for(lambda: len(list((tmp_path / "results").rglob("*.claim0"))) == 2, 90, "two runs did not begin")
     lines, failed = status([*sweep, "--seeds", "2"])
     assert lines[-1] == "done 0 | running 2 | queued 2 | failed 0" and not failed
     assert sum("RUNNING" in line for line in lines) == 2 and sum("PENDING" in line for line in lines) == 1
     stopped = run_bench("cancel", *sweep, "--seeds", "2")
     assert "2 running runs are stopped, 3 jobs" in stopped.stdout, stopped.stderr
-    cluster.wait_for(lambda: not slurm.ask("squeue", "-h"), 60, "jobs are left")
+    wait_for(lambda: not slurm.ask("squeue", "-h"), 60, "jobs are left")
     assert [record["status"] for record in results(tmp_path)] == ["interrupted"] * 2
     assert status([*sweep, "--seeds", "2"])[0][-1] == "done 0 | running 0 | queued 0 | missing 4 | failed 0"
 
@@ -89,7 +89,7 @@ def test_a_node_dies_a_job_is_preempted_and_the_controller_restarts(on_slurm, sl
     process = subprocess.Popen([sys.executable, "-m", "bench", "sweep", *sweep, "--wait"], cwd=ROOT, text=True,
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     claims = lambda: list((tmp_path / "results").rglob("*.claim*"))  # noqa: E731
-    cluster.wait_for(lambda: len(claims()) == 2, 90, "two runs did not begin")
+    wait_for(lambda: len(claims()) == 2, 90, "two runs did not begin")
     slurm.kill("n1")
     slurm.kill("slurmctld")
     slurm.start_controller()
@@ -97,7 +97,7 @@ def test_a_node_dies_a_job_is_preempted_and_the_controller_restarts(on_slurm, sl
     job = slurm.ask("squeue", "-h", "--array", "--states=R", "--format=%i").split()
     owners = {json.loads(path.read_text())["slurm_job_id"] for path in claims() if path.exists()}
     assert owners
-    cluster.wait_for(lambda: slurm.ask("scontrol", "ping").count("is UP"), 20, "the controller did not come back")
+    wait_for(lambda: slurm.ask("scontrol", "ping").count("is UP"), 20, "the controller did not come back")
     for number in job[:1]:
         slurm.ask("scancel", "--signal=USR2", number)  # what Slurm sends before it preempts or ends a job
     out, err = process.communicate(timeout=280)

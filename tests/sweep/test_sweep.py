@@ -6,8 +6,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
-from pathlib import Path
 
 import pytest
 from commands import ROOT, run_bench
@@ -78,14 +76,6 @@ def test_a_failed_run_is_listed_and_the_others_go_on(tiny):
     assert done.stdout.count("diverged tiny/") == 2 and "failed 2 (diverged 2)" in done.stdout.splitlines()[-1]
     assert run_bench("sweep", *broken).stderr.count("step") == 0, "failed runs wait for `retry`"
     assert run_bench("retry", *broken).stderr.count("| diverged:") == 2
-
-
-def wait_for(condition, seconds=90):
-    end = time.time() + seconds
-    while not (found := condition()):
-        assert time.time() < end, "nothing happened"
-        time.sleep(0.1)
-    return found
 
 
 def start(*overrides):

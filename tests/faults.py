@@ -1,6 +1,6 @@
 """The fault test as a command: tiny runs under kills (-9), a second sweep on the same store, runs that fail by themselves.
 
-python tests/sweep/faults.py [--runs 200] [--workers 4] [--every 4]: ends with status 0 if every run has exactly one record,
+python tests/faults.py [--runs 200] [--workers 4] [--every 4]: ends with status 0 if every run has exactly one record,
 nothing is torn and only killed runs were begun twice.
 """
 
@@ -16,7 +16,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 FAILING = 20  # every 20th seed has a learning rate that makes training diverge: 5 % of the runs
 
 
