@@ -24,7 +24,7 @@ from bench.assignment.vectors import TokenVectors, token_vectors, vectors_key
 from bench.config import RunConfig
 from bench.embeddings import method
 from bench.embeddings.base import relative_error
-from bench.errors import EnvironmentBroken
+from bench.errors import EnvironmentBroken, TimeLimit
 from bench.identity import Prepared, prepare
 from bench.measure import cost
 from bench.provenance import provenance
@@ -90,8 +90,8 @@ def status_of(error: BaseException) -> str:
     """Return the record's status for an exception."""
     if isinstance(error, KeyboardInterrupt):
         return "interrupted"
-    if isinstance(error, Diverged):
-        return "diverged"
+    if isinstance(error, (Diverged, TimeLimit)):
+        return "diverged" if isinstance(error, Diverged) else "timeout"
     return "oom" if isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)) else "failed"
 
 
@@ -105,7 +105,7 @@ def _blank(prepared: Prepared, device: torch.device) -> Record:
 
 
 def failure(prepared: Prepared, status: str, message: str) -> Record:
-    """Return and write the record of a run whose process died before it could write one."""
+    """Return and write the record of a run that could not write one itself: its process died, or did not react."""
     record = _blank(prepared, torch.device("cpu"))
     record["status"], record["error"] = status, {"type": "ProcessDied", "message": message, "traceback": ""}
     store.write(record, Path(prepared.config.results_dir))
