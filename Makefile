@@ -6,11 +6,16 @@ BENCH := $(BIN)/python -m bench
 SWEEP ?= demo
 DATA ?=
 TO ?= glue.zip
+LAUNCHER ?=
+ONLY ?=
+LIMIT ?=
+SEEDS ?=
 ARGS ?=
 OVERRIDES = $(if $(DATA),data.root=$(DATA)) $(ARGS)
+CHOSEN = sweep=$(SWEEP) $(OVERRIDES) $(if $(LAUNCHER),launcher=$(LAUNCHER)) $(ONLY:%=--only %) $(if $(LIMIT),--limit $(LIMIT)) $(if $(SEEDS),--seeds $(SEEDS))
 
 .DEFAULT_GOAL := help
-.PHONY: help install fetch tasks sweep plan status retry report rescore submit perf test lint typecheck clean
+.PHONY: help install fetch tasks sweep plan status retry cancel gc report rescore submit perf test faults lint typecheck clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -29,17 +34,23 @@ fetch: install  ## Download models and data once: MODEL=<name,...> TASKS=<name,.
 tasks: install  ## List every task's splits: rows found (DATA=<folder>) against official rows
 	$(BENCH) tasks $(OVERRIDES)
 
-sweep: install  ## Run what is missing of SWEEP (default: demo), then report. DATA=<folder>, ARGS="key=value ..."
-	$(BENCH) sweep sweep=$(SWEEP) $(OVERRIDES)
+sweep: install  ## Run what is missing of SWEEP (default: demo), then report. DATA=<folder> LAUNCHER=local|slurm ONLY=task=mrpc LIMIT=<n> SEEDS=<n> ARGS="key=value ..."
+	$(BENCH) sweep $(CHOSEN)
 
 plan: install  ## Show what `make sweep` would run
-	$(BENCH) plan sweep=$(SWEEP) $(OVERRIDES)
+	$(BENCH) plan $(CHOSEN)
 
-status: install  ## Show done, missing and failed runs of SWEEP
-	$(BENCH) status sweep=$(SWEEP) $(OVERRIDES)
+status: install  ## Show done, running, queued and failed runs of SWEEP
+	$(BENCH) status $(CHOSEN)
 
 retry: install  ## Run the failed runs of SWEEP again
-	$(BENCH) retry sweep=$(SWEEP) $(OVERRIDES)
+	$(BENCH) retry $(CHOSEN)
+
+cancel: install  ## Stop SWEEP wherever it runs; `make sweep` goes on from there
+	$(BENCH) cancel $(CHOSEN)
+
+gc: install  ## Show caches and orphaned files; ARGS=--delete removes them, never records
+	$(BENCH) gc $(ARGS)
 
 report: install  ## Write tables, figures and results/INDEX.md from the records
 	$(BENCH) report $(ARGS)
@@ -56,6 +67,9 @@ submit: install  ## Write GLUE's submission zip TO=<file.zip> from the runs of S
 
 test: install  ## Run the tests
 	$(BIN)/python -m pytest -n auto
+
+faults: install  ## 200 tiny runs on 4 workers under kill -9, with a second sweep on the same store
+	$(BIN)/python tests/faults.py $(ARGS)
 
 lint: install  ## Check style
 	$(BIN)/ruff check .

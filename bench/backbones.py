@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -14,24 +14,17 @@ import transformers
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import (
-    AutoConfig,
-    AutoModel,
-    AutoModelForMaskedLM,
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
-from transformers.utils.hub import cached_file
 
 from bench.assignment import ASSIGNMENTS
 from bench.config import AssignmentConfig, EmbeddingConfig, ModelConfig, TaskConfig
 from bench.embeddings import method
 from bench.errors import BenchError, ConfigError, EnvironmentBroken, unknown
 
-HEADS = {"none": AutoModel, "classification": AutoModelForSequenceClassification, "masked_lm": AutoModelForMaskedLM}
 COUNT_FROM_PADDING = ("camembert", "roberta", "xlm-roberta", "xlm-roberta-xl")  # model types
+if TYPE_CHECKING:  # transformers loads its models' code when one of these is named: seconds, and 250 MB that a plan does not need
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+HEADS = {"none": "AutoModel", "classification": "AutoModelForSequenceClassification", "masked_lm": "AutoModelForMaskedLM"}
 SOURCES = ("package", "hub", "local")
 DESCRIPTION = "bench.json"  # beside model.safetensors: what to build before its tensors are loaded
 
@@ -98,7 +91,7 @@ def shape(config: ModelConfig) -> tuple[int, int]:
     if config.vocab_size is not None and config.width is not None:
         return config.vocab_size, config.width
     where, options = locate(config)
-    architecture = _from_pretrained(AutoConfig, config, where, options)
+    architecture = _from_pretrained(transformers.AutoConfig, config, where, options)
     # ALBERT and ELECTRA name the table's width `embedding_size`; DistilBERT maps `hidden_size` to its `dim`.
     return architecture.vocab_size, getattr(architecture, "embedding_size", None) or architecture.hidden_size
 
@@ -108,7 +101,7 @@ def positions(config: ModelConfig) -> int:
     if config.positions is not None:
         return config.positions
     where, options = locate(config)
-    return _positions(_from_pretrained(AutoConfig, config, where, options))
+    return _positions(_from_pretrained(transformers.AutoConfig, config, where, options))
 
 
 def _positions(architecture: Any) -> int:
@@ -126,13 +119,13 @@ def _from_pretrained(auto: Any, config: ModelConfig, where: str, options: dict[s
         raise EnvironmentBroken(f"model.path ({config.path}) cannot be loaded ({reason}): {hint}.") from error
 
 
-def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
+def load_tokenizer(config: ModelConfig) -> "PreTrainedTokenizerBase":
     """Return the model's fast tokenizer."""
     where, options = locate(config)
-    return cast(PreTrainedTokenizerBase, _from_pretrained(AutoTokenizer, config, where, options))
+    return cast("PreTrainedTokenizerBase", _from_pretrained(transformers.AutoTokenizer, config, where, options))
 
 
-def load_model(config: ModelConfig, head: str, **labels: Any) -> PreTrainedModel:
+def load_model(config: ModelConfig, head: str, **labels: Any) -> "PreTrainedModel":
     """Return the encoder with a new `head` (none | classification | masked_lm), in fp32 and training mode off.
 
     `labels` go into the model's configuration (num_labels, id2label, problem_type). Raises ConfigError if the
@@ -141,21 +134,21 @@ def load_model(config: ModelConfig, head: str, **labels: Any) -> PreTrainedModel
     quiet_transformers()
     where, options = locate(config)
     if config.weights == "random":
-        architecture = _from_pretrained(AutoConfig, config, where, options)
+        architecture = _from_pretrained(transformers.AutoConfig, config, where, options)
         architecture.update(labels)
-        model = HEADS[head].from_config(architecture)
+        model = getattr(transformers, HEADS[head]).from_config(architecture)
     else:
         options |= {"use_safetensors": True, "dtype": torch.float32, **labels}
-        model = _from_pretrained(HEADS[head], config, where, options)
+        model = _from_pretrained(getattr(transformers, HEADS[head]), config, where, options)
     found = tuple(table(model).shape)
     if found != shape(config):
         raise ConfigError(f"model.vocab_size and model.width say {shape(config)}, but the weights in {where} have {found}.")
     if (longest := _positions(model.config)) != positions(config):
         raise ConfigError(f"model.positions says {positions(config)}, but the model in {where} takes {longest} tokens: set it to that.")
-    return cast(PreTrainedModel, model.eval())
+    return cast("PreTrainedModel", model.eval())
 
 
-def load_classifier(config: ModelConfig, task: TaskConfig) -> PreTrainedModel:
+def load_classifier(config: ModelConfig, task: TaskConfig) -> "PreTrainedModel":
     """Return the encoder with a new head for the task's classes, or for one number where it has none."""
     if task.labels is None:
         return load_model(config, "classification", num_labels=1, problem_type="regression")
@@ -165,11 +158,13 @@ def load_classifier(config: ModelConfig, task: TaskConfig) -> PreTrainedModel:
 
 def check_masked_lm_head(config: ModelConfig) -> None:
     """Raise ConfigError if the model's file holds no masked-LM head; a decoder that is tied to the embedding may be missing."""
+    from transformers.utils.hub import cached_file
+
     where, options = locate(config)
-    architecture = _from_pretrained(AutoConfig, config, where, options)
+    architecture = _from_pretrained(transformers.AutoConfig, config, where, options)
     try:
         with torch.device("meta"):
-            model = AutoModelForMaskedLM.from_config(architecture)
+            model = transformers.AutoModelForMaskedLM.from_config(architecture)
         with safe_open(cast(str, cached_file(where, "model.safetensors", **options)), "pt") as file:
             stored = set(file.keys())
     except (OSError, ValueError) as error:
@@ -183,7 +178,7 @@ def check_masked_lm_head(config: ModelConfig) -> None:
                           "use recovery=distil.")
 
 
-def table(model: PreTrainedModel) -> Tensor:
+def table(model: "PreTrainedModel") -> Tensor:
     """Return the model's embedding table (V, d), detached."""
     weight = cast(nn.Embedding, model.get_input_embeddings()).weight
     return weight.detach()
@@ -196,7 +191,7 @@ def check_finite(values: Tensor) -> None:
         raise BenchError(f"The pretrained embedding table has NaN or infinite values in {bad:,} of its {len(values):,} rows.")
 
 
-def swap_embedding(model: PreTrainedModel, embedding: nn.Module) -> None:
+def swap_embedding(model: "PreTrainedModel", embedding: nn.Module) -> None:
     """Replace the model's input embedding, and the decoder of its masked-LM head if the two were tied.
 
     The decoder keeps its pretrained bias. An untied head keeps its own matrix. Raises BenchError for a head that
@@ -219,7 +214,7 @@ def swap_embedding(model: PreTrainedModel, embedding: nn.Module) -> None:
 
 
 def save_compressed(
-    model: PreTrainedModel, folder: Path, config: EmbeddingConfig, codes_stored: bool, assignment: AssignmentConfig | None = None
+    model: "PreTrainedModel", folder: Path, config: EmbeddingConfig, codes_stored: bool, assignment: AssignmentConfig | None = None
 ) -> Path:
     """Write model.safetensors, config.json and a description to `folder`; return the tensors' file.
 
@@ -248,16 +243,16 @@ def save_compressed(
     return folder / "model.safetensors"
 
 
-def load_compressed(folder: Path) -> PreTrainedModel:
+def load_compressed(folder: Path) -> "PreTrainedModel":
     """Return the model that `save_compressed` wrote, without building its V x d table on the way.
 
     Raises BenchError if the description names no transformers model, or if tensors are damaged, missing or left over.
     """
     description = json.loads((folder / DESCRIPTION).read_text())
     architecture = getattr(transformers, description["architecture"], None)
-    if not (isinstance(architecture, type) and issubclass(architecture, PreTrainedModel)):
+    if not (isinstance(architecture, type) and issubclass(architecture, transformers.PreTrainedModel)):
         raise BenchError(f"{folder / DESCRIPTION} names no transformers model: {description['architecture']}.")
-    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
     config.tie_word_embeddings = description["tied"]
     # As few rows as the padding token allows: the table is replaced before it is filled.
     vocab_size, config.vocab_size = description["vocab_size"], (config.pad_token_id or 0) + 1
@@ -280,4 +275,4 @@ def load_compressed(folder: Path) -> PreTrainedModel:
         raise BenchError(f"{folder / 'model.safetensors'} does not hold the model that {DESCRIPTION} describes: "
                          f"{error}") from error
     config.vocab_size = vocab_size
-    return cast(PreTrainedModel, model.eval())
+    return cast("PreTrainedModel", model.eval())

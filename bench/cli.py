@@ -27,63 +27,69 @@ def run(overrides: Sequence[str]) -> int:
     return main(overrides)
 
 
-def plan(overrides: Sequence[str]) -> int:
+def plan(arguments: Sequence[str]) -> int:
     """Print how many runs a sweep has, how many are done and what is left (sweep=<name>)."""
+    from bench.sweep.launch import describe
     from bench.sweep.plan import make
+    from bench.sweep.select import parse
 
-    sweep, made = make(overrides)
-    missing = made.missing()
-    print(f"{sweep.name}: {sweep.purpose}")
-    print(f"{len(made.runs)} runs: " + ", ".join(f"{n} {status}" for status, n in sorted(made.counts().items())))
-    seconds = made.expected_seconds(missing)
-    print(f"To do: {len(missing)}" + ("" if seconds is None else f", about {seconds / 60:.0f} minutes of training"))
-    for prepared in missing:
-        print(f"  {prepared.run_id} {prepared.name}")
+    flags, overrides = parse(arguments)
+    print(describe(make(overrides, flags)))
     return 0
 
 
-def sweep(overrides: Sequence[str]) -> int:
-    """Run what a sweep still misses, then report (sweep=<name>)."""
-    return _sweep(overrides, retry=False)
+def sweep(arguments: Sequence[str]) -> int:
+    """Run what a sweep still misses, then report (sweep=<name>; --limit N, --only key=value, --seeds N, --wait)."""
+    return _sweep(arguments, None)
 
 
-def retry(overrides: Sequence[str]) -> int:
+def retry(arguments: Sequence[str]) -> int:
     """Run a sweep's failed runs again, and what is missing, then report (sweep=<name>)."""
-    return _sweep(overrides, retry=True)
+    return _sweep(arguments, "failed")
 
 
-def _sweep(overrides: Sequence[str], retry: bool) -> int:
-    from bench.store import check_writable
-    from bench.sweep.local import run_all
-    from bench.sweep.plan import make
+def _sweep(arguments: Sequence[str], overwrite: str | None) -> int:
+    from bench.sweep.launch import closing, sweep
 
-    _, made = make(overrides)
-    config = made.runs[0].config
-    todo = made.missing(retry)
-    check_writable(Path(config.results_dir))
-    log.info("%d runs to do, %d of %d done before", len(todo), made.counts()["ok"], len(made.runs))
-    run_all(todo, config.workers)
-    _report(Path(config.results_dir))
-    return _summary(overrides, skipped=len(made.runs) - len(todo))
+    plan, todo = sweep(arguments, overwrite)
+    if plan.known:
+        _report(Path(plan.config.results_dir))
+    return _tell(*closing(plan, todo))
 
 
-def status(overrides: Sequence[str]) -> int:
-    """Print a sweep's runs by status, with the last line of each failure (sweep=<name>)."""
-    return _summary(overrides, skipped=0)
+def status(arguments: Sequence[str]) -> int:
+    """Print a sweep's runs by state, with the last line of each failure (sweep=<name>)."""
+    from bench.sweep.launch import status
+
+    return _tell(*status(arguments))
 
 
-def _summary(overrides: Sequence[str], skipped: int) -> int:
-    """Print each failed run and the closing line; return 1 if there is one."""
-    from bench.sweep.plan import make
+def cancel(arguments: Sequence[str]) -> int:
+    """Stop a sweep wherever it runs; the same sweep goes on from there later (sweep=<name>)."""
+    from bench.sweep.launch import cancel
 
-    _, made = make(overrides)
-    counts = made.counts()
-    failed = [run for run in made.runs if made.failed(run)]
-    for prepared in failed:
-        record = made.records[prepared.run_id]
-        print(f"{record['status']} {prepared.name}: {(record['error'] or {}).get('message', '')}")
-    kinds = ", ".join(f"{status} {n}" for status, n in sorted(counts.items()) if status not in ("ok", "missing"))
-    print(f"done {counts['ok']} | skipped {skipped} | missing {counts['missing']} | failed {len(failed)}" + (f" ({kinds})" if kinds else ""))
+    print(cancel(arguments))
+    return 0
+
+
+def gc(arguments: Sequence[str]) -> int:
+    """Print what takes space and can be made again or belongs to nobody, never records; --delete removes it."""
+    from bench.compose import compose_config
+    from bench.sweep.gc import find, remove
+
+    config = compose_config([argument for argument in arguments if argument != "--delete"])
+    found = find(Path(config.results_dir), Path(config.cache_dir))
+    for garbage in found:
+        print(f"{garbage.size / 1e6:10.2f} MB  {garbage.path}  ({garbage.reason})")
+        if "--delete" in arguments:
+            remove(garbage)
+    said = "removed" if "--delete" in arguments else "can be removed with --delete"
+    print(f"{sum(garbage.size for garbage in found) / 1e6:.2f} MB in {len(found)} places {said}")
+    return 0
+
+
+def _tell(lines: Sequence[str], failed: bool) -> int:
+    print("\n".join(lines))
     return 1 if failed else 0
 
 
@@ -205,7 +211,7 @@ def submit(overrides: Sequence[str]) -> int:
     to = [o.removeprefix("to=") for o in overrides if o.startswith("to=")]
     if len(to) != 1 or not to[0].endswith(".zip"):
         raise ConfigError("to must be set once, to the zip file to write: to=glue.zip.")
-    _, made = make([o for o in overrides if not o.startswith("to=")])
+    made = make([o for o in overrides if not o.startswith("to=")])
     files = write_submission(made.runs, Path(to[0]))
     print(f"{to[0]}: {', '.join(files)}")
     return 0
@@ -218,7 +224,8 @@ def fit(overrides: Sequence[str]) -> int:
     from bench.sweep.plan import expand, load
 
     named = any(override.startswith("sweep=") for override in overrides)
-    runs = expand(*load(overrides if named else ["sweep=budget", *overrides]))
+    expanded = expand(*load(overrides if named else ["sweep=budget", *overrides]))
+    runs = [prepared for prepared, _ in expanded.values()]
     results_dir = Path(runs[0].config.results_dir)
     for model in dict.fromkeys(run.config.model.name for run in runs):
         paths = write_fit(fits([run for run in runs if run.config.model.name == model]), results_dir / "fit")
@@ -246,7 +253,8 @@ def coverage(overrides: Sequence[str]) -> int:
 
 
 VERBS: dict[str, Callable[[Sequence[str]], int]] = {
-    verb.__name__: verb for verb in (run, plan, sweep, status, retry, report, tasks, fetch, rescore, submit, perf, chart, sameness, fit, coverage)
+    verb.__name__: verb
+    for verb in (run, plan, sweep, status, retry, cancel, gc, report, tasks, fetch, rescore, submit, perf, chart, sameness, fit, coverage)
 }
 
 

@@ -1,7 +1,6 @@
 """A model's embedding replaced by what the configuration asks for, and how well it fits."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -16,8 +15,8 @@ from bench import backbones
 from bench.assignment import Codes
 from bench.assignment.corpus import token_counts
 from bench.assignment.vectors import TokenVectors, token_vectors, vectors_key
-from bench.config import AssignmentConfig, RunConfig
-from bench.embeddings import method
+from bench.config import RunConfig
+from bench.embeddings import assignment_of, method
 from bench.embeddings.base import Vocabulary, relative_error
 from bench.measure import cost
 from bench.store import FitPart, SizePart
@@ -35,14 +34,6 @@ def texts_of(corpus: str, config: RunConfig, split: Dataset) -> Texts:
         return passages(corpus, config.data)
 
     return read
-
-
-def assignment_of(config: RunConfig) -> AssignmentConfig | None:
-    """Return the assignment that the embedding uses: the configured one, the method's own, or none."""
-    chosen = method(config.embedding.name)
-    if not chosen.assigned:
-        return None
-    return replace(config.assignment, name=chosen.own_assignment) if chosen.own_assignment else config.assignment
 
 
 def compressed(

@@ -145,6 +145,24 @@ class PerfConfig:
 
 
 @dataclass
+class LauncherConfig:
+    """Who carries out a sweep: workers of this machine, or tasks of a Slurm array, each with workers of its own."""
+
+    name: str = "???"  # local | slurm
+    time_limit: float | None = None  # minutes a run may take before it is recorded as `timeout`; null: no limit
+    # slurm: each task of the array takes runs, one after another, until its time is nearly over.
+    tasks: int = 16  # tasks of the array, all running at once where the cluster has room
+    partition: str | None = None  # null: the cluster's default
+    account: str | None = None
+    gpus: int = 1  # of a task, one worker each; 0: one worker on the CPU
+    cpus: int = 8  # of a task
+    memory_gb: float = 48
+    minutes: int = 240  # of a task
+    requeues: int = 20  # times that a task whose time is over starts again
+    setup: list[str] = field(default_factory=list)  # shell lines before a task begins, such as "module load cuda"
+
+
+@dataclass
 class RunConfig:
     """Everything one run depends on."""
 
@@ -162,5 +180,7 @@ class RunConfig:
     device: str = "auto"  # auto | cpu | cuda
     deterministic: bool = False  # the same seed on the same GPU gives the same record, at some cost in speed (a CPU always does)
     sweep: Any = None  # a sweep's declaration (conf/sweep/), read by `plan`, `sweep`, `status`
+    overwrite: str = "only-missing"  # which runs of a sweep are run: only-missing (interrupted ones too) | failed (these too) | always | never
     workers: int | None = None  # processes of a local sweep; null: one a GPU, or one a CPU core
+    launcher: LauncherConfig = field(default_factory=LauncherConfig)
     perf: PerfConfig = field(default_factory=PerfConfig)  # read by `perf` only

@@ -26,6 +26,10 @@ class EnvironmentBroken(BenchError):
     exit_code = 3
 
 
+class TimeLimit(BenchError):
+    """A run took longer than launcher.time_limit (a `timeout` record)."""
+
+
 def unknown(kind: str, name: str, available: Iterable[str]) -> str:
     """Return "Unknown <kind> '<name>'. Did you mean ...? Available: ..."."""
     choices = sorted(available)

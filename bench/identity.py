@@ -9,16 +9,15 @@ from typing import Any
 
 import bench.assignment
 from bench import backbones
-from bench.compression import assignment_of
 from bench.config import EmbeddingConfig, ModelConfig, RunConfig, TaskConfig, TrainingConfig
-from bench.embeddings import method
+from bench.embeddings import assignment_of, method
 from bench.errors import ConfigError, unknown
 from bench.tasks import corpora
 from bench.tasks import data as task_data
-from bench.training.distil import RECOVERIES
 from bench.training.engine import ENGINES
 from bench.training.precision import DTYPES
 
+RECOVERIES = ("none", "distil", "masked_lm")
 TEACHERS = ("none", "dense")
 NOT_IDENTITY = {"eval_batch_size", "engine", "device_batch"}  # of TrainingConfig: cannot change the result
 TEACHING = {"teacher", "teacher_weight"}  # of TrainingConfig: nothing without a teacher

@@ -19,7 +19,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from bench import backbones, compression, store
 from bench.config import RunConfig
-from bench.errors import EnvironmentBroken
+from bench.errors import EnvironmentBroken, TimeLimit
 from bench.identity import Prepared, prepare
 from bench.measure import cost
 from bench.provenance import provenance
@@ -88,8 +88,8 @@ def status_of(error: BaseException) -> str:
     """Return the record's status for an exception."""
     if isinstance(error, KeyboardInterrupt):
         return "interrupted"
-    if isinstance(error, Diverged):
-        return "diverged"
+    if isinstance(error, (Diverged, TimeLimit)):
+        return "diverged" if isinstance(error, Diverged) else "timeout"
     return "oom" if isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)) else "failed"
 
 
@@ -103,7 +103,7 @@ def _blank(prepared: Prepared, device: torch.device) -> Record:
 
 
 def failure(prepared: Prepared, status: str, message: str) -> Record:
-    """Return and write the record of a run whose process died before it could write one."""
+    """Return and write the record of a run that could not write one itself: its process died, or did not react."""
     record = _blank(prepared, torch.device("cpu"))
     record["status"], record["error"] = status, {"type": "ProcessDied", "message": message, "traceback": ""}
     store.write(record, Path(prepared.config.results_dir))

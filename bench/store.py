@@ -4,6 +4,7 @@ import json
 import os
 import re
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypedDict, cast
 
@@ -138,10 +139,16 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except OSError as error:
+        raise unwritable(path, error) from error
+    finally:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
-        raise EnvironmentBroken(f"{path} cannot be written ({error.strerror}): free some space or set results_dir to "
-                                "a folder that you can write.") from error
+
+
+def unwritable(path: Path, error: OSError) -> EnvironmentBroken:
+    """Return the error of a folder that is full or read-only."""
+    return EnvironmentBroken(f"{path} cannot be written ({error.strerror}): free some space or set results_dir to "
+                             "a folder that you can write.")
 
 
 def split_name(split: str, language: str | None) -> str:
@@ -195,15 +202,29 @@ def read(path: Path) -> Record:
     return cast(Record, record)
 
 
-def read_all(results_dir: Path) -> tuple[list[Record], list[tuple[Path, str]]]:
-    """Return all good records in the order of their files, and (file, reason) of those that cannot be read."""
-    records, problems = [], []
+def each(results_dir: Path) -> Iterator[tuple[Path, Record | str]]:
+    """Yield every record's file in order with the record, or with the reason why it cannot be read."""
     for path in sorted((results_dir / "runs").rglob("*.json")):
         try:
-            records.append(read(path))
+            yield path, read(path)
         except (ValueError, OSError) as error:
-            problems.append((path, str(error)))
-    return records, problems
+            yield path, str(error)
+
+
+def read_all(results_dir: Path) -> tuple[list[Record], list[tuple[Path, str]]]:
+    """Return all good records in the order of their files, and (file, reason) of those that cannot be read."""
+    found = list(each(results_dir))
+    return ([content for _, content in found if not isinstance(content, str)],
+            [(path, content) for path, content in found if isinstance(content, str)])
+
+
+def stamp(path: Path) -> str | None:
+    """Return what changes whenever a record is written anew, or None without one."""
+    try:
+        facts = path.stat()
+    except FileNotFoundError:
+        return None
+    return f"{facts.st_ino}-{facts.st_mtime_ns}"
 
 
 def check_writable(results_dir: Path) -> None:

@@ -2,7 +2,10 @@
 
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -11,3 +14,12 @@ def run_bench(*arguments: str, **options: object) -> subprocess.CompletedProcess
     """Return the finished `python -m bench <arguments>`, as a user would start it."""
     return subprocess.run([sys.executable, "-m", "bench", *arguments], cwd=ROOT, capture_output=True, text=True,
                           timeout=300, **options)  # type: ignore[call-overload,no-any-return]
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 90, what: str = "nothing happened") -> Any:
+    """Return what the condition returns as soon as that is true; raises AssertionError after so many seconds."""
+    end = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < end, what
+        time.sleep(0.1)
+    return found

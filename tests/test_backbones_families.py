@@ -77,7 +77,7 @@ def new_model(family: str, head: str, **changes: object) -> tf.PreTrainedModel:
     torch.manual_seed(0)
     config = copy.deepcopy(FAMILIES[family])
     config.update({"num_labels": 3, "initializer_range": 0.2} | changes)
-    model = backbones.HEADS[head].from_config(config).eval()
+    model = getattr(tf, backbones.HEADS[head]).from_config(config).eval()
     if head == "masked_lm":  # a new head's bias is zero: a lost one would not show
         torch.nn.init.normal_(model.get_output_embeddings().bias)
     return model

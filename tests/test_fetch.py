@@ -11,6 +11,7 @@ from hub import hub
 
 from bench.backbones import locate
 from bench.compose import compose_config
+from bench.store import read_all
 from bench.tasks.data import read_task
 
 MODEL = "distilbert-base-uncased"
@@ -59,6 +60,8 @@ def test_what_was_fetched_is_used_without_the_hub(repositories: Path, tmp_path: 
     done = run_bench("run", f"model={MODEL}", "task=mrpc", "data.source=hub", "embedding=subspace", "training.max_steps=1", "device=cpu",
                      f"results_dir={tmp_path}/results", f"cache_dir={tmp_path}/cache", env=clean)
     assert done.returncode == 0, done.stderr
+    [record], _ = read_all(tmp_path / "results")
+    assert record["task"]["data_sha256"] == f"hub:{read_task('mrpc').revision}"
     listed = run_bench("tasks", "data.source=hub", env=clean).stdout.splitlines()
     assert any(line.split()[:4] == ["mrpc", "hub", "train", "24"] and "-3,644 rows" in line for line in listed)
     assert any(line.split()[:3] == ["rte", "hub", "train"] and "make fetch TASKS=rte" in line for line in listed)

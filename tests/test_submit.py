@@ -40,7 +40,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Prepared]:
             path.parent.mkdir(parents=True, exist_ok=True)
             labels = np.zeros(rows, np.float32 if task.labels is None else np.int64)
             pq.write_table(pa.table(columns | {"label": labels}), path)
-    _, made = make(overrides)
+    made = make(overrides)
     generator = np.random.default_rng(0)
     for run in made.runs:
         task = run.config.task

@@ -1,5 +1,8 @@
 """Embedding methods by name. A new method is one file here and one YAML file in `conf/embedding/`."""
 
+from dataclasses import replace
+
+from bench.config import AssignmentConfig, RunConfig
 from bench.embeddings.base import EmbeddingMethod
 from bench.embeddings.codebook import Codebook
 from bench.embeddings.dense import Dense
@@ -27,3 +30,11 @@ def method(name: str) -> EmbeddingMethod:
     if name not in METHODS:
         raise ConfigError(unknown("embedding", name, METHODS))
     return METHODS[name]
+
+
+def assignment_of(config: RunConfig) -> AssignmentConfig | None:
+    """Return the assignment that the embedding uses: the configured one, the method's own, or none."""
+    chosen = method(config.embedding.name)
+    if not chosen.assigned:
+        return None
+    return replace(config.assignment, name=chosen.own_assignment) if chosen.own_assignment else config.assignment

@@ -41,13 +41,13 @@ def build(backbone: str, embedding: str, device: torch.device, seed: int = 0) ->
     torch.manual_seed(seed)
     with device:
         model = ARCHITECTURES[backbone][0](config)
-        if embedding == "subspace":
-            rows = integer_root(config.vocab_size, SUBSPACES)
-            codes = sequential(config.vocab_size, SUBSPACES, rows)
-            module = SubspaceEmbedding(codes, rows, config.hidden_size, sub_dim=config.hidden_size // SUBSPACES,
-                                       padding_idx=config.pad_token_id, codes_stored=False)
-            nn.init.normal_(module.weight, std=config.initializer_range)
-            swap_embedding(model, module)
+    if embedding == "subspace":
+        rows = integer_root(config.vocab_size, SUBSPACES)
+        codes = sequential(config.vocab_size, SUBSPACES, rows)
+        module = SubspaceEmbedding(codes, rows, config.hidden_size, sub_dim=config.hidden_size // SUBSPACES,
+                                   padding_idx=config.pad_token_id, codes_stored=False)
+        nn.init.normal_(module.weight, std=config.initializer_range)
+        swap_embedding(model, module)
     return cast(PreTrainedModel, cast(Any, model).to(device))
 
 

@@ -1,24 +1,31 @@
-"""The runs of a sweep on one machine: warm worker processes that cannot take each other down."""
+"""The workers of one machine: warm processes that cannot take each other down, replaced when they die."""
 
 import logging
 import multiprocessing
+import multiprocessing.connection
 import os
-import queue
 import signal
-import threading
-from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from bench.errors import BenchError, EnvironmentBroken
-from bench.identity import Prepared
-from bench.run import execute, failure
-from bench.store import Record
+from bench.config import RunConfig
+from bench.errors import EnvironmentBroken
+from bench.sweep import claims, worker
+from bench.sweep.plan import Item
+from bench.sweep.view import View
+from bench.sweep.worker import Settings
 
 log = logging.getLogger("bench")
+GRACE = 30.0  # seconds a worker may take to write its record when it is stopped, or when a run's time is over
+STILLBORN = 5  # workers in a row that die before they begin: there is something wrong with the machine
 
 
 def default_workers(device: str) -> int:
@@ -28,91 +35,145 @@ def default_workers(device: str) -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-class Interrupts:
-    """Ctrl-C in a worker process: it stops a run, which writes its record; outside a run it stops the next one.
+def gpus(device: str, workers: int) -> list[str | None]:
+    """Return what each worker sets CUDA_VISIBLE_DEVICES to: one GPU each, in turn; null on the CPU."""
+    count = torch.cuda.device_count() if device != "cpu" else 0
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = visible.split(",")[:count] if visible else [str(number) for number in range(count)]
+    return [names[number % count] if count else None for number in range(workers)]
 
-    Without this, Ctrl-C would kill a worker that is still importing or idle, as if its run had crashed.
-    """
 
-    running = False
-    arrived = False
+@dataclass
+class Slot:
+    """One worker's place: its process and what it last said."""
 
-    @classmethod
-    def receive(cls, *_: Any) -> None:
-        cls.arrived = True
-        if cls.running:
-            raise KeyboardInterrupt
+    settings: Settings
+    process: BaseProcess
+    connection: Connection
+    run_id: str | None = None  # of the run that it carries out
+    begun: float = 0.0
+    last: str = ""  # event
+    stillborn: int = 0
+    hears: bool = True  # the connection is open
 
-    @classmethod
-    def execute(cls, prepared: Prepared) -> Record:
-        if cls.arrived:
-            raise KeyboardInterrupt
-        cls.running = True
+
+class Pool:
+    """Workers that carry out `items` together with whoever else takes runs from the same results folder."""
+
+    def __init__(self, items: Sequence[Item], settings: Sequence[Settings], view: View, cancelled: Path) -> None:
+        self.items, self.view, self.cancelled = items, view, cancelled
+        self.named = {item.run_id: item for item in items}
+        self.begun = claims.clock(cancelled.parent)
+        self.slots = [self._start(one) for one in settings]
+
+    def run(self) -> None:
+        """Return when no run is left. Raises EnvironmentBroken if nothing would work, KeyboardInterrupt if stopped."""
         try:
-            return execute(prepared)
+            while self.slots:
+                sources = [slot.connection for slot in self.slots if slot.hears]
+                multiprocessing.connection.wait([*sources, *(slot.process.sentinel for slot in self.slots)], timeout=1)
+                for slot in list(self.slots):
+                    ended = slot.process.exitcode is not None  # asked before its last words are read
+                    self._hear(slot)
+                    self._check_time(slot)
+                    if ended:
+                        self._follow(slot)
+                if self.cancelled.exists() and self.cancelled.stat().st_mtime >= self.begun:
+                    raise KeyboardInterrupt("cancelled")
         finally:
-            cls.running = False
+            self.stop()
+
+    def stop(self) -> None:
+        """End all workers: the running ones write `interrupted` records."""
+        for slot in self.slots:
+            slot.process.terminate()
+        end = time.monotonic() + GRACE
+        for slot in self.slots:
+            slot.process.join(max(0, end - time.monotonic()))
+            if slot.process.exitcode is None:
+                slot.process.kill()
+                slot.process.join()
+        self.slots = []
+
+    def _start(self, settings: Settings, stillborn: int = 0) -> Slot:
+        context = multiprocessing.get_context("spawn")
+        receiver, sender = context.Pipe(duplex=False)
+        process = context.Process(target=worker.main, args=(sender, self.items, settings))
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # inherited: no Ctrl-C before it listens
+        process.start()
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        sender.close()
+        return Slot(settings, process, receiver, stillborn=stillborn)
+
+    def _hear(self, slot: Slot) -> None:
+        try:
+            while slot.hears and slot.connection.poll():
+                slot.last, run_id, text = slot.connection.recv()
+                slot.run_id, slot.begun = run_id if slot.last == "begin" else None, time.monotonic()
+                if slot.last == "broken":
+                    raise EnvironmentBroken(text)
+                if slot.last in ("begin", "end"):
+                    self.view.tell(slot.last, self.named[run_id], text)
+        except (EOFError, OSError):
+            slot.hears = False
+
+    def _check_time(self, slot: Slot) -> None:
+        limit = slot.settings.time_limit
+        if limit is None or slot.run_id is None or time.monotonic() - slot.begun < limit * 60 + GRACE:
+            return
+        slot.process.kill()  # the alarm did not reach it: it hangs outside Python
+        slot.process.join()
+        record_timeout(self.named[slot.run_id], limit)
+        self.view.tell("end", self.named[slot.run_id], "timeout")
+        slot.run_id = None
+
+    def _follow(self, slot: Slot) -> None:
+        """Put a new worker in the place of one that ended, unless it found nothing left to do."""
+        self.slots.remove(slot)
+        if slot.last in ("left", "stopped"):
+            return
+        stillborn = slot.stillborn + 1 if slot.last in ("", "ready") else 0
+        if stillborn == STILLBORN:
+            raise EnvironmentBroken(f"A worker process ended {STILLBORN} times before its first run (exit status "
+                                    f"{slot.process.exitcode}): its own message stands above.")
+        if slot.last != "replace":
+            log.error("%s | its process was killed or crashed (exit status %s); going on with a new one",
+                      self.named[slot.run_id].name if slot.run_id else "no run", slot.process.exitcode)
+        if slot.run_id:
+            self.view.tell("lost", self.named[slot.run_id], "")
+        self.slots.append(self._start(slot.settings, stillborn))
 
 
-def _start_worker(number: int, workers: int, device: str) -> None:
-    from bench.cli import set_up_logging
-
-    signal.signal(signal.SIGINT, Interrupts.receive)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # blocked since the process began, see run_all
-    set_up_logging()
-    if device != "cpu" and torch.cuda.is_available():
-        torch.cuda.set_device(number % torch.cuda.device_count())
-    torch.set_num_threads(max(1, default_workers("cpu") // workers))
+def carry_out(items: Sequence[Item], config: RunConfig, workers: int, *, cancelled: Path, ends: float | None = None,
+              patience: float | None = None) -> None:
+    """Return when no run is left to `workers` processes. Raises EnvironmentBroken, or KeyboardInterrupt if stopped."""
+    with stoppable(), View(items) as view:
+        settings = [Settings(max(1, default_workers("cpu") // workers), gpu, config.launcher.time_limit, ends, patience, view.live)
+                    for gpu in gpus(config.device, workers)]
+        Pool(items, settings, view, cancelled).run()
 
 
-def run_all(runs: Sequence[Prepared], workers: int | None) -> list[Record]:
-    """Return the records of all runs, in the order in which they ended.
+def record_timeout(item: Item, limit: float) -> None:
+    """Write the `timeout` record of a run whose process had to be killed."""
+    from bench.compose import compose_config
+    from bench.identity import prepare
+    from bench.run import failure
 
-    A run whose process dies gets a `failed` record and a fresh process follows. Raises EnvironmentBroken as soon as a
-    run finds that nothing would work, and KeyboardInterrupt after the running ones have written their records.
-    """
-    if not runs:
-        return []
-    device = runs[0].config.device
-    count = min(workers or default_workers(device), len(runs))
-    todo: queue.SimpleQueue[Prepared] = queue.SimpleQueue()
-    for run in runs:
-        todo.put(run)
-    records: list[Record] = []
-    fatal: list[BaseException] = []
+    if claim := claims.take(Path(item.record)):
+        failure(prepare(compose_config(item.overrides)), "timeout", f"The run took longer than launcher.time_limit ({limit:g} "
+                "minutes) and did not react: its process was killed.")
+        claim.release()
 
-    def work(number: int) -> None:
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # this thread's; the processes it starts inherit it
-        pool = None
-        while not fatal:
-            try:
-                run = todo.get_nowait()
-            except queue.Empty:
-                break
-            pool = pool or ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _start_worker, (number, count, device))
-            try:
-                records.append(pool.submit(Interrupts.execute, run).result())
-                log.info("%d of %d runs ended", len(records), len(runs))
-            except BrokenProcessPool:
-                pool = None
-                records.append(failure(run, "failed", "The process of this run was killed or crashed; the system's log may say why."))
-                log.error("%s | its process died; going on with a new one", run.name)
-            except (BenchError, KeyboardInterrupt) as error:
-                fatal.append(error)
-        if pool is not None:
-            pool.shutdown()
 
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(count)]
-    for thread in threads:
-        thread.start()
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Treat SIGTERM as Ctrl-C is treated."""
+    def stop(*_: Any) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
     try:
-        for thread in threads:
-            thread.join()
-    except KeyboardInterrupt:
-        fatal.append(KeyboardInterrupt())
-        for thread in threads:
-            thread.join()  # Ctrl-C reached the workers too: they write `interrupted` records and end
-        raise
-    for error in fatal:
-        raise error if isinstance(error, (EnvironmentBroken, KeyboardInterrupt)) else EnvironmentBroken(str(error))
-    return records
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -2,18 +2,27 @@
 
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from bench import store
 from bench.compose import choices, compose_config
+from bench.config import RunConfig
 from bench.errors import ConfigError, unknown
 from bench.identity import Prepared, prepare
-from bench.store import Record
+from bench.sweep.pace import Pace, examples
+from bench.sweep.select import Selection
 
 KEYS = ("name", "purpose", "fixed", "points", "grid")
+UNDONE = ("missing", "interrupted", "unreadable")
+POLICIES = {  # `overwrite`: the statuses that are run
+    "only-missing": UNDONE,
+    "failed": (*UNDONE, *(status for status in store.STATUSES if status != "ok")),
+    "always": (*UNDONE, *store.STATUSES),
+    "never": ("missing",),
+}
 
 
 @dataclass(frozen=True)
@@ -54,49 +63,117 @@ def load(overrides: Sequence[str]) -> tuple[Sweep, list[str]]:
     return sweep, others
 
 
-def expand(sweep: Sweep, others: Sequence[str]) -> list[Prepared]:
-    """Return the sweep's runs, checked, each once. `others` (from the command line) win over the file."""
-    runs: dict[str, Prepared] = {}
-    for overrides in sweep.overrides():
-        prepared = prepare(compose_config([*overrides, *others]))
-        runs.setdefault(prepared.run_id, prepared)
-    return list(runs.values())
+@dataclass(frozen=True)
+class Item:
+    """A run to do, as workers get it: small, and plain JSON."""
+
+    run_id: str
+    name: str
+    overrides: list[str]
+    record: str  # the file where its record lies, or will
+    stamp: str | None  # of the record that the plan saw: as long as it is this one, the run is to be done
+    seconds: float | None  # of training, expected
+
+
+def expand(sweep: Sweep, others: Sequence[str], selection: Selection | None = None) -> dict[str, tuple[Prepared, list[str]]]:
+    """Return the sweep's runs, checked, each once: id -> run and its overrides. `others` (from the command line) win."""
+    selection = selection or Selection()
+    if selection.seeds is not None:
+        sweep = replace(sweep, grid=sweep.grid | {"seed": list(range(selection.seeds))})
+    runs: dict[str, tuple[Prepared, list[str]]] = {}
+    for own in sweep.overrides():
+        overrides = [*own, *others]
+        prepared = prepare(compose_config(overrides))
+        runs.setdefault(prepared.run_id, (prepared, overrides))
+    return {run.run_id: runs[run.run_id] for run in selection.choose([run for run, _ in runs.values()])}
+
+
+@dataclass(frozen=True)
+class Known:
+    """What the store has of a run: the record's status, or `unreadable`, and the failure's last line."""
+
+    status: str
+    message: str
 
 
 @dataclass(frozen=True)
 class Plan:
     """The sweep's runs beside the records that the store has of them."""
 
+    sweep: Sweep
     runs: list[Prepared]
-    records: dict[str, Record]  # run_id -> record
+    overrides: dict[str, list[str]]  # run_id -> the overrides of a run
+    known: dict[str, Known]  # run_id -> its record
+    stamps: dict[str, str | None]  # run_id -> of its record, taken before that was read
+    pace: Pace
 
-    def missing(self, retry: bool = False) -> list[Prepared]:
-        """Return the runs to do: no record yet or an interrupted one; with `retry` also failed ones."""
-        return [run for run in self.runs if self.status(run) in ("missing", "interrupted") or (retry and self.failed(run))]
+    @property
+    def config(self) -> RunConfig:
+        """Return what the runs share: folders, device, launcher."""
+        return self.runs[0].config
+
+    def path(self, run: Prepared) -> Path:
+        """Return where a run's record lies."""
+        return _path(run)
+
+    def todo(self) -> list[Item]:
+        """Return the runs that `overwrite` says to do, the longest first."""
+        wanted = [run for run in self.runs if self.status(run) in POLICIES[self.config.overwrite]]
+        expected = {run.run_id: self.pace.seconds(run.config) for run in wanted}
+        wanted.sort(key=lambda run: (expected[run.run_id] or 0, examples(run.config) or 0), reverse=True)
+        return [Item(run.run_id, run.name, self.overrides[run.run_id], str(self.path(run)), self.stamps[run.run_id],
+                     expected[run.run_id]) for run in wanted]
 
     def status(self, run: Prepared) -> str:
-        """Return the record's status, or `missing`."""
-        record = self.records.get(run.run_id)
-        return "missing" if record is None else record["status"]
+        """Return the record's status, `unreadable`, or `missing`."""
+        return self.known[run.run_id].status if run.run_id in self.known else "missing"
 
     def failed(self, run: Prepared) -> bool:
         """Return whether the run has a record of a failure."""
-        return self.status(run) not in ("missing", "interrupted", "ok")
+        return self.status(run) not in (*UNDONE, "ok")
 
     def counts(self) -> Counter[str]:
         """Return how many runs there are of each status."""
         return Counter(self.status(run) for run in self.runs)
 
-    def expected_seconds(self, runs: Iterable[Prepared]) -> float | None:
-        """Return the training time of `runs`, from the mean of this plan's finished runs; None if there are none."""
-        done = [record["training"]["seconds"] for record in self.records.values() if record["training"]]
-        return sum(done) / len(done) * len(list(runs)) if done else None
 
-
-def make(overrides: Sequence[str]) -> tuple[Sweep, Plan]:
-    """Return the sweep named in the overrides, and its plan against the store."""
+def make(overrides: Sequence[str], selection: Selection | None = None) -> Plan:
+    """Return the plan of the sweep named in the overrides against the store. Raises ConfigError before any work."""
     sweep, others = load(overrides)
-    runs = expand(sweep, others)
-    wanted = {run.run_id for run in runs}
-    records, _ = store.read_all(Path(runs[0].config.results_dir))
-    return sweep, Plan(runs, {r["run_id"]: r for r in records if r["run_id"] in wanted})
+    runs = expand(sweep, others, selection)
+    check(next(iter(runs.values()))[0].config)
+    return against_store(sweep, [run for run, _ in runs.values()], {run_id: own for run_id, (_, own) in runs.items()})
+
+
+def against_store(sweep: Sweep, runs: list[Prepared], overrides: dict[str, list[str]]) -> Plan:
+    """Return the plan of these runs with what the store has of them now."""
+    stamps = {run.run_id: store.stamp(_path(run)) for run in runs}
+    known: dict[str, Known] = {}
+    pace = Pace()
+    for path, found in store.each(Path(runs[0].config.results_dir)):
+        run_id = path.stem.rpartition("-")[2]
+        if not isinstance(found, str):
+            pace.add(found)
+            if run_id in stamps:
+                known[run_id] = Known(found["status"], (found["error"] or {}).get("message", ""))
+        elif run_id in stamps:
+            known[run_id] = Known("unreadable", f"{path}: {found}")
+    return Plan(sweep, runs, overrides, known, stamps, pace)
+
+
+def _path(run: Prepared) -> Path:
+    return store.path_of(Path(run.config.results_dir), run.name, run.run_id)
+
+
+def check(config: RunConfig) -> None:
+    """Raise ConfigError for settings of a sweep that make no sense."""
+    if config.overwrite not in POLICIES:
+        raise ConfigError(unknown("overwrite", config.overwrite, POLICIES))
+    if config.launcher.name not in ("local", "slurm"):
+        raise ConfigError(unknown("launcher", config.launcher.name, ("local", "slurm")))
+    if config.workers is not None and config.workers < 1:
+        raise ConfigError(f"workers ({config.workers}) must be 1 or greater.")
+    for key, least in (("time_limit", 0), ("tasks", 0), ("cpus", 0), ("memory_gb", 0), ("minutes", 0), ("gpus", -1), ("requeues", -1)):
+        value = getattr(config.launcher, key)
+        if value is not None and value <= least:
+            raise ConfigError(f"launcher.{key} ({value}) must be greater than {least}.")

@@ -117,7 +117,8 @@ def data_identity(task: TaskConfig, data: DataConfig, roles: Iterable[str]) -> s
                     sources.read(one)  # it is there
                     revisions.append(str(one.task.revision))
                 elif one.source == "generated":
-                    digests.add(f"{split}:{_digest(sources.read(one).table)}")
+                    sources.read(one)  # raises where there is no such split
+                    digests.add(f"{split}:{_generated_digest(one.task.name, split)}")
                 for path in sources.files(one):
                     stat = path.stat()
                     digest = _file_digest(path, stat.st_mtime_ns, stat.st_size)
@@ -216,6 +217,11 @@ def _checked_labels(column: pa.ChunkedArray, task: TaskConfig, wanted: Wanted, l
             f"task.{key} allows {low} to {high}, and {wanted} has labels from {found['min']} to {found['max']}."
         )
     return label
+
+
+@cache
+def _generated_digest(task: str, split: str) -> str:
+    return _digest(sources.generated(task)[split])
 
 
 def _digest(table: pa.Table) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -118,10 +118,16 @@ def _official(wanted: Wanted) -> Raw:
 
 
 def _generated(wanted: Wanted) -> Raw:
-    rows: dict[str, list[dict[str, Any]]] = generate(wanted.task.name)
-    if wanted.split not in rows:
-        raise DataError(f"{wanted} does not exist: {choose(wanted, sorted(rows))}.")
-    return Raw(pa.Table.from_pylist(rows[wanted.split]), None)
+    tables = generated(wanted.task.name)
+    if wanted.split not in tables:
+        raise DataError(f"{wanted} does not exist: {choose(wanted, sorted(tables))}.")
+    return Raw(tables[wanted.split], None)
+
+
+@cache  # a plan asks for the same few tasks thousands of times
+def generated(task: str) -> dict[str, pa.Table]:
+    """Return the splits of a task that this package makes itself."""
+    return {split: pa.Table.from_pylist(rows) for split, rows in generate(task).items()}
 
 
 def _hub(wanted: Wanted) -> Raw:

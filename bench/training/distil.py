@@ -30,7 +30,6 @@ from bench.training.batching import Examples
 from bench.training.engine import Objective
 from bench.training.finetune import Outcome, finetune
 
-RECOVERIES = ("none", "distil", "masked_lm")
 VERSION = 1  # raised whenever a change here changes a recovered model
 MASKED = 0.15  # share of the tokens that are to be guessed; of these 80 % are hidden, 10 % replaced, 10 % left
 log = logging.getLogger("bench")

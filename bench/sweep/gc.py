@@ -1,0 +1,55 @@
+"""Space: what can be made again or belongs to nobody. Records, also unreadable ones moved aside, are never touched."""
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench import store
+from bench.sweep import claims, slurm
+
+
+@dataclass(frozen=True)
+class Garbage:
+    """A file or folder that may go, and why."""
+
+    path: Path
+    reason: str
+    size: int  # bytes
+
+
+def find(results_dir: Path, cache_dir: Path) -> list[Garbage]:
+    """Return what may go: claims of the dead, temporary files, predictions without a record, jobs' files, the cache.
+
+    While a run is carried out in `results_dir`, or a job of it waits on Slurm, only claims of the dead may go.
+    """
+    every = list(results_dir.rglob("*.claim[0-9]*"))
+    dead = [path for path in every if claims.expired(path)]
+    found = [_garbage(path, "claim of a process that ended") for path in dead]
+    if len(dead) < len(every) or slurm.busy(results_dir):
+        return found
+    kept = results_dir.resolve()
+    return [*found, *(_garbage(path, "predictions without a record") for path in _orphans(results_dir)),
+            *(_garbage(path, "temporary file") for path in sorted(results_dir.rglob(".*.tmp"))),
+            *(_garbage(path, "files of ended jobs") for path in sorted((results_dir / "jobs").glob("*"))),
+            *(_garbage(path, "cache") for path in sorted(cache_dir.glob("*")) if not kept.is_relative_to(path.resolve()))]
+
+
+def remove(garbage: Garbage) -> None:
+    """Delete it."""
+    if garbage.path.is_dir() and not garbage.path.is_symlink():
+        shutil.rmtree(garbage.path)
+    else:
+        garbage.path.unlink(missing_ok=True)
+
+
+def _orphans(results_dir: Path) -> Iterator[Path]:
+    for folder in sorted({path.parent for path in (results_dir / "predictions").rglob("*.safetensors")}):
+        name, _, run_id = str(folder.relative_to(results_dir / "predictions")).rpartition("-")
+        if not store.path_of(results_dir, name, run_id).exists():
+            yield folder
+
+
+def _garbage(path: Path, reason: str) -> Garbage:
+    files = [path] if path.is_file() or path.is_symlink() else [file for file in path.rglob("*") if file.is_file() and not file.is_symlink()]
+    return Garbage(path, reason, sum(file.stat().st_size for file in files))

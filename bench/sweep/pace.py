@@ -1,0 +1,42 @@
+"""How long runs take, from the records of past ones."""
+
+from collections import defaultdict
+
+from bench.config import RunConfig
+from bench.store import Record
+
+
+def examples(config: RunConfig) -> float | None:
+    """Return how many training examples a run reads, repetitions counted; None if its task does not say its size."""
+    training, rows = config.training, config.task.official_rows.get("train")
+    if training.max_steps is not None:
+        return training.max_steps * training.batch_size
+    if rows is None and training.max_train_examples is None:
+        return None
+    return training.epochs * min(size for size in (rows, training.max_train_examples) if size is not None)
+
+
+class Pace:
+    """Seconds of training per example: of the same model on the same task, else of the same model, else of anything."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[tuple[str, ...], float] = defaultdict(float)
+        self._examples: dict[tuple[str, ...], float] = defaultdict(float)
+
+    def add(self, record: Record) -> None:
+        """Learn from one record of a finished run."""
+        training, task, model = record["training"], record["task"], record["model"]
+        if training and task and model and training["examples_per_second"]:
+            for key in self._keys(model["name"], task["name"]):
+                self._seconds[key] += training["seconds"] + training["start_seconds"]
+                self._examples[key] += training["seconds"] * training["examples_per_second"]
+
+    def seconds(self, config: RunConfig) -> float | None:
+        """Return the expected seconds of training, or None where nothing is known."""
+        count = examples(config)
+        known = [key for key in self._keys(config.model.name, config.task.name) if key in self._examples]
+        return None if count is None or not known else count * self._seconds[known[0]] / self._examples[known[0]]
+
+    @staticmethod
+    def _keys(model: str, task: str) -> list[tuple[str, ...]]:
+        return [(model, task), (model,), ()]

@@ -1,0 +1,183 @@
+"""A worker: takes runs from the plan, one after another, through claims; shared by one machine and a cluster."""
+
+import logging
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, NoReturn
+
+from bench import store
+from bench.errors import BenchError, EnvironmentBroken, TimeLimit
+from bench.sweep import claims
+from bench.sweep.claims import Claim
+from bench.sweep.plan import Item
+
+DEATHS = 3  # holders of one run that may die before it counts as failed
+POLL = 1.0  # seconds between looks at runs that others hold
+
+log = logging.getLogger("bench")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a worker is told: `ends` and `patience` are for a job whose time is limited."""
+
+    threads: int  # for torch
+    gpu: str | None  # for CUDA_VISIBLE_DEVICES; null: as it is
+    time_limit: float | None  # minutes a run
+    ends: float | None = None  # when this machine takes its workers away, time.time()
+    patience: float | None = None  # seconds to wait for runs that others hold; null: until they end
+    quiet: bool = False
+
+
+class Signals:
+    """SIGTERM and Ctrl-C stop a run, which writes an `interrupted` record; outside a run they stop the worker."""
+
+    arrived = False
+
+    @classmethod
+    def listen(cls) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
+            signal.signal(number, cls.receive)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # blocked since the process began, see local.py
+
+    @classmethod
+    def receive(cls, number: int, _: Any) -> None:
+        if not cls.arrived:  # a second signal must not disturb the writing of the record
+            cls.arrived = True
+            raise KeyboardInterrupt(f"stopped by {signal.Signals(number).name}")
+
+
+@contextmanager
+def limited(minutes: float | None) -> Iterator[None]:
+    """Raise TimeLimit in the main thread after so many minutes."""
+    def over(*_: Any) -> NoReturn:
+        raise TimeLimit(f"The run took longer than launcher.time_limit ({minutes:g} minutes).")
+
+    signal.signal(signal.SIGALRM, over)
+    signal.setitimer(signal.ITIMER_REAL, (minutes or 0) * 60)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def finished(item: Item) -> bool:
+    """Return whether the run has got a record since it was planned; an interrupted or unreadable one does not count."""
+    path = Path(item.record)
+    stamp = store.stamp(path)
+    if stamp is None or stamp == item.stamp:
+        return False
+    try:
+        return store.read(path)["status"] != "interrupted"
+    except (ValueError, OSError):
+        return False
+
+
+def take(items: Sequence[Item], settings: Settings) -> Iterator[tuple[Item, Claim]]:
+    """Yield runs with the claims on them until all are finished, or held by others for longer than patience."""
+    left, waited, first = list(items), 0.0, True
+    while left:
+        held = []
+        for item in left:
+            fits = first or settings.ends is None or time.time() + (item.seconds or 0) < settings.ends
+            if not fits or finished(item):
+                continue
+            claim = claims.take(Path(item.record))
+            if claim is None:
+                held.append(item)
+            elif finished(item):  # by another, between the two looks
+                claim.release()
+            else:
+                first, waited = False, 0.0
+                yield item, claim
+        left = held
+        if left:
+            if settings.patience is not None and waited > settings.patience:
+                return
+            time.sleep(POLL)
+            waited += POLL
+
+
+def carry_out(item: Item, claim: Claim, settings: Settings) -> str:
+    """Return the status of the record that is there when the run has ended. Raises what `execute` raises."""
+    from bench.compose import compose_config
+    from bench.identity import prepare
+    from bench.run import execute, failure
+
+    prepared = prepare(compose_config(item.overrides))
+    if prepared.run_id != item.run_id:
+        raise EnvironmentBroken(f"{item.name}: code, configuration or data changed since the sweep was planned: start it again.")
+    move_unreadable(Path(item.record))
+    if claim.deaths >= DEATHS:
+        return failure(prepared, "failed", f"The process of this run was killed or crashed {claim.deaths} times; "
+                       "the system's log may say why.")["status"]
+    try:
+        with limited(settings.time_limit):
+            return execute(prepared)["status"]
+    except TimeLimit as error:  # it came while the record was being written
+        return failure(prepared, "timeout", str(error))["status"]
+
+
+def move_unreadable(path: Path) -> None:
+    """Move a record that cannot be read aside, to <record>.corrupt, and name it."""
+    try:
+        store.read(path)
+    except FileNotFoundError:
+        return
+    except (ValueError, OSError) as error:
+        path.replace(path.with_name(f"{path.name}.corrupt"))
+        log.error("%s could not be read (%s): moved to %s.corrupt, the run is done again", path, error, path.name)
+
+
+def work(items: Sequence[Item], settings: Settings, say: Callable[..., None]) -> bool:
+    """Carry out runs until none is left; return False if a fresh process should go on (a failure can leave a GPU broken).
+
+    `say(event, run_id, text)` tells the launcher of each `begin` and `end`.
+    """
+    for item, claim in take(items, settings):
+        say("begin", item.run_id, item.name)
+        with claim.beating():
+            try:
+                status = carry_out(item, claim, settings)
+            finally:
+                claim.release()
+        say("end", item.run_id, status)
+        if status not in ("ok", "diverged"):
+            return False
+    return True
+
+
+def main(connection: Any, items: Sequence[Item], settings: Settings) -> None:
+    """The worker's process: what it tells goes through `connection`; exits when no run is left."""
+    Signals.listen()
+    if settings.gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = settings.gpu  # before CUDA is touched
+    say = partial(_send, connection)
+    try:
+        from bench.cli import set_up_logging
+
+        set_up_logging()
+        if settings.quiet:
+            log.setLevel(logging.CRITICAL)
+        import torch
+
+        torch.set_num_threads(settings.threads)
+        say("ready", "", "")
+        say("left" if work(items, settings, say) else "replace", "", "")
+    except BenchError as error:
+        say("broken", "", str(error))
+    except KeyboardInterrupt:
+        say("stopped", "", "")
+
+
+def _send(connection: Any, event: str, run_id: str, text: str) -> None:
+    try:
+        connection.send((event, run_id, text))
+    except BrokenPipeError:  # the launcher was killed: what is finished is on disk
+        raise KeyboardInterrupt from None

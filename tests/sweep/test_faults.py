@@ -1,0 +1,120 @@
+"""What can go wrong within a sweep, each with its record; and all of it at once, small (`make faults` is the full size)."""
+
+import json
+import os
+import resource
+import signal
+from pathlib import Path
+
+import faults
+import pytest
+from commands import run_bench, wait_for
+
+from bench import store
+from bench.sweep import claims
+from bench.sweep.local import gpus
+from bench.sweep.plan import make
+from bench.sweep.worker import DEATHS
+
+
+def smoke(tiny, *others):
+    return [*tiny, "sweep=smoke", "workers=1", *others]
+
+
+def test_every_run_survives_kills_and_a_second_sweep(tmp_path, tiny_model):
+    counted = faults.faults(tmp_path, faults.tiny_model(tmp_path / "model"), runs=20, workers=2, every=3.0)
+    assert counted["kills"]
+
+
+def test_a_run_that_takes_too_long_is_recorded_as_timeout_and_the_next_goes_on(tiny, tmp_path):
+    sweep = smoke(tiny, "training.max_steps=1000000", "launcher.time_limit=0.1")
+    done = run_bench("sweep", *sweep)
+    assert done.returncode == 1 and done.stdout.splitlines()[-1] == "done 0 | skipped 0 | failed 2 (timeout 2)", done.stderr
+    records, _ = store.read_all(tmp_path / "results")
+    assert all("launcher.time_limit (0.1 minutes)" in record["error"]["message"] for record in records)
+
+
+def test_a_torn_record_is_named_moved_aside_and_made_again_and_a_deadly_run_fails(tiny, tmp_path):
+    sweep = smoke(tiny)
+    plan = make(sweep)
+    torn, deadly = plan.path(plan.runs[0]), plan.path(plan.runs[1])
+    for path in (torn, deadly):
+        path.parent.mkdir(parents=True)
+    torn.write_text('{"status": "ok", ')
+    for number in range(DEATHS):  # three workers have died of it
+        claim = deadly.with_suffix(f".claim{number}")
+        claim.write_text(json.dumps({"host": "n7", "machine": "another", "pid": 1, "started": "1"}))
+        os.utime(claim, (1, 1))
+    done = run_bench("sweep", *sweep)
+    assert done.returncode == 1 and done.stdout.splitlines()[-1] == "done 1 | skipped 0 | failed 1 (failed 1)", done.stderr
+    assert str(torn) in done.stderr and torn.with_name(f"{torn.name}.corrupt").read_text() == '{"status": "ok", '
+    assert store.read(torn)["status"] == "ok"
+    assert "killed or crashed 3 times" in store.read(deadly)["error"]["message"]
+    assert not list((tmp_path / "results").rglob("*.claim*"))
+
+
+def test_a_full_disk_stops_the_sweep_with_a_sentence_and_no_torn_record(tiny, tmp_path):
+    assert run_bench("sweep", *smoke(tiny, f"results_dir={tmp_path}/before")).returncode == 0  # fills the cache
+    full = run_bench("sweep", *smoke(tiny), preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (600, 600)))
+    assert full.returncode == 3 and "cannot be written" in full.stderr and "free some space" in full.stderr, full.stderr
+    assert "Traceback" not in full.stderr
+    left = {path.suffix for path in (tmp_path / "results").rglob("*") if path.is_file()}
+    assert not left & {".json", ".tmp"} and not list((tmp_path / "results").rglob("*.claim*"))
+
+
+def test_each_worker_sees_one_of_the_gpus_that_the_user_gave(monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert gpus("auto", 3) == ["0", "1", "0"] and gpus("cpu", 2) == [None, None]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,GPU-7")
+    assert gpus("cuda", 2) == ["5", "GPU-7"]
+
+
+def test_gc_shows_and_removes_what_nobody_needs_and_never_a_record(tiny, tmp_path):
+    assert run_bench("sweep", *smoke(tiny)).returncode == 0
+    results = tmp_path / "results"
+    (kept,) = {path.parent for path in (results / "predictions").rglob("*-*/*") if "dense" in str(path)}
+    orphan = kept.with_name("s9-aaaaaaaaaaaa")
+    orphan.mkdir()
+    (orphan / "test.safetensors").write_bytes(b"x" * 1000)
+    records = sorted((results / "runs").rglob("*.json"))
+    dead, living = (records[0].with_suffix(suffix) for suffix in (".claim0", ".claim1"))
+    living.write_text(json.dumps({"host": "n7", "machine": "another", "pid": 1, "started": "1"}))
+    dead.write_text(living.read_text())
+    os.utime(dead, (1, 1))
+    torn = records[0].with_name("s3-bbbbbbbbbbbb.json.corrupt")
+    torn.write_text("{")
+    wanted = [f"results_dir={results}", f"cache_dir={tmp_path}/cache"]
+    assert run_bench("gc", *wanted, "--delete").returncode == 0
+    assert not dead.exists() and living.exists() and orphan.exists() and (tmp_path / "cache").exists(), "a run is being carried out"
+    os.utime(living, (1, 1))
+    before = sorted(path for path in tmp_path.rglob("*") if path.is_file())
+    shown = run_bench("gc", *wanted)
+    assert str(orphan) in shown.stdout and str(living) in shown.stdout and "predictions without a record" in shown.stdout
+    assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == before, "without --delete nothing goes"
+    assert run_bench("gc", *wanted, "--delete").returncode == 0
+    assert not orphan.exists() and not living.exists() and not list((tmp_path / "cache").iterdir())
+    assert kept.is_dir() and torn.exists() and sorted((results / "runs").rglob("*.json")) == records
+
+
+def test_cancel_stops_a_local_sweep_from_elsewhere(tiny, tmp_path):
+    process = faults.start(smoke(tiny, "training.max_steps=1000000"), 1)
+    wait_for(lambda: list((tmp_path / "results").rglob("*.claim0")), 90)
+    assert "1 running runs are stopped" in run_bench("cancel", *smoke(tiny, "training.max_steps=1000000")).stdout
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert [record["status"] for record in store.read_all(tmp_path / "results")[0]] == ["interrupted"]
+
+
+def test_sigterm_leaves_an_interrupted_record_and_no_claim(tiny, tmp_path):
+    process = faults.start(smoke(tiny, "training.max_steps=1000000"), 1)
+    (claim,) = wait_for(lambda: list((tmp_path / "results").rglob("*.claim0")), 90)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 130 and not claim.exists() and claims.holder(Path(claim).with_suffix(".json")) is None
+    assert [record["status"] for record in store.read_all(tmp_path / "results")[0]] == ["interrupted"]
+
+
+@pytest.fixture(autouse=True)
+def project_on_path(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(faults.ROOT))
