@@ -15,7 +15,7 @@ OVERRIDES = $(if $(DATA),data.root=$(DATA)) $(ARGS)
 CHOSEN = sweep=$(SWEEP) $(OVERRIDES) $(if $(LAUNCHER),launcher=$(LAUNCHER)) $(ONLY:%=--only %) $(if $(LIMIT),--limit $(LIMIT)) $(if $(SEEDS),--seeds $(SEEDS))
 
 .DEFAULT_GOAL := help
-.PHONY: help install fetch tasks sweep plan status retry cancel gc report rescore submit perf test faults lint typecheck clean
+.PHONY: help install fetch tasks sweep plan status retry cancel gc report rescore submit perf fit coverage test faults lint typecheck clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -64,6 +64,12 @@ rescore: install  ## Compute every metric again from stored predictions, without
 
 submit: install  ## Write GLUE's submission zip TO=<file.zip> from the runs of SWEEP=glue_test
 	$(BENCH) submit sweep=$(SWEEP) to=$(TO) $(OVERRIDES)
+
+fit: install  ## Measure how well the embeddings of SWEEP fit the table, without training (default: budget)
+	$(BENCH) fit sweep=$(if $(filter demo,$(SWEEP)),budget,$(SWEEP)) $(OVERRIDES)
+
+coverage: install  ## Say how the text CORPUS=<file> is covered by vocabulary and embedding. ARGS="key=value ..."
+	$(BENCH) coverage --corpus $(CORPUS) $(OVERRIDES)
 
 test: install  ## Run the tests
 	$(BIN)/python -m pytest -n auto

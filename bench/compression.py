@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 import bench.assignment
 from bench import backbones
 from bench.assignment import Codes
-from bench.assignment.corpus import token_counts
+from bench.assignment.corpus import cached_counts
 from bench.assignment.vectors import TokenVectors, token_vectors, vectors_key
 from bench.config import RunConfig
 from bench.embeddings import assignment_of, method
@@ -86,7 +86,7 @@ def vocabulary_of(config: RunConfig, tokenizer: PreTrainedTokenizerBase, texts: 
     if not (power or chosen.needs_counts(config.embedding)):
         return None
     unknown = cast(int, tokenizer.unk_token_id if tokenizer.unk_token_id is not None else tokenizer.pad_token_id)
-    return Vocabulary(token_counts(tokenizer, texts(), vocab_size), tuple(tokenizer.all_special_ids), unknown, power)
+    return Vocabulary(cached_counts(tokenizer, texts(), vocab_size, Path(config.cache_dir)), tuple(tokenizer.all_special_ids), unknown, power)
 
 
 def _clustered(vocabulary: Vocabulary, kept: int, padding: int | None) -> np.ndarray | None:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from bench import backbones, compression
-from bench.assignment.corpus import token_counts
+from bench.assignment.corpus import cached_counts
 from bench.embeddings import method
 from bench.identity import Prepared
 from bench.tasks import data as task_data
@@ -42,7 +43,7 @@ def fits(runs: Sequence[Prepared]) -> list[dict[str, Any]]:
         padding = cast(int | None, tokenizer.pad_token_id)
         rows[key] = {
             "model": config.model.name, "config": run.canonical, "embedding_bytes": size.bytes, "embedding_params": size.params,
-            "byte_share": size.bytes / (4 * table.numel()), **errors(module, table, token_counts(tokenizer, texts(), len(table)), padding),
+            "byte_share": size.bytes / (4 * table.numel()), **errors(module, table, cached_counts(tokenizer, texts(), len(table), Path(config.cache_dir)), padding),
             "seconds": seconds}
     return list(rows.values())
 

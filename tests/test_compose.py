@@ -84,7 +84,7 @@ def test_fast_composition_equals_hydras_own():
 def test_committed_records_keep_their_ids():
     folder = CONF.parent / "results" / "example" / "demo"
     records, problems = store.read_all(folder)
-    _, made = make(["sweep=demo", f"results_dir={folder}"])
+    made = make(["sweep=demo", f"results_dir={folder}"])
     assert records and not problems
     assert {run.run_id for run in made.runs} == {record["run_id"] for record in records}
 

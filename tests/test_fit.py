@@ -7,7 +7,7 @@ import torch
 from commands import run_bench
 from reference import built
 
-from bench.assignment.corpus import token_counts
+from bench.assignment.corpus import cached_counts, token_counts
 from bench.backbones import load_tokenizer
 from bench.compose import compose_config
 from bench.errors import DataError
@@ -43,9 +43,14 @@ def test_the_command_writes_a_table_and_a_chart(tiny, tmp_path):
         assert (folder / f"tiny.{ending}").stat().st_size > 200
 
 
-def test_frequencies_come_from_the_corpus_and_another_script_is_refused():
+def test_frequencies_come_from_the_corpus_and_another_script_is_refused(tmp_path):
     tokenizer = load_tokenizer(compose_config(["model=minilm"]).model)
     counts = token_counts(tokenizer, ["the film", "the end"], 30522)
     assert counts[tokenizer.convert_tokens_to_ids("the")] == 2 and counts.sum() == 4
+    for _ in range(2):
+        assert (cached_counts(tokenizer, ["the film", "the end"], 30522, tmp_path) == counts).all()
+    (file,) = (tmp_path / "counts").iterdir()
+    file.write_bytes(file.read_bytes()[:20])
+    assert (cached_counts(tokenizer, ["the film", "the end"], 30522, tmp_path) == counts).all()
     with pytest.raises(DataError, match="are unknown to the model's tokenizer"):
         token_counts(tokenizer, ["\U00013000\U00013001 \U00013002"] * 3, 30522)
