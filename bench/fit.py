@@ -40,10 +40,11 @@ def fits(runs: Sequence[Prepared]) -> list[dict[str, Any]]:
         module, codes = compression.compressed(config, model, tokenizer, texts)
         seconds = time.perf_counter() - start
         size = method(config.embedding.name).size(config.embedding, len(table), table.shape[1], codes is not None and codes.stored)
+        counts = cached_counts(tokenizer, texts(), len(table), Path(config.cache_dir))
         padding = cast(int | None, tokenizer.pad_token_id)
         rows[key] = {
             "model": config.model.name, "config": run.canonical, "embedding_bytes": size.bytes, "embedding_params": size.params,
-            "byte_share": size.bytes / (4 * table.numel()), **errors(module, table, cached_counts(tokenizer, texts(), len(table), Path(config.cache_dir)), padding),
+            "byte_share": size.bytes / (4 * table.numel()), **errors(module, table, counts, padding),
             "seconds": seconds}
     return list(rows.values())
 

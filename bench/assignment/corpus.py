@@ -38,7 +38,7 @@ def cached_counts(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str], vo
         digest.update(hashlib.sha256(text.encode()).digest())
     path = cache_dir / "counts" / f"{digest.hexdigest()}.safetensors"
     try:
-        return cast(np.ndarray, load_file(path)["counts"])
+        return load_file(path)["counts"]
     except (OSError, SafetensorError, KeyError):  # not there, or half of it
         counts = token_counts(tokenizer, texts, vocab_size)
         write_atomically(path, save({"counts": counts}))

@@ -91,6 +91,15 @@ def test_other_families_give_the_logits_of_their_single_models(family):
         torch.testing.assert_close(found[place], model(**part).logits, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("extra", [{"gain": True}, {"kept": np.array([3, 4])}, {"table_dtype": "int8"}, {"rotation": 0}])
+def test_a_table_with_more_than_codes_is_refused_rather_than_trained_wrongly(extra):
+    models = [bert(seed) for seed in SEEDS]
+    for made in models:
+        swap_embedding(made, SubspaceEmbedding(np.stack([np.arange(30) % 6, np.arange(30) // 6], axis=1), 6, 32, sub_dim=16, **extra))
+    with pytest.raises(BenchError, match="cannot train several seeds at once"):
+        SeedStack(models)
+
+
 def test_a_layer_that_cannot_be_stacked_is_named():
     with pytest.raises(BenchError, match=r"Conv1d \(1\).*seeds_at_once=1"):
         SeedStack([torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Conv1d(1, 1, 1))])
