@@ -88,7 +88,7 @@ def residual_quantisation(table: np.ndarray, subspaces: int, rows: int, seed: in
     left, codes = table.copy(), []
     with workers():
         for _ in range(subspaces):
-            means = centroids(left, rows, seed, per_centroid=256, max_iter=25, weights=weights)
+            means = centroids(left, rows, seed, per_centroid=256, max_iter=10, weights=weights)  # the tables are refitted
             codes.append(nearest(left, means))
             left -= means[codes[-1]]
     return np.stack(codes, axis=1)

@@ -9,7 +9,7 @@ from bench.embeddings.base import CompressedEmbedding, EmbeddingMethod, Size, Vo
 
 
 class HashEmbedding(CompressedEmbedding):
-    """e(v)_j = scale * (+1 or -1), by the top bit of a mix of v and j: nearly orthogonal vectors, nothing looked up."""
+    """e(v)_j = scale * (+1 or -1), by one bit of a mix of v and j: nearly orthogonal vectors, nothing looked up."""
 
     def __init__(self, num_embeddings: int, embedding_dim: int, padding_idx: int | None) -> None:
         super().__init__(num_embeddings, embedding_dim, padding_idx)
@@ -21,7 +21,7 @@ class HashEmbedding(CompressedEmbedding):
         for multiplier in (-0x61C8864680B583EB, -0x40A7B892E31B1A47, -0x6B2FB644ECCEEE15):  # splitmix64's, as signed numbers
             x = x * multiplier  # wraps around
             x = x ^ (x >> 31)
-        return torch.where(x < 0, -self.scale, self.scale)
+        return torch.where((x >> 32) % 2 == 1, -self.scale, self.scale)
 
 
 class HashOnly(EmbeddingMethod):

@@ -18,6 +18,8 @@ from bench.report.frame import kind, short_label
 PANELS = {"relative_error": "relative error", "weighted_error": "relative error, tokens by frequency",
           "neighbour_overlap": "nearest neighbours kept"}
 
+FLOORS = {"mean": "--", "hash_only": ":"}  # drawn as levels: they store next to nothing
+
 
 def write_fit(rows: list[dict[str, Any]], folder: Path) -> list[Path]:
     """Write <model>.csv, .md, .png and .svg of the rows that `bench.fit.fits` returns; return the files."""
@@ -60,6 +62,9 @@ def draw(frame: pd.DataFrame, model: str) -> Figure:
         for axes, (name, title) in zip(figure.subplots(1, len(PANELS)), PANELS.items(), strict=True):
             for one, (colour, marker) in styles.items():
                 line = frame[frame.kind == one]
+                if one in FLOORS:
+                    axes.axhline(line[name].iloc[0], color=colour, linestyle=FLOORS[one], linewidth=1.2, label=f"{one} (floor)")
+                    continue
                 axes.plot(line.embedding_bytes, line[name], color=colour, marker=marker, markersize=8, linewidth=1.2, label=one)
             axes.set_xscale("log")
             axes.xaxis.set_major_formatter(EngFormatter(unit="B"))

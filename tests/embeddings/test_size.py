@@ -77,6 +77,14 @@ def test_padding_is_zero_and_the_tied_decoder_is_that_of_the_materialised_table(
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3)
 
 
+def test_hashed_vectors_tell_tokens_apart():
+    _, module, _ = built("hash_only", {}, VOCAB_SIZE, 64, False)
+    signs = module.materialise()[1:].sign().detach()
+    likeness = (signs @ signs.T / 64).fill_diagonal_(0)
+    assert len(torch.unique(signs, dim=0)) == VOCAB_SIZE - 1
+    assert abs(likeness.mean()) < 0.01 and likeness.std().item() == pytest.approx(64**-0.5, rel=0.1)
+
+
 def test_every_method_is_counted_here():
     assert {name for name, _, _ in SETTINGS} == set(METHODS)
 
