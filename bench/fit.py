@@ -1,6 +1,5 @@
-"""How well an embedding fits the pretrained table before any training: a predictor that costs seconds."""
+"""How well an embedding fits the pretrained table before any training: a predictor that costs little."""
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -20,7 +19,7 @@ ASKED, NEIGHBOURS = 1000, 10  # tokens whose nearest neighbours are compared, an
 
 
 def fits(runs: Sequence[Prepared]) -> list[dict[str, Any]]:
-    """Return one row for each embedding among the runs, which share a model: its sizes, errors and seconds.
+    """Return one row for each embedding among the runs, which share a model: its sizes and errors.
 
     Errors are relative, sqrt(sum w ||e - e'||^2 / sum w ||e||^2): with w = 1, with w the tokens' counts in the corpus of
     the run's assignment, and in each tenth of the tokens from the most to the least frequent.
@@ -36,16 +35,13 @@ def fits(runs: Sequence[Prepared]) -> list[dict[str, Any]]:
         split = task_data.load_split(config.task, config.data, "train").select_columns(config.task.columns)
         texts = compression.texts_of(config.assignment.corpus, config, split)
         table = backbones.table(model)
-        start = time.perf_counter()
         module, codes = compression.compressed(config, model, tokenizer, texts)
-        seconds = time.perf_counter() - start
         size = method(config.embedding.name).size(config.embedding, len(table), table.shape[1], codes is not None and codes.stored)
         counts = cached_counts(tokenizer, texts(), len(table), Path(config.cache_dir))
         padding = cast(int | None, tokenizer.pad_token_id)
         rows[key] = {
             "model": config.model.name, "config": run.canonical, "embedding_bytes": size.bytes, "embedding_params": size.params,
-            "byte_share": size.bytes / (4 * table.numel()), **errors(module, table, counts, padding),
-            "seconds": seconds}
+            "byte_share": size.bytes / (4 * table.numel()), **errors(module, table, counts, padding)}
     return list(rows.values())
 
 

@@ -47,8 +47,6 @@ def as_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
 def _cell(name: str, value: Any) -> str:
     if name == "byte_share":
         return f"{value:.3%}"
-    if name == "seconds":
-        return f"{value:.1f}"
     return f"{value:.3f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
 
 
