@@ -25,7 +25,7 @@ install: $(VENV)/.installed  ## Create .venv and install everything, versions fr
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if v in ((3, 11), (3, 12)) else "Python 3.11 or 3.12 is needed, $(PYTHON) is %d.%d: run make PYTHON=python3.11" % v)'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,slurm]'
 	@touch $@
 
 fetch: install  ## Download models and data once: MODEL=<name,...> TASKS=<name,...>; nothing else needs the hub
@@ -72,7 +72,7 @@ coverage: install  ## Say how the text CORPUS=<file> is covered by vocabulary an
 	$(BENCH) coverage --corpus $(CORPUS) $(OVERRIDES)
 
 test: install  ## Run the tests
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto -rs
 
 faults: install  ## 200 tiny runs on 4 workers under kill -9, with a second sweep on the same store
 	$(BIN)/python tests/faults.py $(ARGS)

@@ -1,5 +1,6 @@
 """A real Slurm of two nodes on this machine, for tests: its own munge key, ports and folders; any user can start it."""
 
+import importlib.util
 import os
 import secrets
 import shutil
@@ -52,7 +53,9 @@ PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 def missing() -> str | None:
     """Return why no Slurm can be started here, or None."""
     absent = [name for name in PROGRAMS if shutil.which(name, path=PATH) is None]
-    return f"no {', '.join(absent)} here: apt-get install slurm-wlm munge" if absent else None
+    if absent:
+        return f"no {', '.join(absent)} here: apt-get install slurm-wlm munge"
+    return None if importlib.util.find_spec("submitit") else "no submitit here: pip install -e '.[slurm]'"
 
 
 class Cluster:

@@ -23,3 +23,14 @@ def wait_for(condition: Callable[[], Any], seconds: float = 90, what: str = "not
         assert time.monotonic() < end, what
         time.sleep(0.1)
     return found
+
+
+def start_training(*overrides: str) -> subprocess.Popen[str]:
+    """Return a running `python -m bench sweep <overrides>` that has begun to train, in a session of its own."""
+    process = subprocess.Popen([sys.executable, "-m", "bench", "sweep", *overrides], cwd=ROOT, stderr=subprocess.PIPE,
+                               stdout=subprocess.PIPE, text=True, start_new_session=True)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "| step" in line:
+            return process
+    raise AssertionError("the sweep ended before it began to train")

@@ -84,7 +84,8 @@ class Pool:
             self.stop()
 
     def stop(self) -> None:
-        """End all workers: the running ones write `interrupted` records."""
+        """End all workers: the running ones write `interrupted` records, whatever signals come meanwhile."""
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         for slot in self.slots:
             slot.process.terminate()
         end = time.monotonic() + GRACE

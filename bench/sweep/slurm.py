@@ -158,10 +158,12 @@ def wait(items: Sequence[Item], plan: Plan) -> None:
         if ended != told:
             log.info("%d of %d runs ended, %s jobs in the queue", ended, len(items), "?" if jobs is None else len(jobs))
         told = ended
+        if ended == len(items):
+            return
         if jobs is None or jobs or any(claims.holder(Path(item.record)) for item in items):
             quiet_since = None
         else:
             quiet_since = quiet_since or time.monotonic()
-            if ended == len(items) or time.monotonic() - quiet_since > SETTLE:
+            if time.monotonic() - quiet_since > SETTLE:
                 return
         time.sleep(POLL)

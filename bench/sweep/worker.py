@@ -5,7 +5,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -169,11 +169,14 @@ def main(connection: Any, items: Sequence[Item], settings: Settings) -> None:
 
         torch.set_num_threads(settings.threads)
         say("ready", "", "")
-        say("left" if work(items, settings, say) else "replace", "", "")
+        last = ("left" if work(items, settings, say) else "replace", "", "")
     except BenchError as error:
-        say("broken", "", str(error))
+        last = ("broken", "", str(error))
     except KeyboardInterrupt:
-        say("stopped", "", "")
+        last = ("stopped", "", "")
+    Signals.arrived = True  # nothing is left to be stopped: what Python does at its end stays undisturbed
+    with suppress(KeyboardInterrupt):
+        say(*last)
 
 
 def _send(connection: Any, event: str, run_id: str, text: str) -> None:

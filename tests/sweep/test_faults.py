@@ -3,15 +3,14 @@
 import json
 import os
 import resource
-import signal
-from pathlib import Path
 
 import faults
 import pytest
-from commands import run_bench, wait_for
+from commands import run_bench, start_training
 
 from bench import store
-from bench.sweep import claims
+from bench.cli import main
+from bench.run import execute
 from bench.sweep.local import gpus
 from bench.sweep.plan import make
 from bench.sweep.worker import DEATHS
@@ -22,16 +21,16 @@ def smoke(tiny, *others):
 
 
 def test_every_run_survives_kills_and_a_second_sweep(tmp_path, tiny_model):
-    counted = faults.faults(tmp_path, faults.tiny_model(tmp_path / "model"), runs=20, workers=2, every=3.0)
+    counted = faults.faults(tmp_path, faults.tiny_model(tmp_path / "model"), runs=10, workers=2, every=6.0)
     assert counted["kills"]
 
 
 def test_a_run_that_takes_too_long_is_recorded_as_timeout_and_the_next_goes_on(tiny, tmp_path):
-    sweep = smoke(tiny, "training.max_steps=1000000", "launcher.time_limit=0.1")
+    sweep = smoke(tiny, "training.max_steps=10000", "launcher.time_limit=0.05")
     done = run_bench("sweep", *sweep)
     assert done.returncode == 1 and done.stdout.splitlines()[-1] == "done 0 | skipped 0 | failed 2 (timeout 2)", done.stderr
     records, _ = store.read_all(tmp_path / "results")
-    assert all("launcher.time_limit (0.1 minutes)" in record["error"]["message"] for record in records)
+    assert all("launcher.time_limit (0.05 minutes)" in record["error"]["message"] for record in records)
 
 
 def test_a_torn_record_is_named_moved_aside_and_made_again_and_a_deadly_run_fails(tiny, tmp_path):
@@ -54,7 +53,8 @@ def test_a_torn_record_is_named_moved_aside_and_made_again_and_a_deadly_run_fail
 
 
 def test_a_full_disk_stops_the_sweep_with_a_sentence_and_no_torn_record(tiny, tmp_path):
-    assert run_bench("sweep", *smoke(tiny, f"results_dir={tmp_path}/before")).returncode == 0  # fills the cache
+    for run in make(smoke(tiny, f"results_dir={tmp_path}/before")).runs:
+        execute(run)  # fills the cache
     full = run_bench("sweep", *smoke(tiny), preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (600, 600)))
     assert full.returncode == 3 and "cannot be written" in full.stderr and "free some space" in full.stderr, full.stderr
     assert "Traceback" not in full.stderr
@@ -70,8 +70,8 @@ def test_each_worker_sees_one_of_the_gpus_that_the_user_gave(monkeypatch):
     assert gpus("cuda", 2) == ["5", "GPU-7"]
 
 
-def test_gc_shows_and_removes_what_nobody_needs_and_never_a_record(tiny, tmp_path):
-    assert run_bench("sweep", *smoke(tiny)).returncode == 0
+def test_gc_shows_and_removes_what_nobody_needs_and_never_a_record(tiny, tmp_path, capsys):
+    execute(make(smoke(tiny)).runs[0])
     results = tmp_path / "results"
     (kept,) = {path.parent for path in (results / "predictions").rglob("*-*/*") if "dense" in str(path)}
     orphan = kept.with_name("s9-aaaaaaaaaaaa")
@@ -85,33 +85,26 @@ def test_gc_shows_and_removes_what_nobody_needs_and_never_a_record(tiny, tmp_pat
     torn = records[0].with_name("s3-bbbbbbbbbbbb.json.corrupt")
     torn.write_text("{")
     wanted = [f"results_dir={results}", f"cache_dir={tmp_path}/cache"]
-    assert run_bench("gc", *wanted, "--delete").returncode == 0
+    assert main(["gc", *wanted, "--delete"]) == 0
     assert not dead.exists() and living.exists() and orphan.exists() and (tmp_path / "cache").exists(), "a run is being carried out"
     os.utime(living, (1, 1))
     before = sorted(path for path in tmp_path.rglob("*") if path.is_file())
-    shown = run_bench("gc", *wanted)
-    assert str(orphan) in shown.stdout and str(living) in shown.stdout and "predictions without a record" in shown.stdout
+    capsys.readouterr()
+    assert main(["gc", *wanted]) == 0
+    shown = capsys.readouterr().out
+    assert str(orphan) in shown and str(living) in shown and "predictions without a record" in shown
     assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == before, "without --delete nothing goes"
-    assert run_bench("gc", *wanted, "--delete").returncode == 0
+    assert main(["gc", *wanted, "--delete"]) == 0
     assert not orphan.exists() and not living.exists() and not list((tmp_path / "cache").iterdir())
     assert kept.is_dir() and torn.exists() and sorted((results / "runs").rglob("*.json")) == records
 
 
-def test_cancel_stops_a_local_sweep_from_elsewhere(tiny, tmp_path):
-    process = faults.start(smoke(tiny, "training.max_steps=1000000"), 1)
-    wait_for(lambda: list((tmp_path / "results").rglob("*.claim0")), 90)
-    assert "1 running runs are stopped" in run_bench("cancel", *smoke(tiny, "training.max_steps=1000000")).stdout
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 130, err
-    assert [record["status"] for record in store.read_all(tmp_path / "results")[0]] == ["interrupted"]
-
-
-def test_sigterm_leaves_an_interrupted_record_and_no_claim(tiny, tmp_path):
-    process = faults.start(smoke(tiny, "training.max_steps=1000000"), 1)
-    (claim,) = wait_for(lambda: list((tmp_path / "results").rglob("*.claim0")), 90)
-    process.send_signal(signal.SIGTERM)
+def test_cancel_stops_a_local_sweep_from_elsewhere(tiny, tmp_path, capsys):
+    sweep = smoke(tiny, "training.max_steps=10000")
+    process = start_training(*sweep)
+    assert main(["cancel", *sweep]) == 0 and "1 running runs are stopped" in capsys.readouterr().out
     process.communicate(timeout=60)
-    assert process.returncode == 130 and not claim.exists() and claims.holder(Path(claim).with_suffix(".json")) is None
+    assert process.returncode == 130
     assert [record["status"] for record in store.read_all(tmp_path / "results")[0]] == ["interrupted"]
 
 

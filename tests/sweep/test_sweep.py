@@ -4,11 +4,9 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 
 import pytest
-from commands import ROOT, run_bench
+from commands import ROOT, run_bench, start_training
 
 from bench import store
 from bench.compose import choices, compose_config
@@ -78,18 +76,8 @@ def test_a_failed_run_is_listed_and_the_others_go_on(tiny):
     assert run_bench("retry", *broken).stderr.count("| diverged:") == 2
 
 
-def start(*overrides):
-    process = subprocess.Popen([sys.executable, "-m", "bench", "sweep", *overrides], cwd=ROOT, stderr=subprocess.PIPE,
-                               stdout=subprocess.PIPE, text=True, start_new_session=True)
-    assert process.stderr is not None
-    for line in process.stderr:
-        if "| step" in line:
-            return process
-    raise AssertionError("the sweep ended before it began to train")
-
-
 def test_a_killed_worker_is_replaced_and_its_run_done_again(tiny, tmp_path):
-    process = start(*sweep_of(tiny, "training.max_steps=400", "workers=1"))
+    process = start_training(*sweep_of(tiny, "training.max_steps=400", "workers=1"))
     (claim,) = (tmp_path / "results").rglob("*.claim0")
     os.kill(json.loads(claim.read_text())["pid"], signal.SIGKILL)
     out, err = process.communicate(timeout=300)
@@ -103,7 +91,7 @@ def test_a_killed_worker_is_replaced_and_its_run_done_again(tiny, tmp_path):
 
 def test_ctrl_c_ends_a_sweep_and_the_same_command_goes_on(tiny, tmp_path):
     overrides = sweep_of(tiny, "training.max_steps=300")
-    process = start(*overrides)
+    process = start_training(*overrides)
     os.killpg(process.pid, signal.SIGINT)
     process.communicate(timeout=100)
     assert process.returncode == 130
@@ -114,7 +102,7 @@ def test_ctrl_c_ends_a_sweep_and_the_same_command_goes_on(tiny, tmp_path):
 
 
 def test_kill_9_of_everything_leaves_no_torn_record(tiny, tmp_path):
-    process = start(*sweep_of(tiny, "training.max_steps=300"))
+    process = start_training(*sweep_of(tiny, "training.max_steps=300"))
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate(timeout=60)
     assert store.read_all(tmp_path / "results") == ([], [])
