@@ -27,7 +27,7 @@ def main(folder: Path) -> None:
 def work(folder: Path, record: Path) -> None:
     """Write the record; `busy` names who is at it, and must not name a living process."""
     busy = record.with_suffix(".busy")
-    if busy.exists() and Path(f"/proc/{busy.read_text() or 0}").exists():
+    if busy.exists() and lives(busy.read_text() or "0"):
         (folder / "violation").write_text(f"{os.getpid()} met {busy.read_text()} at {record}")
     busy.write_text(str(os.getpid()))
     with open(folder / "begun", "a") as log:
@@ -37,6 +37,14 @@ def work(folder: Path, record: Path) -> None:
     temporary.write_text("{}")
     temporary.rename(record)
     busy.unlink()
+
+
+def lives(pid: str) -> bool:
+    """Return whether there is such a process; a killed one that its parent has not waited for yet is none."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
 
 
 if __name__ == "__main__":

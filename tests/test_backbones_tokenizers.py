@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from reference import stored_shapes
+from transformers import PreTrainedTokenizerBase
 
 from bench import backbones
 from bench.assignment.digits import sequential
@@ -21,7 +22,7 @@ pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="no tokenizers: set 
 
 
 @cache  # XLM-R's takes seconds
-def tokenizer(folder: Path) -> backbones.PreTrainedTokenizerBase:
+def tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     return backbones.load_tokenizer(ModelConfig(name=folder.name, source="local", path=str(folder)))
 
 

@@ -3,7 +3,7 @@
 import itertools
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ from bench.identity import Prepared, prepare
 from bench.sweep.pace import Pace, examples
 from bench.sweep.select import Selection
 
-KEYS = ("name", "purpose", "fixed", "points", "grid")
+KEYS = ("name", "purpose", "fixed", "points", "grid", "parts")
+PART = ("fixed", "points", "grid")
 UNDONE = ("missing", "interrupted", "unreadable")
 POLICIES = {  # `overwrite`: the statuses that are run
     "only-missing": UNDONE,
@@ -27,18 +28,26 @@ POLICIES = {  # `overwrite`: the statuses that are run
 
 @dataclass(frozen=True)
 class Sweep:
-    """A file of conf/sweep/: every point times the grid, each with the fixed overrides. All values are Hydra overrides."""
+    """A file of conf/sweep/: every point times the grid, each with the fixed overrides. All values are Hydra overrides.
+
+    Instead of points and a grid it can have `parts`, each with points, a grid and fixed overrides of its own.
+    """
 
     name: str
     purpose: str
     fixed: list[str] = field(default_factory=list)
     points: list[list[str]] = field(default_factory=lambda: [[]])
     grid: dict[str, list[Any]] = field(default_factory=dict)
+    parts: list[dict[str, Any]] = field(default_factory=list)
 
-    def overrides(self) -> list[list[str]]:
-        """Return the overrides of every run."""
-        columns = [[f"{key}={_text(value)}" for value in values] for key, values in self.grid.items()]
-        return [[*self.fixed, *point, *cell] for point in self.points for cell in itertools.product(*columns)]
+    def cut(self) -> list["Sweep"]:
+        """Return the parts as sweeps without parts; the sweep itself if it has none."""
+        return [Sweep(self.name, self.purpose, **{**part, "fixed": [*self.fixed, *part.get("fixed", [])]}) for part in self.parts] or [self]
+
+    def overrides(self, grid: dict[str, list[Any]]) -> list[list[str]]:
+        """Return the overrides of every run; `grid` replaces values of the file's."""
+        return [[*part.fixed, *point, *cell] for part in self.cut() for point in part.points
+                for cell in itertools.product(*[[f"{key}={_text(value)}" for value in values] for key, values in {**part.grid, **grid}.items()])]
 
 
 def _text(value: Any) -> str:
@@ -54,11 +63,12 @@ def load(overrides: Sequence[str]) -> tuple[Sweep, list[str]]:
         if name not in choices("sweep"):
             raise ConfigError(unknown("sweep", name, choices("sweep")))
     declared = compose_config(overrides).sweep
-    for key in declared:
-        if key not in KEYS:
-            raise ConfigError(unknown("key in the sweep's file", key, KEYS))
+    for keys, allowed in [(declared, KEYS), *((part, PART) for part in declared.get("parts", []))]:
+        for key in keys:
+            if key not in allowed:
+                raise ConfigError(unknown("key in the sweep's file", key, allowed))
     sweep = Sweep(**declared)
-    if not all(sweep.grid.values()) or not sweep.points:
+    if not all(all(part.grid.values()) and part.points for part in sweep.cut()):
         raise ConfigError(f"The sweep '{sweep.name}' has an empty grid or no points: give every key at least one value.")
     return sweep, others
 
@@ -78,10 +88,9 @@ class Item:
 def expand(sweep: Sweep, others: Sequence[str], selection: Selection | None = None) -> dict[str, tuple[Prepared, list[str]]]:
     """Return the sweep's runs, checked, each once: id -> run and its overrides. `others` (from the command line) win."""
     selection = selection or Selection()
-    if selection.seeds is not None:
-        sweep = replace(sweep, grid=sweep.grid | {"seed": list(range(selection.seeds))})
+    grid = {} if selection.seeds is None else {"seed": list(range(selection.seeds))}
     runs: dict[str, tuple[Prepared, list[str]]] = {}
-    for own in sweep.overrides():
+    for own in sweep.overrides(grid):
         overrides = [*own, *others]
         prepared = prepare(compose_config(overrides))
         runs.setdefault(prepared.run_id, (prepared, overrides))

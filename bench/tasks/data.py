@@ -1,5 +1,6 @@
 """A task's splits, checked against what the task says, whatever source they come from."""
 
+import copy
 import hashlib
 import json
 import logging
@@ -32,12 +33,17 @@ def task_names() -> list[str]:
 
 def read_task(name: str) -> TaskConfig:
     """Return the task of conf/task/<name>.yaml, without overrides; raises DataError for an unknown name or key."""
-    if name not in task_names():
-        raise DataError(unknown("task", name, task_names()))
+    return copy.deepcopy(_parsed(TASK_FILES / f"{name}.yaml"))
+
+
+@cache  # a plan asks for the same few tasks thousands of times
+def _parsed(path: Path) -> TaskConfig:
+    if not path.is_file():
+        raise DataError(unknown("task", path.stem, task_names()))
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(TaskConfig), OmegaConf.load(TASK_FILES / f"{name}.yaml"))
+        merged = OmegaConf.merge(OmegaConf.structured(TaskConfig), OmegaConf.load(path))
     except OmegaConfBaseException as error:
-        raise DataError(f"conf/task/{name}.yaml does not fit TaskConfig: {str(error).splitlines()[0]}.") from error
+        raise DataError(f"conf/task/{path.name} does not fit TaskConfig: {str(error).splitlines()[0]}.") from error
     return OmegaConf.to_object(merged)  # type: ignore[return-value]
 
 

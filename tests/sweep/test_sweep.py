@@ -21,7 +21,7 @@ def sweep_of(tiny, *others):
 def test_a_sweep_is_points_times_grid_and_ignores_what_a_method_does_not_use(tiny):
     sweep = Sweep("t", "", fixed=["training.batch_size=4"], points=[["embedding=dense"], ["embedding=subspace"]],
                   grid={"seed": [0, 1], "assignment": ["sequential", "random"]})
-    assert len(sweep.overrides()) == 8
+    assert len(sweep.overrides({})) == 8
     runs = expand(sweep, tiny)
     assert len(runs) == 6, "two dense runs, not four"
     assert {run.config.training.batch_size for run, _ in runs.values()} == {8}, "the command line wins over the file"
