@@ -5,9 +5,11 @@ counter of the steps. A graph reads them by the counter, so that one replay is o
 clipping, AdamW.
 """
 
+import gc
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -168,6 +170,7 @@ class GraphEngine(Engine):
         self.graphs: dict[int, torch.cuda.CUDAGraph] = {}
         stream, pool = torch.cuda.Stream(), torch.cuda.graph_pool_handle()
         for length in sorted(set(schedule.lengths), reverse=True):  # longest first: the shorter ones reuse its memory
+            gc.collect()  # the previous run's graphs: to destroy one while another is captured ends the capture
             stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(stream):
                 self.counter.zero_()
@@ -176,7 +179,7 @@ class GraphEngine(Engine):
             for parameter in self.parameters:
                 parameter.grad = None
             self.graphs[length] = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self.graphs[length], pool=pool):
+            with uncollected(), torch.cuda.graph(self.graphs[length], pool=pool):
                 self._whole_step(length)
         for state in self.optimizer.state.values():
             for value in state.values():
@@ -188,6 +191,16 @@ class GraphEngine(Engine):
 
     def step(self, number: int) -> None:
         self.graphs[self.schedule.lengths[number]].replay()
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Keep Python's garbage collector away."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 class CompiledEngine(GraphEngine):
@@ -218,6 +231,8 @@ def make_engine(
         raise
     except RuntimeError as error:
         torch.cuda.synchronize()
+        generator = torch.cuda.default_generators[torch.cuda.current_device()]
+        generator.graphsafe_set_state(generator.clone_state())  # one that does not believe itself in a capture any more
         torch.cuda.set_rng_state(random_state)
         reason = f"the step could not be captured ({str(error).splitlines()[0]})"
         return Engine(model, data, schedule, config, dtype, objective), _told(reason)

@@ -113,7 +113,7 @@ def test_a_step_that_cannot_be_captured_falls_back_to_eager_from_the_same_weight
     class Peeks(nn.Module):
         def __init__(self):
             super().__init__()
-            self.inner = model("cuda")
+            self.inner = model("cuda", dropout=0.1)  # the random numbers must go on too
 
         def forward(self, **inputs):
             output = self.inner(**inputs)
