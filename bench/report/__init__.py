@@ -1,5 +1,7 @@
 """From records alone to tables, figures and INDEX.md. Needs no GPU, no weights and no torch."""
 
+import os
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pandas as pd
@@ -37,11 +39,14 @@ def write_report(
     try:
         for name, text in (_texts(frame, whole, pieces) | _grids(whole, pieces, published)).items():
             written.append(_write(results_dir / name, text))
-        drawn = [_figures(section, results_dir, [*scores.charts(section, foot), *details.charts(section, foot)], written) for section in whole]
-        for section in pieces:
-            chart = details.languages(section, foot)
-            drawn.append(_figures(section, results_dir, [chart] if chart else [], written))
-        shown = list(zip([*whole, *pieces], drawn, strict=True))
+        (results_dir / "figures").mkdir(exist_ok=True)
+        jobs = [(section, results_dir, foot, draw) for parts, draws in ((whole, [*scores.DRAWN, *details.DRAWN]), (pieces, [details.languages]))
+                for section in parts for draw in draws]
+        with ProcessPoolExecutor(min(len(jobs), os.cpu_count() or 1)) as pool:  # drawing is most of the time
+            made = list(pool.map(_figure, *zip(*jobs, strict=True)))
+        shown = [(section, [drawn for (own, *_), (drawn, _) in zip(jobs, made, strict=True) if own is section and drawn])
+                 for section in (*whole, *pieces)]
+        written += [path for _, paths in made for path in paths]
         written.append(_write(results_dir / "INDEX.md", index(frame, tables.coverage(frame), named, shown, published)))
     except OSError as error:
         raise EnvironmentBroken(f"results_dir ({results_dir}) cannot be written: {error}.") from error
@@ -68,7 +73,7 @@ def _grids(whole: list[Section], pieces: list[Section], published: pd.DataFrame)
     grids = [("results", section, tables.results_grid(section)) for section in whole]
     grids += [("parts", section, tables.results_grid(section)) for section in pieces]
     grids += [("budgets", section, grid) for section in whole if (grid := tables.budget_grid(section)).rows]
-    texts = {}
+    texts: dict[str, str] = {}
     for name, section, grid in grids:
         texts |= _grid(f"tables/{slug(name, section.title, section.suite)}", grid)
     if len(published):
@@ -81,17 +86,15 @@ def _grid(stem: str, grid: Grid) -> dict[str, str]:
             f"{stem}.tex": to_latex(grid), f"{stem}.csv": _csv(pd.DataFrame(grid.rows, columns=grid.header))}
 
 
-def _figures(section: Section, results_dir: Path, charts: list[figures.Chart], written: list[Path]) -> list[Drawn]:
-    """Return the figures as INDEX.md shows them; their files are added to `written`."""
-    drawn = []
-    for chart in charts:
-        stem = f"figures/{slug(chart.name, section.title, section.suite)}"
-        written.append(_write(results_dir / f"{stem}.csv", _csv(chart.data)))
-        paths = [results_dir / f"{stem}.{kind}" for kind in ("png", "svg", "pdf")]
-        figures.save(chart.figure, *paths)
-        written += paths
-        drawn.append(Drawn(chart.title, f"{stem}.png"))
-    return drawn
+def _figure(section: Section, results_dir: Path, foot: str, draw: figures.Draw) -> tuple[Drawn | None, list[Path]]:
+    """Return the figure as INDEX.md shows it and the files written; None where the section has no data for it."""
+    chart = draw(section, foot)
+    if chart is None:
+        return None, []
+    stem = f"figures/{slug(chart.name, section.title, section.suite)}"
+    paths = [results_dir / f"{stem}.{kind}" for kind in ("png", "svg", "pdf")]
+    figures.save(chart.figure, *paths)
+    return Drawn(chart.title, f"{stem}.png"), [*paths, _write(results_dir / f"{stem}.csv", _csv(chart.data))]
 
 
 def _write(path: Path, text: str) -> Path:

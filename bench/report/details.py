@@ -15,11 +15,6 @@ MOST_LINES = 8  # of a figure; the CSV file beside it has all
 LANGUAGES = 2  # letters of a language's name in XNLI
 
 
-def charts(section: Section, foot: str) -> list[Chart]:
-    """Return the figures for which the section has data."""
-    return [chart for make in (deciles, assignments, grids, recovery) if (chart := make(section, foot))]
-
-
 def _spread(rows: list[Row]) -> list[Row]:
     """Return at most MOST_LINES rows, from the largest to the smallest embedding."""
     chosen = np.linspace(0, len(rows) - 1, min(MOST_LINES, len(rows))).round().astype(int)
@@ -115,7 +110,7 @@ def assignments(section: Section, foot: str) -> Chart | None:
     for row in section.rows:
         if row.assignment_family:
             families.setdefault(row.assignment_family, []).append(row)
-    lines = []
+    lines: list[dict[str, Any]] = []
     simplest = {"sequential": 0, "hash": 1, "random": 2}
     for family in families.values():
         ordered = sorted(family, key=lambda row: (simplest.get(row.kind, 3), row.label))
@@ -140,7 +135,7 @@ def assignments(section: Section, foot: str) -> Chart | None:
             axes.errorbar(line["difference"], place, xerr=spread, color=colour, marker=marker, markersize=9, capsize=4, linestyle="none")
         axes.set_yticks(range(len(lines)), [f"{line['configuration']}\nagainst {line['against']}" for line in lines], fontsize=11)
         axes.set_ylim(len(lines) - 0.5, -0.5)
-        axes.set_xlabel(f"paired difference in {section.main.unit or 'score'}, points; bars: 95 % intervals, none with one seed")
+        axes.set_xlabel(f"paired difference, {section.main.unit or 'score'}; bars: 95 % intervals")
         settle(figure)
     return Chart("assignments", title, data, figure)
 
@@ -151,7 +146,8 @@ def grids(section: Section, foot: str) -> Chart | None:
     for row in section.rows:
         if row.subspaces and row.table_rows and section.cells[row.config_id, section.main.name].score.mean is not None:
             families.setdefault(row.table_family, []).append(row)
-    shown = [rows for rows in families.values() if len({row.subspaces for row in rows}) > 1 and len({row.table_rows for row in rows}) > 1]
+    shown = [rows for rows in families.values()
+             if len(rows) > 3 and len({row.subspaces for row in rows}) > 1 and len({row.table_rows for row in rows}) > 1]
     if not shown:
         return None
     lines = [{"panel": place, "kind": row.kind, "configuration": row.label, "subspaces": row.subspaces, "rows": row.table_rows,
@@ -177,3 +173,6 @@ def grids(section: Section, foot: str) -> Chart | None:
             axes.set_title(f"{extra}\n{section.main.unit or 'score'}")
         settle(figure)
     return Chart("grid", title, data, figure)
+
+
+DRAWN = [deciles, assignments, grids, recovery]

@@ -1,8 +1,9 @@
 """What all figures share: one style, the kinds' colours and markers, the page with its foot, and how it is saved."""
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
+import matplotlib
 import pandas as pd
 from matplotlib import rc_context
 from matplotlib.axes import Axes
@@ -11,6 +12,8 @@ from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+from bench.report.summary import Section
 
 # Okabe & Ito's colours, each with a marker of its own for print in black and white.
 STYLES = {
@@ -55,6 +58,12 @@ class Chart(NamedTuple):
     figure: Figure
 
 
+class Draw(Protocol):
+    """Makes a figure of a section, with the provenance line `foot`; None where the section has no data for it."""
+
+    def __call__(self, section: Section, foot: str) -> Chart | None: ...
+
+
 def page(title: str, size: tuple[float, float], foot: str) -> Figure:
     """Return an empty figure with its title, and at its foot the line that says what it was made from."""
     foot_share = FOOT / size[1]
@@ -67,8 +76,8 @@ def page(title: str, size: tuple[float, float], foot: str) -> Figure:
 
 def legend(figure: Figure, handles: list[Any], columns: int) -> None:
     """Set the legend between the panels and the foot."""
-    foot_share = FOOT / figure.get_figheight()
-    figure.legend(handles=handles, loc="outside lower center", bbox_to_anchor=(0, foot_share, 1, 1 - foot_share), ncols=columns, frameon=False)
+    pad = 72 * FOOT / matplotlib.rcParams["font.size"]  # a legend's distances are counted in its letters' height
+    figure.legend(handles=handles, loc="outside lower center", borderaxespad=pad, ncols=columns, frameon=False)
 
 
 def settle(figure: Figure) -> None:

@@ -60,6 +60,7 @@ def _row(record: Record, widths: dict[str, int], suites: dict[str, str]) -> dict
     training: dict[str, Any] = dict(record["training"] or {})
     cost: dict[str, Any] = dict(record["cost"] or {})
     latency = cost.get("latency_ms") or {}
+    fit: dict[str, Any] = dict(record["fit"] or {})
     limit = config["training"].get("max_train_examples")
     weights = model.get("weights") or "pretrained"
     headline: dict[str, Any] = dict(record["headline"] or {}) if weights != "random" else {}
@@ -87,7 +88,7 @@ def _row(record: Record, widths: dict[str, int], suites: dict[str, str]) -> dict
         "table_family": _digest([base, config.get("recovery"), config.get("assignment"), _without(config["embedding"], *GRID)]),
         "assignment_family": _digest([base, config.get("recovery"), config["embedding"]]) if config.get("assignment") else None,
         "recovery_curve": (record["recovery"] or {}).get("curve"),
-        "decile_errors": (record["fit"] or {}).get("decile_errors"),
+        "decile_errors": fit.get("decile_errors"),
         "flat": _flatten(group),
         "configuration": short_label(config, widths.get(model["name"])),
         "kind": kind(config),

@@ -1,11 +1,13 @@
 """Published numbers beside ours, from the CSV files of results/paper/."""
 
-import math
+import re
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from bench.errors import ConfigError
+from bench.report.frame import rows
 from bench.report.grid import Grid
 from bench.report.summary import Column, Row, Section
 
@@ -24,10 +26,10 @@ def read_published(folder: Path) -> pd.DataFrame:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
         if list(table.columns) != COLUMNS:
             raise ConfigError(f"{path} has the columns {', '.join(table.columns)}; needed are {', '.join(COLUMNS)}.")
-        for line, row in enumerate(table.itertuples(index=False), 2):
+        for line, row in enumerate(rows(table), 2):
             if row.quantity not in QUANTITIES:
                 raise ConfigError(f"{path}, line {line}: unknown quantity '{row.quantity}'. Available: {', '.join(QUANTITIES)}.")
-            if not math.isfinite(pd.to_numeric(row.number, errors="coerce")):
+            if not re.fullmatch(r"-?\d+(\.\d+)?", row.number):
                 raise ConfigError(f"{path}, line {line}: number ('{row.number}') is not a number.")
         tables.append(table)
     return pd.concat(tables, ignore_index=True)
@@ -36,17 +38,22 @@ def read_published(folder: Path) -> pd.DataFrame:
 def beside(published: pd.DataFrame, sections: list[Section]) -> pd.DataFrame:
     """Return one line for each of our numbers that a published one speaks of, with the difference ours - published."""
     lines = []
-    for claim in published.itertuples(index=False):
-        for section in sections:
+    for claim in rows(published):
+        for section in (section for section in sections if claim.model in ("", section.model)):
+            columns = [column for column in section.columns if column.task == claim.task] if claim.task else [section.main]
             for row in section.rows:
-                if claim.model in ("", section.model) and (row.label == claim.configuration or (not claim.configuration and row.method == "subspace")):
-                    for column in [section.main] if not claim.task else [c for c in section.columns if c.task == claim.task]:
-                        ours, interval = _ours(str(claim.quantity), section, row, column)
-                        if ours is not None:
-                            lines.append(claim._asdict() | {
-                                "model": section.title, "task": column.name, "configuration": row.label, "number": float(str(claim.number)),
-                                "ours": ours, "interval": interval, "difference": ours - float(str(claim.number))})
+                if row.label == claim.configuration or (not claim.configuration and row.method == "subspace"):
+                    lines += [line for column in columns if (line := _line(claim, section, row, column))]
     return pd.DataFrame(lines, columns=[*COLUMNS, "ours", "interval", "difference"]).drop_duplicates(ignore_index=True)
+
+
+def _line(claim: Any, section: Section, row: Row, column: Column) -> dict[str, Any] | None:
+    ours, interval = _ours(claim.quantity, section, row, column)
+    if ours is None:
+        return None
+    number, task = float(claim.number), "" if claim.quantity == "saved_parameters" else column.name
+    mine = {"model": section.title, "task": task, "configuration": row.label, "number": number}
+    return claim._asdict() | mine | {"ours": ours, "interval": interval, "difference": ours - number}
 
 
 def _ours(quantity: str, section: Section, row: Row, column: Column) -> tuple[float | None, str]:
@@ -63,7 +70,6 @@ def _ours(quantity: str, section: Section, row: Row, column: Column) -> tuple[fl
 def published_grid(lines: pd.DataFrame) -> Grid:
     """Return the lines of `beside` as a table."""
     head = ["published", "where", "model", "task", "configuration", "quantity", "number", "ours", "95 % interval", "difference"]
-    rows = [[f"{line.claim}", f"{line.source}, {line.table}, page {line.page}", str(line.model), str(line.task), str(line.configuration),
-             QUANTITIES[str(line.quantity)], f"{line.number:g}", f"{line.ours:.2f}", str(line.interval), f"{line.difference:+.2f}".replace("-", "−")]
-            for line in lines.itertuples(index=False)]
-    return Grid(TITLE, head, rows, 4, NOTE)
+    body = [[line.claim, f"{line.source}, {line.table}, page {line.page}", line.model, line.task, line.configuration, QUANTITIES[line.quantity],
+             f"{line.number:g}", f"{line.ours:.2f}", line.interval, f"{line.difference:+.2f}".replace("-", "−")] for line in rows(lines)]
+    return Grid(TITLE, head, body, 4, NOTE)

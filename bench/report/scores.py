@@ -2,13 +2,14 @@
 
 import math
 import textwrap
+from functools import partial
 from typing import Any, NamedTuple
 
 import pandas as pd
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
+from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullLocator
 
 from bench.report.figures import STYLE, Chart, kind_styles, legend, page, settle
 from bench.report.labels import Label, Segment, place_labels
@@ -18,6 +19,7 @@ from bench.report.summary import Column, Section
 
 MOST_LABELS = 12  # a panel with more points labels only dense and the Pareto front
 MOST_SMALL_LABELS = 6  # the same of small multiples
+LINEAR_BELOW = 3  # axes whose ends differ by a smaller factor are linear
 FRONT = "#009E73"
 
 
@@ -61,19 +63,28 @@ class Point(NamedTuple):
     knee: bool
 
 
-def charts(section: Section, foot: str) -> list[Chart]:
-    """Return the figures of accuracy against sizes and costs for which there are points."""
-    tasks = [column for column in section.columns if column is not section.mean]
-    of = f"{section.title} on {section.suite}"
-    found = []
-    for measure in SIZES:
-        title = f"{of}: score against {measure.title}"
-        found.append(_chart(f"score-{measure.key}", title, section, [(section.main, measure)], foot))
-        if len(tasks) > 1:
-            found.append(_chart(f"tasks-{measure.key}", f"{title}, task by task", section, [(column, measure) for column in tasks], foot))
-    title = f"{of}: score against cost on {section.machine}"
-    found.append(_chart("costs", title, section, [(section.main, measure) for measure in COSTS], foot))
-    return [chart for chart in found if chart]
+def main_score(section: Section, foot: str, measure: Measure) -> Chart | None:
+    """Return the mean over tasks, or the only task, against a size."""
+    return _chart(f"score-{measure.key}", _title(section, measure.title), section, [(section.main, measure)], foot)
+
+
+def tasks(section: Section, foot: str, measure: Measure) -> Chart | None:
+    """Return small multiples: each task against a size; None where there is only one."""
+    columns = [column for column in section.columns if column is not section.mean]
+    title = f"{_title(section, measure.title)}, task by task"
+    return _chart(f"tasks-{measure.key}", title, section, [(column, measure) for column in columns], foot) if len(columns) > 1 else None
+
+
+def costs(section: Section, foot: str) -> Chart | None:
+    """Return the main score against latency, memory and file size."""
+    return _chart("costs", _title(section, f"cost on {section.machine}"), section, [(section.main, measure) for measure in COSTS], foot)
+
+
+DRAWN = [*(partial(draw, measure=measure) for measure in SIZES for draw in (main_score, tasks)), costs]
+
+
+def _title(section: Section, what: str) -> str:
+    return f"{section.title} on {section.suite}: score against {what}"
 
 
 def _points(section: Section, column: Column, measure: Measure) -> list[Point]:
@@ -109,9 +120,15 @@ def _chart(name: str, title: str, section: Section, wanted: list[tuple[Column, M
         grid = list(figure.subplots(down, across, squeeze=False).flat)
         for axes in grid[len(panels) :]:
             axes.remove()
+        repeated = len(panels) > 1 and len({column.name for column, *_ in panels}) == 1
+        if repeated:
+            figure.suptitle("\n".join([title, *_heading(panels[0][0], panels[0][2])]), fontweight="bold")
         legend(figure, _legend(kinds, everything), 3 + across)
         waiting = [_panel(axes, *panel, kinds, MOST_LABELS if len(panels) == 1 else MOST_SMALL_LABELS)
                    for axes, panel in zip(grid, panels, strict=False)]
+        for axes, (column, _, data) in zip(grid, [] if repeated else panels, strict=False):
+            letters = int(10.5 * axes.get_window_extent().width / figure.dpi)
+            axes.set_title("\n".join(textwrap.fill(line, letters) for line in _heading(column, data)))
         settle(figure)
         for axes, (labels, lines) in zip(grid, waiting, strict=False):
             place_labels(axes, labels, lines)
@@ -124,13 +141,12 @@ def _panel(
     axes: Axes, column: Column, measure: Measure, data: list[Point], kinds: dict[str, tuple[str, str]], most: int
 ) -> tuple[list[Label], list[Segment]]:
     """Draw all but the labels; return these and the line segments that they should keep off."""
-    axes.set_xscale("log")
     _limits(axes, column, data)
     _describe(axes, column, data, measure)
     dense = [point for point in data if point.kind == "dense"]
     for point in dense:
         axes.axhline(point.mean, color="black", linewidth=1.2, zorder=1)
-        if point.low is not None:
+        if point.low is not None and point.high is not None:
             axes.axhspan(point.low, point.high, color="black", alpha=0.08, linewidth=0)
     levels = [point.mean for point in dense]
     if column.chance is not None:
@@ -139,13 +155,14 @@ def _panel(
     front = sorted((point.size, point.mean) for point in data if point.on_front)
     sizes, means = [size for size, _ in front], [mean for _, mean in front]
     axes.step(sizes, means, where="post", color=FRONT, linewidth=1.8, alpha=0.7, zorder=2)
-    for point in data:
-        colour, marker = kinds[point.kind]
+    for kind in dict.fromkeys(point.kind for point in data):  # a call a kind: one a point takes minutes for thousands of records
+        colour, marker = kinds[kind]
         style: dict[str, Any] = {"color": colour, "marker": marker, "markersize": 10, "markeredgecolor": "white"}
-        spread = None if point.low is None or point.high is None else [[point.mean - point.low], [point.high - point.mean]]
-        axes.errorbar(point.size, point.mean, spread, linestyle="none", capsize=4, zorder=4, **style)
-        if point.knee:
-            axes.plot(point.size, point.mean, **_ring(20))
+        own = [point for point in data if point.kind == kind]
+        spread = [[math.nan if p.low is None else p.mean - p.low for p in own], [math.nan if p.high is None else p.high - p.mean for p in own]]
+        axes.errorbar([p.size for p in own], [p.mean for p in own], spread, linestyle="none", capsize=4, zorder=4, **style)
+    for point in (point for point in data if point.knee):
+        axes.plot(point.size, point.mean, **_ring(20))
     labels = [Label(p.size, p.mean, p.configuration, p.on_front or p.kind == "dense") for p in data]
     if len(labels) > most:
         labels = [label for label in labels if label.needed]
@@ -171,8 +188,12 @@ def _limits(axes: Axes, column: Column, data: list[Point]) -> None:
     top = min(max(point.mean if point.high is None else point.high for point in data), high + 0.5 * span)
     axes.set_ylim(min(bottom, low) - 0.1 * span, max(top, high) + 0.15 * span)
     first, last = _ends(data)
-    room = max(last / first, 2.0)
-    axes.set_xlim(first / room**0.2, last * room**0.2)
+    if last / first > LINEAR_BELOW:
+        axes.set_xscale("log")
+        axes.set_xlim(first / (last / first) ** 0.2, last * (last / first) ** 0.2)
+    else:
+        room = 0.2 * ((last - first) or first)
+        axes.set_xlim(first - room, last + room)
 
 
 def _ends(data: list[Point]) -> tuple[float, float]:
@@ -181,19 +202,21 @@ def _ends(data: list[Point]) -> tuple[float, float]:
 
 def _describe(axes: Axes, column: Column, data: list[Point], measure: Measure) -> None:
     first, last = _ends(data)
-    decades = math.log10(last / first)
-    axes.xaxis.set_major_locator(LogLocator(subs=(1.0,) if decades > 2 else (1.0, 2.0, 5.0)))
+    logarithmic = last / first > LINEAR_BELOW
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0,) if last / first > 100 else (1.0, 2.0, 5.0)) if logarithmic else MaxNLocator(4))
     axes.xaxis.set_major_formatter(EngFormatter(unit=measure.unit))
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_xlabel(f"{measure.title} (log scale)")
+    axes.set_xlabel(f"{measure.title}{' (log scale)' if logarithmic else ''}")
     where = f" on {column.split}" if column.split else ""
     axes.set_ylabel(f"{column.unit}{where}")
+
+
+def _heading(column: Column, data: list[Point]) -> list[str]:
+    """Return what is plotted, from how many seeds, and what is not official about it."""
     low, high = min(point.seeds for point in data), max(point.seeds for point in data)
     seeds = f"{low}" if low == high else f"{low} to {high}"
-    heading = [f"{column.task} · {seeds} seed{'s' * (high > 1)}"]
-    heading += [f"not official: {'; '.join(column.marks)}"] if column.marks else []
-    letters = int(10.5 * axes.get_window_extent().width / axes.figure.dpi)
-    axes.set_title("\n".join(textwrap.fill(one_line(line), letters) for line in heading))
+    marks = [f"not official: {'; '.join(column.marks)}"] if column.marks else []
+    return [one_line(line) for line in (f"{column.task} · {seeds} seed{'s' * (high > 1)}", *marks)]
 
 
 def _legend(kinds: dict[str, tuple[str, str]], data: list[Point]) -> list[Line2D]:

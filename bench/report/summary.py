@@ -88,7 +88,7 @@ class Section:
     no_mean: str  # why there is none
     machine: str  # where latency and memory were measured
     threshold: float  # points below dense that count as worse
-    scores: dict[str, pd.DataFrame] = field(repr=False)  # config_id -> seeds x columns
+    scores: dict[tuple[str, str], dict[int, float]] = field(repr=False)  # (config_id, task's column) -> seed -> score
 
     @property
     def title(self) -> str:
@@ -100,15 +100,16 @@ class Section:
         """Return the column that stands for the section: the mean over tasks, where there is none the first task."""
         return self.mean or self.columns[0]
 
-    def values(self, config_id: str, column: Column) -> pd.DataFrame:
-        """Return the scores (seeds x tasks) of the seeds that every task of the column has."""
-        return self.scores[config_id][list(column.parts)].dropna()
+    def values(self, config_id: str, column: Column) -> dict[int, list[float]]:
+        """Return seed -> the tasks' scores, of the seeds that every task of the column has."""
+        tasks = [self.scores.get((config_id, part), {}) for part in column.parts]
+        return {seed: [task[seed] for task in tasks] for seed in sorted(tasks[0]) if all(seed in task for task in tasks)}
 
     def paired(self, one: str, other: str, column: Column) -> tuple[np.ndarray, np.ndarray]:
         """Return both configurations' scores (tasks, seeds) over the seeds that both have."""
         first, second = self.values(one, column), self.values(other, column)
-        seeds = first.index.intersection(second.index)
-        return first.loc[seeds].to_numpy().T, second.loc[seeds].to_numpy().T
+        seeds = [seed for seed in first if seed in second]
+        return np.array([first[seed] for seed in seeds]).T, np.array([second[seed] for seed in seeds]).T
 
 
 def sections(frame: pd.DataFrame, threshold: float) -> list[Section]:
@@ -154,13 +155,13 @@ def _section(runs: pd.DataFrame, threshold: float) -> Section:
     columns = [_column(str(name), part, counted[counted.column == name]) for name, part in runs.groupby("column")]
     averaged = [column for column in columns if runs[runs.column == column.name].average.all()]
     mean, no_mean = _mean_column(averaged)
-    table = counted.dropna(subset=["value"]).pivot(index=["config_id", "seed"], columns="column", values="value")
-    for column in columns:
-        table[column.name] = table.get(column.name, pd.Series(dtype=float)) * column.scale
+    scales = {column.name: column.scale for column in columns}
+    scores: dict[tuple[str, str], dict[int, float]] = {}
+    for run in rows(counted.dropna(subset=["value"])):
+        scores.setdefault((run.config_id, run.column), {})[run.seed] = run.value * scales[run.column]
     columns = [*columns, mean] if mean else columns
-    scores = {str(config_id): part.droplevel("config_id") for config_id, part in table.groupby(level="config_id")}
-    scores |= {config_id: table.iloc[:0].droplevel("config_id") for config_id in runs.config_id.unique() if config_id not in scores}
-    machine = counted[["device", "threads"]].value_counts(dropna=False).sort_index(kind="stable").idxmax() if len(counted) else (None, None)
+    machines = counted.groupby(["device", "threads"], dropna=False).size()
+    machine: Any = machines.idxmax() if len(machines) else (None, None)  # the one with most runs
     tried = [column.name for column in columns if column is not mean]
     made = _rows(runs, counted, tried if mean is None else list(mean.parts), machine)
     section = Section(model, weights, suite, made, columns, {}, mean, no_mean, _machine(*machine), threshold, scores)
@@ -225,14 +226,13 @@ def _cells(runs: pd.DataFrame, counted: pd.DataFrame, section: Section) -> Itera
                 unpaired = "no dense reference"
             elif reference != config_id:
                 change, share, worse = _against(section, key, reference, column, count)
-                lacking = "no dense reference" if section.values(reference, column).empty else "no common seed"
+                lacking = "no common seed" if section.values(reference, column) else "no dense reference"
                 unpaired = "" if change.n else lacking
-            score = summarise(own.to_numpy().T)
-            if score.n == 1 and count and column.scale == 100:
-                score = _scaled(statistics.of_one_seed(own.iat[0, 0] / 100, int(count)))
-            missing = "" if len(own) else _why_missing(column, key, statuses, section.weights)
-            seeds = tuple(sorted(own.index))
-            yield key, Cell(score, change, share, worse, seeds, int(collapsed.get(key, 0)), missing, unpaired)
+            score = summarise(np.array(list(own.values())).T)
+            if score.mean is not None and score.n == 1 and count and column.scale == 100:
+                score = _scaled(statistics.of_one_seed(score.mean / 100, int(count)))
+            missing = "" if own else _why_missing(column, key, statuses, section.weights)
+            yield key, Cell(score, change, share, worse, tuple(own), int(collapsed.get(key, 0)), missing, unpaired)
 
 
 def _against(
@@ -270,7 +270,8 @@ def _why_missing(column: Column, key: tuple[str, str], statuses: pd.DataFrame, w
 
 
 def _machine(device: str | None, threads: float | None) -> str:
-    return f"{device or 'unknown'}{'' if threads is None or pd.isna(threads) else f', {int(threads)} threads'}"
+    count = "" if threads is None or pd.isna(threads) else f", {int(threads)} thread{'s' * int(threads > 1)}"
+    return f"{device or 'unknown'}{count}"
 
 
 def _rows(runs: pd.DataFrame, counted: pd.DataFrame, columns: list[str], machine: tuple[Any, Any]) -> list[Row]:
@@ -287,10 +288,10 @@ def _rows(runs: pd.DataFrame, counted: pd.DataFrame, columns: list[str], machine
             size = [None if pd.isna(value) else kind(value) for kind, value in zip((int, int, float, float, int), sizes.iloc[0], strict=True)]
         own = medians.loc[[config_id]] if config_id in medians.index else medians.iloc[:0]
         complete = own.mean() if len(own) == len(columns) else own.iloc[:0].mean()
-        cost = [None if pd.isna(value) else float(value) for value in complete]
+        cost: list[Any] = [None if pd.isna(value) else float(value) for value in complete]
         first = part.iloc[0]
-        grid = [None if pd.isna(first[key]) else int(first[key]) for key in ("subspaces", "rows")]
-        made = [next((value for value in part[key] if isinstance(value, list)), None) for key in ("decile_errors", "recovery_curve")]
+        grid: list[Any] = [None if pd.isna(first[key]) else int(first[key]) for key in ("subspaces", "rows")]
+        made: list[Any] = [next((value for value in part[key] if isinstance(value, list)), None) for key in ("decile_errors", "recovery_curve")]
         found.append(Row(str(config_id), first.configuration, first.kind, first.method, first.recovery, *grid, first.table_family,
                          first.assignment_family, *size, *cost, *made))
     return sorted(found, key=lambda row: (row.kind != "dense", -(row.bytes or 0), row.label))

@@ -183,7 +183,7 @@ def cell_text(section: Section, row: Row, column: Column) -> str:
     elif cell.change.n:
         lines.append(_difference(cell, column.scale))
         lines += [f"{cell.share.mean:.1f}{_ends(cell.share, 1)} % of dense"] if cell.share.mean is not None else []
-        lines += [f"P(loss > {section.threshold:g}) = {cell.worse:.2f}"] if cell.worse is not None else []
+        lines += [f"P(> {section.threshold:g} below dense) = {cell.worse:.2f}"] if cell.worse is not None else []
     return "\n".join(lines)
 
 
