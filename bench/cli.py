@@ -142,9 +142,13 @@ def chart(overrides: Sequence[str]) -> int:
 
 def _report(results_dir: Path, threshold: float = 1.0) -> int:
     from bench.report import write_report
-    from bench.store import read_all
+    from bench.report.frame import flaw
+    from bench.store import path_of, read_all
 
-    records, problems = read_all(results_dir)
+    found, problems = read_all(results_dir)
+    flaws = [flaw(record) for record in found]
+    records = [record for record, reason in zip(found, flaws, strict=True) if reason is None]
+    problems += [(path_of(results_dir, record["name"], record["run_id"]), reason) for record, reason in zip(found, flaws, strict=True) if reason]
     for path, reason in problems:
         log.error("%s cannot be read (%s): it is left out; move it away and run the sweep again", path, reason)
     written = write_report(records, problems, results_dir, threshold=threshold)

@@ -1,10 +1,9 @@
 """From records alone to tables, figures and INDEX.md. Needs no GPU, no weights and no torch."""
 
-import os
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pandas as pd
+from joblib import Parallel, cpu_count, delayed
 
 from bench.errors import BenchError, EnvironmentBroken
 from bench.report import details, figures, scores, tables
@@ -42,8 +41,8 @@ def write_report(
         (results_dir / "figures").mkdir(exist_ok=True)
         jobs = [(section, results_dir, foot, draw) for parts, draws in ((whole, [*scores.DRAWN, *details.DRAWN]), (pieces, [details.languages]))
                 for section in parts for draw in draws]
-        with ProcessPoolExecutor(min(len(jobs), os.cpu_count() or 1)) as pool:  # drawing is most of the time
-            made = list(pool.map(_figure, *zip(*jobs, strict=True)))
+        # Drawing is most of the time, but a process takes two seconds to start: only many figures are worth several.
+        made = Parallel(n_jobs=min(cpu_count(), 1 + len(jobs) // 20))(delayed(_figure)(*job) for job in jobs)
         shown = [(section, [drawn for (own, *_), (drawn, _) in zip(jobs, made, strict=True) if own is section and drawn])
                  for section in (*whole, *pieces)]
         written += [path for _, paths in made for path in paths]

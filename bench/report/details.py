@@ -6,6 +6,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib import rc_context
+from matplotlib.figure import Figure
 
 from bench.report.figures import STYLE, Chart, kind_styles, label_ends, legend, page, settle
 from bench.report.statistics import summarise
@@ -35,7 +36,9 @@ def languages(section: Section, foot: str) -> Chart | None:
     data = pd.DataFrame(lines)
     first = data[data.config_id == data.config_id.iloc[0]].set_index("language")["mean"]
     order = ["en"] * ("en" in first) + [str(name) for name in first.drop("en", errors="ignore").sort_values(ascending=False).index]
-    chosen = _spread([row for row in section.rows if row.config_id in set(data.config_id)])
+    scored = set(data.config_id)
+    largest = {row.kind: row for row in reversed(section.rows) if row.config_id in scored}  # one a kind: dots of one kind look alike
+    chosen = sorted(largest.values(), key=section.rows.index)
     styles = kind_styles({row.kind for row in chosen})
     title = f"{section.title} on {section.suite}: every language against English"
     with rc_context(STYLE):
@@ -82,10 +85,10 @@ def recovery(section: Section, foot: str) -> Chart | None:
         return None
     title = f"{section.title} on {section.suite}: recovery before the fine-tuning"
     curves = [(row, [step for step, _ in row.recovery_curve or []], [loss for _, loss in row.recovery_curve or []]) for row in _spread(rows)]
-    return Chart("recovery", title, pd.DataFrame(lines), _curves(title, curves, ("step", "training loss"), foot))
+    return Chart("recovery", title, pd.DataFrame(lines), _curves(title, curves, ("step", "training loss (log scale)"), foot, "log"))
 
 
-def _curves(title: str, curves: list[tuple[Row, list[Any], list[float]]], labels: tuple[str, str], foot: str) -> Any:
+def _curves(title: str, curves: list[tuple[Row, list[Any], list[float]]], labels: tuple[str, str], foot: str, scale: str = "linear") -> Figure:
     """Return a figure of lines that are named at their ends."""
     styles = kind_styles({row.kind for row, *_ in curves})
     with rc_context(STYLE):
@@ -94,13 +97,14 @@ def _curves(title: str, curves: list[tuple[Row, list[Any], list[float]]], labels
         for row, x, y in curves:
             colour, marker = styles[row.kind]
             axes.plot(x, y, color=colour, marker=marker, markersize=7, markevery=max(1, len(x) // 10), linewidth=1.6)
+        axes.set_yscale(scale)
         axes.set_xlabel(labels[0])
         axes.set_ylabel(labels[1])
         last = max(x[-1] for _, x, _ in curves)
         axes.set_xlim(right=last + 0.45 * (last - min(x[0] for _, x, _ in curves)))  # room for the names
         axes.set_xticks([tick for tick in axes.get_xticks() if 0 <= tick <= last])
         settle(figure)
-        label_ends(axes, [(x[-1], y[-1], row.label, "#222222") for row, x, y in curves])
+        label_ends(axes, [(x[-1], y[-1], row.label) for row, x, y in curves])
     return figure
 
 

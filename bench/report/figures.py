@@ -88,15 +88,15 @@ def settle(figure: Figure) -> None:
         figure.set_layout_engine("none")
 
 
-def label_ends(axes: Axes, ends: list[tuple[float, float, str, str]]) -> None:
-    """Write each text (x, y, text, colour) to the right of its line's end, moved up or down so that none covers another."""
+def label_ends(axes: Axes, ends: list[tuple[float, float, str]]) -> None:
+    """Write each text (x, y, text) to the right of its line's end, moved up where it would cover the one below."""
     step = 15 / axes.get_window_extent().height * axes.figure.dpi / 72
-    place = axes.transAxes.inverted()
-    last = -1.0
-    for x, y, text, colour in sorted(ends, key=lambda end: end[1]):
-        at = place.transform(axes.transData.transform((x, y)))
-        last = max(at[1], last + step)
-        axes.text(at[0] + 0.012, last, text, color=colour, transform=axes.transAxes, va="center", fontsize=11, clip_on=False)
+    height = -1.0
+    for x, y, text in sorted(ends, key=lambda end: end[1]):
+        place = axes.transAxes.inverted().transform(axes.transData.transform((x, y)))
+        height = max(place[1], height + step)
+        axes.annotate(text, (x, y), (place[0] + 0.04, height), textcoords="axes fraction", va="center", fontsize=11, color="#222222",
+                      arrowprops={"arrowstyle": "-", "color": "#777777", "linewidth": 0.7})
 
 
 def kind_styles(shown: set[str]) -> dict[str, tuple[str, str]]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -33,6 +34,29 @@ def to_frame(records: list[Record]) -> pd.DataFrame:
     _check_versions(frame)
     order = ["model", "weights", "suite", "column", "configuration", "seed", "created_at", "run_id"]
     return frame.sort_values(order, kind="stable", ignore_index=True)
+
+
+def flaw(record: Record) -> str | None:
+    """Return why a record that can be read is not as a run wrote it: cut, or changed by hand; None for a good one."""
+    if _digest(record["config"]) != record["run_id"]:
+        return "its configuration was changed by hand: the run_id belongs to another one"
+    try:
+        row = _row(record, {}, {})
+        if record["status"] != "ok":
+            return None
+        headline, metrics, size = record["headline"], record["metrics"], record["size"]
+        if headline is None or metrics is None or size is None or record["task"] is None:
+            return "it is ok but has no headline, metrics, size or task"
+        key = f"{headline['split']}.{headline['metric']}"
+        told = metrics[headline["split"]][headline["metric"]]
+        if told != headline["value"]:
+            return f"headline.value ({headline['value']}) is not metrics.{key} ({told})"
+        numbers = [*row["scores"].values(), *(value for value in size.values() if value is not None)]
+        if not all(isinstance(number, int | float) and math.isfinite(number) for number in numbers):
+            return "a metric or size is not a number"
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        return f"a part is missing or has another form ({type(error).__name__}: {error})"
+    return None
 
 
 def column_name(task: str, marks: tuple[str, ...]) -> str:

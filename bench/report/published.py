@@ -53,7 +53,8 @@ def _line(claim: Any, section: Section, row: Row, column: Column) -> dict[str, A
         return None
     number, task = float(claim.number), "" if claim.quantity == "saved_parameters" else column.name
     mine = {"model": section.title, "task": task, "configuration": row.label, "number": number}
-    return claim._asdict() | mine | {"ours": ours, "interval": interval, "difference": ours - number}
+    published: dict[str, Any] = claim._asdict()
+    return published | mine | {"ours": ours, "interval": interval, "difference": ours - number}
 
 
 def _ours(quantity: str, section: Section, row: Row, column: Column) -> tuple[float | None, str]:

@@ -17,8 +17,8 @@ from bench.report.markdown import one_line
 from bench.report.statistics import knee, pareto_front
 from bench.report.summary import Column, Section
 
-MOST_LABELS = 12  # a panel with more points labels only dense and the Pareto front
-MOST_SMALL_LABELS = 6  # the same of small multiples
+MOST_LABELS = 12  # a panel with more points labels only dense and the Pareto front; of small multiples half as many, and then
+# only dense, the knee and the ends of the front
 LINEAR_BELOW = 3  # axes whose ends differ by a smaller factor are linear
 FRONT = "#009E73"
 
@@ -115,8 +115,8 @@ def _chart(name: str, title: str, section: Section, wanted: list[tuple[Column, M
     down = math.ceil(len(panels) / across)
     everything = [point for *_, points in panels for point in points]
     kinds = kind_styles({point.kind for point in everything})
-    with rc_context(STYLE | {key: STYLE[key] * (1.0, 1.3, 1.45)[across - 1] for key in ("font.size", "axes.titlesize")}):
-        figure = page(title, ((10, 6), (14, 1.8 + 5.2 * down), (20, 1.8 + 5.2 * down))[across - 1], foot)
+    with rc_context(STYLE | {key: STYLE[key] * (1.0, 1.3, 1.3)[across - 1] for key in ("font.size", "axes.titlesize")}):
+        figure = page(title, ((10, 6), (14, 1.8 + 5.2 * down), (17, 1.8 + 4.4 * down))[across - 1], foot)
         grid = list(figure.subplots(down, across, squeeze=False).flat)
         for axes in grid[len(panels) :]:
             axes.remove()
@@ -124,7 +124,7 @@ def _chart(name: str, title: str, section: Section, wanted: list[tuple[Column, M
         if repeated:
             figure.suptitle("\n".join([title, *_heading(panels[0][0], panels[0][2])]), fontweight="bold")
         legend(figure, _legend(kinds, everything), 3 + across)
-        waiting = [_panel(axes, *panel, kinds, MOST_LABELS if len(panels) == 1 else MOST_SMALL_LABELS)
+        waiting = [_panel(axes, *panel, kinds, len(panels) > 1)
                    for axes, panel in zip(grid, panels, strict=False)]
         for axes, (column, _, data) in zip(grid, [] if repeated else panels, strict=False):
             letters = int(10.5 * axes.get_window_extent().width / figure.dpi)
@@ -138,7 +138,7 @@ def _chart(name: str, title: str, section: Section, wanted: list[tuple[Column, M
 
 
 def _panel(
-    axes: Axes, column: Column, measure: Measure, data: list[Point], kinds: dict[str, tuple[str, str]], most: int
+    axes: Axes, column: Column, measure: Measure, data: list[Point], kinds: dict[str, tuple[str, str]], small: bool
 ) -> tuple[list[Label], list[Segment]]:
     """Draw all but the labels; return these and the line segments that they should keep off."""
     _limits(axes, column, data)
@@ -163,9 +163,11 @@ def _panel(
         axes.errorbar([p.size for p in own], [p.mean for p in own], spread, linestyle="none", capsize=4, zorder=4, **style)
     for point in (point for point in data if point.knee):
         axes.plot(point.size, point.mean, **_ring(20))
-    labels = [Label(p.size, p.mean, p.configuration, p.on_front or p.kind == "dense") for p in data]
-    if len(labels) > most:
-        labels = [label for label in labels if label.needed]
+    crowded = small and len(data) > MOST_LABELS / 2
+    ends = sizes[:1] + sizes[-1:]
+    chosen = [p.kind == "dense" or (p.on_front and (not crowded or p.knee or p.size in ends)) for p in data]
+    labels = [Label(p.size, p.mean, p.configuration, needed) for p, needed in zip(data, chosen, strict=True)
+              if needed or not (crowded or len(data) > MOST_LABELS)]
     low, high = axes.get_xlim()
     segments = [Segment(low, level, high, level) for level in levels]
     segments += [Segment(x, y, after, y) for x, y, after in zip(sizes, means, sizes[1:], strict=False)]

@@ -292,6 +292,6 @@ def _rows(runs: pd.DataFrame, counted: pd.DataFrame, columns: list[str], machine
         first = part.iloc[0]
         grid: list[Any] = [None if pd.isna(first[key]) else int(first[key]) for key in ("subspaces", "rows")]
         made: list[Any] = [next((value for value in part[key] if isinstance(value, list)), None) for key in ("decile_errors", "recovery_curve")]
-        found.append(Row(str(config_id), first.configuration, first.kind, first.method, first.recovery, *grid, first.table_family,
-                         first.assignment_family, *size, *cost, *made))
+        names: list[Any] = [str(config_id), first.configuration, first.kind, first.method, first.recovery]
+        found.append(Row._make([*names, *grid, first.table_family, first.assignment_family, *size, *cost, *made]))
     return sorted(found, key=lambda row: (row.kind != "dense", -(row.bytes or 0), row.label))
