@@ -160,7 +160,7 @@ def _section(runs: pd.DataFrame, threshold: float) -> Section:
     for run in rows(counted.dropna(subset=["value"])):
         scores.setdefault((run.config_id, run.column), {})[run.seed] = run.value * scales[run.column]
     columns = [*columns, mean] if mean else columns
-    machines = counted.groupby(["device", "threads"], dropna=False).size()
+    machines = counted.dropna(subset=["latency_batch1_ms"]).groupby(["device", "threads"], dropna=False).size()
     machine: Any = machines.idxmax() if len(machines) else (None, None)  # the one with most runs
     tried = [column.name for column in columns if column is not mean]
     made = _rows(runs, counted, tried if mean is None else list(mean.parts), machine)
@@ -215,7 +215,7 @@ def _cells(runs: pd.DataFrame, counted: pd.DataFrame, section: Section) -> Itera
     references = _references(runs)
     statuses = runs.groupby(["config_id", "column"]).status.value_counts().unstack(fill_value=0)
     collapsed = counted[counted.collapsed.eq(True)].groupby(["config_id", "column"]).size()
-    evaluated = counted[counted.metric == "accuracy"].groupby("column").evaluated_rows.min()
+    evaluated = counted[counted.metric == "accuracy"].dropna(subset=["evaluated_rows"]).groupby("column").evaluated_rows.min()
     for config_id in map(str, runs.config_id.unique()):
         for column in section.columns:
             key = (config_id, column.name)
