@@ -81,8 +81,10 @@ def _grids(whole: list[Section], pieces: list[Section], published: pd.DataFrame)
 
 
 def _grid(stem: str, grid: Grid) -> dict[str, str]:
-    return {f"{stem}.md": f"# {escape(grid.title)}\n\n{'' if grid.title == TITLE else tables.HOW_TO_READ}\n{to_markdown(grid)}",
-            f"{stem}.tex": to_latex(grid), f"{stem}.csv": _csv(pd.DataFrame(grid.rows, columns=grid.header))}
+    how = "" if grid.title == TITLE else tables.HOW_TO_READ
+    return {f"{stem}.md": f"# {escape(grid.title)}\n\n{how}\n{to_markdown(grid)}",
+            f"{stem}.tex": to_latex(grid._replace(notes=f"{how} {grid.notes}".strip())),
+            f"{stem}.csv": _csv(pd.DataFrame(grid.rows, columns=grid.header))}
 
 
 def _figure(section: Section, results_dir: Path, foot: str, draw: figures.Draw) -> tuple[Drawn | None, list[Path]]:

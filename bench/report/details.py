@@ -85,10 +85,10 @@ def recovery(section: Section, foot: str) -> Chart | None:
         return None
     title = f"{section.title} on {section.suite}: recovery before the fine-tuning"
     curves = [(row, [step for step, _ in row.recovery_curve or []], [loss for _, loss in row.recovery_curve or []]) for row in _spread(rows)]
-    return Chart("recovery", title, pd.DataFrame(lines), _curves(title, curves, ("step", "training loss (log scale)"), foot, "log"))
+    return Chart("recovery", title, pd.DataFrame(lines), _curves(title, curves, ("step", "training loss"), foot))
 
 
-def _curves(title: str, curves: list[tuple[Row, list[Any], list[float]]], labels: tuple[str, str], foot: str, scale: str = "linear") -> Figure:
+def _curves(title: str, curves: list[tuple[Row, list[Any], list[float]]], labels: tuple[str, str], foot: str) -> Figure:
     """Return a figure of lines that are named at their ends."""
     styles = kind_styles({row.kind for row, *_ in curves})
     with rc_context(STYLE):
@@ -97,7 +97,6 @@ def _curves(title: str, curves: list[tuple[Row, list[Any], list[float]]], labels
         for row, x, y in curves:
             colour, marker = styles[row.kind]
             axes.plot(x, y, color=colour, marker=marker, markersize=7, markevery=max(1, len(x) // 10), linewidth=1.6)
-        axes.set_yscale(scale)
         axes.set_xlabel(labels[0])
         axes.set_ylabel(labels[1])
         last = max(x[-1] for _, x, _ in curves)

@@ -96,7 +96,7 @@ def label_ends(axes: Axes, ends: list[tuple[float, float, str]]) -> None:
         place = axes.transAxes.inverted().transform(axes.transData.transform((x, y)))
         height = max(place[1], height + step)
         axes.annotate(text, (x, y), (place[0] + 0.04, height), textcoords="axes fraction", va="center", fontsize=11, color="#222222",
-                      arrowprops={"arrowstyle": "-", "color": "#777777", "linewidth": 0.7})
+                      arrowprops={"arrowstyle": "-", "color": "#777777", "linewidth": 0.7, "relpos": (0, 0.5)})
 
 
 def kind_styles(shown: set[str]) -> dict[str, tuple[str, str]]:

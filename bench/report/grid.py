@@ -47,8 +47,9 @@ def to_latex(grid: Grid) -> str:
     """Return a whole document that holds the table, its title and its notes."""
     kinds = ["l"] * (len(grid.header) - grid.numeric) + ["r"] * grid.numeric
     head, *body = [" & ".join(map(_cell, line, kinds)) + r" \\" for line in (grid.header, *grid.rows)]
+    between = "\n\\addlinespace\n".join(body).split("\n") if any("tabular" in line for line in body) else body
     lines = [r"\begin{table}", r"\centering", rf"\caption{{{latex(grid.title)}}}", FIT, rf"\begin{{tabular}}{{{''.join(kinds)}}}",
-             r"\toprule", head, r"\midrule", *body, r"\bottomrule", r"\end{tabular}}}"]
+             r"\toprule", head, r"\midrule", *between, r"\bottomrule", r"\end{tabular}}}"]
     lines += [rf"\par\smallskip\footnotesize {latex(grid.notes)}"] if grid.notes else []
     return DOCUMENT.replace("%s", "\n".join([*lines, r"\end{table}"]), 1)
 
