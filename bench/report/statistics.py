@@ -32,7 +32,7 @@ def summarise(values: ArrayLike) -> Summary:
     """Return mean, standard deviation and 95 % interval of one task's values (seeds,), or of the mean of (tasks, seeds).
 
     One task: Student's interval, t(0.975, n - 1) * sd / sqrt(n). Several: stratified bootstrap, see `_resampled`. One seed
-    has neither spread nor interval.
+    has neither spread nor interval; seeds that do not differ have no interval.
     """
     data = np.atleast_2d(np.asarray(values, dtype=float))
     tasks, seeds = data.shape
@@ -43,6 +43,8 @@ def summarise(values: ArrayLike) -> Summary:
     if seeds == 1:
         return Summary(1, mean, None, None, None, "")
     sd = float(by_seed.std(ddof=1))
+    if (data == data[:, :1]).all():  # such as collapsed runs: an interval without width would claim to be sure
+        return Summary(seeds, mean, sd, None, None, "")
     if tasks == 1:
         half = float(stdtrit(seeds - 1, 0.975)) * sd / math.sqrt(seeds)
         return Summary(seeds, mean, sd, mean - half, mean + half, f"Student's t over {seeds} seeds")

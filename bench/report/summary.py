@@ -231,8 +231,9 @@ def _cells(runs: pd.DataFrame, counted: pd.DataFrame, section: Section) -> Itera
             score = summarise(np.array(list(own.values())).T)
             if score.mean is not None and score.n == 1 and count and column.scale == 100:
                 score = _scaled(statistics.of_one_seed(score.mean / 100, int(count)))
+            many = sum(int(collapsed.get((config_id, part), 0)) for part in column.parts)
             missing = "" if own else _why_missing(column, key, statuses, section.weights)
-            yield key, Cell(score, change, share, worse, tuple(own), int(collapsed.get(key, 0)), missing, unpaired)
+            yield key, Cell(score, change, share, worse, tuple(own), many, missing, unpaired)
 
 
 def _against(

@@ -16,9 +16,10 @@ from bench.store import STATUSES
 HOW_TO_READ = (
     "Scores are mean ± sample standard deviation over seeds [95 % interval]. Below each: its difference to dense over the seeds that "
     "both have, its percent of dense (the difference's uncertainty included), and the probability of losing more than the threshold "
-    "(`report.threshold`). Intervals: for one task Student's t over seeds; for the mean over tasks a stratified bootstrap over task and "
-    "seed; for one seed binomial over the evaluated rows (Wilson, of a difference Newcombe), which says nothing about other seeds. "
-    "tables/results.csv names each number's interval. Sizes count the embedding only; stored bytes include packed codes.\n"
+    "(report.threshold, in points). Intervals: for one task Student's t over seeds; for the mean over tasks a stratified bootstrap over "
+    "task and seed; for one seed binomial over the evaluated rows (Wilson, of a difference Newcombe), which says nothing about other "
+    "seeds; none where seeds do not differ. tables/results.csv names each number's interval. Sizes count the embedding only; stored "
+    "bytes include packed codes.\n"
 )
 BUDGETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.04, 0.125, 0.25, 1.0)  # of the dense table's bytes
 RUN_COLUMNS = [
@@ -177,7 +178,7 @@ def cell_text(section: Section, row: Row, column: Column) -> str:
         return cell.missing
     lines = [score_text(cell.score, column.scale)]
     if cell.collapsed:
-        lines.append(f"{cell.collapsed} of {cell.score.n} collapsed")
+        lines.append(f"{cell.collapsed} of {cell.score.n * len(column.parts)} collapsed")
     if cell.unpaired:
         lines.append(cell.unpaired)
     elif cell.change.n:

@@ -152,6 +152,8 @@ def test_collapsed_runs_are_counted(tmp_path: Path) -> None:
     runs[0]["training"]["collapsed"] = True
     write_report(runs, [], tmp_path)
     assert " (2 seeds)<br>1 of 2 collapsed" in index(tmp_path)
+    write_report([*runs, record(task="rte", seed=0), record(task="rte", seed=1)], [], tmp_path)
+    assert "1 of 4 collapsed" in index(tmp_path), "of the runs behind the mean over tasks"
 
 
 def test_coverage_names_seeds_failures_and_unreadable_records(tmp_path: Path) -> None:

@@ -18,6 +18,8 @@ def test_one_task_equals_scipy(values: list[float]) -> None:
     n = len(values)
     assert (found.n, found.mean) == (n, pytest.approx(np.mean(values)))
     assert found.sd == pytest.approx(np.std(values, ddof=1))
+    if len(set(values)) == 1:
+        assert (found.low, found.high, found.interval) == (None, None, "")
     if found.sd and found.sd > 1e-6:
         spread = {"loc": np.mean(values), "scale": stats.sem(values)}
         assert (found.low, found.high) == pytest.approx(stats.t.interval(0.95, n - 1, **spread))
