@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 from joblib import Parallel, cpu_count, delayed
 
-from bench.errors import BenchError, EnvironmentBroken
+from bench.errors import BenchError, ConfigError, EnvironmentBroken
 from bench.report import details, figures, scores, tables
 from bench.report.frame import provenance, to_frame
 from bench.report.grid import Grid, to_latex, to_markdown
@@ -23,9 +23,11 @@ def write_report(
 
     The same records give the same bytes. `problems` are unreadable records (path, reason) and are named in the report;
     `threshold` is the loss in points whose probability is told; `paper` holds published numbers.
-    Raises BenchError without records, ConfigError for scores that must not share a column, EnvironmentBroken if
+    Raises BenchError without records, ConfigError for a threshold below zero and for scores that must not share a column, EnvironmentBroken if
     `results_dir` cannot be written.
     """
+    if threshold < 0:
+        raise ConfigError(f"report.threshold ({threshold:g}) must be 0 or greater: it is a loss in points.")
     if not records:
         unread = f" ({len(problems)} could not be read, the first: {problems[0][1]})" if problems else ""
         raise BenchError(f"No records in {results_dir / 'runs'}{unread}: run `make sweep` first, or set results_dir.")

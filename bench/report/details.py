@@ -162,14 +162,14 @@ def grids(section: Section, foot: str) -> Chart | None:
         figure = page(title, (max(10, 5 * len(shown)), 6), foot)
         colours = matplotlib.colormaps["cividis"]  # its lightness grows evenly: it reads in grey too
         for axes, (_, part) in zip(figure.subplots(1, len(shown), squeeze=False).flat, data.groupby("panel"), strict=True):
-            table = part.pivot_table(index="rows", columns="subspaces", values="mean").sort_index(ascending=False)
-            axes.imshow(table, cmap=colours, vmin=low, vmax=high if high > low else low + 1, aspect="auto")
+            table = part.pivot_table(index="rows", columns="subspaces", values="mean")
+            axes.pcolormesh(table, cmap=colours, vmin=low, vmax=high if high > low else low + 1)  # vectors, unlike an image
             for (y, x), value in np.ndenumerate(table.to_numpy()):
                 if not np.isnan(value):
                     dark = value < (low + high) / 2
-                    axes.text(x, y, f"{value:.1f}", ha="center", va="center", color="white" if dark else "black")
-            axes.set_xticks(range(table.shape[1]), [str(name) for name in table.columns])
-            axes.set_yticks(range(table.shape[0]), [str(name) for name in table.index])
+                    axes.text(x + 0.5, y + 0.5, f"{value:.1f}", ha="center", va="center", color="white" if dark else "black")
+            axes.set_xticks(np.arange(table.shape[1]) + 0.5, [str(name) for name in table.columns])
+            axes.set_yticks(np.arange(table.shape[0]) + 0.5, [str(name) for name in table.index])
             axes.set_xlabel("subspaces (f)")
             axes.set_ylabel("rows of each table (Q)")
             extra = " ".join(word for word in str(part.configuration.iloc[0]).split() if not word.startswith(("f=", "Q=", "s=")))

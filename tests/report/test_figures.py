@@ -48,6 +48,7 @@ def test_each_figure_is_there_in_three_formats_with_its_points(folder: Path) -> 
     assert names == {"score-params", "score-bytes", "costs", "deciles", "assignments", "grid", "recovery"}
     for name in names:
         files = {path.suffix: path.read_bytes() for path in (folder / "figures").glob(f"{name}--*")}
+        assert b"<image" not in files[".svg"], "nothing is rasterised"
         assert files[".png"][:4] == b"\x89PNG" and files[".pdf"][:4] == b"%PDF" and files[".svg"][:5] == b"<?xml" and files[".csv"]
 
 

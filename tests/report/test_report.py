@@ -370,6 +370,11 @@ def test_a_record_cut_or_changed_by_hand_is_named_and_left_out(
     assert list(pd.read_csv(folder / "tables" / "runs.csv").seed) == [0]
 
 
+def test_a_threshold_below_zero_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"report.threshold \(-1\)"):
+        write_report([record()], [], tmp_path, threshold=-1)
+
+
 def test_the_threshold_of_the_command_reaches_the_tables(tmp_path: Path) -> None:
     folder, _ = store_with(tmp_path)
     made = record("pq8", value=0.79)
