@@ -94,10 +94,11 @@ def _tell(lines: Sequence[str], failed: bool) -> int:
 
 
 def report(overrides: Sequence[str]) -> int:
-    """Write tables, figures and INDEX.md from the records (results_dir=<folder>)."""
+    """Write tables, figures and INDEX.md from the records (results_dir=<folder> report.threshold=<points>)."""
     from bench.compose import compose_config
 
-    return _report(Path(compose_config(overrides).results_dir))
+    config = compose_config(overrides)
+    return _report(Path(config.results_dir), config.report.threshold)
 
 
 def perf(overrides: Sequence[str]) -> int:
@@ -139,14 +140,18 @@ def chart(overrides: Sequence[str]) -> int:
     return 0
 
 
-def _report(results_dir: Path) -> int:
+def _report(results_dir: Path, threshold: float = 1.0) -> int:
     from bench.report import write_report
-    from bench.store import read_all
+    from bench.report.frame import flaw
+    from bench.store import path_of, read_all
 
-    records, problems = read_all(results_dir)
+    found, problems = read_all(results_dir)
+    flaws = [flaw(record) for record in found]
+    records = [record for record, reason in zip(found, flaws, strict=True) if reason is None]
+    problems += [(path_of(results_dir, record["name"], record["run_id"]), reason) for record, reason in zip(found, flaws, strict=True) if reason]
     for path, reason in problems:
         log.error("%s cannot be read (%s): it is left out; move it away and run the sweep again", path, reason)
-    written = write_report(records, problems, results_dir)
+    written = write_report(records, problems, results_dir, threshold=threshold)
     print(f"{len(records)} records; {len(written)} files, begin with {results_dir / 'INDEX.md'}")
     return 1 if problems else 0
 

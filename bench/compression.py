@@ -17,7 +17,7 @@ from bench.assignment.corpus import cached_counts
 from bench.assignment.vectors import TokenVectors, token_vectors, vectors_key
 from bench.config import RunConfig
 from bench.embeddings import assignment_of, method
-from bench.embeddings.base import Vocabulary, relative_error
+from bench.embeddings.base import Vocabulary, decile_errors, relative_error, squared_errors
 from bench.measure import cost
 from bench.store import FitPart, SizePart
 from bench.tasks.corpora import passages
@@ -64,16 +64,20 @@ def compressed(
 
 
 def swap(
-    config: RunConfig, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Texts
+    config: RunConfig, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Texts, counts: np.ndarray
 ) -> tuple[SizePart, FitPart]:
-    """Replace the model's embedding in place; return the record's `size` and `fit`."""
+    """Replace the model's embedding in place; return the record's `size` and `fit`. `counts` (V,): of the training rows' tokens."""
     embedding, table = config.embedding, backbones.table(model)
     chosen = method(embedding.name)
     module, codes = compressed(config, model, tokenizer, texts)
-    random_tables = chosen.assigned and embedding.init == "random"
-    fit: FitPart = {"relative_error": None if random_tables else relative_error(module, table, tokenizer.pad_token_id),
+    padding = cast(int | None, tokenizer.pad_token_id)
+    fit: FitPart = {"relative_error": None, "decile_errors": None,
                     "distinct_codes": None if codes is None else codes.distinct,
                     "codes_sha256": None if codes is None else codes.sha256}
+    if not (chosen.assigned and embedding.init == "random"):
+        missed, norms = squared_errors(module, table, padding)
+        fit["relative_error"] = relative_error(missed, norms)
+        fit["decile_errors"] = decile_errors(missed, norms, counts if padding is None else np.delete(counts, padding))
     backbones.swap_embedding(model, module)
     size = chosen.size(embedding, len(table), table.shape[1], codes is not None and codes.stored)
     return cost.sizes(model, module, size, method("dense").size(embedding, len(table), table.shape[1], False)), fit

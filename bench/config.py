@@ -145,6 +145,13 @@ class PerfConfig:
 
 
 @dataclass
+class ReportConfig:
+    """What `bench report` tells."""
+
+    threshold: float = 1.0  # points below dense: the probability of losing more is told
+
+
+@dataclass
 class LauncherConfig:
     """Who carries out a sweep: workers of this machine, or tasks of a Slurm array, each with workers of its own."""
 
@@ -184,3 +191,4 @@ class RunConfig:
     workers: int | None = None  # processes of a local sweep; null: one a GPU, or one a CPU core
     launcher: LauncherConfig = field(default_factory=LauncherConfig)
     perf: PerfConfig = field(default_factory=PerfConfig)  # read by `perf` only
+    report: ReportConfig = field(default_factory=ReportConfig)  # read by `report` only

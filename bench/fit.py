@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from bench import backbones, compression
 from bench.assignment.corpus import cached_counts
 from bench.embeddings import method
+from bench.embeddings.base import decile_errors, relative_error
 from bench.identity import Prepared
 from bench.tasks import data as task_data
 
-DECILES = 10
 ASKED, NEIGHBOURS = 1000, 10  # tokens whose nearest neighbours are compared, and how many of them
 
 
@@ -54,11 +54,10 @@ def errors(module: nn.Module, table: Tensor, counts: np.ndarray, padding_idx: in
     missed = (found - wanted).double().square().sum(1).numpy()
     norms = wanted.double().square().sum(1).numpy()
     occurrences = counts[own.numpy()]
-    deciles = np.array_split(np.argsort(-occurrences, kind="stable"), DECILES)
     return {
-        "relative_error": float(np.sqrt(missed.sum() / norms.sum())),
+        "relative_error": relative_error(missed, norms),
         "weighted_error": float(np.sqrt((occurrences * missed).sum() / (occurrences * norms).sum())),
-        "decile_errors": [float(np.sqrt(missed[tenth].sum() / norms[tenth].sum())) for tenth in deciles],
+        "decile_errors": decile_errors(missed, norms, occurrences),
         "distinct_share": len({row.tobytes() for row in found.numpy()}) / len(found),
         "neighbour_overlap": overlap(wanted, found),
     }

@@ -157,7 +157,8 @@ def load(prepared: Prepared, device: torch.device) -> Loaded:
 
     transformers.set_seed(config.seed)  # the new head is the same for every embedding
     model = backbones.load_classifier(config.model, task)
-    size, fit = compression.swap(config, model, tokenizer, compression.texts_of(config.assignment.corpus, config, texts))
+    counts = np.bincount(train.tokens["input_ids"].cpu().numpy(), minlength=prepared.vocab_size)
+    size, fit = compression.swap(config, model, tokenizer, compression.texts_of(config.assignment.corpus, config, texts), counts)
     recovery: dict[str, Any] = {"name": "none"}
     dtype = resolve_dtype(config.training.dtype, device)
     if config.recovery.name != "none":

@@ -6,7 +6,7 @@ import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypedDict, cast
+from typing import Any, NotRequired, TypedDict, cast
 
 import numpy as np
 import safetensors.numpy
@@ -54,6 +54,8 @@ class SizePart(TypedDict):
 
 class FitPart(TypedDict):
     relative_error: float | None  # ||E - E'||_F / ||E||_F before training; null for a random initialisation
+    decile_errors: NotRequired[list[float] | None]  # the same in each tenth of the tokens, from the most to the least frequent in
+    # the training rows as tokenised; not in records made before it was
     distinct_codes: int | None
     codes_sha256: str | None
 

@@ -15,6 +15,7 @@ from bench.config import EmbeddingConfig
 from bench.errors import ConfigError
 
 FLOAT_BYTES = 4  # tables are stored in fp32
+DECILES = 10
 
 
 @dataclass(frozen=True)
@@ -217,14 +218,25 @@ def _percent(fraction: float) -> str:
     return f"{math.ceil(fraction * 1e6) / 1e4:g}%"
 
 
-def relative_error(module: nn.Module, table: Tensor, padding_idx: int | None, chunk: int = 8192) -> float:
-    """Return ||E - E'||_F / ||E||_F over all tokens but the padding one, a chunk of rows at a time."""
-    error = norm = 0.0
+def squared_errors(module: nn.Module, table: Tensor, padding_idx: int | None, chunk: int = 8192) -> tuple[np.ndarray, np.ndarray]:
+    """Return ||e - e'||^2 and ||e||^2 of every token but the padding one, each (V - 1,) or (V,), a chunk of rows at a time."""
+    missed, norms = [], []
     with torch.no_grad():
         for ids in torch.arange(len(table)).split(chunk):
             if padding_idx is not None:
                 ids = ids[ids != padding_idx]
             rows = table[ids].double()
-            error += (module(ids).double() - rows).square().sum().item()
-            norm += rows.square().sum().item()
-    return float((error / norm) ** 0.5)
+            missed.append((module(ids).double() - rows).square().sum(1))
+            norms.append(rows.square().sum(1))
+    return torch.cat(missed).numpy(), torch.cat(norms).numpy()
+
+
+def relative_error(missed: np.ndarray, norms: np.ndarray) -> float:
+    """Return ||E - E'||_F / ||E||_F of the tokens whose `squared_errors` are given."""
+    return float(np.sqrt(missed.sum() / norms.sum()))
+
+
+def decile_errors(missed: np.ndarray, norms: np.ndarray, counts: np.ndarray) -> list[float]:
+    """Return the relative error of each tenth of the tokens, from the most to the least frequent (`counts` of each)."""
+    tenths = np.array_split(np.argsort(-counts, kind="stable"), DECILES)
+    return [relative_error(missed[tenth], norms[tenth]) for tenth in tenths]

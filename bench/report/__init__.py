@@ -3,78 +3,107 @@
 from pathlib import Path
 
 import pandas as pd
+from joblib import Parallel, cpu_count, delayed
 
-from bench.errors import BenchError, EnvironmentBroken
-from bench.report import figures, tables
-from bench.report.frame import to_frame
+from bench.errors import BenchError, ConfigError, EnvironmentBroken
+from bench.report import details, figures, scores, tables
+from bench.report.frame import provenance, to_frame
+from bench.report.grid import Grid, to_latex, to_markdown
 from bench.report.index import Drawn, index
 from bench.report.markdown import escape, slug
-from bench.report.summary import Section, sections
+from bench.report.published import PAPER, TITLE, beside, published_grid, read_published
+from bench.report.summary import Section, part_sections, sections
 from bench.store import Record
 
 
-def write_report(records: list[Record], problems: list[tuple[Path, str]], results_dir: Path) -> list[Path]:
+def write_report(
+    records: list[Record], problems: list[tuple[Path, str]], results_dir: Path, *, threshold: float = 1.0, paper: Path = PAPER
+) -> list[Path]:
     """Return the files written: `tables/`, `figures/` and `INDEX.md` in `results_dir`.
 
-    The same records give the same bytes. `problems` are unreadable records (path, reason) and are named in the report.
-    Raises BenchError without records, ConfigError for scores that must not share a column, EnvironmentBroken if
+    The same records give the same bytes. `problems` are unreadable records (path, reason) and are named in the report;
+    `threshold` is the loss in points whose probability is told; `paper` holds published numbers.
+    Raises BenchError without records, ConfigError for a threshold below zero and for scores that must not share a column, EnvironmentBroken if
     `results_dir` cannot be written.
     """
+    if threshold < 0:
+        raise ConfigError(f"report.threshold ({threshold:g}) must be 0 or greater: it is a loss in points.")
     if not records:
         unread = f" ({len(problems)} could not be read, the first: {problems[0][1]})" if problems else ""
         raise BenchError(f"No records in {results_dir / 'runs'}{unread}: run `make sweep` first, or set results_dir.")
     frame = to_frame(records)
-    parts = sections(frame)
-    coverage = tables.coverage(frame)
+    whole, pieces = sections(frame, threshold), part_sections(frame, threshold)
     named = [(_relative(path, results_dir), reason) for path, reason in problems]
-    texts = {
-        "tables/coverage.md": f"# Coverage (seeds)\n\n{tables.coverage_markdown(coverage)}",
-        "tables/coverage.csv": _csv(coverage),
-        "tables/failures.csv": _csv(tables.failures(frame)),
-        "tables/runs.csv": _csv(tables.runs(frame)),
-        "tables/results.csv": _csv(pd.concat([tables.results(section) for section in parts], ignore_index=True)),
-    }
-    pieces = tables.parts(frame)
-    if len(pieces):
-        texts["tables/parts.csv"] = _csv(pieces)
-    for section in parts:
-        name = f"tables/{slug('results', section.title, section.suite)}.md"
-        heading = f"# {escape(section.title)} on {escape(section.suite)}"
-        texts[name] = f"{heading}\n\n{tables.HOW_TO_READ}\n{tables.results_markdown(section)}"
-    written = []
+    published = beside(read_published(paper), whole)
+    foot = provenance(frame)
+    written: list[Path] = []
     try:
-        shown = []
-        for section in parts:
-            drawn, paths = _figures(section, results_dir)
-            shown.append((section, drawn))
-            written += paths
-        texts["INDEX.md"] = index(frame, coverage, named, shown)
-        for name, text in texts.items():
-            written.append(results_dir / name)
-            written[-1].parent.mkdir(parents=True, exist_ok=True)
-            written[-1].write_text(text, encoding="utf-8", newline="\n")
+        for name, text in (_texts(frame, whole, pieces) | _grids(whole, pieces, published)).items():
+            written.append(_write(results_dir / name, text))
+        (results_dir / "figures").mkdir(exist_ok=True)
+        jobs = [(section, results_dir, foot, draw) for parts, draws in ((whole, [*scores.DRAWN, *details.DRAWN]), (pieces, [details.languages]))
+                for section in parts for draw in draws]
+        # Drawing is most of the time, but a process takes two seconds to start: only many figures are worth several.
+        made = Parallel(n_jobs=min(cpu_count(), 1 + len(jobs) // 20))(delayed(_figure)(*job) for job in jobs)
+        shown = [(section, [drawn for (own, *_), (drawn, _) in zip(jobs, made, strict=True) if own is section and drawn])
+                 for section in (*whole, *pieces)]
+        written += [path for _, paths in made for path in paths]
+        written.append(_write(results_dir / "INDEX.md", index(frame, tables.coverage(frame), named, shown, published)))
     except OSError as error:
         raise EnvironmentBroken(f"results_dir ({results_dir}) cannot be written: {error}.") from error
     return written
 
 
-def _figures(section: Section, results_dir: Path) -> tuple[list[Drawn], list[Path]]:
-    """Return the figures as INDEX.md shows them and the files written; none where nothing can be plotted."""
-    drawn: list[Drawn] = []
-    written: list[Path] = []
-    for measure in figures.MEASURES:
-        data = figures.points(section, measure)
-        if not data:
-            continue
-        figure = figures.draw(section, measure, data)
-        stem = f"figures/{slug(f'score-{measure.key}', section.title, section.suite)}"
-        paths = {kind: results_dir / f"{stem}.{kind}" for kind in ("png", "svg", "csv")}
-        paths["png"].parent.mkdir(parents=True, exist_ok=True)
-        figures.save(figure, paths["png"], paths["svg"])
-        paths["csv"].write_text(_csv(figures.as_frame(data, measure)), encoding="utf-8", newline="\n")
-        drawn.append(Drawn(f"{section.title} on {section.suite}: score against {measure.title}", f"{stem}.png"))
-        written += paths.values()
-    return drawn, written
+def _texts(frame: pd.DataFrame, whole: list[Section], pieces: list[Section]) -> dict[str, str]:
+    """Return file name -> content of the long tables."""
+    coverage = tables.coverage(frame)
+    texts = {
+        "tables/coverage.md": f"# Coverage (seeds)\n\n{tables.coverage_markdown(coverage)}",
+        "tables/coverage.csv": _csv(coverage),
+        "tables/failures.csv": _csv(tables.failures(frame)),
+        "tables/runs.csv": _csv(tables.runs(frame)),
+    }
+    for name, some in (("results", whole), ("parts", pieces)):
+        if some:
+            texts[f"tables/{name}.csv"] = _csv(pd.concat([tables.results(section) for section in some], ignore_index=True))
+    return texts
+
+
+def _grids(whole: list[Section], pieces: list[Section], published: pd.DataFrame) -> dict[str, str]:
+    """Return file name -> content of the tables for people, each as Markdown, LaTeX and CSV."""
+    grids = [("results", section, tables.results_grid(section)) for section in whole]
+    grids += [("parts", section, tables.results_grid(section)) for section in pieces]
+    grids += [("budgets", section, grid) for section in whole if (grid := tables.budget_grid(section)).rows]
+    texts: dict[str, str] = {}
+    for name, section, grid in grids:
+        texts |= _grid(f"tables/{slug(name, section.title, section.suite)}", grid)
+    if len(published):
+        texts |= _grid("tables/published", published_grid(published)) | {"tables/published.csv": _csv(published)}
+    return texts
+
+
+def _grid(stem: str, grid: Grid) -> dict[str, str]:
+    how = "" if grid.title == TITLE else tables.HOW_TO_READ
+    return {f"{stem}.md": f"# {escape(grid.title)}\n\n{how}\n{to_markdown(grid)}",
+            f"{stem}.tex": to_latex(grid._replace(notes=f"{how} {grid.notes}".strip())),
+            f"{stem}.csv": _csv(pd.DataFrame(grid.rows, columns=grid.header))}
+
+
+def _figure(section: Section, results_dir: Path, foot: str, draw: figures.Draw) -> tuple[Drawn | None, list[Path]]:
+    """Return the figure as INDEX.md shows it and the files written; None where the section has no data for it."""
+    chart = draw(section, foot)
+    if chart is None:
+        return None, []
+    stem = f"figures/{slug(chart.name, section.title, section.suite)}"
+    paths = [results_dir / f"{stem}.{kind}" for kind in ("png", "svg", "pdf")]
+    figures.save(chart.figure, *paths)
+    return Drawn(chart.title, f"{stem}.png"), [*paths, _write(results_dir / f"{stem}.csv", _csv(chart.data))]
+
+
+def _write(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8", newline="\n")
+    return path
 
 
 def _csv(data: pd.DataFrame) -> str:

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, NullLocator
 
 from bench import store
-from bench.fit import DECILES
+from bench.embeddings.base import DECILES
 from bench.report import markdown
 from bench.report.figures import STYLE, kind_styles, save
 from bench.report.frame import kind, short_label

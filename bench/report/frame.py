@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import pandas as pd
 from bench.errors import ConfigError
 from bench.store import Record
 
+GRID = ("subspaces", "rows", "sub_dim")  # what a grid of subspace embeddings varies
 OFFICIAL_SPLIT = re.compile(r"(train|dev|validation|test)(_matched|_mismatched)?")
 
 
@@ -32,6 +34,29 @@ def to_frame(records: list[Record]) -> pd.DataFrame:
     _check_versions(frame)
     order = ["model", "weights", "suite", "column", "configuration", "seed", "created_at", "run_id"]
     return frame.sort_values(order, kind="stable", ignore_index=True)
+
+
+def flaw(record: Record) -> str | None:
+    """Return why a record that can be read is not as a run wrote it: cut, or changed by hand; None for a good one."""
+    if _digest(record["config"]) != record["run_id"]:
+        return "its configuration was changed by hand: the run_id belongs to another one"
+    try:
+        row = _row(record, {}, {})
+        if record["status"] != "ok":
+            return None
+        headline, metrics, size = record["headline"], record["metrics"], record["size"]
+        if headline is None or metrics is None or size is None or record["task"] is None:
+            return "it is ok but has no headline, metrics, size or task"
+        key = f"{headline['split']}.{headline['metric']}"
+        told = metrics[headline["split"]][headline["metric"]]
+        if told != headline["value"]:
+            return f"headline.value ({headline['value']}) is not metrics.{key} ({told})"
+        numbers = [*row["scores"].values(), *(value for value in size.values() if value is not None)]
+        if not all(isinstance(number, int | float) and math.isfinite(number) for number in numbers):
+            return "a metric or size is not a number"
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        return f"a part is missing or has another form ({type(error).__name__}: {error})"
+    return None
 
 
 def column_name(task: str, marks: tuple[str, ...]) -> str:
@@ -57,14 +82,17 @@ def _row(record: Record, widths: dict[str, int], suites: dict[str, str]) -> dict
     model: dict[str, Any] = config["model"] | dict(record["model"] or {})
     size: dict[str, Any] = dict(record["size"] or {})
     training: dict[str, Any] = dict(record["training"] or {})
+    cost: dict[str, Any] = dict(record["cost"] or {})
+    latency = cost.get("latency_ms") or {}
+    fit: dict[str, Any] = dict(record["fit"] or {})
     limit = config["training"].get("max_train_examples")
     weights = model.get("weights") or "pretrained"
     headline: dict[str, Any] = dict(record["headline"] or {}) if weights != "random" else {}
     scores = record["metrics"] or {} if weights != "random" else {}
     error, provenance = record["error"] or {}, record["provenance"]
-    group = {key: part for key, part in config.items() if key not in ("seed", "task", "data")}
-    group["training"] = {key: value for key, value in config["training"].items() if key != "max_train_examples"}
-    base = {key: part for key, part in group.items() if key not in ("embedding", "assignment", "recovery")}
+    group = _without(config, "seed", "task", "data")
+    group["training"] = _without(config["training"], "max_train_examples")
+    base = _without(group, "embedding", "assignment", "recovery")
     return {
         "model": model["name"],
         "weights": weights,
@@ -79,6 +107,12 @@ def _row(record: Record, widths: dict[str, int], suites: dict[str, str]) -> dict
         "base_id": _digest(base),
         "recovery_id": _digest(config.get("recovery")),
         "recovery": (config.get("recovery") or {}).get("name", "none"),
+        "method": config["embedding"]["name"],
+        **{key: config["embedding"].get(key) for key in ("subspaces", "rows")},
+        "table_family": _digest([base, config.get("recovery"), config.get("assignment"), _without(config["embedding"], *GRID)]),
+        "assignment_family": _digest([base, config.get("recovery"), config["embedding"]]) if config.get("assignment") else None,
+        "recovery_curve": (record["recovery"] or {}).get("curve"),
+        "decile_errors": fit.get("decile_errors"),
         "flat": _flatten(group),
         "configuration": short_label(config, widths.get(model["name"])),
         "kind": kind(config),
@@ -96,17 +130,31 @@ def _row(record: Record, widths: dict[str, int], suites: dict[str, str]) -> dict
         "split": headline.get("split"),
         "higher_is_better": headline.get("higher_is_better", True),
         "value": headline.get("value"),
+        "evaluated_rows": _evaluated_rows(record, headline.get("split")),
         "collapsed": training.get("collapsed"),
         **{key: size.get(key) for key in ("embedding_params", "embedding_bytes", "param_saving", "byte_saving")},
         **{key: size.get(key) for key in ("total_params", "total_bytes", "file_bytes")},
         **{key: training.get(key) for key in ("train_rows", "steps", "seconds")},
+        "peak_memory_bytes": cost.get("peak_memory_bytes"),
+        **{f"latency_{size}_ms": latency.get(size) for size in ("batch1", "batch32")},
         "device": provenance.get("device"),
+        "threads": provenance.get("threads"),
         "commit": provenance.get("commit"),
         "dirty": bool(provenance.get("dirty")),
         "error_type": error.get("type"),
         "error_message": (error.get("message") or "").strip().partition("\n")[0] or None,
         "scores": {f"{split}.{name}": score for split, names in scores.items() for name, score in names.items()},
     }
+
+
+def _without(part: dict[str, Any], *keys: str) -> dict[str, Any]:
+    return {key: value for key, value in part.items() if key not in keys}
+
+
+def _evaluated_rows(record: Record, split: str | None) -> int | None:
+    """Return the rows behind the headline; of a task in several languages those of one, which are the same sentences in each."""
+    splits = record["task"]["splits"].values() if record["task"] else ()
+    return next((part["rows"] for part in splits if part["split"] == split), None)
 
 
 def task_splits(config: dict[str, Any]) -> dict[str, str]:
@@ -203,6 +251,20 @@ def _flatten(part: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in part.items():
         flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
     return flat
+
+
+def provenance(frame: pd.DataFrame) -> str:
+    """Return what made a figure, for its foot: records with their digest, newest date, commits, devices."""
+    commits = [str(commit)[:9] for commit in sorted(frame.commit.dropna().unique())]
+    devices = sorted(frame.device.dropna().unique())
+    shown = ", ".join(commits[:3]) + (f" and {len(commits) - 3} more" if len(commits) > 3 else "")
+    return (f"{len(frame):,} records (SHA-256 {digest(frame)[:12]}), newest {max(frame.created_at)[:10]}; commit {shown or 'unknown'}; "
+            f"device {', '.join(devices) or 'unknown'}")
+
+
+def digest(frame: pd.DataFrame) -> str:
+    """Return the SHA-256 over the records' ids."""
+    return hashlib.sha256("\n".join(sorted(frame.run_id)).encode()).hexdigest()
 
 
 def _value(value: object) -> str:

@@ -1,17 +1,19 @@
 """INDEX.md: the page that shows coverage, figures and tables, and says what made them."""
 
-import hashlib
 from typing import NamedTuple
 
 import pandas as pd
 
 from bench.report import tables
+from bench.report.frame import digest
+from bench.report.grid import to_markdown
 from bench.report.markdown import escape
-from bench.report.summary import Section
+from bench.report.published import TITLE, published_grid
+from bench.report.summary import ALL, Section
 from bench.store import STATUSES
 
 PARTS_TO_READ = (
-    "Means over seeds; spreads and single tags are in [tables/parts.csv](tables/parts.csv). `all` is the mean over languages, or "
+    "Single tags are in [tables/parts.csv](tables/parts.csv). `all` is the mean over languages, or "
     "the score of all rows; `gap` is the training language's score minus the mean of the others'."
 )
 
@@ -28,6 +30,7 @@ def index(
     coverage: pd.DataFrame,
     problems: list[tuple[str, str]],
     shown: list[tuple[Section, list[Drawn]]],
+    published: pd.DataFrame,
 ) -> str:
     """Return INDEX.md. It holds no time and no path of this machine, so that equal records give equal bytes."""
     parts = ["# Results", provenance(frame), _coverage(frame, coverage), _unreadable(problems)]
@@ -35,10 +38,13 @@ def index(
     for section, figures in shown:
         parts.append(f"### {escape(section.title)} on {escape(section.suite)}")
         parts += [f"![{escape(figure.title)}]({figure.image})" for figure in figures]
-        parts.append(tables.results_markdown(section))
-    pieces = tables.parts(frame)
-    if len(pieces):
-        parts.append(f"### Languages and categories\n\n{PARTS_TO_READ}\n\n{tables.parts_markdown(pieces)}")
+        parts += [PARTS_TO_READ] if any(column.name == ALL for column in section.columns) else []
+        parts.append(to_markdown(tables.results_grid(section)))
+        budgets = tables.budget_grid(section)
+        if budgets.rows and section.no_mean == "":
+            parts.append(f"#### {escape(budgets.title)}\n\n{to_markdown(budgets)}")
+    if len(published):
+        parts.append(f"## {TITLE}\n\n{to_markdown(published_grid(published))}")
     parts.append(_not_official(frame))
     parts.append(
         "## How to make this again\n\n`make report` writes tables, figures and this page from `runs/` alone. "
@@ -50,11 +56,10 @@ def index(
 
 def provenance(frame: pd.DataFrame) -> str:
     """Return one line: number of records, digest over their ids, commits and devices."""
-    ids = hashlib.sha256("\n".join(sorted(frame.run_id)).encode()).hexdigest()
     dirty = [f"{commit} (with uncommitted changes)" if d else str(commit) for commit, d in _unique(frame)]
     devices = sorted(frame.device.dropna().unique())
     return (
-        f"{len(frame):,} records, SHA-256 of their ids {ids}; commits: {escape(', '.join(dirty) or 'unknown')}; "
+        f"{len(frame):,} records, SHA-256 of their ids {digest(frame)}; commits: {escape(', '.join(dirty) or 'unknown')}; "
         f"devices: {escape(', '.join(devices) or 'unknown')}."
     )
 

@@ -1,17 +1,20 @@
 """Seeds brought together: what every table and figure shows, computed once."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
+from bench.report import statistics
 from bench.report.frame import column_name, headline_runs, rows
-from bench.report.statistics import Summary, summarise
+from bench.report.statistics import NOTHING, Summary, summarise
 
 UNBOUNDED = ("loss", "perplexity", "mse", "rmse", "mae")  # metrics that are no fractions and are shown as they are
 
 MEAN = "headline metrics"
+ALL, GAP = "all", "gap"  # among a task's languages or categories: the split's own score, and how far other languages are behind
 
 
 class Column(NamedTuple):
@@ -25,6 +28,7 @@ class Column(NamedTuple):
     scale: float  # 100 for fractions
     higher_is_better: bool
     chance: float | None  # scaled
+    parts: tuple[str, ...]  # the columns that it averages; itself for a task
 
     @property
     def unit(self) -> str:
@@ -38,6 +42,8 @@ class Cell(NamedTuple):
 
     score: Summary
     change: Summary  # difference to dense over the seeds that both have
+    share: Summary  # percent of dense over these
+    worse: float | None  # probability of being worse than dense by more than the threshold
     seeds: tuple[int, ...]
     collapsed: int  # runs that predict one class only
     missing: str  # why there is no score; empty where there is one
@@ -45,20 +51,32 @@ class Cell(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One configuration of a section; sizes are None where none of its runs got that far."""
+    """One configuration of a section; sizes and costs are None where none of its runs got that far."""
 
     config_id: str
     label: str
     kind: str
+    method: str
+    recovery: str
+    subspaces: int | None
+    table_rows: int | None
+    table_family: str  # equal where only subspaces and rows differ
+    assignment_family: str | None  # equal where only the assignment differs; None where nothing is assigned
     params: int | None
     bytes: int | None
     param_saving: float | None
     byte_saving: float | None
+    file_bytes: int | None
+    peak_memory_bytes: float | None  # this and latency on the section's machine; of tasks their mean
+    latency_batch1_ms: float | None
+    latency_batch32_ms: float | None
+    decile_errors: list[float] | None
+    recovery_curve: list[list[float]] | None  # [step, loss]
 
 
 @dataclass(frozen=True)
 class Section:
-    """One model on one suite."""
+    """One model on one suite, or on the languages or categories of one task."""
 
     model: str
     weights: str
@@ -68,33 +86,87 @@ class Section:
     cells: dict[tuple[str, str], Cell]  # (config_id, column name)
     mean: Column | None  # also in `columns`, last
     no_mean: str  # why there is none
+    machine: str  # where latency and memory were measured
+    threshold: float  # points below dense that count as worse
+    scores: dict[tuple[str, str], dict[int, float]] = field(repr=False)  # (config_id, task's column) -> seed -> score
 
     @property
     def title(self) -> str:
         """Return the model's name, marked if its weights are random."""
         return f"{self.model} (random weights)" if self.weights == "random" else self.model
 
+    @property
+    def main(self) -> Column:
+        """Return the column that stands for the section: the mean over tasks, where there is none the first task."""
+        return self.mean or self.columns[0]
 
-def sections(frame: pd.DataFrame) -> list[Section]:
+    def values(self, config_id: str, column: Column) -> dict[int, list[float]]:
+        """Return seed -> the tasks' scores, of the seeds that every task of the column has."""
+        tasks = [self.scores.get((config_id, part), {}) for part in column.parts]
+        return {seed: [task[seed] for task in tasks] for seed in sorted(tasks[0]) if all(seed in task for task in tasks)}
+
+    def paired(self, one: str, other: str, column: Column) -> tuple[np.ndarray, np.ndarray]:
+        """Return both configurations' scores (tasks, seeds) over the seeds that both have."""
+        first, second = self.values(one, column), self.values(other, column)
+        seeds = [seed for seed in first if seed in second]
+        return np.array([first[seed] for seed in seeds]).T, np.array([second[seed] for seed in seeds]).T
+
+
+def sections(frame: pd.DataFrame, threshold: float) -> list[Section]:
     """Return one section for every model and suite of the frame."""
-    return [_section(runs) for _, runs in frame.groupby(["model", "weights", "suite"])]
+    return [_section(runs, threshold) for _, runs in frame.groupby(["model", "weights", "suite"])]
 
 
-def _section(runs: pd.DataFrame) -> Section:
+def part_sections(frame: pd.DataFrame, threshold: float) -> list[Section]:
+    """Return one section for every model and task that is also scored by language or category, its columns these.
+
+    `all` is the split's own score: the mean over languages, or the score of all rows. `gap` is the training language's score
+    minus the mean of the others'.
+    """
+    lines = [piece for run in rows(headline_runs(frame)) if run.metric for piece in _pieces(run)]
+    found = [_section(runs, threshold) for _, runs in pd.DataFrame(lines).groupby(["model", "weights", "suite"])] if lines else []
+    for section in found:
+        section.columns.sort(key=lambda column: (column.name != ALL, column.name != GAP, column.name))
+    return found
+
+
+def _pieces(run: Any) -> Iterator[dict[str, Any]]:
+    """Yield the run once for each language or category; nothing for a run without any."""
+    scores = {}
+    for key, value in run.scores.items():
+        where, _, metric = key.rpartition(".")
+        split, _, part = where.partition("/")
+        if split == run.split:
+            scores[part, metric] = value
+    if not any(part for part, _ in scores):
+        return
+    for (part, metric), value in scores.items():
+        if metric == run.metric or (part, metric) == ("", GAP):
+            name = part or (GAP if metric == GAP else ALL)
+            yield run._asdict() | {
+                "suite": run.column, "task": name, "column": name, "metric": metric, "value": value, "average": False,
+                "evaluated_rows": scores.get((part, "rows"), run.evaluated_rows), "higher_is_better": run.higher_is_better != (metric == GAP),
+                "chance": None if metric == GAP else run.chance, "collapsed": run.collapsed if name == ALL else None}
+
+
+def _section(runs: pd.DataFrame, threshold: float) -> Section:
     model, weights, suite = runs[["model", "weights", "suite"]].iloc[0]
     counted = headline_runs(runs)
     columns = [_column(str(name), part, counted[counted.column == name]) for name, part in runs.groupby("column")]
     averaged = [column for column in columns if runs[runs.column == column.name].average.all()]
     mean, no_mean = _mean_column(averaged)
-    scores = counted.dropna(subset=["value"]).pivot(index=["config_id", "seed"], columns="column", values="value")
-    for column in columns:
-        scores[column.name] = scores.get(column.name, pd.Series(dtype=float)) * column.scale
-    if mean:
-        scores[mean.name] = scores[[column.name for column in averaged]].mean(axis=1, skipna=False)
-        columns = [*columns, mean]
-    references = _references(runs)
-    cells = dict(_cells(runs, counted, scores, columns, references))
-    return Section(model, weights, suite, _rows(runs), columns, cells, mean, no_mean)
+    scales = {column.name: column.scale for column in columns}
+    scores: dict[tuple[str, str], dict[int, float]] = {}
+    for run in rows(counted.dropna(subset=["value"])):
+        scores.setdefault((run.config_id, run.column), {})[run.seed] = run.value * scales[run.column]
+    columns = [*columns, mean] if mean else columns
+    machines = counted.dropna(subset=["latency_batch1_ms"]).groupby(["device", "threads"], dropna=False).size()
+    machine: Any = machines.idxmax() if len(machines) else (None, None)  # the one with most runs
+    tried = [column.name for column in columns if column is not mean]
+    made = _rows(runs, counted, tried if mean is None else list(mean.parts), machine)
+    section = Section(model, weights, suite, made, columns, {}, mean, no_mean, _machine(*machine), threshold, scores)
+    section.cells.update(_cells(runs, counted, section))
+    return section
 
 
 def _column(name: str, runs: pd.DataFrame, counted: pd.DataFrame) -> Column:
@@ -104,7 +176,7 @@ def _column(name: str, runs: pd.DataFrame, counted: pd.DataFrame) -> Column:
     scale = 100.0 if fraction else 1.0
     chance = None if pd.isna(first.chance) else float(first.chance) * scale
     metric, split = (first.metric, first.split) if len(values) else (None, None)
-    return Column(name, first.task, first.marks, metric, split, scale, bool(first.higher_is_better), chance)
+    return Column(name, first.task, first.marks, metric, split, scale, bool(first.higher_is_better), chance, (name,))
 
 
 def _mean_column(averaged: list[Column]) -> tuple[Column | None, str]:
@@ -122,7 +194,8 @@ def _mean_column(averaged: list[Column]) -> tuple[Column | None, str]:
     chances = [column.chance for column in averaged if column.chance is not None]
     chance = sum(chances) / len(chances) if len(chances) == len(averaged) else None
     task = f"mean of {', '.join(tasks)}"
-    return Column(column_name(task, marks), task, marks, MEAN, None, 100.0, True, chance), ""
+    names = tuple(column.name for column in averaged)
+    return Column(column_name(task, marks), task, marks, MEAN, None, 100.0, True, chance, names), ""
 
 
 def _references(runs: pd.DataFrame) -> dict[str, str]:
@@ -138,35 +211,52 @@ def _references(runs: pd.DataFrame) -> dict[str, str]:
     return {config_id: reference for config_id, reference in found.items() if reference}
 
 
-def _cells(
-    runs: pd.DataFrame,
-    counted: pd.DataFrame,
-    scores: pd.DataFrame,
-    columns: list[Column],
-    references: dict[str, str],
-) -> Iterator[tuple[tuple[str, str], Cell]]:
-    by_config = {str(config_id): part.droplevel("config_id") for config_id, part in scores.groupby(level="config_id")}
+def _cells(runs: pd.DataFrame, counted: pd.DataFrame, section: Section) -> Iterator[tuple[tuple[str, str], Cell]]:
+    references = _references(runs)
     statuses = runs.groupby(["config_id", "column"]).status.value_counts().unstack(fill_value=0)
     collapsed = counted[counted.collapsed.eq(True)].groupby(["config_id", "column"]).size()
-    empty = pd.Series(dtype=float)
-
-    def seeds_of(config_id: str | None, column: Column) -> "pd.Series[float]":
-        return by_config[config_id][column.name].dropna() if config_id in by_config else empty
-
-    for config_id in runs.config_id.unique():
-        for column in columns:
-            own, reference_id = seeds_of(config_id, column), references.get(config_id)
-            dense = seeds_of(reference_id, column)
-            is_dense = reference_id == config_id
-            pairs = (own - dense).dropna() if not is_dense else empty
+    evaluated = counted[counted.metric == "accuracy"].dropna(subset=["evaluated_rows"]).groupby("column").evaluated_rows.min()
+    for config_id in map(str, runs.config_id.unique()):
+        for column in section.columns:
             key = (config_id, column.name)
-            unpaired = "" if is_dense or len(pairs) else "no dense reference" if dense.empty else "no common seed"
-            missing = "" if len(own) else _why_missing(column, key, statuses, runs.weights.iloc[0])
-            many = int(collapsed.get(key, 0))
-            yield (
-                key,
-                Cell(summarise(list(own)), summarise(list(pairs)), tuple(sorted(own.index)), many, missing, unpaired),
-            )
+            own, reference = section.values(config_id, column), references.get(config_id)
+            count = evaluated.get(column.name)
+            change, share, worse, unpaired = NOTHING, NOTHING, None, ""
+            if reference is None:
+                unpaired = "no dense reference"
+            elif reference != config_id:
+                change, share, worse = _against(section, key, reference, column, count)
+                lacking = "no common seed" if section.values(reference, column) else "no dense reference"
+                unpaired = "" if change.n else lacking
+            score = summarise(np.array(list(own.values())).T)
+            if score.mean is not None and score.n == 1 and count and column.scale == 100:
+                score = _scaled(statistics.of_one_seed(score.mean / 100, int(count)))
+            many = sum(int(collapsed.get((config_id, part), 0)) for part in column.parts)
+            missing = "" if own else _why_missing(column, key, statuses, section.weights)
+            yield key, Cell(score, change, share, worse, tuple(own), many, missing, unpaired)
+
+
+def _against(
+    section: Section, key: tuple[str, str], reference: str, column: Column, rows: float | None
+) -> tuple[Summary, Summary, float | None]:
+    """Return difference to dense, percent of dense and the probability of being worse by more than the threshold."""
+    own, dense = section.paired(key[0], reference, column)
+    change, worse, sign = summarise(own - dense), None, 1 if column.higher_is_better else -1
+    ratio = statistics.ratio(own, dense) if column.higher_is_better else None
+    share = NOTHING if ratio is None else summarise(100 * ratio)
+    if column.scale == 100:
+        worse = statistics.probability_below(sign * (own - dense), -section.threshold)
+        if change.n == 1 and rows:
+            pair = float(own[0, 0]) / 100, float(dense[0, 0]) / 100, int(rows)
+            change = _scaled(statistics.difference_of_one_seed(*pair))
+            worse = statistics.probability_below_of_one_seed(*pair, -section.threshold / 100)
+    return change, share, worse
+
+
+def _scaled(found: Summary) -> Summary:
+    """Return the summary of fractions in percent."""
+    mean, low, high = (None if value is None else 100 * value for value in (found.mean, found.low, found.high))
+    return found._replace(mean=mean, low=low, high=high)
 
 
 def _why_missing(column: Column, key: tuple[str, str], statuses: pd.DataFrame, weights: str) -> str:
@@ -180,13 +270,29 @@ def _why_missing(column: Column, key: tuple[str, str], statuses: pd.DataFrame, w
     return ", ".join(f"{count} {status}" for status, count in counts.items() if count)
 
 
-def _rows(runs: pd.DataFrame) -> list[Row]:
+def _machine(device: str | None, threads: float | None) -> str:
+    count = "" if threads is None or pd.isna(threads) else f", {int(threads)} thread{'s' * int(threads > 1)}"
+    return f"{device or 'unknown'}{count}"
+
+
+def _rows(runs: pd.DataFrame, counted: pd.DataFrame, columns: list[str], machine: tuple[Any, Any]) -> list[Row]:
+    measured = counted[counted.column.isin(columns)]
+    for key, value in zip(("device", "threads"), machine, strict=True):
+        measured = measured[measured[key].isna() if pd.isna(value) else measured[key] == value]
+    costs = ["peak_memory_bytes", "latency_batch1_ms", "latency_batch32_ms"]
+    medians = measured.groupby(["config_id", "column"])[costs].median()
     found = []
     for config_id, part in runs.groupby("config_id"):
-        sizes = part[["embedding_params", "embedding_bytes", "param_saving", "byte_saving"]].dropna()
-        size: list[Any] = [None] * 4
+        sizes = part[["embedding_params", "embedding_bytes", "param_saving", "byte_saving", "file_bytes"]].dropna(subset=["embedding_bytes"])
+        size: list[Any] = [None] * 5
         if len(sizes):
-            size = [kind(value) for kind, value in zip((int, int, float, float), sizes.iloc[0], strict=True)]
+            size = [None if pd.isna(value) else kind(value) for kind, value in zip((int, int, float, float, int), sizes.iloc[0], strict=True)]
+        own = medians.loc[[config_id]] if config_id in medians.index else medians.iloc[:0]
+        complete = own.mean() if len(own) == len(columns) else own.iloc[:0].mean()
+        cost: list[Any] = [None if pd.isna(value) else float(value) for value in complete]
         first = part.iloc[0]
-        found.append(Row(str(config_id), first.configuration, first.kind, *size))
+        grid: list[Any] = [None if pd.isna(first[key]) else int(first[key]) for key in ("subspaces", "rows")]
+        made: list[Any] = [next((value for value in part[key] if isinstance(value, list)), None) for key in ("decile_errors", "recovery_curve")]
+        names: list[Any] = [str(config_id), first.configuration, first.kind, first.method, first.recovery]
+        found.append(Row._make([*names, *grid, first.table_family, first.assignment_family, *size, *cost, *made]))
     return sorted(found, key=lambda row: (row.kind != "dense", -(row.bytes or 0), row.label))

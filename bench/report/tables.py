@@ -7,15 +7,21 @@ from typing import Any
 import pandas as pd
 
 from bench.report.frame import headline_runs, rows
+from bench.report.grid import Grid
 from bench.report.markdown import escape, one_line, table
 from bench.report.statistics import Summary
-from bench.report.summary import Cell, Column, Row, Section
+from bench.report.summary import ALL, Cell, Column, Row, Section
 from bench.store import STATUSES
 
 HOW_TO_READ = (
-    "Scores are mean ± sample standard deviation over seeds. Below each: its difference to dense, as the mean over the "
-    "seeds that both have. Sizes count the embedding only; stored bytes include packed codes.\n"
+    "Scores are mean ± sample standard deviation over seeds [95 % interval]. Below each: its difference to dense over the seeds that "
+    "both have, its percent of dense (the difference's uncertainty included), and the probability of losing more than the threshold "
+    "(report.threshold, in points). Intervals: for one task Student's t over seeds; for the mean over tasks a stratified bootstrap over "
+    "task and seed; for one seed binomial over the evaluated rows (Wilson, of a difference Newcombe), which says nothing about other "
+    "seeds; none where seeds do not differ. tables/results.csv names each number's interval. Sizes count the embedding only; stored "
+    "bytes include packed codes.\n"
 )
+BUDGETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.04, 0.125, 0.25, 1.0)  # of the dense table's bytes
 RUN_COLUMNS = [
     *("model", "weights", "suite", "task", "not_official", "configuration", "config_id", "seed", "status", "run_id"),
     *("created_at", "task_version", "source", "data_sha256", "train_rows", "split", "metric", "value", "collapsed"),
@@ -96,7 +102,7 @@ def runs(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def results(section: Section) -> pd.DataFrame:
-    """Return one line per configuration and task: mean, sd, interval and difference to dense, in the column's unit."""
+    """Return one line per configuration and task: score, difference to dense and percent of dense, each with its interval."""
     lines = []
     for row in section.rows:
         for column in section.columns:
@@ -106,61 +112,53 @@ def results(section: Section) -> pd.DataFrame:
                 | {"not_official": "; ".join(column.marks), "split": column.split, "metric": column.unit}
                 | {"embedding_params": row.params, "embedding_bytes": row.bytes}
                 | {"param_saving": row.param_saving, "byte_saving": row.byte_saving}
-                | {"mean": cell.score.mean, "sd": cell.score.sd, "ci95_half_width": cell.score.half}
+                | {"mean": cell.score.mean, "sd": cell.score.sd} | _interval("ci95", cell.score)
                 | {"seeds": _seeds(cell.seeds), "collapsed": cell.collapsed, "no_score": cell.missing}
-                | {"difference_to_dense": cell.change.mean, "difference_sd": cell.change.sd}
-                | {"difference_ci95_half_width": cell.change.half, "paired_seeds": cell.change.n}
-                | {"no_difference": cell.unpaired}
+                | {"difference_to_dense": cell.change.mean, "difference_sd": cell.change.sd} | _interval("difference_ci95", cell.change)
+                | {"percent_of_dense": cell.share.mean} | _interval("percent_ci95", cell.share)
+                | {"worse_by": section.threshold, "probability_worse": cell.worse}
+                | {"paired_seeds": cell.change.n, "no_difference": cell.unpaired}
             )
     whole = {"embedding_params": "Int64", "embedding_bytes": "Int64"}
     return pd.DataFrame(lines).astype(whole)
 
 
-def results_markdown(section: Section) -> str:
+def _interval(name: str, summary: Summary) -> dict[str, Any]:
+    return {f"{name}_low": summary.low, f"{name}_high": summary.high, f"{name}_is": summary.interval}
+
+
+def results_grid(section: Section) -> Grid:
     """Return the section's table: a line per configuration, a column per task, what is not official in its head."""
+    shown = [column for column in section.columns if ": " not in column.task]  # single tags of a category are in the CSV file
     head = ["configuration", "embedding parameters (saved)", "stored bytes (saved)"]
-    head += ["<br>".join(map(escape, _heading(column))) for column in section.columns]
+    head += ["\n".join(_heading(column)) for column in shown]
     rows = [
-        [escape(row.label), _count(row.params, row.param_saving), _count(row.bytes, row.byte_saving)]
-        + [_cell(section.cells[row.config_id, column.name], column, row) for column in section.columns]
+        [row.label, _count(row.params, row.param_saving), _count(row.bytes, row.byte_saving)]
+        + [cell_text(section, row, column) for column in shown]
         for row in section.rows
     ]
-    note = "" if section.mean else f"\nNo average over tasks: {section.no_mean}.\n"
-    return table(head, rows, len(head) - 1) + note
+    note = f"No average over tasks: {section.no_mean}." if section.no_mean and ALL not in {column.name for column in shown} else ""
+    return Grid(f"{section.title} on {section.suite}", head, rows, len(head) - 1, note)
 
 
-def parts(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return one line per configuration and part of a split (a language, a category): mean and sd over seeds, as a fraction.
+def budget_grid(section: Section) -> Grid:
+    """Return a line per method, a column per budget: the largest embedding that fits in it and not in the one before.
 
-    The split's own line has no part; it is the mean over languages, or the score of all rows. Empty where no task has parts.
+    It is chosen by its bytes alone, so that no score is picked for being high. Empty without compressed embeddings.
     """
-    lines = []
-    keys = ["model", "suite", "column", "configuration", "param_saving"]
-    for run in rows(headline_runs(frame)):
-        for name, value in run.scores.items():
-            where, _, metric = name.rpartition(".")
-            split, _, part = where.removeprefix(run.split).partition("/")
-            if not split and metric in (run.metric, "gap") and any(f"{run.split}/" in other for other in run.scores):
-                lines.append([*(getattr(run, key) for key in keys), run.split, part, metric, run.seed, value])
-    table = pd.DataFrame(lines, columns=[*keys, "split", "part", "metric", "seed", "value"]).rename(columns={"column": "task"})
-    grouped = table.groupby([*table.columns[:8]], sort=False, dropna=False).value
-    return grouped.agg(mean="mean", sd="std", seeds="count").reset_index()
-
-
-def parts_markdown(lines: pd.DataFrame) -> str:
-    """Return a table for each model and task: a line per configuration, a column per language or whole category (× 100)."""
-    texts = []
-    for (model, task, split), table_lines in lines.groupby(["model", "task", "split"], sort=False):
-        shown = table_lines[~table_lines.part.str.contains(": ")]  # single tags of a category are in the CSV file
-        names = shown.part.where(shown.part != "", shown.metric.where(shown.metric == "gap", "all"))
-        cells = shown.assign(name=names).pivot_table(index="configuration", columns="name", values="mean", sort=False)
-        columns = ["all", *(["gap"] if "gap" in cells else []), *sorted({str(name) for name in cells} - {"all", "gap"})]
-        body = [[escape(label), *("" if pd.isna(value) else f"{100 * value:.1f}" for value in values)]
-                for label, values in zip(cells.index, cells[columns].to_numpy(), strict=True)]
-        metric = shown.metric[shown.metric != "gap"].iloc[0]
-        texts.append(f"#### {escape(task)}, {escape(model)}: {escape(metric)} × 100 on {escape(split)}\n\n"
-                     + table(["configuration", *map(escape, columns)], body, len(columns)))
-    return "\n".join(texts)
+    methods: dict[str, dict[float, Row]] = defaultdict(dict)
+    for row in section.rows:  # from the largest
+        if row.byte_saving is None or row.kind == "dense":
+            continue
+        budget = next((budget for budget in BUDGETS if 1 - row.byte_saving <= budget), None)
+        if budget is not None:
+            methods[f"{row.kind} + {row.recovery}" if row.recovery != "none" else row.kind].setdefault(budget, row)
+    used = [budget for budget in BUDGETS if any(budget in found for found in methods.values())]
+    body = [[name, *(f"{found[b].label}\n{cell_text(section, found[b], section.main)}" if b in found else "" for b in used)]
+            for name, found in sorted(methods.items())]
+    head = ["method", *(f"at most {100 * budget:g} % of dense bytes" for budget in used)]
+    title = f"{section.title} on {section.suite}: {', '.join(_heading(section.main))}, by method and budget"
+    return Grid(title, head, body, len(used))
 
 
 def _heading(column: Column) -> list[str]:
@@ -173,31 +171,42 @@ def _count(count: int | None, saving: float | None) -> str:
     return "unknown" if count is None else f"{count:,} ({100 * (saving or 0):.2f} %)"
 
 
-def _cell(cell: Cell, column: Column, row: Row) -> str:
+def cell_text(section: Section, row: Row, column: Column) -> str:
+    """Return a cell's lines: score, collapsed runs, difference to dense, percent of dense, probability of being worse."""
+    cell = section.cells[row.config_id, column.name]
     if cell.missing:
         return cell.missing
     lines = [score_text(cell.score, column.scale)]
     if cell.collapsed:
-        lines.append(f"{cell.collapsed} of {cell.score.n} collapsed")
+        lines.append(f"{cell.collapsed} of {cell.score.n * len(column.parts)} collapsed")
     if cell.unpaired:
         lines.append(cell.unpaired)
     elif cell.change.n:
         lines.append(_difference(cell, column.scale))
-    return "<br>".join(lines)
+        lines += [f"{cell.share.mean:.1f}{_ends(cell.share, 1)} % of dense"] if cell.share.mean is not None else []
+        lines += [f"P(> {section.threshold:g} below dense) = {cell.worse:.2f}"] if cell.worse is not None else []
+    return "\n".join(lines)
 
 
 def score_text(score: Summary, scale: float) -> str:
-    """Return "70.1 ± 0.8 (3 seeds)", or "70.1 (1 seed)"; one decimal of percent, three of other numbers."""
+    """Return "70.1 ± 0.8 [68.1, 72.1] (3 seeds)", or "70.1 (1 seed)"; one decimal of percent, three of other numbers."""
     digits = 1 if scale == 100 else 3
-    if score.sd is None:
-        return f"{score.mean:.{digits}f} (1 seed)"
-    return f"{score.mean:.{digits}f} ± {score.sd:.{digits}f} ({score.n} seeds)"
+    spread = "" if score.sd is None else f" ± {score.sd:.{digits}f}"
+    return f"{score.mean:.{digits}f}{spread}{_ends(score, digits)} ({score.n} seed{'s' * (score.n > 1)})"
+
+
+def _ends(summary: Summary, digits: int) -> str:
+    return "" if summary.low is None else _minus(f" [{summary.low:.{digits}f}, {summary.high:.{digits}f}]")
+
+
+def _minus(text: str) -> str:
+    return text.replace("-", "−")
 
 
 def _difference(cell: Cell, scale: float) -> str:
-    sign = f"{cell.change.mean:+.{1 if scale == 100 else 3}f}".replace("-", "−")
+    digits = 1 if scale == 100 else 3
     pairs = "" if cell.change.n == cell.score.n else f" ({cell.change.n} paired seed{'s' * (cell.change.n > 1)})"
-    return f"{sign} to dense{pairs}"
+    return f"{_minus(f'{cell.change.mean:+.{digits}f}')}{_ends(cell.change, digits)} to dense{pairs}"
 
 
 def cautions(frame: pd.DataFrame) -> list[str]:

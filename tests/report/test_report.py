@@ -1,15 +1,20 @@
 """The whole report on records made here: numbers, marks, gaps, nasty names, determinism."""
 
 import csv
+import json
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
+from bench import cli, store
 from bench.errors import BenchError, ConfigError, EnvironmentBroken
 from bench.report import write_report
 from bench.store import Record
@@ -53,8 +58,15 @@ def test_means_differences_and_average(tmp_path: Path) -> None:
     assert (average["mean"], average["sd"]) == (pytest.approx(by_seed.mean()), pytest.approx(by_seed.std(ddof=1)))
     assert table.loc[("sequential f=3 Q=32", "mean of mrpc, rte")]["no_score"] == "not every task"
     text = index(tmp_path)
-    assert "76.3 ± 1.5 (3 seeds)<br>−5.7 to dense" in text
-    assert "67.5 ± 2.1 (2 seeds)<br>−14.5 to dense" in text
+    low, high = stats.t.interval(0.95, 2, loc=(pq - dense).mean(), scale=stats.sem(pq - dense))
+    assert (row["difference_ci95_low"], row["difference_ci95_high"]) == pytest.approx((low, high))
+    assert row["probability_worse"] == pytest.approx(stats.t.cdf(-1, 2, loc=(pq - dense).mean(), scale=stats.sem(pq - dense)))
+    assert row["percent_of_dense"] == pytest.approx(100 * pq.mean() / dense.mean())
+    assert row["percent_ci95_low"] < row["percent_of_dense"] < row["percent_ci95_high"]
+    assert row["difference_ci95_is"] == "Student's t over 3 seeds"
+    assert average["ci95_is"] == "stratified bootstrap over 2 tasks and 3 seeds"
+    shown = f"−5.7 \\[−{-low:.1f}, −{-high:.1f}\\] to dense<br>"
+    assert re.search(r"76\.3 ± 1\.5 \\\[\S+ \S+ \(3 seeds\)<br>", text) and shown in text
 
 
 def test_rows_go_from_dense_to_the_smallest(tmp_path: Path) -> None:
@@ -76,7 +88,11 @@ def test_long_table_has_every_metric_of_every_run(tmp_path: Path) -> None:
 
 def test_one_seed_is_named(tmp_path: Path) -> None:
     write_report([record(), record("pq8", value=0.7)], [], tmp_path)
-    assert "80.0 (1 seed)" in index(tmp_path)
+    low, high = (100 * end for end in stats.binomtest(800, 1000).proportion_ci(method="wilson"))
+    assert f"80.0 \\[{low:.1f}, {high:.1f}\\] (1 seed)" in index(tmp_path)
+    table = results(tmp_path)
+    assert table.loc[("dense", "mrpc"), "ci95_is"] == "Wilson over 1,000 rows, 1 seed"
+    assert table.loc[("pq f=8 Q=64", "mrpc"), "difference_ci95_is"] == "Newcombe over 1,000 rows, 1 seed"
     assert "±" not in (tmp_path / "tables" / "results--minilm--glue.md").read_text().partition("| --- |")[2]
 
 
@@ -92,7 +108,7 @@ def test_subset_and_limit_never_share_the_official_name(tmp_path: Path) -> None:
     assert "mrpc<br>accuracy (%) on validation<br>not official: train (1,000 of 3,668 rows) |" in text
     assert "mrpc<br>accuracy (%) on validation |" in text  # the official one, in a column of its own
     assert "No average over tasks: a task is there on several selections of its data." in text
-    for line in (tmp_path / "figures" / "score-params--minilm--glue.csv").read_text().splitlines():
+    for line in (tmp_path / "figures" / "tasks-params--minilm--glue.csv").read_text().splitlines():
         assert "qnli" not in line or "train_subset (10,474 of 104,743 rows)" in line
 
 
@@ -135,7 +151,9 @@ def test_collapsed_runs_are_counted(tmp_path: Path) -> None:
     assert runs[0]["training"]
     runs[0]["training"]["collapsed"] = True
     write_report(runs, [], tmp_path)
-    assert "(2 seeds)<br>1 of 2 collapsed" in index(tmp_path)
+    assert " (2 seeds)<br>1 of 2 collapsed" in index(tmp_path)
+    write_report([*runs, record(task="rte", seed=0), record(task="rte", seed=1)], [], tmp_path)
+    assert "1 of 4 collapsed" in index(tmp_path), "of the runs behind the mean over tasks"
 
 
 def test_coverage_names_seeds_failures_and_unreadable_records(tmp_path: Path) -> None:
@@ -227,20 +245,23 @@ def test_nasty_names_neither_break_tables_nor_leave_the_folder(tmp_path: Path) -
     for block in re.findall(r"(?:^\|.*\n)+", text, flags=re.MULTILINE):
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}) == 1
     images = re.findall(r"\]\((figures/[^)]*)\)", text)
-    assert len(images) == 2 and all((tmp_path / "out" / image).exists() for image in images)
+    assert len(images) == 3 and all((tmp_path / "out" / image).exists() for image in images)
 
 
 def test_figures_plot_the_table_and_mark_the_front(tmp_path: Path) -> None:
     paths = write_report(golden(), [], tmp_path)
     names = {path.name for path in paths if path.parent.name == "figures"}
-    assert names == {f"score-{m}--minilm--glue.{kind}" for m in ("params", "bytes") for kind in ("png", "svg", "csv")}
-    with (tmp_path / "figures" / "score-bytes--minilm--glue.csv").open() as file:
-        lines = {(line["panel"], line["configuration"]): line for line in csv.DictReader(file)}
+    stems = ["costs", *(f"{name}-{measure}" for name in ("score", "tasks") for measure in ("params", "bytes"))]
+    assert names == {f"{stem}--minilm--glue.{kind}" for stem in stems for kind in ("png", "svg", "pdf", "csv")}
+    lines = {}
+    for name in ("score", "tasks"):
+        with (tmp_path / "figures" / f"{name}-bytes--minilm--glue.csv").open() as file:
+            lines |= {(line["panel"], line["configuration"]): line for line in csv.DictReader(file)}
     table = results(tmp_path)
     for (task, configuration), line in lines.items():
         row = table.loc[(configuration, task)]
         assert float(line["mean"]) == pytest.approx(row["mean"])
-        assert float(line["ci95_half_width"]) == pytest.approx(row["ci95_half_width"])
+        assert (float(line["ci95_low"]), float(line["ci95_high"])) == pytest.approx((row["ci95_low"], row["ci95_high"]))
         assert int(line["embedding_bytes"]) == row["embedding_bytes"]
     assert len(lines) == 3 + 2 + 2  # mrpc, rte, mean
     assert {line["on_front"] for line in lines.values()} == {"True"}
@@ -297,15 +318,69 @@ def test_languages_have_a_table_of_their_own(tmp_path: Path) -> None:
               ("pq8", 0): {"en": 0.7, "de": 0.5, "sw": 0.4}}
     write_report([spread(method, seed, languages) for (method, seed), languages in values.items()], [], tmp_path)
     table = pd.read_csv(tmp_path / "tables" / "parts.csv", keep_default_na=False, na_values=[""])
-    table = table.set_index(["configuration", "part", "metric"])
-    german = table.loc[("dense", "de", "accuracy")]
-    assert (german["mean"], german["sd"], german["seeds"]) == (pytest.approx(0.62), pytest.approx(np.std([0.6, 0.64], ddof=1)), 2)
-    assert "| configuration | all | gap | de | en | sw |" in index(tmp_path)
-    assert "| pq f=8 Q=64 | 53.3 | 25.0 | 50.0 | 70.0 | 40.0 |" in index(tmp_path)
-    assert "| dense | 64.3 | 25.0 | 62.0 | 81.0 | 50.0 |" in index(tmp_path)
+    table = table.set_index(["configuration", "task"])
+    german = table.loc[("dense", "de")]
+    assert (german["mean"], german["sd"], german["seeds"]) == (pytest.approx(62), pytest.approx(100 * np.std([0.6, 0.64], ddof=1)), "0 1")
+    assert table.loc[("pq f=8 Q=64", "de"), "difference_to_dense"] == pytest.approx(-10)
+    assert table.loc[("pq f=8 Q=64", "gap"), "difference_to_dense"] == pytest.approx(0, abs=1e-9)
+    assert (table["suite"] == "rte").all()
+    text = (tmp_path / "tables" / "parts--minilm--rte.md").read_text()
+    heads = re.findall(r"(\w+)<br>", next(line for line in text.splitlines() if line.startswith("| configuration")))
+    assert heads == ["all", "gap", "de", "en", "sw"], "the split's own score first"
+    assert "70.0" in text and "81.0" in text
+    dots = pd.read_csv(tmp_path / "figures" / "languages--minilm--rte.csv")
+    assert set(dots.language) == {"de", "en", "sw"} and dots[dots.language == "en"]["mean"].tolist() == pytest.approx([81, 70])
 
 
 def test_no_table_of_parts_without_any(tmp_path: Path) -> None:
     write_report(golden(), [], tmp_path)
     assert not (tmp_path / "tables" / "parts.csv").exists()
-    assert "Languages and categories" not in index(tmp_path)
+    assert not list((tmp_path / "figures").glob("languages*"))
+
+
+def store_with(tmp_path: Path) -> tuple[Path, Path]:
+    """Return a results folder with two good records, and the file of one of them."""
+    paths = []
+    for seed in range(2):
+        made = record(seed=seed)
+        made["name"] = f"minilm/mrpc/dense/s{seed}"
+        paths.append(store.write(made, tmp_path))
+    return tmp_path, paths[1]
+
+
+@pytest.mark.parametrize(("change", "said"), [
+    (lambda r: r["headline"].update(value=0.99), r"headline.value \(0.99\) is not metrics.validation.accuracy \(0.8\)"),
+    (lambda r: r["config"]["training"].update(epochs=9.0), "configuration was changed by hand"),
+    (lambda r: r.update(size=None), "has no headline, metrics, size or task"),
+    (lambda r: r["config"].pop("embedding"), "configuration was changed by hand"),
+    (lambda r: r["metrics"]["validation"].update(f1="high"), "is not a number"),
+    (lambda r: r["task"].pop("splits"), "a part is missing or has another form"),
+    (None, "Unterminated string|Expecting"),
+])
+def test_a_record_cut_or_changed_by_hand_is_named_and_left_out(
+    tmp_path: Path, change: Callable[[Any], object] | None, said: str
+) -> None:
+    folder, path = store_with(tmp_path)
+    made = json.loads(path.read_text())
+    if change:
+        change(made)
+    path.write_text(json.dumps(made) if change else path.read_text()[:500])
+    assert cli.report([f"results_dir={folder}"]) == 1
+    assert re.search(f"{path.name}.*({said})", index(folder))
+    assert list(pd.read_csv(folder / "tables" / "runs.csv").seed) == [0]
+
+
+def test_a_threshold_below_zero_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"report.threshold \(-1\)"):
+        write_report([record()], [], tmp_path, threshold=-1)
+
+
+def test_the_threshold_of_the_command_reaches_the_tables(tmp_path: Path) -> None:
+    folder, _ = store_with(tmp_path)
+    made = record("pq8", value=0.79)
+    made["name"] = "minilm/mrpc/pq/s0"
+    store.write(made, folder)
+    assert cli.report([f"results_dir={folder}", "report.threshold=3"]) == 0
+    row = results(folder).loc[("pq f=8 Q=64", "mrpc")]
+    wanted = stats.norm.cdf((-0.03 + 0.01) / np.sqrt((0.8 * 0.2 + 0.79 * 0.21) / 1000))
+    assert (row["worse_by"], row["probability_worse"]) == (3, pytest.approx(wanted))

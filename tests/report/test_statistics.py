@@ -1,4 +1,4 @@
-"""Statistics against numpy and scipy, and by their defining properties."""
+"""Statistics against numpy and scipy, by simulation, and by their defining properties."""
 
 import numpy as np
 import pytest
@@ -6,24 +6,79 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from bench.report.statistics import pareto_front, summarise
+from bench.report import statistics
+from bench.report.statistics import Summary, knee, pareto_front, probability_below, summarise
 
 NUMBERS = st.floats(0, 100, allow_nan=False)
 
 
 @given(st.lists(NUMBERS, min_size=2, max_size=12))
-def test_summary_equals_scipy(values: list[float]) -> None:
-    n, mean, sd, half = summarise(values)
-    assert (n, mean) == (len(values), pytest.approx(np.mean(values)))
-    assert sd == pytest.approx(np.std(values, ddof=1))
-    if sd and sd > 1e-6:
-        low, high = stats.t.interval(0.95, n - 1, loc=np.mean(values), scale=stats.sem(values))
-        assert (mean - half, mean + half) == (pytest.approx(low), pytest.approx(high))
+def test_one_task_equals_scipy(values: list[float]) -> None:
+    found = summarise(values)
+    n = len(values)
+    assert (found.n, found.mean) == (n, pytest.approx(np.mean(values)))
+    assert found.sd == pytest.approx(np.std(values, ddof=1))
+    if len(set(values)) == 1:
+        assert (found.low, found.high, found.interval) == (None, None, "")
+    if found.sd and found.sd > 1e-6:
+        spread = {"loc": np.mean(values), "scale": stats.sem(values)}
+        assert (found.low, found.high) == pytest.approx(stats.t.interval(0.95, n - 1, **spread))
+        assert probability_below(values, 50.0) == pytest.approx(stats.t.cdf(50.0, n - 1, **spread))
 
 
 def test_one_value_has_no_spread_and_none_has_nothing() -> None:
-    assert summarise([3.0]) == (1, 3.0, None, None)
-    assert summarise([]) == (0, None, None, None)
+    assert summarise([3.0]) == Summary(1, 3.0, None, None, None, "")
+    assert summarise([]) == Summary(0, None, None, None, None, "")
+    assert probability_below([3.0], 4) is None
+    assert probability_below([3.0, 3.0], 4) == 1 and probability_below([[3.0, 3.0], [3.0, 3.0]], 2) == 0
+
+
+@pytest.mark.parametrize(("tasks", "seeds"), [(1, 3), (2, 2), (8, 2), (8, 3), (5, 10)])
+def test_intervals_cover_the_true_mean_as_often_as_they_say(tasks: int, seeds: int) -> None:
+    rng = np.random.default_rng(1)
+    means, spreads = np.linspace(50, 90, tasks)[:, None], np.linspace(0.5, 3, tasks)[:, None]
+    repeats = 600
+    covered = np.zeros(repeats)
+    for index in range(repeats):
+        found = summarise(rng.normal(means, spreads, (tasks, seeds)))
+        assert found.low is not None and found.high is not None
+        covered[index] = found.low <= means.mean() <= found.high
+    assert 0.925 <= covered.mean() <= 0.985  # 600 repeats tell 0.95 from 0.925; two seeds a task are rather too careful
+
+
+def test_the_mean_over_tasks_has_no_spread_between_tasks_and_says_what_it_is() -> None:
+    found = summarise([[10.0, 12.0, 11.0], [90.0, 92.0, 91.0]])
+    assert found.mean == 51 and found.low is not None and found.high is not None
+    assert 48 < found.low < 51 < found.high < 54
+    assert found.interval == "stratified bootstrap over 2 tasks and 3 seeds"
+    assert found == summarise([[10.0, 12.0, 11.0], [90.0, 92.0, 91.0]]), "the same numbers give the same interval"
+    near = probability_below([[10.0, 12.0, 11.0], [90.0, 92.0, 91.0]], found.low)
+    assert near is not None and 0 < near <= 0.026
+
+
+@given(st.integers(0, 400), st.integers(1, 400))
+def test_binomial_intervals_equal_scipy(right: int, rows: int) -> None:
+    right = min(right, rows)
+    wanted = stats.binomtest(right, rows).proportion_ci(method="wilson")
+    assert statistics.wilson(right / rows, rows) == pytest.approx((wanted.low, wanted.high), abs=1e-9)
+
+
+def test_difference_of_one_seed_joins_both_wilson_intervals() -> None:
+    found = statistics.difference_of_one_seed(0.7, 0.6, 80)
+    (low, high), (other_low, other_high) = statistics.wilson(0.7, 80), statistics.wilson(0.6, 80)
+    assert found.low == pytest.approx(0.1 - np.sqrt((0.7 - low) ** 2 + (other_high - 0.6) ** 2))
+    assert found.high == pytest.approx(0.1 + np.sqrt((high - 0.7) ** 2 + (0.6 - other_low) ** 2))
+    error = np.sqrt((0.7 * 0.3 + 0.6 * 0.4) / 80)
+    assert statistics.probability_below_of_one_seed(0.7, 0.6, 80, 0.05) == pytest.approx(stats.norm.cdf((0.05 - 0.1) / error))
+
+
+def test_ratio_has_the_ratio_as_its_mean_and_no_spread_where_it_is_constant() -> None:
+    dense = np.array([[80.0, 90.0, 85.0]])
+    constant = statistics.ratio(0.9 * dense, dense)
+    assert constant == pytest.approx(np.full((1, 3), 0.9))
+    values = statistics.ratio(np.array([[70.0, 75.0, 80.0]]), dense)
+    assert values is not None and values.mean() == pytest.approx(75 / 85) and values.std() > 0
+    assert statistics.ratio(dense, np.zeros((1, 3))) is None
 
 
 @given(st.lists(st.tuples(st.integers(1, 6), st.integers(1, 6)), max_size=20))
@@ -34,3 +89,9 @@ def test_front_is_what_no_point_beats(points: list[tuple[int, int]]) -> None:
     ]
     assert {points[i] for i in front} == {point for point, lost in zip(points, beaten, strict=True) if not lost}
     assert [points[i][0] for i in front] == sorted({points[i][0] for i in front})
+
+
+def test_knee_is_where_the_front_bends() -> None:
+    assert knee([1, 10, 100, 1000], [50, 88, 90, 91]) == 1
+    assert knee([1, 10, 100], [50, 60, 70]) is None, "a straight line does not bend"
+    assert knee([1, 10], [50, 60]) is None

@@ -1,0 +1,241 @@
+"""Accuracy against size and cost: the main score alone, small multiples over tasks, and a page of costs."""
+
+import math
+import textwrap
+from functools import partial
+from typing import Any, NamedTuple
+
+import pandas as pd
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullLocator
+
+from bench.report.figures import STYLE, Chart, kind_styles, legend, page, settle
+from bench.report.labels import Label, Segment, place_labels
+from bench.report.markdown import one_line
+from bench.report.statistics import knee, pareto_front
+from bench.report.summary import Column, Section
+
+MOST_LABELS = 12  # a panel with more points labels only dense and the Pareto front; of small multiples half as many, and then
+# only dense, the knee and the ends of the front
+LINEAR_BELOW = 3  # axes whose ends differ by a smaller factor are linear
+FRONT = "#009E73"
+
+
+class Measure(NamedTuple):
+    """A size or cost that can be the horizontal axis."""
+
+    key: str  # attribute of a row, and part of the figure's name
+    field: str  # name in the CSV file
+    title: str
+    unit: str
+    factor: float = 1.0  # from the record's unit to `unit`
+
+
+SIZES = [
+    Measure("params", "embedding_params", "embedding parameters", ""),
+    Measure("bytes", "embedding_bytes", "stored bytes of the embedding", "B"),
+]
+COSTS = [
+    Measure("latency_batch1_ms", "latency_batch1_ms", "latency of a batch of 1", "s", 1e-3),
+    Measure("latency_batch32_ms", "latency_batch32_ms", "latency of a batch of 32", "s", 1e-3),
+    Measure("peak_memory_bytes", "peak_memory_bytes", "peak memory in training", "B"),
+    Measure("file_bytes", "file_bytes", "file of the embedding", "B"),
+]
+
+
+class Point(NamedTuple):
+    """One configuration in one panel."""
+
+    panel: str  # a column's name
+    configuration: str
+    kind: str
+    size: float
+    mean: float
+    low: float | None  # ends of the 95 % interval
+    high: float | None
+    interval: str
+    seeds: int
+    unit: str
+    chance: float | None
+    on_front: bool
+    knee: bool
+
+
+def main_score(section: Section, foot: str, measure: Measure) -> Chart | None:
+    """Return the mean over tasks, or the only task, against a size."""
+    return _chart(f"score-{measure.key}", _title(section, measure.title), section, [(section.main, measure)], foot)
+
+
+def tasks(section: Section, foot: str, measure: Measure) -> Chart | None:
+    """Return small multiples: each task against a size; None where there is only one."""
+    columns = [column for column in section.columns if column is not section.mean]
+    title = f"{_title(section, measure.title)}, task by task"
+    return _chart(f"tasks-{measure.key}", title, section, [(column, measure) for column in columns], foot) if len(columns) > 1 else None
+
+
+def costs(section: Section, foot: str) -> Chart | None:
+    """Return the main score against latency, memory and file size."""
+    return _chart("costs", _title(section, f"cost on {section.machine}"), section, [(section.main, measure) for measure in COSTS], foot)
+
+
+DRAWN = [*(partial(draw, measure=measure) for measure in SIZES for draw in (main_score, tasks)), costs]
+
+
+def _title(section: Section, what: str) -> str:
+    return f"{section.title} on {section.suite}: score against {what}"
+
+
+def _points(section: Section, column: Column, measure: Measure) -> list[Point]:
+    """Return what can be plotted of one task, or of the mean over tasks."""
+    panel = []
+    for row in section.rows:
+        score, size = section.cells[row.config_id, column.name].score, getattr(row, measure.key)
+        if score.mean is not None and size:
+            panel.append(Point(column.name, row.label, row.kind, size * measure.factor if measure.factor != 1 else size, score.mean, score.low,
+                               score.high, score.interval, score.n, column.unit, column.chance, False, False))
+    sign = 1 if column.higher_is_better else -1
+    front = pareto_front([point.size for point in panel], [sign * point.mean for point in panel])
+    bend = knee([panel[i].size for i in front], [sign * panel[i].mean for i in front])
+    for place, index in enumerate(front):
+        panel[index] = panel[index]._replace(on_front=True, knee=place == bend)
+    return panel
+
+
+def _chart(name: str, title: str, section: Section, wanted: list[tuple[Column, Measure]], foot: str) -> Chart | None:
+    """Return the figure with a panel for each column and measure that has points; None where none has.
+
+    One panel is 10 x 6 inches; several stand two or three in a line on a wider page whose type grows with it.
+    """
+    panels = [(column, measure, points) for column, measure in wanted if (points := _points(section, column, measure))]
+    if not panels:
+        return None
+    across = min(len(panels), 3 if len(panels) > 4 else 2)
+    down = math.ceil(len(panels) / across)
+    everything = [point for *_, points in panels for point in points]
+    kinds = kind_styles({point.kind for point in everything})
+    with rc_context(STYLE | {key: STYLE[key] * (1.0, 1.3, 1.3)[across - 1] for key in ("font.size", "axes.titlesize")}):
+        figure = page(title, ((10, 6), (14, 1.8 + 5.2 * down), (17, 1.8 + 4.4 * down))[across - 1], foot)
+        grid = list(figure.subplots(down, across, squeeze=False).flat)
+        for axes in grid[len(panels) :]:
+            axes.remove()
+        repeated = len(panels) > 1 and len({column.name for column, *_ in panels}) == 1
+        if repeated:
+            figure.suptitle("\n".join([title, *_heading(panels[0][0], panels[0][2])]), fontweight="bold")
+        legend(figure, _legend(kinds, everything), 3 + across)
+        waiting = [_panel(axes, *panel, kinds, len(panels) > 1)
+                   for axes, panel in zip(grid, panels, strict=False)]
+        for axes, (column, _, data) in zip(grid, [] if repeated else panels, strict=False):
+            letters = int(10.5 * axes.get_window_extent().width / figure.dpi)
+            axes.set_title("\n".join(textwrap.fill(line, letters) for line in _heading(column, data)))
+        settle(figure)
+        for axes, (labels, lines) in zip(grid, waiting, strict=False):
+            place_labels(axes, labels, lines)
+    frames = [pd.DataFrame(points).rename(columns={"size": measure.field, "low": "ci95_low", "high": "ci95_high"})
+              for _, measure, points in panels]
+    return Chart(name, title, pd.concat(frames, ignore_index=True), figure)
+
+
+def _panel(
+    axes: Axes, column: Column, measure: Measure, data: list[Point], kinds: dict[str, tuple[str, str]], small: bool
+) -> tuple[list[Label], list[Segment]]:
+    """Draw all but the labels; return these and the line segments that they should keep off."""
+    _limits(axes, column, data)
+    _describe(axes, column, data, measure)
+    dense = [point for point in data if point.kind == "dense"]
+    for point in dense:
+        axes.axhline(point.mean, color="black", linewidth=1.2, zorder=1)
+        if point.low is not None and point.high is not None:
+            axes.axhspan(point.low, point.high, color="black", alpha=0.08, linewidth=0)
+    levels = [point.mean for point in dense]
+    if column.chance is not None:
+        axes.axhline(column.chance, color="#555555", linewidth=1.4, linestyle=":", zorder=1)
+        levels.append(column.chance)
+    front = sorted((point.size, point.mean) for point in data if point.on_front)
+    sizes, means = [size for size, _ in front], [mean for _, mean in front]
+    axes.step(sizes, means, where="post", color=FRONT, linewidth=1.8, alpha=0.7, zorder=2)
+    for kind in dict.fromkeys(point.kind for point in data):  # a call a kind: one a point takes minutes for thousands of records
+        colour, marker = kinds[kind]
+        style: dict[str, Any] = {"color": colour, "marker": marker, "markersize": 10, "markeredgecolor": "white"}
+        own = [point for point in data if point.kind == kind]
+        spread = [[math.nan if p.low is None else p.mean - p.low for p in own], [math.nan if p.high is None else p.high - p.mean for p in own]]
+        axes.errorbar([p.size for p in own], [p.mean for p in own], spread, linestyle="none", capsize=4, zorder=4, **style)
+    for point in (point for point in data if point.knee):
+        axes.plot(point.size, point.mean, **_ring(20))
+    crowded = small and len(data) > MOST_LABELS / 2
+    ends = sizes[:1] + sizes[-1:]
+    chosen = [p.kind == "dense" or (p.on_front and (not crowded or p.knee or p.size in ends)) for p in data]
+    labels = [Label(p.size, p.mean, p.configuration, needed) for p, needed in zip(data, chosen, strict=True)
+              if needed or not (crowded or len(data) > MOST_LABELS)]
+    low, high = axes.get_xlim()
+    segments = [Segment(low, level, high, level) for level in levels]
+    segments += [Segment(x, y, after, y) for x, y, after in zip(sizes, means, sizes[1:], strict=False)]
+    segments += [Segment(x, y, x, up) for x, y, up in zip(sizes[1:], means, means[1:], strict=False)]
+    segments += [Segment(p.size, p.low, p.size, p.high) for p in data if p.low is not None and p.high is not None]
+    return labels, segments
+
+
+def _ring(size: float) -> dict[str, Any]:
+    return {"marker": "o", "markersize": size, "markerfacecolor": "none", "markeredgecolor": "black", "markeredgewidth": 1.4, "linestyle": "none",
+            "zorder": 3}
+
+
+def _limits(axes: Axes, column: Column, data: list[Point]) -> None:
+    """Leave room for labels; a very wide interval is cut at the panel's edge rather than flattening the points."""
+    levels = [point.mean for point in data] + ([] if column.chance is None else [column.chance])
+    low, high = min(levels), max(levels)
+    span = max(high - low, 0.02 * column.scale)
+    bottom = max(min(point.mean if point.low is None else point.low for point in data), low - 0.5 * span)
+    top = min(max(point.mean if point.high is None else point.high for point in data), high + 0.5 * span)
+    axes.set_ylim(min(bottom, low) - 0.1 * span, max(top, high) + 0.15 * span)
+    first, last = _ends(data)
+    if last / first > LINEAR_BELOW:
+        axes.set_xscale("log")
+        axes.set_xlim(first / (last / first) ** 0.2, last * (last / first) ** 0.2)
+    else:
+        room = 0.2 * ((last - first) or first)
+        axes.set_xlim(first - room, last + room)
+
+
+def _ends(data: list[Point]) -> tuple[float, float]:
+    return min(point.size for point in data), max(point.size for point in data)
+
+
+def _describe(axes: Axes, column: Column, data: list[Point], measure: Measure) -> None:
+    first, last = _ends(data)
+    logarithmic = last / first > LINEAR_BELOW
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0,) if last / first > 100 else (1.0, 2.0, 5.0)) if logarithmic else MaxNLocator(4))
+    axes.xaxis.set_major_formatter(EngFormatter(unit=measure.unit))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xlabel(f"{measure.title}{' (log scale)' if logarithmic else ''}")
+    where = f" on {column.split}" if column.split else ""
+    axes.set_ylabel(f"{column.unit}{where}")
+
+
+def _heading(column: Column, data: list[Point]) -> list[str]:
+    """Return what is plotted, from how many seeds, and what is not official about it."""
+    low, high = min(point.seeds for point in data), max(point.seeds for point in data)
+    seeds = f"{low}" if low == high else f"{low} to {high}"
+    marks = [f"not official: {'; '.join(column.marks)}"] if column.marks else []
+    return [one_line(line) for line in (f"{column.task} · {seeds} seed{'s' * (high > 1)}", *marks)]
+
+
+def _legend(kinds: dict[str, tuple[str, str]], data: list[Point]) -> list[Line2D]:
+    """Return what the marks mean: kinds first, then lines; only those that are drawn."""
+    handles = [
+        Line2D([], [], color=colour, marker=marker, linestyle="none", markersize=9, label=kind)
+        for kind, (colour, marker) in kinds.items()
+    ]
+    if "dense" in kinds:
+        handles.append(Line2D([], [], color="black", linewidth=1.2, label="dense level"))
+    handles.append(Line2D([], [], color=FRONT, linewidth=1.8, alpha=0.7, label="Pareto front"))
+    if any(point.knee for point in data):
+        handles.append(Line2D([], [], label="knee of the front", **_ring(14)))
+    if any(point.chance is not None for point in data):
+        handles.append(Line2D([], [], color="#555555", linewidth=1.4, linestyle=":", label="chance"))
+    if intervals := sorted({point.interval.split()[0] for point in data if point.interval}):
+        bar: dict[str, Any] = {"marker": "|", "markersize": 16, "linestyle": "none"}
+        names = {"Student's": "over seeds", "stratified": "over tasks and seeds", "Wilson": "over rows, 1 seed"}
+        handles.append(Line2D([], [], color="#555555", label=f"95 % interval {' or '.join(names[name] for name in intervals)}", **bar))
+    return handles

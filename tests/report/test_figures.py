@@ -1,0 +1,90 @@
+"""Figures are made where their data exist, show the numbers of the tables, and name what they were made from."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from bench.report import write_report
+from bench.store import Record
+from tests.report.factory import record
+
+
+def measured(made: Record, latency: float, device: str = "cuda A") -> Record:
+    made["cost"] = {"peak_memory_bytes": 10**9, "latency_ms": {"batch1": latency, "batch32": 10 * latency}}
+    made["provenance"] |= {"device": device}
+    return made
+
+
+def points(folder: Path, name: str) -> pd.DataFrame:
+    return pd.read_csv(folder / "figures" / f"{name}--minilm--glue.csv")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a report of records that have everything a figure can show."""
+    records = []
+    for seed in range(2):
+        records.append(measured(record(seed=seed, value=0.8 + seed / 100), 4.0))
+        for method, value in (("sequential", 0.5), ("random", 0.55), ("contextual", 0.7)):
+            records.append(measured(record(method, seed=seed, value=value + seed / 50), 5.0 + seed))
+        for f in (2, 4):
+            for rows in (16, 64):
+                change: dict[str, Any] = {"embedding.subspaces": f, "embedding.rows": rows, "recovery": {"name": "distil", "steps": 10}}
+                made = record("pq8", seed=seed, value=0.6 + f * rows / 10000, changes=change)
+                made["fit"] = {"relative_error": 0.5, "decile_errors": [0.1 * i for i in range(1, 11)], "distinct_codes": 9, "codes_sha256": "c"}
+                made["recovery"] = {"name": "distil", "curve": [[5, 0.5], [10, 0.2 + f / 100]]}
+                records.append(made)
+    records.append(measured(record("sequential", seed=2, value=0.5), 90.0, device="cpu"))
+    folder = tmp_path_factory.mktemp("report")
+    write_report(records, [], folder)
+    return folder
+
+
+def test_each_figure_is_there_in_three_formats_with_its_points(folder: Path) -> None:
+    names = {path.name.split("--")[0] for path in (folder / "figures").iterdir()}
+    assert names == {"score-params", "score-bytes", "costs", "deciles", "assignments", "grid", "recovery"}
+    for name in names:
+        files = {path.suffix: path.read_bytes() for path in (folder / "figures").glob(f"{name}--*")}
+        assert b"<image" not in files[".svg"], "nothing is rasterised"
+        assert files[".png"][:4] == b"\x89PNG" and files[".pdf"][:4] == b"%PDF" and files[".svg"][:5] == b"<?xml" and files[".csv"]
+
+
+def test_every_figure_says_what_it_was_made_from(folder: Path) -> None:
+    digest = re.search(r"ids (\w{12})", (folder / "INDEX.md").read_text())
+    assert digest
+    for path in (folder / "figures").glob("*.svg"):
+        text = path.read_text()
+        assert f"17 records (SHA-256 {digest[1]}), newest 2026-01-01; commit 0123abc; device CPU, cpu, cuda A" in text, path.name
+
+
+def test_assignments_are_compared_pair_by_pair_with_the_simplest(folder: Path) -> None:
+    table = points(folder, "assignments").set_index("configuration")
+    assert set(table.against) == {"sequential f=3 Q=32"} and set(table.kind) == {"random", "contextual"}
+    assert table.loc["contextual f=3 Q=32", "difference"] == pytest.approx(20)
+    assert table.loc["contextual f=3 Q=32", "paired_seeds"] == 2, "the seed that only one has is left out"
+
+
+def test_costs_come_from_one_machine(folder: Path) -> None:
+    table = points(folder, "costs")
+    latency = table.dropna(subset=["latency_batch1_ms"]).set_index("configuration").latency_batch1_ms
+    assert latency["sequential f=3 Q=32"] == pytest.approx(0.0055), "seconds, and not the run on the other machine"
+    assert "cuda A" in (folder / "INDEX.md").read_text().split("score against cost on ")[1][:20]
+
+
+def test_heat_map_deciles_and_recovery_hold_the_records_values(folder: Path) -> None:
+    grid = points(folder, "grid")
+    assert set(zip(grid.subspaces, grid.rows, strict=True)) == {
+        (2, 16), (2, 64), (4, 16), (4, 64)}
+    assert grid[(grid.subspaces == 4) & (grid.rows == 64)]["mean"].item() == pytest.approx(62.56)
+    deciles = points(folder, "deciles")
+    assert len(deciles) == 40 and deciles[deciles.decile == 10].relative_error.tolist() == [1.0] * 4
+    recovery = points(folder, "recovery")
+    assert sorted(recovery[recovery.step == 10].loss) == pytest.approx([0.22, 0.22, 0.24, 0.24])
+
+
+def test_the_knee_is_marked_once(folder: Path) -> None:
+    table = points(folder, "score-bytes")
+    assert table.knee.sum() == 1 and table[table.knee].on_front.all()
