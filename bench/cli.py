@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from bench.config import RunConfig
 from bench.errors import BenchError, ConfigError, unknown
 
 log = logging.getLogger("bench")
@@ -53,7 +54,7 @@ def _sweep(arguments: Sequence[str], overwrite: str | None) -> int:
 
     plan, todo = sweep(arguments, overwrite)
     if plan.known:
-        _report(Path(plan.config.results_dir))
+        _report(plan.config)
     return _tell(*closing(plan, todo))
 
 
@@ -94,10 +95,10 @@ def _tell(lines: Sequence[str], failed: bool) -> int:
 
 
 def report(overrides: Sequence[str]) -> int:
-    """Write tables, figures and INDEX.md from the records (results_dir=<folder>)."""
+    """Write tables, figures, INDEX.md and brief.html from the records (results_dir=<folder> report.language=en|ja)."""
     from bench.compose import compose_config
 
-    return _report(Path(compose_config(overrides).results_dir))
+    return _report(compose_config(overrides))
 
 
 def perf(overrides: Sequence[str]) -> int:
@@ -139,14 +140,15 @@ def chart(overrides: Sequence[str]) -> int:
     return 0
 
 
-def _report(results_dir: Path) -> int:
+def _report(config: RunConfig) -> int:
     from bench.report import write_report
     from bench.store import read_all
 
+    results_dir = Path(config.results_dir)
     records, problems = read_all(results_dir)
     for path, reason in problems:
         log.error("%s cannot be read (%s): it is left out; move it away and run the sweep again", path, reason)
-    written = write_report(records, problems, results_dir)
+    written = write_report(records, problems, results_dir, config)
     print(f"{len(records)} records; {len(written)} files, begin with {results_dir / 'INDEX.md'}")
     return 1 if problems else 0
 
@@ -248,7 +250,7 @@ def coverage(overrides: Sequence[str]) -> int:
     found = cover(prepared, corpus)
     for name, value in found.facts.items():
         print(f"{name:18} {value:,.4g}")
-    print("\n".join(map(str, write_coverage(found, corpus, Path(prepared.config.results_dir) / "coverage"))))
+    print("\n".join(map(str, write_coverage(found, corpus, prepared, Path(prepared.config.results_dir) / "coverage"))))
     return 0
 
 

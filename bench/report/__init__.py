@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from bench.config import RunConfig
 from bench.errors import BenchError, EnvironmentBroken
-from bench.report import figures, tables
+from bench.report import brief, figures, tables
+from bench.report.domain import read_coverage
 from bench.report.frame import to_frame
 from bench.report.index import Drawn, index
 from bench.report.markdown import escape, slug
@@ -13,10 +15,13 @@ from bench.report.summary import Section, sections
 from bench.store import Record
 
 
-def write_report(records: list[Record], problems: list[tuple[Path, str]], results_dir: Path) -> list[Path]:
-    """Return the files written: `tables/`, `figures/` and `INDEX.md` in `results_dir`.
+def write_report(
+    records: list[Record], problems: list[tuple[Path, str]], results_dir: Path, config: RunConfig | None = None
+) -> list[Path]:
+    """Return the files written: `tables/`, `figures/`, `INDEX.md` and `brief.html` in `results_dir`.
 
-    The same records give the same bytes. `problems` are unreadable records (path, reason) and are named in the report.
+    The same records give the same bytes. `config` says what the brief is asked.
+    `problems` are unreadable records (path, reason) and are named in the report.
     Raises BenchError without records, ConfigError for scores that must not share a column, EnvironmentBroken if
     `results_dir` cannot be written.
     """
@@ -34,6 +39,7 @@ def write_report(records: list[Record], problems: list[tuple[Path, str]], result
         "tables/runs.csv": _csv(tables.runs(frame)),
         "tables/results.csv": _csv(pd.concat([tables.results(section) for section in parts], ignore_index=True)),
     }
+    texts["brief.html"] = brief.page(frame, parts, named, read_coverage(results_dir), config or RunConfig())
     pieces = tables.parts(frame)
     if len(pieces):
         texts["tables/parts.csv"] = _csv(pieces)

@@ -21,11 +21,12 @@ def to_frame(records: list[Record]) -> pd.DataFrame:
     Columns: identity (model, weights, suite, task, marks, column, config_id, configuration, kind, seed), outcome
     (status, value, metrics ...), size and provenance. `config_id` is a digest of the configuration without
     seed, task and data; `column` is the task with its marks, so a subset never shares one with the official task.
-    Scores of models with random weights are dropped. Raises ConfigError if one column mixes versions.
+    `position` is the place in `records`. Scores of models with random weights are dropped. Raises ConfigError if one column mixes versions.
     """
     widths = {record["model"]["name"]: record["model"]["width"] for record in records if record["model"]}
     suites = {record["task"]["name"]: record["task"]["suite"] for record in records if record["task"]}
     frame = pd.DataFrame([_row(record, widths, suites) for record in records])
+    frame["position"] = range(len(frame))
     _complete_marks(frame)
     _label(frame)
     frame["column"] = [column_name(task, marks) for task, marks in zip(frame.task, frame.marks, strict=True)]
@@ -62,6 +63,7 @@ def _row(record: Record, widths: dict[str, int], suites: dict[str, str]) -> dict
     headline: dict[str, Any] = dict(record["headline"] or {}) if weights != "random" else {}
     scores = record["metrics"] or {} if weights != "random" else {}
     error, provenance = record["error"] or {}, record["provenance"]
+    cost: dict[str, Any] = dict(record["cost"] or {})
     group = {key: part for key, part in config.items() if key not in ("seed", "task", "data")}
     group["training"] = {key: value for key, value in config["training"].items() if key != "max_train_examples"}
     base = {key: part for key, part in group.items() if key not in ("embedding", "assignment", "recovery")}
@@ -77,6 +79,7 @@ def _row(record: Record, widths: dict[str, int], suites: dict[str, str]) -> dict
         "variant": _digest([task["name"], task_splits(config), limit]),
         "config_id": _digest(group),
         "base_id": _digest(base),
+        "embedding_id": embedding_id(config),
         "recovery_id": _digest(config.get("recovery")),
         "recovery": (config.get("recovery") or {}).get("name", "none"),
         "flat": _flatten(group),
@@ -100,6 +103,8 @@ def _row(record: Record, widths: dict[str, int], suites: dict[str, str]) -> dict
         **{key: size.get(key) for key in ("embedding_params", "embedding_bytes", "param_saving", "byte_saving")},
         **{key: size.get(key) for key in ("total_params", "total_bytes", "file_bytes")},
         **{key: training.get(key) for key in ("train_rows", "steps", "seconds")},
+        "peak_memory_bytes": cost.get("peak_memory_bytes"),
+        "latency_ms": cost.get("latency_ms") or {},
         "device": provenance.get("device"),
         "commit": provenance.get("commit"),
         "dirty": bool(provenance.get("dirty")),
@@ -107,6 +112,11 @@ def _row(record: Record, widths: dict[str, int], suites: dict[str, str]) -> dict
         "error_message": (error.get("message") or "").strip().partition("\n")[0] or None,
         "scores": {f"{split}.{name}": score for split, names in scores.items() for name, score in names.items()},
     }
+
+
+def embedding_id(config: dict[str, Any]) -> str:
+    """Return a digest of what decides the compressed embedding before training: model, method, assignment."""
+    return _digest([config["model"], config["embedding"], config.get("assignment")])
 
 
 def task_splits(config: dict[str, Any]) -> dict[str, str]:

@@ -1,0 +1,114 @@
+"""The answer for the configured tasks and tolerance, and the data from which brief.js gives another one."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from bench.config import RunConfig
+from bench.report import decision
+from bench.report.brief import plot, tables
+from bench.report.brief.text import fill
+from bench.report.decision import Option, Result, Subject, Verdict
+from bench.report.statistics import pareto_front
+
+CANDIDATES = 3
+SLIDER = 10.0  # points: the largest tolerance that the page offers, unless the configured one is larger
+SCRIPT_TEXTS = ("answers", "collapsed", "certain", "uncertain", "single", "rule", "separator", "nothing", "letters", "chart")
+
+
+def decided(frame: pd.DataFrame, about: Subject, config: RunConfig, words: dict[str, Any]) -> dict[str, Any]:
+    """Return what the template shows; needs a subject for which there can be an answer."""
+    assert about.dense is not None and about.dense.bytes is not None
+    facts, device = tables.measured(frame, about, config.cost)
+    everything = [*about.options, Option(about.dense, about.dense.bytes, decision.results_of(about.section, about.dense, about.columns))]
+    known = [tables.values(option.row, facts[option.row.config_id], about.dense, facts[about.dense.config_id], config.cost, words)
+             for option in everything]
+    common = {"model": about.section.title, "device": device or words["unmeasured"], "example": words["example"] if config.cost.example else "",
+              "dense_size": known[-1]["size"], "dense_latency": known[-1]["latency1"], "dense_monthly": known[-1]["monthly"]}
+    places, ticks = plot.x_places([option.bytes for option in everything])
+    items = [_item(option, x, of, words, option.row is about.dense) for option, x, of in zip(everything, places, known, strict=True)]
+    ranked = decision.rank(about.options, about.matter, config.report.tolerated_loss)
+    order = [about.options.index(verdict.option) for verdict in ranked[:CANDIDATES]]
+    heads = tables.lines(about, device, config.cost, words)
+    answer = _answer(ranked[0], about, config.report.tolerated_loss, common | items[order[0]]["values"], words)
+    data = {"items": items, "common": common, "tasks": [column.task for column in about.columns], "matter": about.matter,
+            "tolerance": config.report.tolerated_loss, "texts": {key: words[key] for key in SCRIPT_TEXTS}, "box": plot.BOX,
+            "first_task": len(tables.CHOSEN) + len(tables.COMPARE)}
+    return {"data": data, "answer": answer, "labels": [about.options[place].row.label for place in order], "lines": heads,
+            "shown": _shown(heads, everything, items, order, ranked, about, config.report.tolerated_loss),
+            "chart": _chart(about, everything, items, order, ticks), "slider": max(SLIDER, config.report.tolerated_loss)}
+
+
+def _item(option: Option, x: float, known: dict[str, str], words: dict[str, Any], dense: bool) -> dict[str, Any]:
+    """Return a configuration as brief.js reads it; lists are in the order of the tasks, `cells` in that of the lines."""
+    results = option.results
+    used = {key: known[key] for key in ("label", "size", "saved", "total_saved", "monthly", "saving")} | {"latency": known["latency1"]}
+    return {"x": x, "bytes": option.bytes, "score": [r.score for r in results], "loss": [r.loss for r in results], "half": [r.half for r in results],
+            "collapsed": [r.collapsed for r in results], "cells": tables.cells(results, known, words, dense), "values": used}
+
+
+def _shown(heads: Sequence[tables.Line], everything: Sequence[Option], items: Sequence[dict[str, Any]], order: Sequence[int],
+           ranked: Sequence[Verdict], about: Subject, tolerance: float) -> list[list[tuple[str, bool]]]:
+    """Return for each line the cells of dense and of the candidates: text, and whether the task is hurt."""
+    found = []
+    for place, head in enumerate(heads):
+        row = [(_mean_text(everything[-1].results, about) if place == 0 else "–" if place == 1 else items[-1]["cells"][place], False)]
+        for index, verdict in zip(order, ranked, strict=False):
+            text = items[index]["cells"][place]
+            if place == 0:
+                text = _mean_text(verdict.option.results, about)
+            elif place == 1:
+                text = "–" if verdict.worst is None else f"{max(verdict.worst, 0):.2f}"
+            row.append((text, head.table == "hurt" and _hurt(verdict.option.results[place - len(tables.CHOSEN) - len(tables.COMPARE)], tolerance)))
+        found.append(row)
+    return found
+
+
+def _mean_text(results: Sequence[Result], about: Subject) -> str:
+    found = decision.mean(results, about.matter)
+    return "–" if found is None else f"{found:.1f}"
+
+
+def _hurt(result: Result, tolerance: float) -> bool:
+    return result.collapsed > 0 or (result.loss is not None and result.loss > tolerance)
+
+
+def _answer(best: Verdict, about: Subject, tolerance: float, values: dict[str, str], words: dict[str, Any]) -> dict[str, Any]:
+    """Return the texts of the answer, with the numbers filled in."""
+    tasks = words["separator"].join(about.columns[place].task for place in about.matter)
+    values = values | {"tolerance": f"{tolerance:.2f}", "tasks": tasks}
+    kind = "found" if best.holds else "incomplete" if best.worst is None else "none"
+    if best.worst is not None and best.task is not None:
+        bad = any(best.option.results[place].collapsed for place in about.matter)
+        values |= {"worst": f"{max(best.worst, 0):.2f}", "task": about.columns[best.task].task, "collapsed": words["collapsed"] if bad else ""}
+    texts = words["answers"][kind]
+    return {"kind": kind, "head": fill(texts["head"], values), "body": fill(texts["body"], values), "rule": fill(words["rule"], values),
+            "phrases": [fill(line, values) for line in texts["phrases"]],
+            "certainty": _certainty(best, about, tolerance, words) if best.holds else ""}
+
+
+def _certainty(best: Verdict, about: Subject, tolerance: float, words: dict[str, Any]) -> str:
+    """Return what the intervals say about an answer that holds in the mean."""
+    reached = []
+    for place in about.matter:
+        result = best.option.results[place]
+        if result.loss is None or result.half is None:
+            return str(words["single"])
+        reached.append((round(result.loss + result.half, 2), about.columns[place].task))
+    upper, task = max(reached, key=lambda pair: pair[0])
+    return str(words["certain"]) if upper <= tolerance else fill(words["uncertain"], {"upper": f"{upper:.2f}", "upper_task": task})
+
+
+def _chart(about: Subject, everything: Sequence[Option], items: Sequence[dict[str, Any]], order: Sequence[int],
+           ticks: Sequence[plot.Tick]) -> dict[str, Any]:
+    """Return the chart's points and lines; a configuration without every task that matters has no height and is not shown."""
+    means = [decision.mean(option.results, about.matter) for option in everything]
+    shown = [place for place, value in enumerate(means) if value is not None]
+    domain = plot.y_domain([value for value in means if value is not None])
+    heights = [None if value is None else plot.y_place(value, domain) for value in means]
+    front = [shown[place] for place in pareto_front([everything[p].bytes for p in shown], [means[p] or 0.0 for p in shown])]
+    points = [{"x": item["x"], "y": y, "front": place in front, "letter": order.index(place) if place in order else None, "values": item["values"],
+               "mean": mean} for place, (item, y, mean) in enumerate(zip(items, heights, means, strict=True))]
+    path = [(float(items[place]["x"]), y) for place in front if (y := heights[place]) is not None]
+    return {"points": points, "x_ticks": ticks, "y_ticks": plot.y_ticks(domain), "path": plot.front_path(path) if path else "", "box": plot.BOX}

@@ -1,0 +1,134 @@
+"""The page's three tables: what stands at the head of each line, and a configuration's cell on each."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from bench.config import CostConfig
+from bench.report.brief import costing
+from bench.report.brief.text import fill, percent_text, signed, size_text
+from bench.report.decision import Result, Subject
+from bench.report.frame import headline_runs
+from bench.report.summary import Column, Row
+
+COMPARE = ("size", "file", "total", "latency1", "latency32", "memory", "monthly")
+COST = ("fit", "for_memory", "hours", "for_work", "instances", "monthly", "saving")
+CHOSEN = ("mean", "worst")  # lines that depend on the tasks that matter; a configuration's own cells leave them empty
+
+
+class Line(NamedTuple):
+    """The head of a line; its place among all lines is where a configuration's cell is found."""
+
+    table: str  # compare | hurt | cost
+    head: str
+    note: str = ""
+
+
+class Facts(NamedTuple):
+    """What was measured of a configuration beside its scores; None: nothing."""
+
+    file_bytes: float | None = None
+    total_bytes: int | None = None
+    latency1: float | None = None  # ms, a batch of 1
+    latency32: float | None = None
+    memory: float | None = None  # bytes
+    bill: costing.Bill | None = None
+
+
+def measured(frame: pd.DataFrame, about: Subject, cost: CostConfig) -> tuple[dict[str, Facts], str | None]:
+    """Return config_id -> facts, and the device of times and memory: the one that most of dense's runs were on.
+
+    Times and memory are medians over the configuration's runs on that device.
+    """
+    section = about.section
+    of_section = (frame.model == section.model) & (frame.weights == section.weights) & (frame.suite == section.suite)
+    runs = headline_runs(frame[of_section])
+    times = {f"latency{size}": [times.get(f"batch{size}") for times in runs.latency_ms] for size in (1, 32)}
+    runs = runs.assign(**{key: pd.to_numeric(pd.Series(column, runs.index)) for key, column in times.items()})
+    devices = runs[runs.config_id == (about.dense.config_id if about.dense else None)].device.mode()
+    device = str(devices.iloc[0]) if len(devices) else None
+    runs["memory"] = pd.to_numeric(runs.peak_memory_bytes)
+    medians = runs[runs.device == device].groupby("config_id")[["latency1", "latency32", "memory"]].median().to_dict("index")
+    sizes = runs.groupby("config_id")[["file_bytes", "total_bytes"]].first().to_dict("index")
+    found = {}
+    for config_id, size in sizes.items():
+        known = {**size, **medians.get(config_id, {})}
+        file_bytes, total, one, many, memory = (None if pd.isna(known.get(key)) else known[key] for key in Facts._fields[:5])
+        bill = costing.bill(cost, total, None if many is None else many / 32)
+        found[str(config_id)] = Facts(file_bytes, total, one, many, memory, bill)
+    return found, device
+
+
+def values(row: Row, facts: Facts, dense: Row, dense_facts: Facts, cost: CostConfig, words: dict[str, Any]) -> dict[str, str]:
+    """Return everything that texts and tables say about a configuration, whatever tasks matter."""
+    none = words["unmeasured"]
+    found = {"label": row.label, "size": size_text(row.bytes or 0), "saved": _saved(row.bytes, dense.bytes, none)}
+    found |= {"total_saved": _saved(facts.total_bytes, dense_facts.total_bytes, none)}
+    sizes = (("size_cell", row.bytes, dense.bytes), ("file", facts.file_bytes, dense_facts.file_bytes),
+             ("total", facts.total_bytes, dense_facts.total_bytes))
+    for key, own, whole in sizes:
+        found[key] = none if own is None else size_text(own) if row is dense or not whole else fill(
+            words["compare"]["smaller" if own <= whole else "larger"], {"size": size_text(own), "saved": percent_text(abs(1 - own / whole))})
+    for key, time in (("latency1", facts.latency1), ("latency32", facts.latency32)):
+        found[key] = none if time is None else f"{time:.1f}\u00a0ms"
+    found["memory"] = none if facts.memory is None else size_text(facts.memory)
+    return found | _money(facts.bill, dense_facts.bill, cost, words)
+
+
+def _saved(own: float | None, whole: float | None, none: str) -> str:
+    return none if own is None or not whole else percent_text(1 - own / whole)
+
+
+def _money(bill: costing.Bill | None, dense: costing.Bill | None, cost: CostConfig, words: dict[str, Any]) -> dict[str, str]:
+    none = words["unmeasured"]
+    if bill is None:
+        return dict.fromkeys(COST, none)
+    less = None if dense is None else dense.monthly - bill.monthly
+    saving = none
+    if less is not None and dense is not None:
+        change = {"amount": _amount(abs(less), cost), "share": percent_text(abs(less) / dense.monthly if less else 0.0)}
+        saving = fill(words["cost"]["saved" if less > 0 else "more" if less < 0 else "zero"], change)
+    return {"fit": f"{bill.fit:,}", "for_memory": f"{bill.for_memory:,}", "hours": none if bill.hours is None else f"{bill.hours:,.1f}",
+            "for_work": none if bill.for_work is None else f"{bill.for_work:,}", "instances": f"{bill.instances:,}",
+            "monthly": _amount(bill.monthly, cost), "saving": saving}
+
+
+def _amount(amount: float, cost: CostConfig) -> str:
+    return f"{cost.currency}\u00a0{amount:,.0f}"
+
+
+def cells(results: Sequence[Result], known: dict[str, str], words: dict[str, Any], dense: bool) -> list[str]:
+    """Return a configuration's cells in the order of `lines`."""
+    compare = [known["size_cell" if key == "size" else key] for key in COMPARE]
+    cost = ["–" if dense and key == "saving" else known[key] for key in COST]
+    return ["" for _ in CHOSEN] + compare + [_task_cell(result, words, dense) for result in results] + cost
+
+
+def _task_cell(result: Result, words: dict[str, Any], dense: bool) -> str:
+    if result.score is None or (result.loss is None and not dense):
+        return str(words["unmeasured"])
+    interval = f" ± {result.half:.2f}" if result.half is not None else ""
+    text = f"{result.score:.1f}" if dense else signed(0.0 - (result.loss or 0)) + interval
+    counts = {"text": text, "count": result.collapsed, "seeds": result.seeds}
+    return fill(words["hurt"]["collapsed"], counts) if result.collapsed else text
+
+
+def lines(about: Subject, device: str | None, cost: CostConfig, words: dict[str, Any]) -> list[Line]:
+    """Return the heads of all lines: the comparison, the tasks, the cost."""
+    shown = {"device": device or words["unmeasured"], "example": words["example"] if cost.example else "", "memory_gb": f"{cost.memory_gb:g}",
+             "replicas": f"{cost.replicas:,}", "requests": f"{cost.requests_per_day:,.0f}", "utilisation": f"{100 * cost.utilisation:g}",
+             "price": f"{cost.currency}\u00a0{cost.price_per_gpu_hour or 0:.2f}", "hours_per_month": f"{cost.hours_per_month:g}"}
+    tasks = [Line("hurt", column.task, _task_note(column, place, about, words)) for place, column in enumerate(about.columns)]
+    return ([Line("compare", fill(words["compare"][key], shown)) for key in (*CHOSEN, *COMPARE)] + tasks
+            + [Line("cost", fill(words["cost"][key], shown)) for key in COST])
+
+
+def _task_note(column: Column, place: int, about: Subject, words: dict[str, Any]) -> str:
+    """Return metric, split, what is not official and the seeds of a task."""
+    texts = words["hurt"]
+    marks = [texts["synthetic"] if mark == "synthetic" else fill(texts["marked"], {"mark": mark}) for mark in column.marks]
+    counts = sorted(seeds for option in about.options if (seeds := option.results[place].seeds))
+    low, high = (counts[0], counts[-1]) if counts else (0, 0)
+    shown = fill(texts["seed" if low == high else "seeds"], {"low": low, "high": high})
+    return " · ".join([column.unit, str(column.split), *marks, shown])
