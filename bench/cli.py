@@ -6,9 +6,13 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bench.config import RunConfig
 from bench.errors import BenchError, ConfigError, unknown
+
+if TYPE_CHECKING:
+    from bench.store import Record
 
 log = logging.getLogger("bench")
 
@@ -95,10 +99,38 @@ def _tell(lines: Sequence[str], failed: bool) -> int:
 
 
 def report(overrides: Sequence[str]) -> int:
-    """Write tables, figures, INDEX.md and brief.html from the records (results_dir=<folder> report.language=en|ja)."""
+    """Write tables, figures, INDEX.md and brief.html from the records (results_dir=<folder>; --against <folder> compares two)."""
     from bench.compose import compose_config
 
-    return _report(compose_config(overrides))
+    other, rest = _option(overrides, "--against", "give the folder of other results, as in --against before/results")
+    config = compose_config(rest)
+    status = _report(config)
+    if other is None:
+        return status
+    from bench.report.against import write_against
+
+    (before, unread), (now, _) = _records(Path(other)), _records(Path(config.results_dir))
+    print(*write_against(before, now, Path(config.results_dir)), sep="\n")
+    return 1 if unread else status
+
+
+def gate(overrides: Sequence[str]) -> int:
+    """Check a configuration against declared limits and exit 1 if one is broken (gate=<name> results_dir=<folder>)."""
+    from bench.compose import compose_config
+    from bench.report import gate as gates
+    from bench.report.domain import read_coverage
+    from bench.report.frame import to_frame
+    from bench.report.summary import sections
+
+    config = compose_config(overrides)
+    results_dir = Path(config.results_dir)
+    records, problems = _records(results_dir)
+    if not records:
+        raise BenchError(f"No records in {results_dir / 'runs'}: no limit can be checked.")
+    frame = to_frame(records)
+    found = gates.checks(frame, sections(frame), read_coverage(results_dir), config)
+    print(*gates.said(found), sep="\n")
+    return 1 if problems or not all(check.held for check in found) else 0
 
 
 def perf(overrides: Sequence[str]) -> int:
@@ -142,15 +174,32 @@ def chart(overrides: Sequence[str]) -> int:
 
 def _report(config: RunConfig) -> int:
     from bench.report import write_report
-    from bench.store import read_all
 
     results_dir = Path(config.results_dir)
-    records, problems = read_all(results_dir)
-    for path, reason in problems:
-        log.error("%s cannot be read (%s): it is left out; move it away and run the sweep again", path, reason)
+    records, problems = _records(results_dir)
     written = write_report(records, problems, results_dir, config)
     print(f"{len(records)} records; {len(written)} files, begin with {results_dir / 'INDEX.md'}")
     return 1 if problems else 0
+
+
+def _records(results_dir: Path) -> tuple[list["Record"], list[tuple[Path, str]]]:
+    from bench.store import read_all
+
+    records, problems = read_all(results_dir)
+    for path, reason in problems:
+        log.error("%s cannot be read (%s): it is left out; move it away and run the sweep again", path, reason)
+    return records, problems
+
+
+def _option(arguments: Sequence[str], name: str, hint: str) -> tuple[str | None, list[str]]:
+    """Return the value that follows the option (None without it) and the other arguments."""
+    given = list(arguments)
+    if name not in given:
+        return None, given
+    at = given.index(name)
+    if at == len(given) - 1:
+        raise ConfigError(f"{name} has no value: {hint}.")
+    return given[at + 1], [*given[:at], *given[at + 2:]]
 
 
 def tasks(overrides: Sequence[str]) -> int:
@@ -241,12 +290,11 @@ def coverage(overrides: Sequence[str]) -> int:
     from bench.coverage import cover, write_coverage
     from bench.identity import prepare
 
-    given = list(overrides)
-    if "--corpus" not in given or given[-1] == "--corpus":
-        raise ConfigError("--corpus is not set: give a text file with one passage a line, as in --corpus notes.txt.")
-    at = given.index("--corpus")
-    corpus = given[at + 1]
-    prepared = prepare(compose_config([*given[:at], *given[at + 2:]]))
+    hint = "give a text file with one passage a line, as in --corpus notes.txt"
+    corpus, rest = _option(overrides, "--corpus", hint)
+    if corpus is None:
+        raise ConfigError(f"--corpus is not set: {hint}.")
+    prepared = prepare(compose_config(rest))
     found = cover(prepared, corpus)
     for name, value in found.facts.items():
         print(f"{name:18} {value:,.4g}")
@@ -256,7 +304,7 @@ def coverage(overrides: Sequence[str]) -> int:
 
 VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     verb.__name__: verb
-    for verb in (run, plan, sweep, status, retry, cancel, gc, report, tasks, fetch, rescore, submit, perf, chart, sameness, fit, coverage)
+    for verb in (run, plan, sweep, status, retry, cancel, gc, report, gate, tasks, fetch, rescore, submit, perf, chart, sameness, fit, coverage)
 }
 
 

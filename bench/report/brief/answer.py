@@ -24,6 +24,7 @@ def decided(frame: pd.DataFrame, about: Subject, config: RunConfig, words: dict[
     everything = [*about.options, Option(about.dense, about.dense.bytes, decision.results_of(about.section, about.dense, about.columns))]
     known = [tables.values(option.row, facts[option.row.config_id], about.dense, facts[about.dense.config_id], config.cost, words)
              for option in everything]
+    known[-1]["label"] = words["dense"]
     common = {"model": about.section.title, "device": device or words["unmeasured"], "example": words["example"] if config.cost.example else "",
               "dense_size": known[-1]["size"], "dense_latency": known[-1]["latency1"], "dense_monthly": known[-1]["monthly"]}
     places, ticks = plot.x_places([option.bytes for option in everything])
@@ -108,7 +109,8 @@ def _chart(about: Subject, everything: Sequence[Option], items: Sequence[dict[st
     domain = plot.y_domain([value for value in means if value is not None])
     heights = [None if value is None else plot.y_place(value, domain) for value in means]
     front = [shown[place] for place in pareto_front([everything[p].bytes for p in shown], [means[p] or 0.0 for p in shown])]
-    points = [{"x": item["x"], "y": y, "front": place in front, "letter": order.index(place) if place in order else None, "values": item["values"],
-               "mean": mean} for place, (item, y, mean) in enumerate(zip(items, heights, means, strict=True))]
+    points = [{"place": place, "x": item["x"], "y": y, "front": place in front, "letter": order.index(place) if place in order else None,
+               "dense": place == len(items) - 1, "layer": order.index(place) + 1 if place in order else 0, "values": item["values"]}
+              for place, (item, y) in enumerate(zip(items, heights, strict=True))]  # candidates are drawn last, above the others
     path = [(float(items[place]["x"]), y) for place in front if (y := heights[place]) is not None]
     return {"points": points, "x_ticks": ticks, "y_ticks": plot.y_ticks(domain), "path": plot.front_path(path) if path else "", "box": plot.BOX}

@@ -4,7 +4,7 @@ const { items, common, texts, box, tasks, first_task: firstTask, ...configured }
 const dense = items[items.length - 1];
 const options = items.slice(0, -1);
 const $ = (id) => document.getElementById(id);
-const points = [...$("points").children];
+const points = [...$("points").children].sort((a, b) => a.dataset.place - b.dataset.place);
 const fill = (text, values) => text.replace(/\{(\w+)\}/g, (_, name) => values[name]);
 const candidates = document.querySelectorAll(".candidates .label");
 let matter = configured.matter;
@@ -106,6 +106,7 @@ function showChart(shown) {
     point.classList.toggle("candidate", letter >= 0);
     point.querySelector("text").textContent = letter >= 0 ? texts.letters[letter] : "";
   });
+  shown.forEach((verdict) => $("points").append(points[verdict.place])); // drawn above the others
   const level = means[means.length - 1];
   $("level").toggleAttribute("hidden", level === null);
   if (level !== null) $("level").setAttribute("transform", `translate(0 ${y(level)})`);

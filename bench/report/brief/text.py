@@ -19,8 +19,8 @@ def size_text(count: float) -> str:
 
 
 def percent_text(share: float) -> str:
-    """Return a share with one decimal, such as "97.5 %"; more where rounding would say 100."""
-    return f"{100 * share:.{1 if share < 0.9995 else 2}f}\u00a0%"
+    """Return a share with one decimal, such as "97.5 %"; two where one would say 100.0."""
+    return f"{100 * share:.{2 if 0.9995 <= share < 1 else 1}f}\u00a0%"
 
 
 def signed(value: float, digits: int = 2) -> str:
