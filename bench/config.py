@@ -156,7 +156,7 @@ class ReportConfig:
 
 
 @dataclass
-class CostConfig:
+class PriceConfig:
     """A price list and a load, one YAML file in `conf/cost/`: what the brief works the saving out from."""
 
     name: str = "???"
@@ -225,5 +225,5 @@ class RunConfig:
     launcher: LauncherConfig = field(default_factory=LauncherConfig)
     perf: PerfConfig = field(default_factory=PerfConfig)  # read by `perf` only
     report: ReportConfig = field(default_factory=ReportConfig)
-    cost: CostConfig = field(default_factory=CostConfig)
+    cost: PriceConfig = field(default_factory=PriceConfig)
     gate: GateConfig = field(default_factory=GateConfig)

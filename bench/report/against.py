@@ -60,9 +60,8 @@ def _line(runs: pd.DataFrame, column: Column) -> dict[str, Any]:
     seen |= {"difference": change.mean, "ci95_half_width": change.half, "paired_seeds": change.n, "clear": clear}
     for store in ("before", "now"):
         own = runs[runs.store == store]
-        times = [times["batch1"] for times in own.latency_ms if times.get("batch1") is not None]
         seen |= {store: None if pairs.empty else float(pairs[store].mean()), f"seeds_{store}": " ".join(map(str, sorted(own.seed)))}
-        seen |= {f"bytes_{store}": own.embedding_bytes.max(), f"latency_ms_{store}": pd.Series(times, dtype=float).median()}
+        seen |= {f"bytes_{store}": own.embedding_bytes.max(), f"latency_ms_{store}": pd.to_numeric(own.latency_batch1_ms).median()}
     return seen | {"verdict": _verdict(change.mean, values, column)}
 
 

@@ -64,6 +64,7 @@ def _row(record: Record, widths: dict[str, int], suites: dict[str, str]) -> dict
     scores = record["metrics"] or {} if weights != "random" else {}
     error, provenance = record["error"] or {}, record["provenance"]
     cost: dict[str, Any] = dict(record["cost"] or {})
+    latency = cost.get("latency_ms") or {}
     group = {key: part for key, part in config.items() if key not in ("seed", "task", "data")}
     group["training"] = {key: value for key, value in config["training"].items() if key != "max_train_examples"}
     base = {key: part for key, part in group.items() if key not in ("embedding", "assignment", "recovery")}
@@ -104,7 +105,8 @@ def _row(record: Record, widths: dict[str, int], suites: dict[str, str]) -> dict
         **{key: size.get(key) for key in ("total_params", "total_bytes", "file_bytes")},
         **{key: training.get(key) for key in ("train_rows", "steps", "seconds")},
         "peak_memory_bytes": cost.get("peak_memory_bytes"),
-        "latency_ms": cost.get("latency_ms") or {},
+        **{f"latency_{size}_ms": latency.get(size) for size in ("batch1", "batch32")},
+        "profiles": cost.get("profiles"),
         "device": provenance.get("device"),
         "commit": provenance.get("commit"),
         "dirty": bool(provenance.get("dirty")),

@@ -96,7 +96,7 @@ def _sizes(target: Target, config: RunConfig) -> Iterator[Check]:
 
 def _latencies(target: Target, config: RunConfig) -> Iterator[Check]:
     for batch, limit in config.gate.latency_ms.items():
-        times = pd.Series([times.get(batch) for times in target.runs.latency_ms], target.runs.index, dtype=float)
+        times = pd.to_numeric(target.runs[f"latency_{batch}_ms"])
         slowest = times.groupby(target.runs.device).median().max()
         known = bool(pd.notna(slowest))
         yield Check(f"latency_ms.{batch}", f"{limit:g} ms at most", f"{slowest:.2f} ms" if known else "not measured", known and slowest <= limit)

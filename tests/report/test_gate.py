@@ -9,6 +9,7 @@ import pytest
 from commands import run_bench
 
 from bench import store
+from bench.cli import main
 from bench.compose import compose_config
 from bench.errors import BenchError, ConfigError
 from bench.report import gate
@@ -95,18 +96,19 @@ def write(records: list[Record], folder: Path) -> Path:
     return folder
 
 
-def test_the_commands_exit_as_a_pipeline_needs(tmp_path: Path) -> None:
+def test_the_commands_exit_as_a_pipeline_needs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     now = write(golden(batch1=12.0)[:6], tmp_path / "now")
     before = write([record(value=0.9)], tmp_path / "before")
-    broken = run_bench("gate", f"results_dir={now}", "gate.configuration=dense")
-    assert broken.returncode == 1 and "BROKEN  embedding_bytes: limit 5,000,000 at most; measured 46,881,792" in broken.stdout
-    assert "1 of 2 limits broken" in broken.stdout
-    held = run_bench("gate", f"results_dir={now}", "gate.configuration=dense", "gate.embedding_bytes=50000000")
-    assert held.returncode == 0, held.stdout + held.stderr
-    assert run_bench("gate", f"results_dir={tmp_path / 'none'}").returncode == 1
+    gated = ["gate", f"results_dir={now}", "gate.configuration=dense"]
+    assert main(gated) == 1
+    shown = capsys.readouterr().out
+    assert "BROKEN  embedding_bytes: limit 5,000,000 at most; measured 46,881,792" in shown and "1 of 2 limits broken" in shown
+    assert main([*gated, "gate.embedding_bytes=50000000"]) == 0
+    assert main(["gate", f"results_dir={tmp_path / 'none'}"]) == 1
     compared = run_bench("report", f"results_dir={now}", "--against", str(before))
     assert compared.returncode == 0 and "worse 1 | better 0" in compared.stdout, compared.stderr
     assert (now / "tables" / "against.csv").exists() and (now / "brief.html").exists()
+    assert main(["report", f"results_dir={now}", "--against"]) == 2
 
 
 def test_two_stores_are_paired_by_configuration_task_and_seed() -> None:
@@ -123,7 +125,8 @@ def test_two_stores_are_paired_by_configuration_task_and_seed() -> None:
     assert shown[0].startswith("worse") and "-2.50 ±" in shown[0] and "seeds before: 0 1 2, now: 1 2 3, clear: no" in shown[0]
 
 
-@pytest.mark.parametrize(("values", "verdict", "clear"), [([0.81, 0.82, 0.83], "same", "no"), ([0.85, 0.86, 0.88], "better", "yes"), ([0.9], "better", "one seed")])
+@pytest.mark.parametrize(("values", "verdict", "clear"), [
+    ([0.81, 0.82, 0.83], "same", "no"), ([0.85, 0.86, 0.88], "better", "yes"), ([0.9], "better", "one seed")])
 def test_a_change_is_clear_where_its_interval_does_not_hold_zero(values: list[float], verdict: str, clear: str) -> None:
     before = [record(seed=seed, value=value) for seed, value in enumerate([0.81, 0.82, 0.83])]
     line = against(before, [record(seed=seed, value=value) for seed, value in enumerate(values)]).iloc[0]

@@ -13,6 +13,7 @@ from bench.errors import ConfigError, unknown
 from bench.report.brief import costing
 from bench.report.brief.answer import decided
 from bench.report.brief.notes import notes
+from bench.report.brief.tables import Source, measured
 from bench.report.brief.text import fill
 from bench.report.decision import no_answer, subject
 from bench.report.domain import Covered
@@ -41,9 +42,11 @@ def page(frame: pd.DataFrame, parts: Sequence[Section], problems: Sequence[tuple
     words: dict[str, Any] = yaml.safe_load((HERE / f"{config.report.language}.yaml").read_text(encoding="utf-8"))
     values = {"model": about.section.title, "tasks": words["separator"].join(about.missing)}
     reason = no_answer(about)
+    facts, source = measured(frame, about, about.dense, config.cost) if about.dense else ({}, Source(None, False))
     context = {"t": words, "about": about, "config": config, "title": fill(words["title"], values),
-               "notes": notes(frame, parts, about, problems, covered, words)}
-    context |= {"reason": fill(words["blocked"][reason], values)} if reason else {"reason": None, **decided(frame, about, config, words)}
+               "notes": notes(frame, parts, about, problems, covered, source.profiled, words)}
+    context |= {"reason": fill(words["blocked"][reason], values)} if reason else {"reason": None, **decided(facts, source, about, config, words)}
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(HERE), autoescape=True, undefined=jinja2.StrictUndefined,
                                      trim_blocks=True, lstrip_blocks=True)
+    environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "separators": (",", ":")}  # what is not ASCII stays short
     return environment.get_template("brief.html").render(context) + "\n"

@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-import pandas as pd
-
 from bench.config import RunConfig
 from bench.report import decision
 from bench.report.brief import plot, tables
+from bench.report.brief.tables import Facts, Source
 from bench.report.brief.text import fill
 from bench.report.decision import Option, Result, Subject, Verdict
 from bench.report.statistics import pareto_front
@@ -17,21 +16,21 @@ SLIDER = 10.0  # points: the largest tolerance that the page offers, unless the 
 SCRIPT_TEXTS = ("answers", "collapsed", "certain", "uncertain", "single", "rule", "separator", "nothing", "letters", "chart")
 
 
-def decided(frame: pd.DataFrame, about: Subject, config: RunConfig, words: dict[str, Any]) -> dict[str, Any]:
+def decided(facts: dict[str, Facts], chosen: Source, about: Subject, config: RunConfig, words: dict[str, Any]) -> dict[str, Any]:
     """Return what the template shows; needs a subject for which there can be an answer."""
     assert about.dense is not None and about.dense.bytes is not None
-    facts, device = tables.measured(frame, about, config.cost)
     everything = [*about.options, Option(about.dense, about.dense.bytes, decision.results_of(about.section, about.dense, about.columns))]
     known = [tables.values(option.row, facts[option.row.config_id], about.dense, facts[about.dense.config_id], config.cost, words)
              for option in everything]
     known[-1]["label"] = words["dense"]
-    common = {"model": about.section.title, "device": device or words["unmeasured"], "example": words["example"] if config.cost.example else "",
+    common = {"model": about.section.title, "device": chosen.device or words["unmeasured"],
+              "example": words["example"] if config.cost.example else "",
               "dense_size": known[-1]["size"], "dense_latency": known[-1]["latency1"], "dense_monthly": known[-1]["monthly"]}
     places, ticks = plot.x_places([option.bytes for option in everything])
     items = [_item(option, x, of, words, option.row is about.dense) for option, x, of in zip(everything, places, known, strict=True)]
     ranked = decision.rank(about.options, about.matter, config.report.tolerated_loss)
     order = [about.options.index(verdict.option) for verdict in ranked[:CANDIDATES]]
-    heads = tables.lines(about, device, config.cost, words)
+    heads = tables.lines(about, chosen, config.cost, words)
     answer = _answer(ranked[0], about, config.report.tolerated_loss, common | items[order[0]]["values"], words)
     data = {"items": items, "common": common, "tasks": [column.task for column in about.columns], "matter": about.matter,
             "tolerance": config.report.tolerated_loss, "texts": {key: words[key] for key in SCRIPT_TEXTS}, "box": plot.BOX,

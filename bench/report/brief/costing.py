@@ -3,7 +3,7 @@
 import math
 from typing import NamedTuple
 
-from bench.config import CostConfig
+from bench.config import PriceConfig
 from bench.errors import ConfigError
 
 GB = 10**9
@@ -21,7 +21,7 @@ class Bill(NamedTuple):
     monthly: float
 
 
-def check(cost: CostConfig) -> None:
+def check(cost: PriceConfig) -> None:
     """Raise ConfigError for a number that makes no price list."""
     for key in ("memory_gb", "replicas", "utilisation", "hours_per_month"):
         if not getattr(cost, key) > 0:
@@ -33,7 +33,7 @@ def check(cost: CostConfig) -> None:
             raise ConfigError(f"cost.{key} ({getattr(cost, key)}) must be 0 or greater.")
 
 
-def bill(cost: CostConfig, total_bytes: int | None, request_ms: float | None) -> Bill | None:
+def bill(cost: PriceConfig, total_bytes: float | None, request_ms: float | None) -> Bill | None:
     """Return the month's bill for a model of this size that takes so long a request.
 
     None without a price or a size, or where one replica exceeds an instance's memory.

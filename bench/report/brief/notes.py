@@ -18,7 +18,7 @@ TASKS = Path(__file__).resolve().parents[3] / "conf" / "task"
 
 
 def notes(frame: pd.DataFrame, parts: Sequence[Section], about: Subject, problems: Sequence[tuple[str, str]], covered: Sequence[Covered],
-          words: dict[str, Any]) -> dict[str, Any]:
+          profiled: bool, words: dict[str, Any]) -> dict[str, Any]:
     """Return the page's lists of sentences (`care`, `risks`, `unknown`) and its `footer`."""
     ids = hashlib.sha256("\n".join(sorted(frame.run_id)).encode()).hexdigest()
     commits = sorted({f"{run.commit[:12]}{words['dirty'] if run.dirty else ''}" for run in rows(frame) if run.commit})
@@ -27,7 +27,9 @@ def notes(frame: pd.DataFrame, parts: Sequence[Section], about: Subject, problem
     texts = words["risks"]
     domain = [fill(texts["covered"], {"corpus": one.corpus, "label": one.name, "unknown": f"{100 * one.facts['unknown_rate']:.1f}",
                                       "badly": f"{100 * one.facts['badly_fitted_rate']:.1f}"}) for one in covered]
-    return {"care": _care(about, words), "risks": texts["lines"] + domain, "unknown": _unknown(frame, parts, about, problems, words),
+    care = _care(about, words)
+    limits = fill(words["limits"], {"care": words["clauses"].join(care)})
+    return {"care": care, "limits": limits, "risks": texts["lines"] + domain, "unknown": _unknown(frame, parts, about, problems, profiled, words),
             "footer": fill(words["footer"], made)}
 
 
@@ -45,14 +47,15 @@ def _care(about: Subject, words: dict[str, Any]) -> list[str]:
                    for column, result in zip(columns, dense, strict=False) if result.collapsed]
 
 
-def _unknown(frame: pd.DataFrame, parts: Sequence[Section], about: Subject, problems: Sequence[tuple[str, str]], words: dict[str, Any]) -> list[str]:
+def _unknown(frame: pd.DataFrame, parts: Sequence[Section], about: Subject, problems: Sequence[tuple[str, str]], profiled: bool,
+             words: dict[str, Any]) -> list[str]:
     """Return what nobody should read into the page."""
     texts, join = words["unknown"], words["separator"].join
     declared = [yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted(TASKS.glob("*.yaml"))]
     names = [task["name"] for task in declared if task["suite"] == about.section.suite]
     names += [column.task for column in about.section.columns if column is not about.section.mean and column.task not in names]
     without = [name for name in names if name not in {column.task for column in about.columns}]
-    said = list(texts["lines"])
+    said = [*texts["lines"], *([] if profiled else [texts["unprofiled"]])]
     said += [fill(texts["tasks"], {"suite": about.section.suite, "tasks": join(without)})] if without else []
     failed = frame[frame.status != "ok"]
     if len(failed):

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from bench.config import CostConfig
+from bench.config import PriceConfig
 from bench.report.brief import costing
 from bench.report.brief.text import fill, percent_text, signed, size_text
 from bench.report.decision import Result, Subject
@@ -29,38 +29,62 @@ class Facts(NamedTuple):
     """What was measured of a configuration beside its scores; None: nothing."""
 
     file_bytes: float | None = None
-    total_bytes: int | None = None
-    latency1: float | None = None  # ms, a batch of 1
-    latency32: float | None = None
+    total_bytes: float | None = None
+    latency1: float | None = None  # ms, of the small batch
+    latency32: float | None = None  # of the large one
     memory: float | None = None  # bytes
     bill: costing.Bill | None = None
 
 
-def measured(frame: pd.DataFrame, about: Subject, cost: CostConfig) -> tuple[dict[str, Facts], str | None]:
-    """Return config_id -> facts, and the device of times and memory: the one that most of dense's runs were on.
+class Source(NamedTuple):
+    """Where times and memory come from: a measurement of its own (`bench cost`), or what each run noted of itself."""
 
-    Times and memory are medians over the configuration's runs on that device.
-    """
+    device: str | None
+    profiled: bool
+    small: int = 1  # rows of a batch
+    large: int = 32
+    tokens: int | None = None  # of each row; None: the texts of the task
+
+
+def source(runs: pd.DataFrame, dense: Row) -> Source:
+    """Return the source for these runs: dense's first profile with its longest rows, else the device of most of dense's runs."""
+    own = runs[runs.config_id == dense.config_id]
+    for profiles in own.profiles.dropna():
+        for device, profile in sorted(profiles.items(), key=lambda pair: (pair[0] == "cpu", pair[0])):
+            batches, tokens = ({cell[key] for cell in profile["latency"]} for key in ("batch", "tokens"))
+            return Source(device, True, min(batches), max(batches), max(tokens))
+    devices = own.device.mode()
+    return Source(str(devices.iloc[0]) if len(devices) else None, False)
+
+
+def measured(frame: pd.DataFrame, about: Subject, dense: Row, cost: PriceConfig) -> tuple[dict[str, Facts], Source]:
+    """Return config_id -> facts, and the source of times and memory, which are medians over a configuration's runs on one device."""
     section = about.section
     of_section = (frame.model == section.model) & (frame.weights == section.weights) & (frame.suite == section.suite)
     runs = headline_runs(frame[of_section])
-    times = {f"latency{size}": [times.get(f"batch{size}") for times in runs.latency_ms] for size in (1, 32)}
-    runs = runs.assign(**{key: pd.to_numeric(pd.Series(column, runs.index)) for key, column in times.items()})
-    devices = runs[runs.config_id == (about.dense.config_id if about.dense else None)].device.mode()
-    device = str(devices.iloc[0]) if len(devices) else None
-    runs["memory"] = pd.to_numeric(runs.peak_memory_bytes)
-    medians = runs[runs.device == device].groupby("config_id")[["latency1", "latency32", "memory"]].median().to_dict("index")
-    sizes = runs.groupby("config_id")[["file_bytes", "total_bytes"]].first().to_dict("index")
+    chosen = source(runs, dense)
+    if chosen.profiled:
+        noted = pd.DataFrame([_profiled(profiles, chosen) for profiles in runs.profiles], runs.index)
+    else:
+        columns = {"latency1": "latency_batch1_ms", "latency32": "latency_batch32_ms", "memory": "peak_memory_bytes"}
+        noted = pd.DataFrame({key: runs[column].where(runs.device == chosen.device) for key, column in columns.items()})
+    known = runs[["config_id", "file_bytes", "total_bytes"]].join(noted).set_index("config_id").apply(pd.to_numeric).groupby(level=0).median()
     found = {}
-    for config_id, size in sizes.items():
-        known = {**size, **medians.get(config_id, {})}
-        file_bytes, total, one, many, memory = (None if pd.isna(known.get(key)) else known[key] for key in Facts._fields[:5])
-        bill = costing.bill(cost, total, None if many is None else many / 32)
-        found[str(config_id)] = Facts(file_bytes, total, one, many, memory, bill)
-    return found, device
+    for config_id, values in known.to_dict("index").items():
+        facts = Facts(**{str(key): None if pd.isna(value) else value for key, value in values.items()})
+        request = None if facts.latency32 is None else facts.latency32 / chosen.large
+        found[str(config_id)] = facts._replace(bill=costing.bill(cost, facts.total_bytes, request))
+    return found, chosen
 
 
-def values(row: Row, facts: Facts, dense: Row, dense_facts: Facts, cost: CostConfig, words: dict[str, Any]) -> dict[str, str]:
+def _profiled(profiles: dict[str, Any] | None, chosen: Source) -> dict[str, float | None]:
+    """Return the times and the memory of a run's profile on the source's device."""
+    profile = (profiles or {}).get(str(chosen.device)) or {"latency": [], "peak_bytes": None}
+    times = {cell["batch"]: cell["p50_ms"] for cell in profile["latency"] if cell["tokens"] == chosen.tokens}
+    return {"latency1": times.get(chosen.small), "latency32": times.get(chosen.large), "memory": profile["peak_bytes"]}
+
+
+def values(row: Row, facts: Facts, dense: Row, dense_facts: Facts, cost: PriceConfig, words: dict[str, Any]) -> dict[str, str]:
     """Return everything that texts and tables say about a configuration, whatever tasks matter."""
     none = words["unmeasured"]
     found = {"label": row.label, "size": size_text(row.bytes or 0), "saved": _saved(row.bytes, dense.bytes, none)}
@@ -80,7 +104,7 @@ def _saved(own: float | None, whole: float | None, none: str) -> str:
     return none if own is None or not whole else percent_text(1 - own / whole)
 
 
-def _money(bill: costing.Bill | None, dense: costing.Bill | None, cost: CostConfig, words: dict[str, Any]) -> dict[str, str]:
+def _money(bill: costing.Bill | None, dense: costing.Bill | None, cost: PriceConfig, words: dict[str, Any]) -> dict[str, str]:
     none = words["unmeasured"]
     if bill is None:
         return dict.fromkeys(COST, none)
@@ -94,7 +118,7 @@ def _money(bill: costing.Bill | None, dense: costing.Bill | None, cost: CostConf
             "monthly": _amount(bill.monthly, cost), "saving": saving}
 
 
-def _amount(amount: float, cost: CostConfig) -> str:
+def _amount(amount: float, cost: PriceConfig) -> str:
     return f"{cost.currency}\u00a0{amount:,.0f}"
 
 
@@ -108,19 +132,22 @@ def cells(results: Sequence[Result], known: dict[str, str], words: dict[str, Any
 def _task_cell(result: Result, words: dict[str, Any], dense: bool) -> str:
     if result.score is None or (result.loss is None and not dense):
         return str(words["unmeasured"])
-    interval = f" ± {result.half:.2f}" if result.half is not None else ""
+    interval = f" ±\u00a0{result.half:.2f}" if result.half is not None else ""
     text = f"{result.score:.1f}" if dense else signed(0.0 - (result.loss or 0)) + interval
     counts = {"text": text, "count": result.collapsed, "seeds": result.seeds}
     return fill(words["hurt"]["collapsed"], counts) if result.collapsed else text
 
 
-def lines(about: Subject, device: str | None, cost: CostConfig, words: dict[str, Any]) -> list[Line]:
+def lines(about: Subject, chosen: Source, cost: PriceConfig, words: dict[str, Any]) -> list[Line]:
     """Return the heads of all lines: the comparison, the tasks, the cost."""
-    shown = {"device": device or words["unmeasured"], "example": words["example"] if cost.example else "", "memory_gb": f"{cost.memory_gb:g}",
+    tokens = fill(words["compare"]["tokens"], {"tokens": chosen.tokens}) if chosen.tokens else ""
+    shown = {"device": chosen.device or words["unmeasured"], "small": chosen.small, "large": chosen.large, "tokens": tokens,
+             "example": words["example"] if cost.example else "", "memory_gb": f"{cost.memory_gb:g}",
              "replicas": f"{cost.replicas:,}", "requests": f"{cost.requests_per_day:,.0f}", "utilisation": f"{100 * cost.utilisation:g}",
              "price": f"{cost.currency}\u00a0{cost.price_per_gpu_hour or 0:.2f}", "hours_per_month": f"{cost.hours_per_month:g}"}
     tasks = [Line("hurt", column.task, _task_note(column, place, about, words)) for place, column in enumerate(about.columns)]
-    return ([Line("compare", fill(words["compare"][key], shown)) for key in (*CHOSEN, *COMPARE)] + tasks
+    compare = words["compare"] | ({"memory": words["compare"]["memory_in_use"]} if chosen.profiled else {})
+    return ([Line("compare", fill(compare[key], shown)) for key in (*CHOSEN, *COMPARE)] + tasks
             + [Line("cost", fill(words["cost"][key], shown)) for key in COST])
 
 
