@@ -13,6 +13,7 @@ from bench.compose import compose_config
 from bench.config import PriceConfig, ReportConfig, RunConfig
 from bench.errors import ConfigError
 from bench.report import brief, write_report
+from bench.report.domain import Covered
 from bench.report.frame import to_frame
 from bench.report.summary import sections
 from bench.store import Record
@@ -78,7 +79,7 @@ def test_a_collapsed_run_disqualifies() -> None:
 def test_certainty_is_that_of_the_intervals() -> None:
     assert "Every 95 % interval over seeds stays within the limit." in text(page(golden(), tasks=["mrpc"], tolerated_loss=1.5))
     reaches = text(page(golden()))
-    assert re.search(r"the 95 % interval over seeds reaches a loss of 1\.10 points on rte", reaches)
+    assert reaches.count("the 95 % interval over seeds reaches a loss of 1.10 points on rte") == 2  # in the answer and in the phrases
     single = [one for one in golden() if one["config"]["seed"] == 0]
     seen = text(page(single))
     assert "a single pair of seeds gives no interval" in seen and "mrpc, rte: a single seed" in seen
@@ -135,6 +136,21 @@ def test_no_answer_says_why(records: list[Record], asked: dict[str, Any], why: s
     seen = text(page(records, **asked))
     assert "No answer can be given." in seen and why in seen
     assert "smaller, with" not in seen
+
+
+def test_a_task_that_nothing_was_measured_on_leaves_no_answer_but_its_reason() -> None:
+    runs = [record(), record(task="rte"), record("pq8"), record("pq8", "rte", status="failed"), record("pq16")]
+    seen = text(page(runs))
+    assert "No answer: no configuration was measured on every task that matters." in seen
+    assert "not measured (1 failed) not measured (not run)" in seen
+    assert "97" not in text(page(runs)).partition("For the meeting")[2].partition("To be said")[0]
+
+
+def test_the_coverage_of_a_domain_stands_with_the_risks() -> None:
+    frame = to_frame(golden())
+    covered = [Covered("notes", "minilm/pq", "0" * 12, {"unknown_rate": 0.031, "badly_fitted_rate": 0.25})]
+    seen = text(brief.page(frame, sections(frame), [], covered, RunConfig()))
+    assert "Measured on the text “notes” with minilm/pq: 3.1 % of words unknown, 25.0 % of tokens badly fitted." in seen
 
 
 def test_names_and_errors_are_text_only() -> None:

@@ -82,10 +82,10 @@ def _answer(best: Verdict, about: Subject, tolerance: float, values: dict[str, s
     if best.worst is not None and best.task is not None:
         bad = any(best.option.results[place].collapsed for place in about.matter)
         values |= {"worst": f"{max(best.worst, 0):.2f}", "task": about.columns[best.task].task, "collapsed": words["collapsed"] if bad else ""}
+    values["certainty"] = _certainty(best, about, tolerance, words) if best.holds else ""
     texts = words["answers"][kind]
     return {"kind": kind, "head": fill(texts["head"], values), "body": fill(texts["body"], values), "rule": fill(words["rule"], values),
-            "phrases": [fill(line, values) for line in texts["phrases"]],
-            "certainty": _certainty(best, about, tolerance, words) if best.holds else ""}
+            "phrases": [fill(line, values) for line in texts["phrases"]], "certainty": values["certainty"]}
 
 
 def _certainty(best: Verdict, about: Subject, tolerance: float, words: dict[str, Any]) -> str:

@@ -43,12 +43,12 @@ function certainty({ option }) {
 
 function showAnswer(best) {
   const kind = best.holds ? "found" : best.worst === null ? "incomplete" : "none";
-  const values = valuesOf(best);
+  const values = { ...valuesOf(best), certainty: best.holds ? certainty(best) : "" };
   $("answer").className = `answer ${kind}`;
   $("rule").textContent = fill(texts.rule, values);
   $("head").textContent = fill(texts.answers[kind].head, values);
   $("body").textContent = fill(texts.answers[kind].body, values);
-  $("certainty").textContent = best.holds ? certainty(best) : "";
+  $("certainty").textContent = values.certainty;
   $("phrases").replaceChildren(...texts.answers[kind].phrases.map((line) => {
     const item = document.createElement("li");
     item.textContent = fill(line, values);

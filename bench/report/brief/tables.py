@@ -131,7 +131,7 @@ def cells(results: Sequence[Result], known: dict[str, str], words: dict[str, Any
 
 def _task_cell(result: Result, words: dict[str, Any], dense: bool) -> str:
     if result.score is None or (result.loss is None and not dense):
-        return str(words["unmeasured"])
+        return f"{words['unmeasured']} ({result.why})"
     interval = f" ±\u00a0{result.half:.2f}" if result.half is not None else ""
     text = f"{result.score:.1f}" if dense else signed(0.0 - (result.loss or 0)) + interval
     counts = {"text": text, "count": result.collapsed, "seeds": result.seeds}
