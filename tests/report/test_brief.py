@@ -4,6 +4,7 @@ import html
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +123,13 @@ def test_a_measurement_of_its_own_comes_before_what_runs_noted() -> None:
 
 def test_without_a_price_list_there_are_no_amounts() -> None:
     seen = text(page(golden(), cost=PriceConfig()))
-    assert "No price list is set" in seen and "USD" not in seen
+    assert "No price list is set" in seen and "USD" not in seen and "Cost a month no price set" in seen
+
+
+def test_a_model_that_no_instance_holds_has_no_bill() -> None:
+    small = replace(PRICES, memory_gb=0.05)  # dense needs 90 MB, pq f=48 Q=60 needs 45 MB
+    seen = text(page(golden(batch1=12.0, batch32=64.0), cost=small))
+    assert "h too large for an instance USD 140,000" in seen and "a month – dense is too large for an instance" in seen
 
 
 @pytest.mark.parametrize(("records", "asked", "why"), [

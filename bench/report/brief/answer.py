@@ -13,6 +13,7 @@ from bench.report.statistics import pareto_front
 
 CANDIDATES = 3
 SLIDER = 10.0  # points: the largest tolerance that the page offers, unless the configured one is larger
+FIRST_TASK = len(tables.CHOSEN) + len(tables.COMPARE)  # its place among the lines
 SCRIPT_TEXTS = ("answers", "collapsed", "certain", "uncertain", "single", "rule", "separator", "nothing", "letters", "chart")
 
 
@@ -30,13 +31,15 @@ def decided(facts: dict[str, Facts], chosen: Source, about: Subject, config: Run
     items = [_item(option, x, of, words, option.row is about.dense) for option, x, of in zip(everything, places, known, strict=True)]
     ranked = decision.rank(about.options, about.matter, config.report.tolerated_loss)
     order = [about.options.index(verdict.option) for verdict in ranked[:CANDIDATES]]
-    heads = tables.lines(about, chosen, config.cost, words)
+    columns = [_column(items[-1], everything[-1].results, None, about, config.report.tolerated_loss)]
+    columns += [_column(items[place], verdict.option.results, verdict, about, config.report.tolerated_loss)
+                for place, verdict in zip(order, ranked, strict=False)]
     answer = _answer(ranked[0], about, config.report.tolerated_loss, common | items[order[0]]["values"], words)
     data = {"items": items, "common": common, "tasks": [column.task for column in about.columns], "matter": about.matter,
             "tolerance": config.report.tolerated_loss, "texts": {key: words[key] for key in SCRIPT_TEXTS}, "box": plot.BOX,
-            "first_task": len(tables.CHOSEN) + len(tables.COMPARE)}
-    return {"data": data, "answer": answer, "labels": [about.options[place].row.label for place in order], "lines": heads,
-            "shown": _shown(heads, everything, items, order, ranked, about, config.report.tolerated_loss),
+            "first_task": FIRST_TASK}
+    return {"data": data, "answer": answer, "labels": [about.options[place].row.label for place in order],
+            "lines": list(zip(tables.lines(about, chosen, config.cost, words), zip(*columns, strict=True), strict=True)),
             "chart": _chart(about, everything, items, order, ticks), "slider": max(SLIDER, config.report.tolerated_loss)}
 
 
@@ -48,26 +51,12 @@ def _item(option: Option, x: float, known: dict[str, str], words: dict[str, Any]
             "collapsed": [r.collapsed for r in results], "cells": tables.cells(results, known, words, dense), "values": used}
 
 
-def _shown(heads: Sequence[tables.Line], everything: Sequence[Option], items: Sequence[dict[str, Any]], order: Sequence[int],
-           ranked: Sequence[Verdict], about: Subject, tolerance: float) -> list[list[tuple[str, bool]]]:
-    """Return for each line the cells of dense and of the candidates: text, and whether the task is hurt."""
-    found = []
-    for place, head in enumerate(heads):
-        row = [(_mean_text(everything[-1].results, about) if place == 0 else "–" if place == 1 else items[-1]["cells"][place], False)]
-        for index, verdict in zip(order, ranked, strict=False):
-            text = items[index]["cells"][place]
-            if place == 0:
-                text = _mean_text(verdict.option.results, about)
-            elif place == 1:
-                text = "–" if verdict.worst is None else f"{max(verdict.worst, 0):.2f}"
-            row.append((text, head.table == "hurt" and _hurt(verdict.option.results[place - len(tables.CHOSEN) - len(tables.COMPARE)], tolerance)))
-        found.append(row)
-    return found
-
-
-def _mean_text(results: Sequence[Result], about: Subject) -> str:
-    found = decision.mean(results, about.matter)
-    return "–" if found is None else f"{found:.1f}"
+def _column(item: dict[str, Any], results: Sequence[Result], verdict: Verdict | None, about: Subject, tolerance: float) -> list[tuple[str, bool]]:
+    """Return a configuration's cell on each line, and whether it shows a task that is hurt; dense has no verdict."""
+    average, worst = decision.mean(results, about.matter), verdict.worst if verdict else None
+    chosen = ["–" if average is None else f"{average:.1f}", "–" if worst is None else f"{max(worst, 0):.2f}"]
+    hurt = {FIRST_TASK + place for place, result in enumerate(results) if verdict and _hurt(result, tolerance)}
+    return [(text, place in hurt) for place, text in enumerate([*chosen, *item["cells"][len(chosen):]])]
 
 
 def _hurt(result: Result, tolerance: float) -> bool:

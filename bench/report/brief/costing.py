@@ -33,12 +33,12 @@ def check(cost: PriceConfig) -> None:
             raise ConfigError(f"cost.{key} ({getattr(cost, key)}) must be 0 or greater.")
 
 
-def bill(cost: PriceConfig, total_bytes: float | None, request_ms: float | None) -> Bill | None:
+def bill(cost: PriceConfig, total_bytes: float, request_ms: float | None) -> Bill | None:
     """Return the month's bill for a model of this size that takes so long a request.
 
-    None without a price or a size, or where one replica exceeds an instance's memory.
+    None without a price, or where one replica exceeds an instance's memory.
     """
-    fit = 0 if total_bytes is None else int(cost.memory_gb * GB // total_bytes)
+    fit = int(cost.memory_gb * GB // total_bytes)
     if cost.price_per_gpu_hour is None or fit == 0:
         return None
     for_memory = math.ceil(cost.replicas / fit)

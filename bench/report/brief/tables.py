@@ -73,7 +73,9 @@ def measured(frame: pd.DataFrame, about: Subject, dense: Row, cost: PriceConfig)
     for config_id, values in known.to_dict("index").items():
         facts = Facts(**{str(key): None if pd.isna(value) else value for key, value in values.items()})
         request = None if facts.latency32 is None else facts.latency32 / chosen.large
-        found[str(config_id)] = facts._replace(bill=costing.bill(cost, facts.total_bytes, request))
+        if facts.total_bytes is not None:
+            facts = facts._replace(bill=costing.bill(cost, facts.total_bytes, request))
+        found[str(config_id)] = facts
     return found, chosen
 
 
@@ -107,12 +109,10 @@ def _saved(own: float | None, whole: float | None, none: str) -> str:
 def _money(bill: costing.Bill | None, dense: costing.Bill | None, cost: PriceConfig, words: dict[str, Any]) -> dict[str, str]:
     none = words["unmeasured"]
     if bill is None:
-        return dict.fromkeys(COST, none)
-    less = None if dense is None else dense.monthly - bill.monthly
-    saving = none
-    if less is not None and dense is not None:
-        change = {"amount": _amount(abs(less), cost), "share": percent_text(abs(less) / dense.monthly if less else 0.0)}
-        saving = fill(words["cost"]["saved" if less > 0 else "more" if less < 0 else "zero"], change)
+        return dict.fromkeys(COST, words["cost"]["no_price" if cost.price_per_gpu_hour is None else "no_room"])
+    less = 0.0 if dense is None else dense.monthly - bill.monthly
+    change = {"amount": _amount(abs(less), cost), "share": percent_text(abs(less) / dense.monthly if dense and less else 0.0)}
+    saving = fill(words["cost"]["no_dense" if dense is None else "saved" if less > 0 else "more" if less < 0 else "zero"], change)
     return {"fit": f"{bill.fit:,}", "for_memory": f"{bill.for_memory:,}", "hours": none if bill.hours is None else f"{bill.hours:,.1f}",
             "for_work": none if bill.for_work is None else f"{bill.for_work:,}", "instances": f"{bill.instances:,}",
             "monthly": _amount(bill.monthly, cost), "saving": saving}
