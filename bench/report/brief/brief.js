@@ -35,7 +35,7 @@ function valuesOf(verdict) {
 }
 
 function certainty({ option }) {
-  if (matter.some((task) => option.half[task] === null)) return texts.single;
+  if (matter.some((task) => option.half[task] === null || option.pairs[task] < 2)) return texts.single;
   const reached = matter.map((task) => Math.round(100 * (option.loss[task] + option.half[task])) / 100);
   const upper = Math.max(...reached);
   return upper <= tolerance ? texts.certain : fill(texts.uncertain, { upper: upper.toFixed(2), upper_task: tasks[matter[reached.indexOf(upper)]] });
