@@ -48,7 +48,8 @@ def _item(option: Option, x: float, known: dict[str, str], words: dict[str, Any]
     results = option.results
     used = {key: known[key] for key in ("label", "size", "saved", "total_saved", "monthly", "saving")} | {"latency": known["latency1"]}
     return {"x": x, "bytes": option.bytes, "score": [r.score for r in results], "loss": [r.loss for r in results], "half": [r.half for r in results],
-            "pairs": [r.pairs for r in results], "collapsed": [r.collapsed for r in results], "cells": tables.cells(results, known, words, dense), "values": used}
+            "pairs": [r.pairs for r in results], "collapsed": [r.collapsed for r in results],
+            "cells": tables.cells(results, known, words, dense), "values": used}
 
 
 def _column(item: dict[str, Any], results: Sequence[Result], verdict: Verdict | None, about: Subject, tolerance: float) -> list[tuple[str, bool]]:
