@@ -15,7 +15,7 @@ OVERRIDES = $(if $(DATA),data.root=$(DATA)) $(ARGS)
 CHOSEN = sweep=$(SWEEP) $(OVERRIDES) $(if $(LAUNCHER),launcher=$(LAUNCHER)) $(ONLY:%=--only %) $(if $(LIMIT),--limit $(LIMIT)) $(if $(SEEDS),--seeds $(SEEDS))
 
 .DEFAULT_GOAL := help
-.PHONY: help install fetch tasks sweep plan status retry cancel gc report rescore submit perf fit coverage test faults lint typecheck clean
+.PHONY: help install fetch tasks sweep plan status retry cancel gc report gate rescore submit perf fit coverage test faults lint typecheck clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -52,8 +52,11 @@ cancel: install  ## Stop SWEEP wherever it runs; `make sweep` goes on from there
 gc: install  ## Show caches and orphaned files; ARGS=--delete removes them, never records
 	$(BENCH) gc $(ARGS)
 
-report: install  ## Write tables, figures and results/INDEX.md from the records
+report: install  ## Write tables, figures, INDEX.md and brief.html from the records. ARGS="report.language=ja --against <folder> ..."
 	$(BENCH) report $(ARGS)
+
+gate: install  ## Exit 1 if a limit of conf/gate/ is broken. ARGS="gate=<name> gate.configuration=<as in the tables> ..."
+	$(BENCH) gate $(ARGS)
 
 perf: install  ## Measure the Trainer and our engines side by side, into results/perf/. ARGS="perf.backbones=[...] ..."
 	$(BENCH) perf $(ARGS)

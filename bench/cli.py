@@ -6,8 +6,13 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from bench.config import RunConfig
 from bench.errors import BenchError, ConfigError, unknown
+
+if TYPE_CHECKING:
+    from bench.store import Record
 
 log = logging.getLogger("bench")
 
@@ -53,7 +58,7 @@ def _sweep(arguments: Sequence[str], overwrite: str | None) -> int:
 
     plan, todo = sweep(arguments, overwrite)
     if plan.known:
-        _report(Path(plan.config.results_dir))
+        _report(plan.config)
     return _tell(*closing(plan, todo))
 
 
@@ -94,11 +99,38 @@ def _tell(lines: Sequence[str], failed: bool) -> int:
 
 
 def report(overrides: Sequence[str]) -> int:
-    """Write tables, figures and INDEX.md from the records (results_dir=<folder> report.threshold=<points>)."""
+    """Write tables, figures, INDEX.md and brief.html from the records (results_dir=<folder>; --against <folder> compares two)."""
     from bench.compose import compose_config
 
+    other, rest = _option(overrides, "--against", "give the folder of other results, as in --against before/results")
+    config = compose_config(rest)
+    status = _report(config)
+    if other is None:
+        return status
+    from bench.report.against import write_against
+
+    (before, unread), (now, _) = _records(Path(other)), _records(Path(config.results_dir))
+    print(*write_against(before, now, Path(config.results_dir)), sep="\n")
+    return 1 if unread else status
+
+
+def gate(overrides: Sequence[str]) -> int:
+    """Check a configuration against declared limits and exit 1 if one is broken (gate=<name> results_dir=<folder>)."""
+    from bench.compose import compose_config
+    from bench.report import gate as gates
+    from bench.report.domain import read_coverage
+    from bench.report.frame import to_frame
+    from bench.report.summary import sections
+
     config = compose_config(overrides)
-    return _report(Path(config.results_dir), config.report.threshold)
+    results_dir = Path(config.results_dir)
+    records, problems = _records(results_dir)
+    if not records:
+        raise BenchError(f"No records in {results_dir / 'runs'}: no limit can be checked.")
+    frame = to_frame(records)
+    found = gates.checks(frame, sections(frame, config.report.tolerated_loss), read_coverage(results_dir), config)
+    print(*gates.said(found), sep="\n")
+    return 1 if problems or not all(check.held for check in found) else 0
 
 
 def perf(overrides: Sequence[str]) -> int:
@@ -140,8 +172,17 @@ def chart(overrides: Sequence[str]) -> int:
     return 0
 
 
-def _report(results_dir: Path, threshold: float = 1.0) -> int:
+def _report(config: RunConfig) -> int:
     from bench.report import write_report
+
+    results_dir = Path(config.results_dir)
+    records, problems = _records(results_dir)
+    written = write_report(records, problems, results_dir, config=config)
+    print(f"{len(records)} records; {len(written)} files, begin with {results_dir / 'INDEX.md'}")
+    return 1 if problems else 0
+
+
+def _records(results_dir: Path) -> tuple[list["Record"], list[tuple[Path, str]]]:
     from bench.report.frame import flaw
     from bench.store import path_of, read_all
 
@@ -151,9 +192,18 @@ def _report(results_dir: Path, threshold: float = 1.0) -> int:
     problems += [(path_of(results_dir, record["name"], record["run_id"]), reason) for record, reason in zip(found, flaws, strict=True) if reason]
     for path, reason in problems:
         log.error("%s cannot be read (%s): it is left out; move it away and run the sweep again", path, reason)
-    written = write_report(records, problems, results_dir, threshold=threshold)
-    print(f"{len(records)} records; {len(written)} files, begin with {results_dir / 'INDEX.md'}")
-    return 1 if problems else 0
+    return records, problems
+
+
+def _option(arguments: Sequence[str], name: str, hint: str) -> tuple[str | None, list[str]]:
+    """Return the value that follows the option (None without it) and the other arguments."""
+    given = list(arguments)
+    if name not in given:
+        return None, given
+    at = given.index(name)
+    if at == len(given) - 1:
+        raise ConfigError(f"{name} has no value: {hint}.")
+    return given[at + 1], [*given[:at], *given[at + 2:]]
 
 
 def tasks(overrides: Sequence[str]) -> int:
@@ -244,22 +294,21 @@ def coverage(overrides: Sequence[str]) -> int:
     from bench.coverage import cover, write_coverage
     from bench.identity import prepare
 
-    given = list(overrides)
-    if "--corpus" not in given or given[-1] == "--corpus":
-        raise ConfigError("--corpus is not set: give a text file with one passage a line, as in --corpus notes.txt.")
-    at = given.index("--corpus")
-    corpus = given[at + 1]
-    prepared = prepare(compose_config([*given[:at], *given[at + 2:]]))
+    hint = "give a text file with one passage a line, as in --corpus notes.txt"
+    corpus, rest = _option(overrides, "--corpus", hint)
+    if corpus is None:
+        raise ConfigError(f"--corpus is not set: {hint}.")
+    prepared = prepare(compose_config(rest))
     found = cover(prepared, corpus)
     for name, value in found.facts.items():
         print(f"{name:18} {value:,.4g}")
-    print("\n".join(map(str, write_coverage(found, corpus, Path(prepared.config.results_dir) / "coverage"))))
+    print("\n".join(map(str, write_coverage(found, corpus, prepared, Path(prepared.config.results_dir) / "coverage"))))
     return 0
 
 
 VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     verb.__name__: verb
-    for verb in (run, plan, sweep, status, retry, cancel, gc, report, tasks, fetch, rescore, submit, perf, chart, sameness, fit, coverage)
+    for verb in (run, plan, sweep, status, retry, cancel, gc, report, gate, tasks, fetch, rescore, submit, perf, chart, sameness, fit, coverage)
 }
 
 

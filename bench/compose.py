@@ -99,7 +99,7 @@ def _set(config: RunConfig, key: str, value: Any) -> None:
     *parents, last = key.split(".")
     node: Any = config
     for parent in parents:
-        node = node[parent] if isinstance(node, dict) else getattr(node, parent)
+        node = node.setdefault(parent, {}) if isinstance(node, dict) else getattr(node, parent)
     value = OmegaConf.to_object(value) if OmegaConf.is_config(value) else value
     if isinstance(node, dict):
         node[last] = value

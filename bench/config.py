@@ -146,9 +146,42 @@ class PerfConfig:
 
 @dataclass
 class ReportConfig:
-    """What `bench report` tells."""
+    """What the decision brief is asked. Read by `report`, `sweep` and `gate`."""
 
-    threshold: float = 1.0  # points below dense: the probability of losing more is told
+    language: str = "en"  # of brief.html: en | ja
+    tolerated_loss: float = 1.0  # points of a task's headline metric (0.01 of a fraction)
+    tasks: list[str] = field(default_factory=list)  # that matter, by name; empty: all that the suite's records have
+    model: str | None = None  # null: the one with most finished runs
+    suite: str | None = None  # likewise
+
+
+@dataclass
+class PriceConfig:
+    """A price list and a load, one YAML file in `conf/cost/`: what the brief works the saving out from."""
+
+    name: str = "???"
+    example: bool = False  # amounts are marked as examples to be replaced
+    currency: str = ""
+    price_per_gpu_hour: float | None = None  # of one instance with one GPU; null: no amounts are shown
+    memory_gb: float = 16.0  # that an instance has for models (1 GB = 10^9 bytes)
+    replicas: int = 1  # models kept loaded
+    requests_per_day: float = 0
+    utilisation: float = 1.0  # share of the time that an instance can be busy
+    hours_per_month: float = 730
+
+
+@dataclass
+class GateConfig:
+    """The limits of a deployment, one YAML file in `conf/gate/`; read by `gate`. Null and empty: no limit."""
+
+    name: str = "???"
+    model: str | None = None  # null: the only one that has the configuration
+    configuration: str | None = None  # as the tables name it; null: the one that the brief recommends
+    loss: dict[str, float] = field(default_factory=dict)  # task -> points that it may lose against dense
+    coverage: dict[str, dict[str, float]] = field(default_factory=dict)  # text of `bench coverage` -> known, well_fitted: least shares
+    embedding_bytes: int | None = None
+    total_bytes: int | None = None  # of the whole model
+    latency_ms: dict[str, float] = field(default_factory=dict)  # batch1 | batch32 -> longest median forward
 
 
 @dataclass
@@ -191,4 +224,6 @@ class RunConfig:
     workers: int | None = None  # processes of a local sweep; null: one a GPU, or one a CPU core
     launcher: LauncherConfig = field(default_factory=LauncherConfig)
     perf: PerfConfig = field(default_factory=PerfConfig)  # read by `perf` only
-    report: ReportConfig = field(default_factory=ReportConfig)  # read by `report` only
+    report: ReportConfig = field(default_factory=ReportConfig)
+    cost: PriceConfig = field(default_factory=PriceConfig)
+    gate: GateConfig = field(default_factory=GateConfig)

@@ -1,5 +1,6 @@
 """How a text of some domain is covered: by the tokenizer's vocabulary, and by a compressed embedding."""
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from bench.assignment.corpus import passages
 from bench.errors import DataError
 from bench.identity import Prepared
 from bench.report import markdown
+from bench.report.domain import Covered
+from bench.report.frame import embedding_id
 from bench.tasks import data as task_data
 
 BADLY = 0.9  # a token is badly fitted where its relative error is above this quantile of the vocabulary's
@@ -87,8 +90,8 @@ def measure(words: Counter[tuple[str, tuple[int, ...]]], errors: np.ndarray, unk
     return Coverage(facts, frame.sort_values(["loss", "term"], ascending=[False, True], ignore_index=True))
 
 
-def write_coverage(coverage: Coverage, corpus: str, folder: Path) -> list[Path]:
-    """Write the rates and the terms that lose most as <name>.md, and all terms as <name>.csv; return the files."""
+def write_coverage(coverage: Coverage, corpus: str, run: Prepared, folder: Path) -> list[Path]:
+    """Write rates and terms that lose most as <name>.md, all terms as <name>.csv, the rates for the gate as .json; return the files."""
     stem = markdown.slug(Path(corpus).stem.lower())
     shown = [[markdown.escape(value if isinstance(value, str) else f"{value:.3f}" if isinstance(value, float) else value) for value in line]
              for line in coverage.terms.drop(columns="unknown").head(SHOWN).itertuples(index=False)]
@@ -97,4 +100,7 @@ def write_coverage(coverage: Coverage, corpus: str, folder: Path) -> list[Path]:
     text = f"# Coverage of {markdown.escape(Path(corpus).name)}\n\n{facts}\n## Terms that lose most\n\n{terms}"
     store.write_atomically(folder / f"{stem}.md", text)
     store.write_atomically(folder / f"{stem}.csv", coverage.terms.to_csv(index=False))
-    return [folder / f"{stem}.md", folder / f"{stem}.csv"]
+    model, _, method, _ = run.name.split("/")
+    covered = Covered(stem, f"{model}/{method}", embedding_id(run.canonical), coverage.facts)
+    store.write_atomically(folder / f"{stem}.json", json.dumps(covered._asdict(), indent=1, sort_keys=True) + "\n")
+    return [folder / f"{stem}.{kind}" for kind in ("md", "csv", "json")]

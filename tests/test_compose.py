@@ -13,7 +13,7 @@ def prepared(*overrides: str):
     return prepare(compose_config(["task=lexical_sentiment", *overrides]))
 
 
-@pytest.mark.parametrize("group", ["model", "task", "embedding", "assignment", "recovery", "training"])
+@pytest.mark.parametrize("group", ["model", "task", "embedding", "assignment", "recovery", "training", "cost", "gate"])
 def test_every_shipped_choice_composes_under_its_own_name(group):
     assert choices(group)
     for name in choices(group):

@@ -11,6 +11,7 @@ from commands import run_bench
 from bench.backbones import load_tokenizer
 from bench.compose import compose_config
 from bench.coverage import measure, words_of
+from bench.report.domain import read_coverage
 
 
 def test_rates_are_those_of_the_occurrences():
@@ -41,6 +42,9 @@ def test_the_command_writes_terms_and_rates(tiny, tmp_path):
     assert "unknown_rate" in done.stdout
     terms = pd.read_csv(tmp_path / "results" / "coverage" / "notes.csv")
     assert set(terms.term) == {"thrombocytopenia", "was", "seen", "nothing", "else"} and (terms.loss.diff().dropna() <= 0).all()
+    [covered] = read_coverage(tmp_path / "results")
+    assert (covered.corpus, covered.name.split("/")[0], covered.facts["words"]) == ("notes", "tiny", 7)
+    assert f"{covered.facts['unknown_rate']:,.4g}" in done.stdout
     assert "Terms that lose most" in (tmp_path / "results" / "coverage" / "notes.md").read_text()
 
 

@@ -5,8 +5,10 @@ from pathlib import Path
 import pandas as pd
 from joblib import Parallel, cpu_count, delayed
 
+from bench.config import RunConfig
 from bench.errors import BenchError, ConfigError, EnvironmentBroken
-from bench.report import details, figures, scores, tables
+from bench.report import brief, details, figures, scores, tables
+from bench.report.domain import read_coverage
 from bench.report.frame import provenance, to_frame
 from bench.report.grid import Grid, to_latex, to_markdown
 from bench.report.index import Drawn, index
@@ -17,17 +19,19 @@ from bench.store import Record
 
 
 def write_report(
-    records: list[Record], problems: list[tuple[Path, str]], results_dir: Path, *, threshold: float = 1.0, paper: Path = PAPER
+    records: list[Record], problems: list[tuple[Path, str]], results_dir: Path, *, config: RunConfig | None = None, paper: Path = PAPER
 ) -> list[Path]:
-    """Return the files written: `tables/`, `figures/` and `INDEX.md` in `results_dir`.
+    """Return the files written: `tables/`, `figures/`, `INDEX.md` and `brief.html` in `results_dir`.
 
     The same records give the same bytes. `problems` are unreadable records (path, reason) and are named in the report;
-    `threshold` is the loss in points whose probability is told; `paper` holds published numbers.
-    Raises BenchError without records, ConfigError for a threshold below zero and for scores that must not share a column, EnvironmentBroken if
+    `config` says what the brief is asked, and the loss whose probability is told; `paper` holds published numbers.
+    Raises BenchError without records, ConfigError for a loss below zero and for scores that must not share a column, EnvironmentBroken if
     `results_dir` cannot be written.
     """
-    if threshold < 0:
-        raise ConfigError(f"report.threshold ({threshold:g}) must be 0 or greater: it is a loss in points.")
+    config = config or RunConfig()
+    threshold = config.report.tolerated_loss
+    if not threshold >= 0:
+        raise ConfigError(f"report.tolerated_loss ({threshold:g}) must be 0 or greater: it is a loss in points.")
     if not records:
         unread = f" ({len(problems)} could not be read, the first: {problems[0][1]})" if problems else ""
         raise BenchError(f"No records in {results_dir / 'runs'}{unread}: run `make sweep` first, or set results_dir.")
@@ -38,7 +42,9 @@ def write_report(
     foot = provenance(frame)
     written: list[Path] = []
     try:
-        for name, text in (_texts(frame, whole, pieces) | _grids(whole, pieces, published)).items():
+        texts = _texts(frame, whole, pieces) | _grids(whole, pieces, published)
+        texts["brief.html"] = brief.page(frame, whole, named, read_coverage(results_dir), config)
+        for name, text in texts.items():
             written.append(_write(results_dir / name, text))
         (results_dir / "figures").mkdir(exist_ok=True)
         jobs = [(section, results_dir, foot, draw) for parts, draws in ((whole, [*scores.DRAWN, *details.DRAWN]), (pieces, [details.languages]))

@@ -23,11 +23,12 @@ def to_frame(records: list[Record]) -> pd.DataFrame:
     Columns: identity (model, weights, suite, task, marks, column, config_id, configuration, kind, seed), outcome
     (status, value, metrics ...), size and provenance. `config_id` is a digest of the configuration without
     seed, task and data; `column` is the task with its marks, so a subset never shares one with the official task.
-    Scores of models with random weights are dropped. Raises ConfigError if one column mixes versions.
+    `position` is the place in `records`. Scores of models with random weights are dropped. Raises ConfigError if one column mixes versions.
     """
     widths = {record["model"]["name"]: record["model"]["width"] for record in records if record["model"]}
     suites = {record["task"]["name"]: record["task"]["suite"] for record in records if record["task"]}
     frame = pd.DataFrame([_row(record, widths, suites) for record in records])
+    frame["position"] = range(len(frame))
     _complete_marks(frame)
     _label(frame)
     frame["column"] = [column_name(task, marks) for task, marks in zip(frame.task, frame.marks, strict=True)]
@@ -105,6 +106,7 @@ def _row(record: Record, widths: dict[str, int], suites: dict[str, str]) -> dict
         "variant": _digest([task["name"], task_splits(config), limit]),
         "config_id": _digest(group),
         "base_id": _digest(base),
+        "embedding_id": embedding_id(config),
         "recovery_id": _digest(config.get("recovery")),
         "recovery": (config.get("recovery") or {}).get("name", "none"),
         "method": config["embedding"]["name"],
@@ -137,6 +139,7 @@ def _row(record: Record, widths: dict[str, int], suites: dict[str, str]) -> dict
         **{key: training.get(key) for key in ("train_rows", "steps", "seconds")},
         "peak_memory_bytes": cost.get("peak_memory_bytes"),
         **{f"latency_{size}_ms": latency.get(size) for size in ("batch1", "batch32")},
+        "profiles": cost.get("profiles"),
         "device": provenance.get("device"),
         "threads": provenance.get("threads"),
         "commit": provenance.get("commit"),
@@ -155,6 +158,9 @@ def _evaluated_rows(record: Record, split: str | None) -> int | None:
     """Return the rows behind the headline; of a task in several languages those of one, which are the same sentences in each."""
     splits = record["task"]["splits"].values() if record["task"] else ()
     return next((part["rows"] for part in splits if part["split"] == split), None)
+def embedding_id(config: dict[str, Any]) -> str:
+    """Return a digest of what decides the compressed embedding before training: model, method, assignment."""
+    return _digest([config["model"], config["embedding"], config.get("assignment")])
 
 
 def task_splits(config: dict[str, Any]) -> dict[str, str]:

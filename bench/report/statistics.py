@@ -24,6 +24,11 @@ class Summary(NamedTuple):
     high: float | None
     interval: str  # which interval that is; empty where there is none
 
+    @property
+    def half(self) -> float | None:
+        """Return half the width of the interval."""
+        return None if self.low is None or self.high is None else (self.high - self.low) / 2
+
 
 NOTHING = Summary(0, None, None, None, None, "")
 

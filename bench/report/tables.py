@@ -16,7 +16,7 @@ from bench.store import STATUSES
 HOW_TO_READ = (
     "Scores are mean ± sample standard deviation over seeds [95 % interval]. Below each: its difference to dense over the seeds that "
     "both have, its percent of dense (the difference's uncertainty included), and the probability of losing more than the threshold "
-    "(report.threshold, in points). Intervals: for one task Student's t over seeds; for the mean over tasks a stratified bootstrap over "
+    "(report.tolerated_loss, in points). Intervals: for one task Student's t over seeds; for the mean over tasks a stratified bootstrap over "
     "task and seed; for one seed binomial over the evaluated rows (Wilson, of a difference Newcombe), which says nothing about other "
     "seeds; none where seeds do not differ. tables/results.csv names each number's interval. Sizes count the embedding only; stored "
     "bytes include packed codes.\n"

@@ -15,6 +15,7 @@ import pytest
 from scipy import stats
 
 from bench import cli, store
+from bench.config import ReportConfig, RunConfig
 from bench.errors import BenchError, ConfigError, EnvironmentBroken
 from bench.report import write_report
 from bench.store import Record
@@ -371,8 +372,8 @@ def test_a_record_cut_or_changed_by_hand_is_named_and_left_out(
 
 
 def test_a_threshold_below_zero_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"report.threshold \(-1\)"):
-        write_report([record()], [], tmp_path, threshold=-1)
+    with pytest.raises(ConfigError, match=r"report.tolerated_loss \(-1\)"):
+        write_report([record()], [], tmp_path, config=RunConfig(report=ReportConfig(tolerated_loss=-1)))
 
 
 def test_the_threshold_of_the_command_reaches_the_tables(tmp_path: Path) -> None:
@@ -380,7 +381,7 @@ def test_the_threshold_of_the_command_reaches_the_tables(tmp_path: Path) -> None
     made = record("pq8", value=0.79)
     made["name"] = "minilm/mrpc/pq/s0"
     store.write(made, folder)
-    assert cli.report([f"results_dir={folder}", "report.threshold=3"]) == 0
+    assert cli.report([f"results_dir={folder}", "report.tolerated_loss=3"]) == 0
     row = results(folder).loc[("pq f=8 Q=64", "mrpc")]
     wanted = stats.norm.cdf((-0.03 + 0.01) / np.sqrt((0.8 * 0.2 + 0.79 * 0.21) / 1000))
     assert (row["worse_by"], row["probability_worse"]) == (3, pytest.approx(wanted))

@@ -1,0 +1,48 @@
+"""What keeping a model loaded and answering costs, from a price list and measured sizes and times."""
+
+import math
+from typing import NamedTuple
+
+from bench.config import PriceConfig
+from bench.errors import ConfigError
+
+GB = 10**9
+HOUR_MS = 3_600_000
+
+
+class Bill(NamedTuple):
+    """A month of one configuration, with the numbers on the way."""
+
+    fit: int  # replicas in one instance's memory
+    for_memory: int  # instances that all replicas need
+    hours: float | None  # of work a day; None where no latency was measured
+    for_work: int | None  # instances that the work needs
+    instances: int  # the larger of both
+    monthly: float
+
+
+def check(cost: PriceConfig) -> None:
+    """Raise ConfigError for a number that makes no price list."""
+    for key in ("memory_gb", "replicas", "utilisation", "hours_per_month"):
+        if not getattr(cost, key) > 0:
+            raise ConfigError(f"cost.{key} ({getattr(cost, key)}) must be greater than 0.")
+    if cost.utilisation > 1:
+        raise ConfigError(f"cost.utilisation ({cost.utilisation}) must be 1 at most.")
+    for key in ("price_per_gpu_hour", "requests_per_day"):
+        if (getattr(cost, key) or 0) < 0:
+            raise ConfigError(f"cost.{key} ({getattr(cost, key)}) must be 0 or greater.")
+
+
+def bill(cost: PriceConfig, total_bytes: float, request_ms: float | None) -> Bill | None:
+    """Return the month's bill for a model of this size that takes so long a request.
+
+    None without a price, or where one replica exceeds an instance's memory.
+    """
+    fit = int(cost.memory_gb * GB // total_bytes)
+    if cost.price_per_gpu_hour is None or fit == 0:
+        return None
+    for_memory = math.ceil(cost.replicas / fit)
+    hours = None if request_ms is None else cost.requests_per_day * request_ms / HOUR_MS
+    for_work = None if hours is None else math.ceil(hours / (24 * cost.utilisation))
+    instances = max(for_memory, for_work or 0)
+    return Bill(fit, for_memory, hours, for_work, instances, instances * cost.price_per_gpu_hour * cost.hours_per_month)

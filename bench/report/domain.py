@@ -1,0 +1,27 @@
+"""How texts of a domain are covered, as `bench coverage` left it beside the records."""
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+from bench.errors import BenchError
+
+
+class Covered(NamedTuple):
+    """One text and the embedding that it was measured with."""
+
+    corpus: str
+    name: str  # of the configuration: <model>/<method-slug>
+    embedding_id: str  # bench.report.frame.embedding_id
+    facts: dict[str, float]
+
+
+def read_coverage(results_dir: Path) -> list[Covered]:
+    """Return what lies in coverage/*.json; raises BenchError for a file that `bench coverage` did not write."""
+    found = []
+    for path in sorted((results_dir / "coverage").glob("*.json")):
+        try:
+            found.append(Covered(**json.loads(path.read_text(encoding="utf-8"))))
+        except (ValueError, TypeError) as error:
+            raise BenchError(f"{path} cannot be read ({error}): delete it and run `bench coverage` again.") from error
+    return found

@@ -1,0 +1,149 @@
+"""The gate: limits that hold, that are broken and that cannot be checked; two stores compared."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from commands import run_bench
+
+from bench import store
+from bench.cli import main
+from bench.compose import compose_config
+from bench.errors import BenchError, ConfigError
+from bench.report import gate
+from bench.report.against import against, summary, write_against
+from bench.report.domain import read_coverage
+from bench.report.frame import embedding_id, to_frame
+from bench.report.summary import sections
+from bench.store import Record
+from tests.report.factory import record
+from tests.report.test_brief import golden
+
+CHOSEN = ["gate.configuration='pq f=16 Q=60'", "gate.embedding_bytes=null"]
+
+
+def checked(records: list[Record], *limits: str, folder: Path = Path("nowhere"), chosen: list[str] = CHOSEN) -> dict[str, gate.Check]:
+    frame = to_frame(records)
+    found = gate.checks(frame, sections(frame, 1.0), read_coverage(folder), compose_config([*chosen, *limits]))
+    return {check.name: check for check in found}
+
+
+@pytest.mark.parametrize(("limit", "name", "measured", "held"), [
+    ("gate.loss.mrpc=0.54", "loss of mrpc", "0.53 points, paired seeds: 3", True),
+    ("gate.loss.mrpc=0.53", "loss of mrpc", "0.53 points, paired seeds: 3", False),  # 0.5333 in full
+    ("gate.loss.qnli=5", "loss of qnli", "no records", False),
+    ("gate.embedding_bytes=458424", "embedding_bytes", "458,424", True),
+    ("gate.embedding_bytes=458423", "embedding_bytes", "458,424", False),
+    ("gate.total_bytes=40000000", "total_bytes", "43,978,424", False),
+    ("gate.latency_ms.batch1=12", "latency_ms.batch1", "12.00 ms", True),
+    ("gate.latency_ms.batch1=11.9", "latency_ms.batch1", "12.00 ms", False),
+    ("gate.latency_ms.batch32=99", "latency_ms.batch32", "not measured", False),
+    ("gate.coverage.notes.known=0.5", "coverage.notes.known", "not measured with this configuration", False),
+])
+def test_each_limit_names_itself_its_value_and_what_was_measured(limit: str, name: str, measured: str, held: bool) -> None:
+    found = checked(golden(batch1=12.0), limit)
+    assert found["configuration"].held
+    assert (found[name].measured, found[name].held) == (measured, held)
+
+
+def test_a_loss_without_a_reference_or_a_finished_run_is_broken() -> None:
+    found = checked([record("pq16"), record(task="rte"), record("pq16", "rte", status="oom")], "gate.loss={mrpc: 9, rte: 9}")
+    assert {name: (check.measured, check.held) for name, check in found.items()} == {
+        "configuration": ("pq f=16 Q=60: 1 finished runs", True),
+        "loss of mrpc": ("no dense reference", False), "loss of rte": ("1 oom", False)}
+
+
+def test_a_configuration_that_is_not_there_breaks_every_limit() -> None:
+    found = checked(golden(), "gate.loss.mrpc=99", "gate.total_bytes=999999999", chosen=["gate.configuration=other"])
+    assert len(found) == 4 and not any(check.held for check in found.values())
+
+
+def test_without_a_name_the_recommended_configuration_is_checked() -> None:
+    assert checked(golden(), chosen=[])["configuration"].measured == "pq f=48 Q=60: 6 finished runs"
+    assert not checked(golden(), chosen=["report.tolerated_loss=0.1"])["configuration"].held
+
+
+@pytest.mark.parametrize(("rate", "embedding", "held"), [(0.02, "pq16", True), (0.2, "pq16", False), (0.02, "pq8", False)])
+def test_coverage_counts_for_the_embedding_it_was_measured_with(rate: float, embedding: str, held: bool, tmp_path: Path) -> None:
+    facts = {"unknown_rate": rate, "badly_fitted_rate": 0.1}
+    covered = {"corpus": "notes", "name": "x", "embedding_id": embedding_id(record(embedding)["config"]), "facts": facts}
+    store.write_atomically(tmp_path / "coverage" / "notes.json", json.dumps(covered))
+    found = checked(golden(), "gate.coverage.notes={known: 0.95, well_fitted: 0.9}", folder=tmp_path)
+    assert found["coverage.notes.known"].held == held and found["coverage.notes.well_fitted"].held == (embedding == "pq16")
+
+
+@pytest.mark.parametrize(("limits", "words"), [
+    (["gate.embedding_bytes=null"], "gate=default declares no limit"),
+    (["gate.latency_ms.batch2=1"], "Unknown limit of gate.latency_ms 'batch2'. Did you mean 'batch32'"),
+    (["gate.coverage.notes.knwon=1"], "Did you mean 'known'"),
+])
+def test_a_gate_that_cannot_be_meant_is_refused(limits: list[str], words: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        checked(golden(), *limits, chosen=[])
+    assert words in str(error.value)
+
+
+def test_a_name_of_two_models_asks_which() -> None:
+    with pytest.raises(ConfigError, match=r"set gate\.model to one of bert, minilm"):
+        checked([record("pq16"), record("pq16", model="bert")], "gate.total_bytes=1")
+
+
+def write(records: list[Record], folder: Path) -> Path:
+    for one in records:
+        store.write(one, folder)
+    return folder
+
+
+def test_the_commands_exit_as_a_pipeline_needs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    now = write(golden(batch1=12.0)[:6], tmp_path / "now")
+    before = write([record(value=0.9)], tmp_path / "before")
+    gated = ["gate", f"results_dir={now}", "gate.configuration=dense"]
+    assert main(gated) == 1
+    shown = capsys.readouterr().out
+    assert "BROKEN  embedding_bytes: limit 5,000,000 at most; measured 46,881,792" in shown and "1 of 2 limits broken" in shown
+    assert main([*gated, "gate.embedding_bytes=50000000"]) == 0
+    assert main(["gate", f"results_dir={tmp_path / 'none'}"]) == 1
+    compared = run_bench("report", f"results_dir={now}", "--against", str(before))
+    assert compared.returncode == 0 and "worse 1 | better 0" in compared.stdout, compared.stderr
+    assert (now / "tables" / "against.csv").exists() and (now / "brief.html").exists()
+    assert main(["report", f"results_dir={now}", "--against"]) == 2
+
+
+def test_two_stores_are_paired_by_configuration_task_and_seed() -> None:
+    before = [record("pq8", seed=seed, value=value) for seed, value in enumerate([0.70, 0.72, 0.74])] + [record(), record("pq16")]
+    now = [record("pq8", seed=seed, value=value) for seed, value in ((1, 0.70), (2, 0.71), (3, 0.99))] + [record(), record("pq48")]
+    now += [record("pq8", seed=0, status="failed")]
+    lines = against(before, now).set_index("configuration")
+    line = lines.loc["pq f=8 Q=64"]
+    assert (line.verdict, line.paired_seeds, line.seeds_before, line.seeds_now) == ("worse", 2, "0 1 2", "1 2 3")
+    assert line.difference == pytest.approx(-2.5) and (line.before, line.now) == (pytest.approx(73), pytest.approx(70.5))
+    assert dict(lines.verdict) == {"pq f=8 Q=64": "worse", "dense": "same", "pq f=16 Q=60": "only before", "pq f=48 Q=60": "only now"}
+    shown = summary(lines.reset_index())
+    assert shown[-1] == "worse 1 | better 0 | same 1 | no common seed 0 | only before 1 | only now 1"
+    assert shown[0].startswith("worse") and "-2.50 ±" in shown[0] and "seeds before: 0 1 2, now: 1 2 3, clear: no" in shown[0]
+
+
+@pytest.mark.parametrize(("values", "verdict", "clear"), [
+    ([0.81, 0.82, 0.83], "same", "no"), ([0.85, 0.86, 0.88], "better", "yes"), ([0.9], "better", "one seed")])
+def test_a_change_is_clear_where_its_interval_does_not_hold_zero(values: list[float], verdict: str, clear: str) -> None:
+    before = [record(seed=seed, value=value) for seed, value in enumerate([0.81, 0.82, 0.83])]
+    line = against(before, [record(seed=seed, value=value) for seed, value in enumerate(values)]).iloc[0]
+    assert (line.verdict, line.clear) == (verdict, clear)
+
+
+def test_stores_that_cannot_be_compared_are_refused(tmp_path: Path) -> None:
+    other: Any = record("pq8")
+    other["task"]["version"] = 2
+    with pytest.raises(ConfigError, match="mixes task version"):
+        against([record()], [other])
+    with pytest.raises(BenchError, match="No records in the folder of --against"):
+        write_against([], [record()], tmp_path)
+
+
+def test_the_comparison_escapes_names(tmp_path: Path) -> None:
+    write_against([record(model="<script>|", value=0.5)], [record(model="<script>|")], tmp_path)
+    text = (tmp_path / "tables" / "against.md").read_text(encoding="utf-8")
+    assert "<script>" not in text and "&lt;script&gt;\\|" in text
+    assert pd.read_csv(tmp_path / "tables" / "against.csv").verdict.item() == "better"
