@@ -15,7 +15,7 @@ OVERRIDES = $(if $(DATA),data.root=$(DATA)) $(ARGS)
 CHOSEN = sweep=$(SWEEP) $(OVERRIDES) $(if $(LAUNCHER),launcher=$(LAUNCHER)) $(ONLY:%=--only %) $(if $(LIMIT),--limit $(LIMIT)) $(if $(SEEDS),--seeds $(SEEDS))
 
 .DEFAULT_GOAL := help
-.PHONY: help install fetch tasks sweep plan status retry cancel gc report rescore submit perf fit coverage test faults lint typecheck clean
+.PHONY: help install fetch tasks sweep plan status retry cancel gc report rescore submit perf search fit coverage test faults lint typecheck clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -25,7 +25,7 @@ install: $(VENV)/.installed  ## Create .venv and install everything, versions fr
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if v in ((3, 11), (3, 12)) else "Python 3.11 or 3.12 is needed, $(PYTHON) is %d.%d: run make PYTHON=python3.11" % v)'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,slurm]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,search,slurm]'
 	@touch $@
 
 fetch: install  ## Download models and data once: MODEL=<name,...> TASKS=<name,...>; nothing else needs the hub
@@ -64,6 +64,9 @@ rescore: install  ## Compute every metric again from stored predictions, without
 
 submit: install  ## Write GLUE's submission zip TO=<file.zip> from the runs of SWEEP=glue_test
 	$(BENCH) submit sweep=$(SWEEP) to=$(TO) $(OVERRIDES)
+
+search: install  ## Find the front of accuracy against stored bytes: SEARCH=<name> (default: demo); go on with the same command
+	$(BENCH) search search=$(or $(SEARCH),demo) $(OVERRIDES) $(if $(LAUNCHER),launcher=$(LAUNCHER))
 
 fit: install  ## Measure how well the embeddings of SWEEP fit the table, without training (default: budget)
 	$(BENCH) fit sweep=$(if $(filter demo,$(SWEEP)),budget,$(SWEEP)) $(OVERRIDES)

@@ -217,6 +217,15 @@ def submit(overrides: Sequence[str]) -> int:
     return 0
 
 
+def search(arguments: Sequence[str]) -> int:
+    """Find the front of accuracy against stored bytes with Optuna, then report (search=<name>; several may run at once)."""
+    from bench.search import search
+
+    found = search(arguments)
+    _report(found.results_dir)
+    return _tell(found.lines, found.failed)
+
+
 def fit(overrides: Sequence[str]) -> int:
     """Measure how well a sweep's embeddings fit the pretrained table, without training (sweep=<name>, default budget)."""
     from bench.fit import fits
@@ -254,7 +263,7 @@ def coverage(overrides: Sequence[str]) -> int:
 
 VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     verb.__name__: verb
-    for verb in (run, plan, sweep, status, retry, cancel, gc, report, tasks, fetch, rescore, submit, perf, chart, sameness, fit, coverage)
+    for verb in (run, plan, sweep, status, retry, cancel, gc, report, tasks, fetch, rescore, submit, perf, chart, sameness, search, fit, coverage)
 }
 
 

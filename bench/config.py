@@ -145,6 +145,21 @@ class PerfConfig:
 
 
 @dataclass
+class SearchConfig:
+    """What `bench search` looks for: one YAML file in `conf/search/`. The objectives are the mean score and the stored bytes."""
+
+    name: str = "???"
+    purpose: str = "???"
+    fixed: list[str] = field(default_factory=list)  # overrides of every run
+    tasks: list[str] = field(default_factory=list)  # names in conf/task, each trained on; the score is the mean of their headlines
+    space: dict[str, list[Any]] = field(default_factory=dict)  # key or group -> its values: a candidate has one of each
+    trials: int = 24  # candidates that Optuna proposes; several processes at once may go beyond it by one each
+    batch: int = 6  # trials that a process takes at once: they are fitted, compared and trained together
+    seeds: int = 4  # of the candidates near the front; all others have seed 0 only
+    slack: float = 0.05  # share by which a smaller or equal embedding's fit must be better to keep a candidate from training
+
+
+@dataclass
 class LauncherConfig:
     """Who carries out a sweep: workers of this machine, or tasks of a Slurm array, each with workers of its own."""
 
@@ -183,4 +198,5 @@ class RunConfig:
     overwrite: str = "only-missing"  # which runs of a sweep are run: only-missing (interrupted ones too) | failed (these too) | always | never
     workers: int | None = None  # processes of a local sweep; null: one a GPU, or one a CPU core
     launcher: LauncherConfig = field(default_factory=LauncherConfig)
+    search: SearchConfig = field(default_factory=SearchConfig)  # read by `search` only
     perf: PerfConfig = field(default_factory=PerfConfig)  # read by `perf` only

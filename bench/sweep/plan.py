@@ -37,11 +37,12 @@ class Sweep:
 
     def overrides(self) -> list[list[str]]:
         """Return the overrides of every run."""
-        columns = [[f"{key}={_text(value)}" for value in values] for key, values in self.grid.items()]
+        columns = [[f"{key}={text_of(value)}" for value in values] for key, values in self.grid.items()]
         return [[*self.fixed, *point, *cell] for point in self.points for cell in itertools.product(*columns)]
 
 
-def _text(value: Any) -> str:
+def text_of(value: Any) -> str:
+    """Return a value as an override writes it."""
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
