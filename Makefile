@@ -15,7 +15,7 @@ OVERRIDES = $(if $(DATA),data.root=$(DATA)) $(ARGS)
 CHOSEN = sweep=$(SWEEP) $(OVERRIDES) $(if $(LAUNCHER),launcher=$(LAUNCHER)) $(ONLY:%=--only %) $(if $(LIMIT),--limit $(LIMIT)) $(if $(SEEDS),--seeds $(SEEDS))
 
 .DEFAULT_GOAL := help
-.PHONY: help install fetch tasks sweep plan status retry cancel gc report rescore submit perf search fit coverage test faults lint typecheck clean
+.PHONY: help install fetch tasks sweep plan status retry cancel gc report rescore submit perf search fit cost coverage test faults lint typecheck clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -70,6 +70,9 @@ search: install  ## Find the front of accuracy against stored bytes: SEARCH=<nam
 
 fit: install  ## Measure how well the embeddings of SWEEP fit the table, without training (default: budget)
 	$(BENCH) fit sweep=$(if $(filter demo,$(SWEEP)),budget,$(SWEEP)) $(OVERRIDES)
+
+cost: install  ## Measure latency, memory and cold start of SWEEP's embeddings beside dense, into its records too. ARGS="device=cuda ..."
+	$(BENCH) cost sweep=$(SWEEP) $(OVERRIDES) $(ONLY:%=--only %)
 
 coverage: install  ## Say how the text CORPUS=<file> is covered by vocabulary and embedding. ARGS="key=value ..."
 	$(BENCH) coverage --corpus $(CORPUS) $(OVERRIDES)

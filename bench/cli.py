@@ -242,6 +242,25 @@ def fit(overrides: Sequence[str]) -> int:
     return 0
 
 
+def cost(arguments: Sequence[str]) -> int:
+    """Measure latency, memory and cold start of a sweep's embeddings beside dense, into records too (sweep=<name>, device=auto|cpu|cuda)."""
+    from bench.measure.profile import into_records, profile
+    from bench.report.cost import write_cost
+    from bench.run import pick_device
+    from bench.sweep.plan import expand, load
+    from bench.sweep.select import parse
+
+    flags, overrides = parse(arguments)
+    named = any(override.startswith("sweep=") for override in overrides)
+    runs = [run for run, _ in expand(*load(overrides if named else ["sweep=demo", *overrides]), flags).values()]
+    results_dir = Path(runs[0].config.results_dir)
+    for model in dict.fromkeys(run.config.model.name for run in runs):
+        measured = profile([run for run in runs if run.config.model.name == model], pick_device(runs[0].config.device))
+        paths = write_cost(measured, results_dir / "cost")
+        print(paths[1].read_text(), *paths, f"written into {into_records(measured, results_dir)} records", sep="\n")
+    return 0
+
+
 def coverage(overrides: Sequence[str]) -> int:
     """Say how a text is covered by vocabulary and embedding (--corpus <file>, then key=value as for run)."""
     from bench.compose import compose_config
@@ -263,7 +282,8 @@ def coverage(overrides: Sequence[str]) -> int:
 
 VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     verb.__name__: verb
-    for verb in (run, plan, sweep, status, retry, cancel, gc, report, tasks, fetch, rescore, submit, perf, chart, sameness, search, fit, coverage)
+    for verb in (run, plan, sweep, status, retry, cancel, gc, search, report, tasks, fetch, rescore, submit, perf, chart, sameness, fit, cost,
+                 coverage)
 }
 
 

@@ -145,6 +145,18 @@ class PerfConfig:
 
 
 @dataclass
+class CostConfig:
+    """What `bench cost` measures: every batch size at every length."""
+
+    batch_sizes: list[int] = field(default_factory=lambda: [1, 8, 32])
+    lengths: list[int] = field(default_factory=lambda: [16, 64, 128])  # tokens
+    warmup: int = 2  # answers of each embedding before the first round of a cell
+    rounds: int = 50  # of a cell at most; in each every embedding answers once
+    seconds: float = 20.0  # after which a cell ends; it has 6 rounds at least
+    starts: int = 3  # fresh processes of each embedding, after one that is not counted
+
+
+@dataclass
 class SearchConfig:
     """What `bench search` looks for: one YAML file in `conf/search/`. The objectives are the mean score and the stored bytes."""
 
@@ -198,5 +210,6 @@ class RunConfig:
     overwrite: str = "only-missing"  # which runs of a sweep are run: only-missing (interrupted ones too) | failed (these too) | always | never
     workers: int | None = None  # processes of a local sweep; null: one a GPU, or one a CPU core
     launcher: LauncherConfig = field(default_factory=LauncherConfig)
+    cost: CostConfig = field(default_factory=CostConfig)  # read by `cost` only
     search: SearchConfig = field(default_factory=SearchConfig)  # read by `search` only
     perf: PerfConfig = field(default_factory=PerfConfig)  # read by `perf` only

@@ -100,6 +100,7 @@ def _row(record: Record, widths: dict[str, int], suites: dict[str, str]) -> dict
         **{key: size.get(key) for key in ("embedding_params", "embedding_bytes", "param_saving", "byte_saving")},
         **{key: size.get(key) for key in ("total_params", "total_bytes", "file_bytes")},
         **{key: training.get(key) for key in ("train_rows", "steps", "seconds")},
+        "profiles": record["cost"]["profiles"] if record["cost"] else None,
         "device": provenance.get("device"),
         "commit": provenance.get("commit"),
         "dirty": bool(provenance.get("dirty")),

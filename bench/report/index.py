@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from bench.report import tables
+from bench.report import cost, tables
 from bench.report.markdown import escape
 from bench.report.summary import Section
 from bench.store import STATUSES
@@ -35,7 +35,7 @@ def index(
     for section, figures in shown:
         parts.append(f"### {escape(section.title)} on {escape(section.suite)}")
         parts += [f"![{escape(figure.title)}]({figure.image})" for figure in figures]
-        parts.append(tables.results_markdown(section))
+        parts += [tables.results_markdown(section), cost.side_by_side(section, frame)]
     pieces = tables.parts(frame)
     if len(pieces):
         parts.append(f"### Languages and categories\n\n{PARTS_TO_READ}\n\n{tables.parts_markdown(pieces)}")
