@@ -15,7 +15,7 @@ OVERRIDES = $(if $(DATA),data.root=$(DATA)) $(ARGS)
 CHOSEN = sweep=$(SWEEP) $(OVERRIDES) $(if $(LAUNCHER),launcher=$(LAUNCHER)) $(ONLY:%=--only %) $(if $(LIMIT),--limit $(LIMIT)) $(if $(SEEDS),--seeds $(SEEDS))
 
 .DEFAULT_GOAL := help
-.PHONY: help install fetch tasks sweep plan status retry cancel gc report rescore submit perf search fit cost coverage test faults lint typecheck clean
+.PHONY: help install fetch tasks sweep plan status retry cancel gc report rescore submit perf search fit cost coverage drift reassign test faults lint typecheck clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -76,6 +76,12 @@ cost: install  ## Measure latency, memory and cold start of SWEEP's embeddings b
 
 coverage: install  ## Say how the text CORPUS=<file> is covered by vocabulary and embedding. ARGS="key=value ..."
 	$(BENCH) coverage --corpus $(CORPUS) $(OVERRIDES)
+
+drift: install  ## Compare the text CURRENT=<file> with REFERENCE=<file>, which an embedding was made for; fails past a limit. ARGS="minilm drift.unseen=0.1 ..."
+	$(BENCH) drift --reference $(REFERENCE) --current $(CURRENT) $(OVERRIDES)
+
+reassign: install  ## Make the embedding's codes and tables anew for CURRENT=<file>: error and coverage before and after
+	$(BENCH) reassign --reference $(REFERENCE) --current $(CURRENT) $(OVERRIDES)
 
 test: install  ## Run the tests
 	$(BIN)/python -m pytest -n auto -rs

@@ -6,8 +6,12 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bench.errors import BenchError, ConfigError, unknown
+
+if TYPE_CHECKING:
+    from bench.drift import Comparison
 
 log = logging.getLogger("bench")
 
@@ -267,12 +271,8 @@ def coverage(overrides: Sequence[str]) -> int:
     from bench.coverage import cover, write_coverage
     from bench.identity import prepare
 
-    given = list(overrides)
-    if "--corpus" not in given or given[-1] == "--corpus":
-        raise ConfigError("--corpus is not set: give a text file with one passage a line, as in --corpus notes.txt.")
-    at = given.index("--corpus")
-    corpus = given[at + 1]
-    prepared = prepare(compose_config([*given[:at], *given[at + 2:]]))
+    corpus, others = _flag(overrides, "--corpus")
+    prepared = prepare(compose_config(others))
     found = cover(prepared, corpus)
     for name, value in found.facts.items():
         print(f"{name:18} {value:,.4g}")
@@ -280,10 +280,51 @@ def coverage(overrides: Sequence[str]) -> int:
     return 0
 
 
+def drift(arguments: Sequence[str]) -> int:
+    """Compare live text with what an embedding was made for (--reference <text> --current <text> <model> key=value); 1 past a limit."""
+    from bench.drift import drift_table, write_drift
+
+    comparison = _comparison(arguments)
+    found = comparison.drift()
+    print(drift_table(found), write_drift(found, comparison), *found.passed, sep="\n")
+    return 1 if found.passed else 0
+
+
+def reassign(arguments: Sequence[str]) -> int:
+    """Make an embedding's codes and tables anew for the current text, and compare (flags as for drift)."""
+    from bench.drift import reassigned_table, write_reassigned
+
+    comparison = _comparison(arguments)
+    found = comparison.reassign()
+    print(reassigned_table(found), *write_reassigned(found, comparison), sep="\n")
+    print(f"to train with it: the same settings with assignment.corpus={comparison.current.name}")
+    return 0
+
+
+def _comparison(arguments: Sequence[str]) -> "Comparison":
+    from bench.compose import compose_config
+    from bench.drift import Comparison
+    from bench.identity import prepare
+
+    reference, others = _flag(arguments, "--reference")
+    current, others = _flag(others, "--current")
+    config = compose_config([other if "=" in other else f"model={other}" for other in others])
+    return Comparison(prepare(config).config, reference, current)
+
+
+def _flag(arguments: Sequence[str], flag: str) -> tuple[str, list[str]]:
+    """Return the flag's value and the other arguments; raises ConfigError where it is not set."""
+    given = list(arguments)
+    if flag not in given or given[-1] == flag:
+        raise ConfigError(f"{flag} is not set: give a text file with one passage a line, as in {flag} notes.txt.")
+    at = given.index(flag)
+    return given[at + 1], [*given[:at], *given[at + 2 :]]
+
+
 VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     verb.__name__: verb
     for verb in (run, plan, sweep, status, retry, cancel, gc, search, report, tasks, fetch, rescore, submit, perf, chart, sameness, fit, cost,
-                 coverage)
+                 coverage, drift, reassign)
 }
 
 

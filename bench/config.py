@@ -145,6 +145,16 @@ class PerfConfig:
 
 
 @dataclass
+class DriftConfig:
+    """Limits of `bench drift`, which exits with 1 where one is passed."""
+
+    divergence: float = 0.1  # Jensen-Shannon divergence of token frequencies (bits), beyond what shuffling the passages gives
+    unseen: float = 0.05  # share of the current tokens that the reference does not hold, likewise
+    unknown: float = 0.01  # rise of the share of words with a token unknown to the tokenizer
+    error: float = 0.1  # relative rise of the embedding's error, tokens by frequency
+
+
+@dataclass
 class CostConfig:
     """What `bench cost` measures: every batch size at every length."""
 
@@ -210,6 +220,7 @@ class RunConfig:
     overwrite: str = "only-missing"  # which runs of a sweep are run: only-missing (interrupted ones too) | failed (these too) | always | never
     workers: int | None = None  # processes of a local sweep; null: one a GPU, or one a CPU core
     launcher: LauncherConfig = field(default_factory=LauncherConfig)
+    drift: DriftConfig = field(default_factory=DriftConfig)  # read by `drift` only
     cost: CostConfig = field(default_factory=CostConfig)  # read by `cost` only
     search: SearchConfig = field(default_factory=SearchConfig)  # read by `search` only
     perf: PerfConfig = field(default_factory=PerfConfig)  # read by `perf` only

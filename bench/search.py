@@ -248,7 +248,9 @@ class Search:
     def _everything(self, found: dict[Point, tuple[int, float, int]]) -> Plan:
         """Return the plan of all runs of the trained candidates, and of those that failed."""
         failed = [_point(t.params) for t in self.study.get_trials(deepcopy=False) if t.user_attrs.get("outcome") == "failed"]
-        plans = [self._plan([point], seeds) for point, (seeds, _, _) in found.items()] + [self._plan([point], 1) for point in failed]
+        numbers = {seeds for seeds, _, _ in found.values()}
+        plans = [self._plan([point for point, (own, _, _) in found.items() if own == seeds], seeds) for seeds in numbers]
+        plans += [self._plan(failed, 1)] if failed else []
         runs = {run.run_id: run for plan in plans for run in plan.runs}
         return against_store(plans[0].sweep, list(runs.values()), {})
 
@@ -277,6 +279,9 @@ def _check(space: dict[str, Any], fixed: Sequence[str], others: Sequence[str]) -
     """Raise ConfigError for an empty space, or for a key or value that no candidate could have."""
     if not space or not all(space.values()):
         raise ConfigError("search.space is empty: give every key at least one value.")
+    for key in space:
+        if key.partition(".")[0] in ("model", "task", "data", "seed"):
+            raise ConfigError(f"search.space must not hold {key}: candidates are compared on one model, the same tasks and the same seeds.")
     for key, values in space.items():
         for value in values:
             compose_config([*fixed, f"{key}={text_of(value)}", *others])

@@ -187,12 +187,12 @@ def _latencies(model: PreTrainedModel, modules: Sequence[nn.Module], device: tor
                 rounds.append([took[number] for number in range(len(modules))])
             times = np.array(rounds)  # (rounds, embeddings), the dense one first
             for number, own in enumerate(found):
-                own.append(_latency(batch, length, times[:, number], None if number == 0 else times[:, 0]))
+                own.append(latency_of(batch, length, times[:, number], None if number == 0 else times[:, 0]))
             log.info("cost | %d tokens, batch %d: %d rounds", length, batch, len(rounds))
     return found
 
 
-def _latency(batch: int, length: int, times: np.ndarray, dense: np.ndarray | None) -> LatencyPart:
+def latency_of(batch: int, length: int, times: np.ndarray, dense: np.ndarray | None) -> LatencyPart:
     """Return the line of one cell; the ratio is the median over rounds, its interval by order statistics (no distribution)."""
     ratio = low = high = None
     if dense is not None:

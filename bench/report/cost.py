@@ -20,6 +20,7 @@ HOW_TO_READ = (
     "part after the imports. Memory on a CPU is resident in that process, on a GPU allocated by torch; before: without any model; peak: after "
     "the largest batch. Times of a shared machine are noisy: compare within one file only.\n"
 )
+IN_REPORT = "Measured by `bench cost`, ratios within one measurement with a 95 % interval; all cells are in the records and in `cost/`.\n"
 SHOWN = ["embedding", "embedding bytes", "model file", "cold start (s)", "loading (s)", "before (MB)", "resident (MB)", "peak (MB)"]
 LATENCY = ["tokens", "batch", "embedding", "rounds", "p50 (ms)", "p95 (ms)", "rows a second", "ratio to dense"]
 
@@ -73,10 +74,10 @@ def side_by_side(section: Section, frame: pd.DataFrame) -> str:
         for device, one in sorted(profiles.get(row.config_id, {}).items()):
             small, large = one["latency"][0], one["latency"][-1]
             lines.append([markdown.escape(row.label), markdown.escape(device), score_text(score, scored.scale) if score.n else "none",
-                          f"{row.bytes:,}", *(f"{cell['p50_ms']:.2f} ({ratio(cell)})" for cell in (small, large)),
+                          f"{row.bytes:,}", *(f"{cell['tokens']} × {cell['batch']}: {cell['p50_ms']:.2f} ({ratio(cell)})" for cell in (small, large)),
                           f"{large['rows_per_second']:.1f}", *_sizes(one)])
     if not lines:
         return ""
-    cells = [f"p50 in ms, {cell['tokens']} tokens × {cell['batch']} (ratio to dense)" for cell in (small, large)]
+    cells = ["tokens × batch: p50 in ms (ratio to dense)", "tokens × batch: p50 in ms (ratio to dense)"]
     head = ["configuration", "device", f"{scored.task}: {scored.unit}", "stored bytes", *cells, "rows a second", *SHOWN[2:]]
-    return f"#### Cost in use: {markdown.escape(section.title)}\n\n{markdown.table(head, lines, len(head) - 2)}"
+    return f"#### Cost in use: {markdown.escape(section.title)}\n\n{IN_REPORT}\n{markdown.table(head, lines, len(head) - 2)}"
