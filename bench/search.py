@@ -78,6 +78,8 @@ class Search:
         self.config = compose_config(arguments)
         self.settings = self.config.search
         _check(self.settings.space, self.settings.fixed, self.others)
+        if not self.settings.tasks:
+            raise ConfigError("search.tasks is empty: name at least one task.")
         for key in ("trials", "batch", "seeds"):
             if getattr(self.settings, key) < 1:
                 raise ConfigError(f"search.{key} ({getattr(self.settings, key)}) must be 1 or greater.")
@@ -86,7 +88,11 @@ class Search:
         self.possible, impossible = self._candidates()
         if not self.possible:
             raise impossible[0]
-        check(next(iter(self.possible.values()))[0].config)
+        first = next(iter(self.possible.values()))
+        check(first[0].config)
+        for run in first:
+            if not run.config.task.higher_is_better:
+                raise ConfigError(f"search.tasks ({run.config.task.name}): its headline is better when lower, and the search looks for high scores.")
         self.folder = Path(self.config.results_dir) / "search" / self.settings.name
         store.check_writable(Path(self.config.results_dir))
         store.make_folder(self.folder)
@@ -143,7 +149,7 @@ class Search:
                     yield Trial(self.study, now._trial_id), claim
 
     def _claimed(self, number: int) -> Path:
-        return self.folder / f"trial-{number}.json"
+        return self.folder / self.study.study_name / f"trial-{number}.json"
 
     def carry_out(self, trials: Sequence["Trial"]) -> None:
         """End the trials: as impossible, as dominated by fit, or with accuracy and bytes after a run of seed 0 a task."""

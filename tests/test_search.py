@@ -75,7 +75,7 @@ def test_of_equal_scores_the_smaller_is_on_the_front():
 @pytest.mark.parametrize(("change", "words"), [
     ("search.space={}", "search.space is empty"), ("search.space={embedding.row:[8]}", "Unknown key 'embedding.row'.*embedding.rows"),
     ("search.space={assignment:[contextal]}", "Did you mean 'contextual'"), ("search.space={seed:[0,1]}", "search.space must not hold seed"),
-    ("search.trials=0", r"search.trials \(0\)"),
+    ("search.tasks=[]", "search.tasks is empty"), ("search.trials=0", r"search.trials \(0\)"),
     ("search.space={embedding.subspaces:[5,7]}", "must divide the model's width"),
 ])
 def test_a_search_that_makes_no_sense_is_refused_before_any_work(change, words, searching, tmp_path):
