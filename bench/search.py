@@ -146,7 +146,7 @@ class Search:
                 if now.state.is_finished():  # by another, between the two looks
                     claim.release()
                 else:
-                    yield Trial(self.study, now._trial_id), claim
+                    yield Trial(self.study, now._trial_id), claim  # as Study.ask makes one; values that it had are suggested again
 
     def _claimed(self, number: int) -> Path:
         return self.folder / self.study.study_name / f"trial-{number}.json"
@@ -162,6 +162,7 @@ class Search:
             if trial not in left:
                 trial.set_user_attr("outcome", "impossible")
                 self.study.tell(trial, state=TrialState.PRUNED)
+        log.info("search | %d candidates are fitted, %d cannot be made", len(left), len(trials) - len(left))
         first = [self.possible[points[trial.number]][0] for trial in left]
         rows = {_embedding(row["config"]): row for row in (fits(first) if first else [])}
         for trial, run in zip(left, first, strict=True):
@@ -177,7 +178,7 @@ class Search:
                 self.study.tell(trial, state=TrialState.PRUNED)
             else:
                 passed.append(trial)
-        log.info("search | %d of %d candidates go on to training", len(passed), len(trials))
+        log.info("search | %d of %d go on to training", len(passed), len(left))
         scores = self._scores([points[trial.number] for trial in passed], 1)
         for trial in passed:
             score = scores[points[trial.number]]
