@@ -48,6 +48,7 @@ def profile(given: Sequence[Prepared], device: torch.device) -> dict[str, Any]:
     config, settings = runs[0].config, runs[0].config.cost
     _check(settings, runs[0])
     dtype = resolve_dtype(config.training.dtype, device)
+    facts = {key: value for key, value in provenance(device).items() if key not in ("command", "slurm_job_id")}  # paths, places
     model, modules, stored = _built(runs)
     with tempfile.TemporaryDirectory() as folder:
         folders = [Path(folder) / str(number) for number in range(len(runs))]
@@ -63,7 +64,6 @@ def profile(given: Sequence[Prepared], device: torch.device) -> dict[str, Any]:
         embedding_bytes = method(run.config.embedding.name).size(run.config.embedding, run.vocab_size, run.width, codes_stored).bytes
         rows.append({"config": run.canonical, "embedding_bytes": embedding_bytes,
                      "profile": {"dtype": dtype, "file_bytes": size, "latency": latency, **start}})
-    facts = {key: value for key, value in provenance(device).items() if key not in ("command", "slurm_job_id")}
     return {"model": config.model.name, "weights": config.model.weights, "device": device_slug(device), "provenance": facts,
             "settings": asdict(settings), "rows": rows}
 
