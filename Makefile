@@ -15,7 +15,7 @@ OVERRIDES = $(if $(DATA),data.root=$(DATA)) $(ARGS)
 CHOSEN = sweep=$(SWEEP) $(OVERRIDES) $(if $(LAUNCHER),launcher=$(LAUNCHER)) $(ONLY:%=--only %) $(if $(LIMIT),--limit $(LIMIT)) $(if $(SEEDS),--seeds $(SEEDS))
 
 .DEFAULT_GOAL := help
-.PHONY: help install fetch tasks sweep plan status retry cancel gc report gate rescore submit perf fit coverage test faults lint typecheck clean
+.PHONY: help install fetch tasks sweep plan status retry cancel gc report gate rescore submit perf search fit cost coverage drift reassign test faults lint typecheck clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -25,7 +25,7 @@ install: $(VENV)/.installed  ## Create .venv and install everything, versions fr
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if v in ((3, 11), (3, 12)) else "Python 3.11 or 3.12 is needed, $(PYTHON) is %d.%d: run make PYTHON=python3.11" % v)'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,slurm]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,search,slurm]'
 	@touch $@
 
 fetch: install  ## Download models and data once: MODEL=<name,...> TASKS=<name,...>; nothing else needs the hub
@@ -68,11 +68,23 @@ rescore: install  ## Compute every metric again from stored predictions, without
 submit: install  ## Write GLUE's submission zip TO=<file.zip> from the runs of SWEEP=glue_test
 	$(BENCH) submit sweep=$(SWEEP) to=$(TO) $(OVERRIDES)
 
+search: install  ## Find the front of accuracy against stored bytes: SEARCH=<name> (default: demo); go on with the same command
+	$(BENCH) search search=$(or $(SEARCH),demo) $(OVERRIDES) $(if $(LAUNCHER),launcher=$(LAUNCHER))
+
 fit: install  ## Measure how well the embeddings of SWEEP fit the table, without training (default: budget)
 	$(BENCH) fit sweep=$(if $(filter demo,$(SWEEP)),budget,$(SWEEP)) $(OVERRIDES)
 
+cost: install  ## Measure latency, memory and cold start of SWEEP's embeddings beside dense, into its records too. ARGS="device=cuda ..."
+	$(BENCH) cost sweep=$(SWEEP) $(OVERRIDES) $(ONLY:%=--only %)
+
 coverage: install  ## Say how the text CORPUS=<file> is covered by vocabulary and embedding. ARGS="key=value ..."
 	$(BENCH) coverage --corpus $(CORPUS) $(OVERRIDES)
+
+drift: install  ## Compare the text CURRENT=<file> with REFERENCE=<file>, which an embedding was made for; fails past a limit. ARGS="minilm drift.unseen=0.1 ..."
+	$(BENCH) drift --reference $(REFERENCE) --current $(CURRENT) $(OVERRIDES)
+
+reassign: install  ## Make the embedding's codes and tables anew for CURRENT=<file>: error and coverage before and after
+	$(BENCH) reassign --reference $(REFERENCE) --current $(CURRENT) $(OVERRIDES)
 
 test: install  ## Run the tests
 	$(BIN)/python -m pytest -n auto -rs

@@ -12,6 +12,7 @@ from bench.config import RunConfig
 from bench.errors import BenchError, ConfigError, unknown
 
 if TYPE_CHECKING:
+    from bench.drift import Comparison
     from bench.store import Record
 
 log = logging.getLogger("bench")
@@ -272,6 +273,15 @@ def submit(overrides: Sequence[str]) -> int:
     return 0
 
 
+def search(arguments: Sequence[str]) -> int:
+    """Find the front of accuracy against stored bytes with Optuna, then report (search=<name>; several may run at once)."""
+    from bench.search import search
+
+    found = search(arguments)
+    _report(found.config)
+    return _tell(found.lines, found.failed)
+
+
 def fit(overrides: Sequence[str]) -> int:
     """Measure how well a sweep's embeddings fit the pretrained table, without training (sweep=<name>, default budget)."""
     from bench.fit import fits
@@ -288,16 +298,32 @@ def fit(overrides: Sequence[str]) -> int:
     return 0
 
 
+def cost(arguments: Sequence[str]) -> int:
+    """Measure latency, memory and cold start of a sweep's embeddings beside dense, into records too (sweep=<name>, device=auto|cpu|cuda)."""
+    from bench.measure.profile import into_records, profile
+    from bench.report.cost import write_cost
+    from bench.run import pick_device
+    from bench.sweep.plan import expand, load
+    from bench.sweep.select import parse
+
+    flags, overrides = parse(arguments)
+    named = any(override.startswith("sweep=") for override in overrides)
+    runs = [run for run, _ in expand(*load(overrides if named else ["sweep=demo", *overrides]), flags).values()]
+    results_dir = Path(runs[0].config.results_dir)
+    for model in dict.fromkeys(run.config.model.name for run in runs):
+        measured = profile([run for run in runs if run.config.model.name == model], pick_device(runs[0].config.device))
+        paths = write_cost(measured, results_dir / "cost")
+        print(paths[1].read_text(), *paths, f"written into {into_records(measured, results_dir)} records", sep="\n")
+    return 0
+
+
 def coverage(overrides: Sequence[str]) -> int:
     """Say how a text is covered by vocabulary and embedding (--corpus <file>, then key=value as for run)."""
     from bench.compose import compose_config
     from bench.coverage import cover, write_coverage
     from bench.identity import prepare
 
-    hint = "give a text file with one passage a line, as in --corpus notes.txt"
-    corpus, rest = _option(overrides, "--corpus", hint)
-    if corpus is None:
-        raise ConfigError(f"--corpus is not set: {hint}.")
+    corpus, rest = _needed(overrides, "--corpus")
     prepared = prepare(compose_config(rest))
     found = cover(prepared, corpus)
     for name, value in found.facts.items():
@@ -306,9 +332,51 @@ def coverage(overrides: Sequence[str]) -> int:
     return 0
 
 
+def drift(arguments: Sequence[str]) -> int:
+    """Compare live text with what an embedding was made for (--reference <text> --current <text> <model> key=value); 1 past a limit."""
+    from bench.drift import drift_table, write_drift
+
+    comparison = _comparison(arguments)
+    found = comparison.drift()
+    print(drift_table(found), write_drift(found, comparison), *found.passed, sep="\n")
+    return 1 if found.passed else 0
+
+
+def reassign(arguments: Sequence[str]) -> int:
+    """Make an embedding's codes and tables anew for the current text, and compare (flags as for drift)."""
+    from bench.drift import reassigned_table, write_reassigned
+
+    comparison = _comparison(arguments)
+    found = comparison.reassign()
+    print(reassigned_table(found), *write_reassigned(found, comparison), sep="\n")
+    print(f"to train with it: the same settings with assignment.corpus={comparison.current.name}")
+    return 0
+
+
+def _comparison(arguments: Sequence[str]) -> "Comparison":
+    from bench.compose import compose_config
+    from bench.drift import Comparison
+    from bench.identity import prepare
+
+    reference, others = _needed(arguments, "--reference")
+    current, others = _needed(others, "--current")
+    config = compose_config([other if "=" in other else f"model={other}" for other in others])
+    return Comparison(prepare(config).config, reference, current)
+
+
+def _needed(arguments: Sequence[str], flag: str) -> tuple[str, list[str]]:
+    """Return the text file that the flag names and the other arguments; raises ConfigError where it is not set."""
+    hint = f"give a text file with one passage a line, as in {flag} notes.txt"
+    value, others = _option(arguments, flag, hint)
+    if value is None:
+        raise ConfigError(f"{flag} is not set: {hint}.")
+    return value, others
+
+
 VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     verb.__name__: verb
-    for verb in (run, plan, sweep, status, retry, cancel, gc, report, gate, tasks, fetch, rescore, submit, perf, chart, sameness, fit, coverage)
+    for verb in (run, plan, sweep, status, retry, cancel, gc, search, report, gate, tasks, fetch, rescore, submit, perf, chart, sameness, fit,
+                 cost, coverage, drift, reassign)
 }
 
 

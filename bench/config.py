@@ -185,6 +185,43 @@ class GateConfig:
 
 
 @dataclass
+class DriftConfig:
+    """Limits of `bench drift`, which exits with 1 where one is passed."""
+
+    divergence: float = 0.1  # Jensen-Shannon divergence of token frequencies (bits), beyond what shuffling the passages gives
+    unseen: float = 0.05  # share of the current tokens that the reference does not hold, likewise
+    unknown: float = 0.01  # rise of the share of words with a token unknown to the tokenizer
+    error: float = 0.1  # relative rise of the embedding's error, tokens by frequency
+
+
+@dataclass
+class ProfileConfig:
+    """What `bench cost` measures: every batch size at every length."""
+
+    batch_sizes: list[int] = field(default_factory=lambda: [1, 8, 32])
+    lengths: list[int] = field(default_factory=lambda: [16, 64, 128])  # tokens
+    warmup: int = 2  # answers of each embedding before the first round of a cell
+    rounds: int = 50  # of a cell at most; in each every embedding answers once
+    seconds: float = 20.0  # after which a cell ends; it has 6 rounds at least
+    starts: int = 3  # fresh processes of each embedding, after one that is not counted
+
+
+@dataclass
+class SearchConfig:
+    """What `bench search` looks for: one YAML file in `conf/search/`. The objectives are the mean score and the stored bytes."""
+
+    name: str = "???"
+    purpose: str = "???"
+    fixed: list[str] = field(default_factory=list)  # overrides of every run
+    tasks: list[str] = field(default_factory=list)  # names in conf/task, each trained on; the score is the mean of their headlines
+    space: dict[str, list[Any]] = field(default_factory=dict)  # key or group -> its values: a candidate has one of each
+    trials: int = 24  # candidates that Optuna proposes; several processes at once may go beyond it by one each
+    batch: int = 6  # trials that a process takes at once: they are fitted, compared and trained together
+    seeds: int = 4  # of the candidates near the front; all others have seed 0 only
+    slack: float = 0.05  # share by which a smaller or equal embedding's fit must be better to keep a candidate from training
+
+
+@dataclass
 class LauncherConfig:
     """Who carries out a sweep: workers of this machine, or tasks of a Slurm array, each with workers of its own."""
 
@@ -223,6 +260,9 @@ class RunConfig:
     overwrite: str = "only-missing"  # which runs of a sweep are run: only-missing (interrupted ones too) | failed (these too) | always | never
     workers: int | None = None  # processes of a local sweep; null: one a GPU, or one a CPU core
     launcher: LauncherConfig = field(default_factory=LauncherConfig)
+    drift: DriftConfig = field(default_factory=DriftConfig)  # read by `drift` only
+    profile: ProfileConfig = field(default_factory=ProfileConfig)  # read by `cost` only
+    search: SearchConfig = field(default_factory=SearchConfig)  # read by `search` only
     perf: PerfConfig = field(default_factory=PerfConfig)  # read by `perf` only
     report: ReportConfig = field(default_factory=ReportConfig)
     cost: PriceConfig = field(default_factory=PriceConfig)

@@ -223,7 +223,7 @@ def evaluated(prepared: Prepared, loaded: Loaded, outcome: Outcome, device: torc
                      "collapsed": collapsed},
         "recovery": loaded.recovery,
         "cost": {"peak_memory_bytes": cost.peak_memory_bytes(device),
-                 "latency_ms": cost.latency_ms(loaded.model, timed, dtype)},
+                 "latency_ms": cost.latency_ms(loaded.model, timed, dtype), "profiles": None},
     }
 
 

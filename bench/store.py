@@ -86,9 +86,35 @@ class TrainingPart(TypedDict):
     collapsed: bool  # one class predicted for the whole reported split
 
 
+class LatencyPart(TypedDict):
+    batch: int  # rows
+    tokens: int  # of each row
+    rounds: int
+    p50_ms: float
+    p95_ms: float
+    rows_per_second: float  # over all rounds
+    ratio_to_dense: float | None  # median of the rounds' ratios, null for dense itself; below: its 95 % interval
+    ratio_low: float | None
+    ratio_high: float | None
+
+
+class ProfilePart(TypedDict):
+    """Measured by `bench cost` on untrained weights of the same model, embedding and assignment: they do not change the cost."""
+
+    dtype: str  # fp32 | bf16
+    file_bytes: int  # of the whole model, as a safetensors file
+    latency: list[LatencyPart]
+    cold_start_seconds: float  # from the start of a fresh process to its first answer
+    load_seconds: float  # the part of it after the imports
+    before_bytes: int | None  # memory without any model: resident on a CPU, allocated by torch on a GPU
+    resident_bytes: int | None  # after the first answer
+    peak_bytes: int  # after the largest batch
+
+
 class CostPart(TypedDict):
     peak_memory_bytes: int | None  # GPU: allocated by torch; CPU: resident, the process's peak within this run
     latency_ms: dict[str, float]  # "batch1", "batch32": median forward on the evaluation texts
+    profiles: dict[str, ProfilePart] | None  # by device; null: not measured (records before `bench cost` have no such key)
 
 
 class Record(TypedDict):
@@ -201,6 +227,8 @@ def read(path: Path) -> Record:
         raise ValueError(f"unknown status {record['status']!r}")
     if record["run_id"] != path.stem.rpartition("-")[2]:
         raise ValueError(f"run_id {record['run_id']!r} is not the one in the file's name")
+    if record["cost"]:
+        record["cost"].setdefault("profiles", None)
     return cast(Record, record)
 
 

@@ -48,11 +48,17 @@ def _measured(device: torch.device) -> tuple[float, float]:
 
 def _save_model(folder: Path) -> None:
     build("minilm", "dense", torch.device("cpu")).save_pretrained(folder)
-    words = {word: i for i, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"])}
-    tokenizer = Tokenizer(WordLevel(words, "[UNK]"))
+    placeholder_tokenizer(0).save_pretrained(folder)
+
+
+def placeholder_tokenizer(padding: int) -> PreTrainedTokenizerFast:
+    """Return a tokenizer that knows no word, with this id for padding: for models of random weights."""
+    names = ["[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    names.insert(padding, "[PAD]")
+    tokenizer = Tokenizer(WordLevel({name: i for i, name in enumerate(names)}, "[UNK]"))
     tokenizer.pre_tokenizer = Whitespace()
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]",
-                            mask_token="[MASK]").save_pretrained(folder)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]",
+                                   mask_token="[MASK]")
 
 
 def _times(arguments: Sequence[str], words: Sequence[str]) -> list[float]:

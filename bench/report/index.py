@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from bench.report import tables
+from bench.report import cost, tables
 from bench.report.frame import digest
 from bench.report.grid import to_markdown
 from bench.report.markdown import escape
@@ -39,7 +39,7 @@ def index(
         parts.append(f"### {escape(section.title)} on {escape(section.suite)}")
         parts += [f"![{escape(figure.title)}]({figure.image})" for figure in figures]
         parts += [PARTS_TO_READ] if any(column.name == ALL for column in section.columns) else []
-        parts.append(to_markdown(tables.results_grid(section)))
+        parts += [to_markdown(tables.results_grid(section)), cost.side_by_side(section, frame)]
         budgets = tables.budget_grid(section)
         if budgets.rows and section.no_mean == "":
             parts.append(f"#### {escape(budgets.title)}\n\n{to_markdown(budgets)}")

@@ -31,19 +31,27 @@ def sweep(arguments: Sequence[str], overwrite: str | None = None) -> tuple[Plan,
     """
     flags, overrides = parse(arguments)
     plan = make([*overrides, *([f"overwrite={overwrite}"] if overwrite else [])], flags)
+    store.check_writable(Path(plan.config.results_dir))
+    return carry_out(plan, flags.wait)
+
+
+def carry_out(plan: Plan, wait: bool) -> tuple[Plan, list[Item]]:
+    """Carry out what a plan has to do; return the plan as it is afterwards and what there was to do.
+
+    On Slurm it returns when the jobs are submitted, or if it shall `wait` when they have ended.
+    """
     todo, config = plan.todo(), plan.config
-    store.check_writable(Path(config.results_dir))
     log.info("%d runs to do, %d of %d done before", len(todo), plan.counts()["ok"], len(plan.runs))
     if not todo:
         return plan, todo
     if config.launcher.name == "slurm":
         slurm.submit(todo, plan, cancel_file(plan))
-        if flags.wait:
+        if wait:
             slurm.wait(todo, plan)
     else:
-        from bench.sweep.local import carry_out, default_workers
+        from bench.sweep import local
 
-        carry_out(todo, config, min(config.workers or default_workers(config.device), len(todo)), cancelled=cancel_file(plan))
+        local.carry_out(todo, config, min(config.workers or local.default_workers(config.device), len(todo)), cancelled=cancel_file(plan))
     return against_store(plan.sweep, plan.runs, plan.overrides), todo
 
 

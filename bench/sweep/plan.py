@@ -47,10 +47,11 @@ class Sweep:
     def overrides(self, grid: dict[str, list[Any]]) -> list[list[str]]:
         """Return the overrides of every run; `grid` replaces values of the file's."""
         return [[*part.fixed, *point, *cell] for part in self.cut() for point in part.points
-                for cell in itertools.product(*[[f"{key}={_text(value)}" for value in values] for key, values in {**part.grid, **grid}.items()])]
+                for cell in itertools.product(*[[f"{key}={text_of(value)}" for value in values] for key, values in {**part.grid, **grid}.items()])]
 
 
-def _text(value: Any) -> str:
+def text_of(value: Any) -> str:
+    """Return a value as an override writes it."""
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
