@@ -1,5 +1,8 @@
 """A model's embedding replaced by what the configuration asks for, and how well it fits."""
 
+import os
+import shutil
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import cast
@@ -11,7 +14,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 import bench.assignment
-from bench import backbones
+from bench import backbones, store
 from bench.assignment import Codes
 from bench.assignment.corpus import cached_counts
 from bench.assignment.vectors import TokenVectors, token_vectors, vectors_key
@@ -77,6 +80,22 @@ def swap(
     backbones.swap_embedding(model, module)
     size = chosen.size(embedding, len(table), table.shape[1], codes is not None and codes.stored)
     return cost.sizes(model, module, size, method("dense").size(embedding, len(table), table.shape[1], False)), fit
+
+
+def save(config: RunConfig, model: PreTrainedModel, folder: Path) -> None:
+    """Write the trained model of the run to `folder`, whole or not at all, in place of what is there.
+
+    Raises EnvironmentBroken if the folder cannot be written.
+    """
+    codes_stored = bool(getattr(model.get_input_embeddings(), "codes_stored", False))
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".", suffix=".tmp") as scratch:
+            backbones.save_compressed(model, Path(scratch) / "model", config.embedding, codes_stored, assignment_of(config))
+            shutil.rmtree(folder, ignore_errors=True)
+            os.replace(Path(scratch) / "model", folder)
+    except OSError as error:
+        raise store.unwritable(folder, error) from error
 
 
 def vocabulary_of(config: RunConfig, tokenizer: PreTrainedTokenizerBase, texts: Texts, vocab_size: int) -> Vocabulary | None:
