@@ -252,9 +252,19 @@ def coverage(overrides: Sequence[str]) -> int:
     return 0
 
 
+def export(arguments: Sequence[str]) -> int:
+    """Write a run's model to a folder that others load (RUN_ID or key=value, --to DIR; --materialise, --retrain, --onnx, --int8, --evaluate)."""
+    from bench.export.command import export as export_one
+
+    to = export_one(arguments)
+    for path in sorted(to.iterdir()):
+        print(f"{path.stat().st_size:14,}  {path}")
+    return 0
+
+
 VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     verb.__name__: verb
-    for verb in (run, plan, sweep, status, retry, cancel, gc, report, tasks, fetch, rescore, submit, perf, chart, sameness, fit, coverage)
+    for verb in (run, plan, sweep, status, retry, cancel, gc, report, tasks, fetch, rescore, submit, perf, chart, sameness, fit, coverage, export)
 }
 
 

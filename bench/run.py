@@ -246,7 +246,7 @@ class Answers:
 
 
 def answers(model: Any, prepared: Prepared, role: str, tokenizer: PreTrainedTokenizerBase, device: torch.device,
-             dtype: str) -> Iterator[Answers]:
+            dtype: str) -> Iterator[Answers]:
     """Yield the answers to a role, language by language, each stored as soon as it is there."""
     config, task = prepared.config, prepared.config.task
     folder = store.predictions_folder(Path(config.results_dir), prepared.name, prepared.run_id)
