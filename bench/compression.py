@@ -4,6 +4,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -18,7 +19,7 @@ from bench import backbones, store
 from bench.assignment import Codes
 from bench.assignment.corpus import cached_counts
 from bench.assignment.vectors import TokenVectors, token_vectors, vectors_key
-from bench.config import RunConfig
+from bench.config import AssignmentConfig, RunConfig
 from bench.embeddings import assignment_of, method
 from bench.embeddings.base import Vocabulary, relative_error
 from bench.measure import cost
@@ -87,11 +88,13 @@ def save(config: RunConfig, model: PreTrainedModel, folder: Path) -> None:
 
     Raises EnvironmentBroken if the folder cannot be written.
     """
-    codes_stored = bool(getattr(model.get_input_embeddings(), "codes_stored", False))
+    codes_stored, assignment = bool(getattr(model.get_input_embeddings(), "codes_stored", False)), assignment_of(config)
+    if assignment is not None:  # codes that are not stored are made without a corpus, and a file's name says nothing elsewhere
+        assignment = replace(assignment, corpus=AssignmentConfig.corpus)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".", suffix=".tmp") as scratch:
-            backbones.save_compressed(model, Path(scratch) / "model", config.embedding, codes_stored, assignment_of(config))
+            backbones.save_compressed(model, Path(scratch) / "model", config.embedding, codes_stored, assignment)
             shutil.rmtree(folder, ignore_errors=True)
             os.replace(Path(scratch) / "model", folder)
     except OSError as error:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 OPSET = 18  # of the operators that torch's exporter writes; every onnxruntime since 1.14 reads them
-PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+PACKAGES = ("onnx", "onnxscript", "onnxruntime")  # onnxscript brings onnx_ir
 TOLERANCE = 1e-4  # of the greatest difference of a logit from torch's, as a share of the greatest logit (1 at least)
 
 
@@ -98,14 +98,19 @@ def write(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", path: 
     Inputs are those of the tokenizer, int64 (batch, sequence), both of any size; the output is `logits`. Raises BenchError
     where the difference is more than TOLERANCE.
     """
+    from onnx_ir.passes.common import ClearMetadataAndDocStringPass
+
     names = inputs_of(tokenizer)
     copied = deepcopy(model).eval()
     copied.set_input_embeddings(as_operators(copied.get_input_embeddings()))
     dynamic = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
     with quietly():
-        torch.onnx.export(_Logits(copied, names), tuple(batch(model, names, 2, 8).values()), path, dynamo=True, verbose=False,
-                          input_names=names, output_names=["logits"], opset_version=opset, external_data=False,
-                          dynamic_shapes={"inputs": tuple(dynamic for _ in names)})
+        program = torch.onnx.export(_Logits(copied, names), tuple(batch(model, names, 2, 8).values()), dynamo=True, verbose=False,
+                                    input_names=names, output_names=["logits"], opset_version=opset,
+                                    dynamic_shapes={"inputs": tuple(dynamic for _ in names)})
+    assert program is not None
+    ClearMetadataAndDocStringPass()(program.model)  # every node names the lines, with the folders of this machine, that made it
+    program.save(path, external_data=False)
     found, greatest = difference(model, tokenizer, path), max(1.0, float(model(**batch(model, names, 3, 33)).logits.abs().max()))
     if found > TOLERANCE * greatest:
         raise BenchError(f"{path.name}: its logits differ from torch's by {found:.2g}, more than {TOLERANCE:g} of the greatest ({greatest:.2g}).")
