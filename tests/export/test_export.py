@@ -185,7 +185,8 @@ def exported(tmp_path) -> Path:
 def test_a_damaged_file_is_named_with_both_digests_and_nothing_is_loaded(exported, name, damage):
     written = backbones.sha256(exported / name)
     (exported / name).write_bytes(damage((exported / name).read_bytes()))
-    with pytest.raises(BenchError, match=rf"{name} has the SHA-256 {backbones.sha256(exported / name)}, but SHA256SUMS says {written}.*nothing was loaded"):
+    found = backbones.sha256(exported / name)
+    with pytest.raises(BenchError, match=rf"{name} has the SHA-256 {found}, but SHA256SUMS says {written}.*nothing was loaded"):
         bench.load_compressed(exported)
 
 
