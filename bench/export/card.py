@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from huggingface_hub import EvalResult, ModelCardData
 from scipy.stats import binomtest
 
@@ -28,7 +29,8 @@ def licence(model: ModelConfig) -> str:
 def write(prepared: Prepared, record: Record, records: Sequence[Record], facts: dict[str, Any]) -> str:
     """Return README.md for a run's export: `records` are all those of its store, `facts` what export.json says."""
     task, model = prepared.config.task, prepared.config.model
-    frame = headline_runs(to_frame([one for one in records if one["status"] == "ok"]))
+    place = record["name"].split("/")[:2]  # model and task: other tasks' records are no business of this card
+    frame = headline_runs(to_frame([one for one in records if one["status"] == "ok" and one["name"].split("/")[:2] == place]))
     mine = frame[frame.run_id == record["run_id"]].iloc[0]
     alike = frame[(frame.model == mine.model) & (frame.weights == mine.weights) & (frame.column == mine.column)]
     seeds = alike[alike.config_id == mine.config_id]
@@ -37,7 +39,7 @@ def write(prepared: Prepared, record: Record, records: Sequence[Record], facts: 
     label = short_label(record["config"], prepared.width)
     rows = [["this configuration", *_score(seeds, record)]] + ([["dense, same recipe", *_score(dense, record)]] if len(dense) else [])
     parts = [
-        f"---\n{_front(prepared, record, label, None if mine.value is None else float(mine.value)).to_yaml()}\n---\n",
+        f"---\n{_front(prepared, record, label, None if pd.isna(mine.value) else float(mine.value)).to_yaml()}\n---\n",
         f"# {model.name}, {escape(label)}, fine-tuned on {task.name}\n",
         _form(facts),
         f"Marks: {escape('; '.join(marks))}.\n" if marks else "",
@@ -79,7 +81,7 @@ def _base(model: ModelConfig) -> str:
 
 def _score(seeds: Any, record: Record) -> list[str]:
     """Return score, interval, number of seeds and run ids as a table's cells."""
-    found = summarise([value for value in seeds.value if value == value and value is not None])
+    found = summarise(seeds.value.dropna().astype(float).tolist())
     runs = " ".join(f"`{run}`" for run in seeds.run_id)
     if found.mean is None:
         return ["–", "–", str(len(seeds)), runs]

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import re
 import tempfile
 from collections.abc import Sequence
 from copy import deepcopy
@@ -52,12 +51,11 @@ def export(arguments: Sequence[str]) -> Path:
     folder.check_target(flags.to)
     if flags.onnx:
         onnx.check_installed(flags.opset)
-    if others and re.fullmatch(r"[\w-]+", others[0]):
-        prepared, record = source.find(others[0], others[1:])
-        kept, record = source.weights(prepared, record, train=flags.retrain)
-    else:
-        prepared, found = source.described(others)
-        kept, record = source.weights(prepared, found, train=True)
+    ids, overrides = [other for other in others if "=" not in other], [other for other in others if "=" in other]
+    if len(ids) > 1:
+        raise ConfigError(f"export writes one run, but {', '.join(ids)} are {len(ids)}: name one, each with a folder of its own.")
+    prepared, found = source.find(ids[0], overrides) if ids else source.described(overrides)
+    kept, record = source.weights(prepared, found, train=flags.retrain or not ids)
     model, tokenizer = backbones.load_compressed(kept), backbones.load_tokenizer(prepared.config.model)
     with folder.new_folder(flags.to) as target:
         facts: dict[str, Any] = {"bench": __version__, "form": "dense" if flags.materialise else "compact", "run_id": record["run_id"]}

@@ -118,10 +118,11 @@ def test_the_card_has_front_matter_sizes_scores_with_intervals_and_marks(trained
 
 
 def test_a_configuration_is_trained_recorded_and_exported(tiny, tmp_path):
-    assert main(["export", *tiny, *SUBSPACE, "seed=3", "--materialise", "--to", str(tmp_path / "out")]) == 0
-    record = record_of([*tiny, *SUBSPACE, "seed=3"])
-    assert record["status"] == "ok" and record["run_id"] in (tmp_path / "out" / "README.md").read_text()
-    assert "dense table" in (tmp_path / "out" / "README.md").read_text()
+    assert main(["export", *tiny, *SUBSPACE, "model.weights=random", "--materialise", "--to", str(tmp_path / "out")]) == 0
+    record, card = record_of([*tiny, *SUBSPACE, "model.weights=random"]), (tmp_path / "out" / "README.md").read_text()
+    assert record["status"] == "ok" and record["run_id"] in card and "written out as a dense table" in card
+    assert "random weights: no scores" in card and "metrics" not in yaml.safe_load(card.split("---\n")[1]).get("model-index", "")
+    assert f"{record['headline']['value']:.4f}" not in card
     loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path / "out")
     assert loaded.get_input_embeddings().weight.shape == (30522, 24)
     with pytest.raises(BenchError, match=r"an export in plain form is loaded with AutoModelForSequenceClassification"):
@@ -158,8 +159,10 @@ def test_an_unknown_run_says_which_was_meant_and_a_failed_or_changed_one_why_not
     assert "is recorded as failed" in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(("flags", "message"), [([], "--to is not set"), (["--too", "x"], "Did you mean '--to'"),
-                                                (["--to", "x", "--evaluate"], "add --onnx"), (["--to"], "expected one argument")])
+@pytest.mark.parametrize(("flags", "message"), [
+    ([], "--to is not set"), (["--too", "x"], "Did you mean '--to'"), (["--to", "x", "--evaluate"], "add --onnx"), (["--to"], "expected one argument"),
+    (["abcdef012345", "--to", "x"], "name one, each with a folder"),
+])  # fmt: skip
 def test_wrong_flags_are_explained(flags, message, capsys):
     assert main(["export", "0123456789ab", *flags]) == 2
     assert message in capsys.readouterr().err
