@@ -160,7 +160,8 @@ def test_an_unknown_run_says_which_was_meant_and_a_failed_or_changed_one_why_not
 
 
 @pytest.mark.parametrize(("flags", "message"), [
-    ([], "--to is not set"), (["--too", "x"], "Did you mean '--to'"), (["--to", "x", "--evaluate"], "add --onnx"), (["--to"], "expected one argument"),
+    ([], "--to is not set"), (["--too", "x"], "Did you mean '--to'"), (["--to", "x", "--evaluate"], "add --onnx"),
+    (["--to"], "expected one argument"),
     (["abcdef012345", "--to", "x"], "name one, each with a folder"),
 ])  # fmt: skip
 def test_wrong_flags_are_explained(flags, message, capsys):
