@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import shutil
 import tempfile
 from collections.abc import Sequence
 from copy import deepcopy
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import nn
 
-from bench import __version__, backbones, compression, store
+from bench import __version__, backbones, store
 from bench.errors import ConfigError, unknown
 from bench.export import card, folder, onnx, source
 from bench.identity import Prepared
@@ -62,10 +63,7 @@ def export(arguments: Sequence[str]) -> Path:
         if flags.materialise:
             materialised(model).save_pretrained(target)
         else:
-            compression.save(prepared.config, model, target / "model")
-            for path in (target / "model").iterdir():
-                path.rename(target / path.name)
-            (target / "model").rmdir()
+            shutil.copytree(kept, target, dirs_exist_ok=True)
         tokenizer.save_pretrained(target)
         if flags.onnx:
             facts["onnx"] = _onnx(flags, model, tokenizer, target, prepared)
