@@ -15,7 +15,7 @@ OVERRIDES = $(if $(DATA),data.root=$(DATA)) $(ARGS)
 CHOSEN = sweep=$(SWEEP) $(OVERRIDES) $(if $(LAUNCHER),launcher=$(LAUNCHER)) $(ONLY:%=--only %) $(if $(LIMIT),--limit $(LIMIT)) $(if $(SEEDS),--seeds $(SEEDS))
 
 .DEFAULT_GOAL := help
-.PHONY: help install fetch tasks sweep plan status retry cancel gc report gate rescore submit perf search fit cost coverage drift reassign test faults lint typecheck clean
+.PHONY: help install fetch tasks sweep plan status retry cancel gc report gate rescore submit perf search fit cost coverage drift reassign export test faults lint typecheck clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -25,7 +25,7 @@ install: $(VENV)/.installed  ## Create .venv and install everything, versions fr
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if v in ((3, 11), (3, 12)) else "Python 3.11 or 3.12 is needed, $(PYTHON) is %d.%d: run make PYTHON=python3.11" % v)'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,search,slurm]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,onnx,search,serve,slurm]'
 	@touch $@
 
 fetch: install  ## Download models and data once: MODEL=<name,...> TASKS=<name,...>; nothing else needs the hub
@@ -85,6 +85,9 @@ drift: install  ## Compare the text CURRENT=<file> with REFERENCE=<file>, which 
 
 reassign: install  ## Make the embedding's codes and tables anew for CURRENT=<file>: error and coverage before and after
 	$(BENCH) reassign --reference $(REFERENCE) --current $(CURRENT) $(OVERRIDES)
+
+export: install  ## Write the model of RUN=<id> to the folder TO=<folder>. ARGS="--onnx --int8 --evaluate --materialise --retrain key=value ..."
+	$(BENCH) export $(RUN) $(OVERRIDES) --to $(filter-out glue.zip,$(TO))
 
 test: install  ## Run the tests
 	$(BIN)/python -m pytest -n auto -rs

@@ -14,6 +14,7 @@ import transformers
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from transformers.initialization import no_init_weights
 
 from bench.assignment import ASSIGNMENTS
 from bench.config import AssignmentConfig, EmbeddingConfig, ModelConfig, TaskConfig
@@ -35,11 +36,13 @@ def quiet_transformers() -> None:
     transformers.logging.disable_progress_bar()
 
 
-@cache
-def digest(path: Path) -> str:
-    """Return the SHA-256 of a file's content."""
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's content, read now."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+digest = cache(sha256)  # of files that nothing changes while this process lives: a plan asks for the same few thousands of times
 
 
 def locate(config: ModelConfig) -> tuple[str, dict[str, Any]]:
@@ -256,21 +259,26 @@ def load_compressed(folder: Path) -> "PreTrainedModel":
     config.tie_word_embeddings = description["tied"]
     # As few rows as the padding token allows: the table is replaced before it is filled.
     vocab_size, config.vocab_size = description["vocab_size"], (config.pad_token_id or 0) + 1
-    model = architecture(config)
-    old = cast(nn.Embedding, model.get_input_embeddings())
     settings = EmbeddingConfig(**description["embedding"])
     chosen, codes = method(settings.name), None
     if chosen.assigned and not description["codes_stored"]:
         made = AssignmentConfig(**description["assignment"])
         codes = ASSIGNMENTS[made.name].build(np.empty(0), vocab_size, cast(int, settings.subspaces), cast(int, settings.rows), made, None)
-    swap_embedding(model, chosen.empty(settings, vocab_size, old.embedding_dim, description["padding_idx"], codes))
+    with no_init_weights():  # of values that the file's replace: most of the time of loading
+        model = architecture(config)
+        width = cast(nn.Embedding, model.get_input_embeddings()).embedding_dim
+        embedding = chosen.empty(settings, vocab_size, width, description["padding_idx"], codes)
+    model.tie_weights()
+    swap_embedding(model, embedding)
     try:
         state = load_file(folder / "model.safetensors")
+        parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+        state = {name: nn.Parameter(tensor) if name in parameters and tensor.is_floating_point() else tensor for name, tensor in state.items()}
         state |= {name: state[first] for name, first in description["shared"].items()}
         for name, parameter in model.named_parameters():  # of a masked-LM head: one row or element a token
             if parameter.shape[:1] == (config.vocab_size,) and name in state and len(state[name]) == vocab_size:
                 parameter.data = torch.empty_like(state[name])
-        model.load_state_dict(state)
+        model.load_state_dict(state, assign=True)  # the file stays mapped: what is never read takes no memory
     except (RuntimeError, ValueError, KeyError, SafetensorError) as error:
         raise BenchError(f"{folder / 'model.safetensors'} does not hold the model that {DESCRIPTION} describes: "
                          f"{error}") from error

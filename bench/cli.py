@@ -373,10 +373,20 @@ def _needed(arguments: Sequence[str], flag: str) -> tuple[str, list[str]]:
     return value, others
 
 
+def export(arguments: Sequence[str]) -> int:
+    """Write a run's model to a folder that others load (RUN_ID or key=value, --to DIR; --materialise, --retrain, --onnx, --int8, --evaluate)."""
+    from bench.export.command import export as export_one
+
+    to = export_one(arguments)
+    for path in sorted(to.iterdir()):
+        print(f"{path.stat().st_size:14,}  {path}")
+    return 0
+
+
 VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     verb.__name__: verb
     for verb in (run, plan, sweep, status, retry, cancel, gc, search, report, gate, tasks, fetch, rescore, submit, perf, chart, sameness, fit,
-                 cost, coverage, drift, reassign)
+                 cost, coverage, drift, reassign, export)
 }
 
 

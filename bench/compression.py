@@ -1,6 +1,10 @@
 """A model's embedding replaced by what the configuration asks for, and how well it fits."""
 
+import os
+import shutil
+import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -11,11 +15,11 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 import bench.assignment
-from bench import backbones
+from bench import backbones, store
 from bench.assignment import Codes
 from bench.assignment.corpus import cached_counts
 from bench.assignment.vectors import TokenVectors, token_vectors, vectors_key
-from bench.config import RunConfig
+from bench.config import AssignmentConfig, RunConfig
 from bench.embeddings import assignment_of, method
 from bench.embeddings.base import Vocabulary, decile_errors, relative_error, squared_errors
 from bench.measure import cost
@@ -81,6 +85,24 @@ def swap(
     backbones.swap_embedding(model, module)
     size = chosen.size(embedding, len(table), table.shape[1], codes is not None and codes.stored)
     return cost.sizes(model, module, size, method("dense").size(embedding, len(table), table.shape[1], False)), fit
+
+
+def save(config: RunConfig, model: PreTrainedModel, folder: Path) -> None:
+    """Write the trained model of the run to `folder`, whole or not at all, in place of what is there.
+
+    Raises EnvironmentBroken if the folder cannot be written.
+    """
+    codes_stored, assignment = bool(getattr(model.get_input_embeddings(), "codes_stored", False)), assignment_of(config)
+    if assignment is not None:  # codes that are not stored are made without a corpus, and a file's name says nothing elsewhere
+        assignment = replace(assignment, corpus=AssignmentConfig.corpus)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".", suffix=".tmp") as scratch:
+            backbones.save_compressed(model, Path(scratch) / "model", config.embedding, codes_stored, assignment)
+            shutil.rmtree(folder, ignore_errors=True)
+            os.replace(Path(scratch) / "model", folder)
+    except OSError as error:
+        raise store.unwritable(folder, error) from error
 
 
 def vocabulary_of(config: RunConfig, tokenizer: PreTrainedTokenizerBase, texts: Texts, vocab_size: int) -> Vocabulary | None:

@@ -255,6 +255,7 @@ class RunConfig:
     results_dir: str = "results"
     cache_dir: str = ".cache"
     device: str = "auto"  # auto | cpu | cuda
+    keep_weights: bool = False  # the trained model goes to results_dir/models/<name>-<run_id>/, from where `export` takes it
     deterministic: bool = False  # the same seed on the same GPU gives the same record, at some cost in speed (a CPU always does)
     sweep: Any = None  # a sweep's declaration (conf/sweep/), read by `plan`, `sweep`, `status`
     overwrite: str = "only-missing"  # which runs of a sweep are run: only-missing (interrupted ones too) | failed (these too) | always | never

@@ -189,7 +189,7 @@ def evaluated(prepared: Prepared, loaded: Loaded, outcome: Outcome, device: torc
     shares = {"train": loaded.truncated}
     metrics: dict[str, dict[str, float]] = {}
     for role in (*task.evaluate, *task.predict):
-        answered = list(_answers(loaded.model, prepared, role, loaded.tokenizer, device, dtype))
+        answered = list(answers(loaded.model, prepared, role, loaded.tokenizer, device, dtype))
         shares[role] = float(np.mean([answer.truncated for answer in answered]))
         if role == task.evaluate[0]:
             timed = answered[0].examples
@@ -203,6 +203,8 @@ def evaluated(prepared: Prepared, loaded: Loaded, outcome: Outcome, device: torc
     if limit := config.training.max_train_examples:
         facts["train"]["max_train_examples"] = limit
     value = metrics[reported][task.headline]
+    if config.keep_weights and processes.FIRST:
+        compression.save(config, loaded.model, store.weights_folder(Path(config.results_dir), prepared.name, prepared.run_id))
     log.info("%s | %s %s = %.4f", prepared.name, reported, task.headline, value)
     return {
         "task": {"name": task.name, "suite": task.suite, "version": task.task_version, "source": prepared.source,
@@ -244,8 +246,8 @@ class Answers:
     truncated: float
 
 
-def _answers(model: Any, prepared: Prepared, role: str, tokenizer: PreTrainedTokenizerBase, device: torch.device,
-             dtype: str) -> Iterator[Answers]:
+def answers(model: Any, prepared: Prepared, role: str, tokenizer: PreTrainedTokenizerBase, device: torch.device,
+            dtype: str) -> Iterator[Answers]:
     """Yield the answers to a role, language by language, each stored as soon as it is there."""
     config, task = prepared.config, prepared.config.task
     folder = store.predictions_folder(Path(config.results_dir), prepared.name, prepared.run_id)

@@ -189,6 +189,11 @@ def predictions_folder(results_dir: Path, name: str, run_id: str) -> Path:
     return results_dir / "predictions" / f"{name}-{run_id}"
 
 
+def weights_folder(results_dir: Path, name: str, run_id: str) -> Path:
+    """Return where a run's trained model lies if it was kept: models/<name>-<run_id>/."""
+    return results_dir / "models" / f"{name}-{run_id}"
+
+
 def _predictions_file(folder: Path, split: str) -> Path:
     return folder / f"{re.sub(r'[^A-Za-z0-9._-]', '_', split)}.safetensors"
 

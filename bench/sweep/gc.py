@@ -19,7 +19,7 @@ class Garbage:
 
 
 def find(results_dir: Path, cache_dir: Path) -> list[Garbage]:
-    """Return what may go: claims of the dead, temporary files, predictions without a record, jobs' files, the cache.
+    """Return what may go: claims of the dead, temporary files, predictions and models without a record, jobs' files, the cache.
 
     While a run is carried out in `results_dir`, or a job of it waits on Slurm, only claims of the dead may go.
     """
@@ -29,7 +29,7 @@ def find(results_dir: Path, cache_dir: Path) -> list[Garbage]:
     if len(dead) < len(every) or slurm.busy(results_dir):
         return found
     kept = results_dir.resolve()
-    return [*found, *(_garbage(path, "predictions without a record") for path in _orphans(results_dir)),
+    return [*found, *(_garbage(path, f"{kind} without a record") for kind in ("predictions", "models") for path in _orphans(results_dir / kind)),
             *(_garbage(path, "temporary file") for path in sorted(results_dir.rglob(".*.tmp"))),
             *(_garbage(path, "files of ended jobs") for path in sorted((results_dir / "jobs").glob("*"))),
             *(_garbage(path, "cache") for path in sorted(cache_dir.glob("*")) if not kept.is_relative_to(path.resolve()))]
@@ -43,10 +43,10 @@ def remove(garbage: Garbage) -> None:
         garbage.path.unlink(missing_ok=True)
 
 
-def _orphans(results_dir: Path) -> Iterator[Path]:
-    for folder in sorted({path.parent for path in (results_dir / "predictions").rglob("*.safetensors")}):
-        name, _, run_id = str(folder.relative_to(results_dir / "predictions")).rpartition("-")
-        if not store.path_of(results_dir, name, run_id).exists():
+def _orphans(kind: Path) -> Iterator[Path]:
+    for folder in sorted({path.parent for path in kind.rglob("*.safetensors") if path.parent.parent.suffix != ".tmp"}):
+        name, _, run_id = str(folder.relative_to(kind)).rpartition("-")
+        if not store.path_of(kind.parent, name, run_id).exists():
             yield folder
 
 

@@ -1,0 +1,65 @@
+"""An exported model behind a web framework: `EXPORT=<folder> uvicorn --app-dir tests/serving app:app`.
+
+Starlette, tokenizers and onnxruntime, no torch: POST /classify {"texts": ["a fine film"]} answers with a label and probabilities for each text.
+"""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+from tokenizers import Tokenizer
+
+MOST_TEXTS, MOST_TOKENS = 32, 128  # of one request
+
+
+class Classifier:
+    """The export's ONNX file with its tokenizer; the int8 one where there is one."""
+
+    def __init__(self, folder: Path) -> None:
+        int8 = folder / "model-int8.onnx"
+        self.session = onnxruntime.InferenceSession(int8 if int8.is_file() else folder / "model.onnx", providers=["CPUExecutionProvider"])
+        self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self.tokenizer.enable_truncation(MOST_TOKENS)
+        config = json.loads((folder / "config.json").read_text())
+        self.tokenizer.enable_padding(pad_id=config["pad_token_id"])
+        self.labels = config["id2label"]
+
+    def __call__(self, texts: list[str]) -> list[dict[str, object]]:
+        encoded = self.tokenizer.encode_batch(texts)
+        known = {"input_ids": [one.ids for one in encoded], "attention_mask": [one.attention_mask for one in encoded],
+                 "token_type_ids": [one.type_ids for one in encoded]}
+        (logits,) = self.session.run(["logits"], {given.name: np.array(known[given.name], dtype=np.int64) for given in self.session.get_inputs()})
+        shares = np.exp(logits - logits.max(axis=1, keepdims=True))
+        shares /= shares.sum(axis=1, keepdims=True)
+        return [{"label": self.labels[str(row.argmax())], "probabilities": row.tolist()} for row in shares]
+
+
+def create(folder: Path) -> Starlette:
+    """Return the application; the model is loaded once, before the first request."""
+    classify = Classifier(folder)
+
+    async def answer(request: Request) -> JSONResponse:
+        try:
+            texts = (await request.json())["texts"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise HTTPException(400, 'send {"texts": ["..."]}') from error
+        if not (isinstance(texts, list) and 0 < len(texts) <= MOST_TEXTS and all(isinstance(text, str) for text in texts)):
+            raise HTTPException(400, f"texts must be a list of 1 to {MOST_TEXTS} strings")
+        return JSONResponse(await run_in_threadpool(classify, texts))  # the loop goes on answering while a thread computes
+
+    return Starlette(routes=[Route("/classify", answer, methods=["POST"])])
+
+
+def __getattr__(name: str) -> Starlette:
+    """Return `app` for uvicorn, from the folder that EXPORT names."""
+    if name != "app":
+        raise AttributeError(name)
+    return create(Path(os.environ["EXPORT"]))
