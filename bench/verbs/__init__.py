@@ -1,0 +1,1 @@
+"""What each word after `python -m bench` does: a few lines that call a room."""
