@@ -212,7 +212,8 @@ def short_label(config: dict[str, Any], width: int | None) -> str:
         words += [f"s={sub_dim}"] if width and sub_dim not in (None, default) else []
         words += [f"{init} init"] if init != "fitted" else []
         words += [_setting(key, value) for key, value in sorted(embedding.items()) if key not in ("name", "version", "corpus")]
-    return " ".join(words + ([f"+ {recovery}"] if recovery != "none" else []))
+    teacher = (config.get("training") or {}).get("teacher", "none")
+    return " ".join(words + [f"+ {recovery}"] * (recovery != "none") + ["+ teacher"] * (teacher != "none"))
 
 
 def _setting(key: str, value: Any) -> str:

@@ -106,9 +106,11 @@ def _points(section: Section, column: Column, measure: Measure) -> list[Point]:
 def _chart(name: str, title: str, section: Section, wanted: list[tuple[Column, Measure]], foot: str) -> Chart | None:
     """Return the figure with a panel for each column and measure that has points; None where none has.
 
-    One panel is 10 x 6 inches; several stand two or three in a line on a wider page whose type grows with it.
+    Where there are several configurations a panel needs two points: one compares nothing. One panel is 10 x 6 inches; several
+    stand two or three in a line on a wider page whose type grows with it.
     """
-    panels = [(column, measure, points) for column, measure in wanted if (points := _points(section, column, measure))]
+    least = min(2, len(section.rows))
+    panels = [(column, measure, points) for column, measure in wanted if len(points := _points(section, column, measure)) >= least]
     if not panels:
         return None
     across = min(len(panels), 3 if len(panels) > 4 else 2)

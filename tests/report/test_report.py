@@ -237,7 +237,7 @@ def test_same_run_made_twice_counts_once(tmp_path: Path) -> None:
 
 def test_nasty_names_neither_break_tables_nor_leave_the_folder(tmp_path: Path) -> None:
     name = "../../a|b `c` <img src=x onerror=alert(1)>\n# $x$ &"
-    runs = [record(model=name), record("pq8", model=name, status="failed", message="<script>|\nno")]
+    runs = [record(model=name), record("contextual", model=name), record("pq8", model=name, status="failed", message="<script>|\nno")]
     paths = write_report(runs, [(Path("x|<b>.json"), "bad `reason`")], tmp_path / "out")
     assert all(path.parent.parent == tmp_path / "out" or path.parent == tmp_path / "out" for path in paths)
     assert all(re.fullmatch(r"[A-Za-z0-9._-]+", path.name) and path.exists() for path in paths)
