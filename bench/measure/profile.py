@@ -147,14 +147,15 @@ def _cold(folders: Sequence[Path], device: torch.device, dtype: str, settings: P
 
 def _started(arguments: Sequence[str]) -> dict[str, Any]:
     begun = time.perf_counter()
-    process = subprocess.Popen([sys.executable, "-m", "bench.measure.cold", *arguments], cwd=ROOT, stdout=subprocess.PIPE,
-                               stderr=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    first = process.stdout.readline()
-    seconds = time.perf_counter() - begun
-    last, errors = process.communicate()
-    if process.returncode != 0:
-        raise BenchError(f"A fresh process that was to load a model ended with exit status {process.returncode}: {errors.strip()[-500:]}")
+    with tempfile.TemporaryFile("w+") as errors, subprocess.Popen(
+            [sys.executable, "-m", "bench.measure.cold", *arguments], cwd=ROOT, stdout=subprocess.PIPE, stderr=errors, text=True) as process:
+        assert process.stdout is not None
+        first = process.stdout.readline()
+        seconds = time.perf_counter() - begun
+        last = process.stdout.read()  # communicate would lose what readline has already buffered
+        if process.wait() != 0:
+            errors.seek(0)
+            raise BenchError(f"A fresh process that was to load a model ended with exit status {process.returncode}: {errors.read().strip()[-500:]}")
     return {"cold_start_seconds": seconds, **json.loads(first), **json.loads(last)}
 
 

@@ -83,7 +83,11 @@ def no_answer(about: Subject) -> str | None:
         return "no_dense"
     if about.missing:
         return "missing"
-    return None if about.options else "no_options"
+    if not about.options:
+        return "no_options"
+    rows = [about.dense, *(option.row for option in about.options)]
+    complete = any(mean(results_of(about.section, row, about.columns), about.matter) is not None for row in rows)
+    return None if complete else "incomplete"
 
 
 def _dense(section: Section, columns: Sequence[Column]) -> Row | None:

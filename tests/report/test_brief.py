@@ -135,6 +135,7 @@ def test_a_model_that_no_instance_holds_has_no_bill() -> None:
 @pytest.mark.parametrize(("records", "asked", "why"), [
     ([record("pq8"), record("pq16")], {}, "The dense model has no finished run here"),
     ([record()], {}, "Only the dense model has finished runs"),
+    ([record("pq8"), record("pq16", task="rte"), record(task="rte")], {}, "No configuration has finished runs on every task that matters."),
     ([record(status="failed"), record("pq8", status="oom")], {}, "No run has finished with a score."),
     ([record(), record("pq8")], {"tasks": ["mrpc", "qnli"]}, "These tasks matter, but have no finished run: qnli."),
     ([record(changes={"model.weights": "random"}), record("pq8", changes={"model.weights": "random"})], {}, "are random"),
