@@ -227,6 +227,7 @@ class LauncherConfig:
 
     name: str = "???"  # local | slurm
     time_limit: float | None = None  # minutes a run may take before it is recorded as `timeout`; null: no limit
+    seeds_at_once: int = 1  # runs that differ in the seed only, trained as one batched model: for a GPU that one run leaves half idle
     # slurm: each task of the array takes runs, one after another, until its time is nearly over.
     tasks: int = 16  # tasks of the array, all running at once where the cluster has room
     partition: str | None = None  # null: the cluster's default

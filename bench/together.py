@@ -7,7 +7,7 @@ from typing import Any, cast
 import torch
 import transformers
 
-from bench.errors import BenchError, EnvironmentBroken
+from bench.errors import BenchError, EnvironmentBroken, TimeLimit
 from bench.identity import Prepared
 from bench.measure import cost
 from bench.run import Loaded, device_of, evaluated, execute, load, recorded
@@ -16,19 +16,6 @@ from bench.training.finetune import Diverged, Outcome, finetune_together
 from bench.training.precision import resolve_dtype
 
 log = logging.getLogger("bench")
-
-
-def groups(runs: Sequence[Prepared], size: int) -> list[list[Prepared]]:
-    """Return the runs in groups of at most `size` that differ in nothing but the seed, in the order of their first."""
-    alike: list[list[Prepared]] = []
-    for run in runs:
-        for group in alike:
-            if len(group) < size and {**group[0].canonical, "seed": None} == {**run.canonical, "seed": None}:
-                group.append(run)
-                break
-        else:
-            alike.append([run])
-    return alike
 
 
 def execute_together(runs: Sequence[Prepared]) -> list[Record]:
@@ -42,7 +29,7 @@ def execute_together(runs: Sequence[Prepared]) -> list[Record]:
     device = device_of(runs[0].config)
     try:
         loaded, outcomes = _trained(runs, device)
-    except EnvironmentBroken:
+    except (EnvironmentBroken, TimeLimit):
         raise
     except Exception as error:
         log.warning("%s | %d seeds cannot train at once (%s): they train one after the other", runs[0].name, len(runs),

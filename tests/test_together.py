@@ -3,13 +3,15 @@
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from bench import store
 from bench.compose import compose_config
 from bench.identity import prepare
 from bench.run import execute
-from bench.together import execute_together, groups
+from bench.sweep.plan import alike, make
+from bench.sweep.select import Selection
+from bench.sweep.worker import Settings, work
+from bench.together import execute_together
 
 
 def prepared(overrides, *others):
@@ -48,7 +50,18 @@ def test_seeds_that_cannot_train_at_once_train_one_after_the_other(tiny, monkeyp
     assert "SubspaceEmbedding" in caplog.text and "one after the other" in caplog.text
 
 
-@pytest.mark.parametrize(("size", "expected"), [(1, [[0], [1], [2], [3], [4], [5]]), (2, [[0, 2], [1, 3], [4], [5]]), (9, [[0, 2, 4], [1, 3, 5]])])
-def test_runs_are_grouped_by_everything_but_the_seed(tiny, size, expected):
-    runs = [prepared(tiny, f"seed={seed}", f"training.learning_rate={rate}") for seed in (0, 1, 2) for rate in (1e-4, 2e-4)]
-    assert [[runs.index(run) for run in group] for group in groups(runs, size)] == expected
+def test_a_sweep_trains_seeds_together_and_what_differs_in_more_apart(tiny):
+    plan = make([*(o for o in tiny if not o.startswith("training.max_steps")), "sweep=smoke", "launcher.seeds_at_once=2"], Selection(seeds=3))
+    said = []
+    settings = Settings(threads=1, gpu=None, time_limit=None, seeds_at_once=plan.config.launcher.seeds_at_once)
+    assert work(plan.todo(), settings, lambda *words: said.append(words[0]))
+    assert said == ["begin", "begin", "end", "end", "begin", "end"] * 2
+    records, _ = store.read_all(Path(plan.config.results_dir))
+    found = {(r["config"]["embedding"]["name"], r["config"]["seed"]): r["training"]["seeds_at_once"] for r in records}
+    assert found == {(name, seed): at_once for name in ("dense", "subspace") for seed, at_once in ((0, 2), (1, 2), (2, 1))}
+
+
+def test_runs_with_teachers_of_their_own_train_alone(tiny):
+    assert alike(prepared(tiny, "training.teacher=dense")) is None
+    first, other, another = (alike(prepared(tiny, *change)) for change in ([], ["seed=1"], ["training.learning_rate=2e-4"]))
+    assert first == other != another

@@ -99,6 +99,11 @@ def take(record: Path) -> Claim | None:
     return claim
 
 
+def untouched(record: Path) -> bool:
+    """Return whether nobody has ever claimed the run, or all gave it free."""
+    return not _numbers(record)
+
+
 def holder(record: Path) -> dict[str, Any] | None:
     """Return who works on the run now: host, pid, slurm_job_id; None if nobody does."""
     newest = max(_numbers(record), default=-1)

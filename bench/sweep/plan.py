@@ -11,7 +11,7 @@ from bench import store
 from bench.compose import choices, compose_config
 from bench.config import RunConfig
 from bench.errors import ConfigError, unknown
-from bench.identity import Prepared, prepare
+from bench.identity import Prepared, prepare, run_id
 from bench.sweep.pace import Pace, examples
 from bench.sweep.select import Selection
 
@@ -84,6 +84,7 @@ class Item:
     record: str  # the file where its record lies, or will
     stamp: str | None  # of the record that the plan saw: as long as it is this one, the run is to be done
     seconds: float | None  # of training, expected
+    alike: str | None = None  # shared with the runs that differ in the seed only; null: it has to train alone
 
 
 def expand(sweep: Sweep, others: Sequence[str], selection: Selection | None = None) -> dict[str, tuple[Prepared, list[str]]]:
@@ -132,7 +133,7 @@ class Plan:
         expected = {run.run_id: self.pace.seconds(run.config) for run in wanted}
         wanted.sort(key=lambda run: (expected[run.run_id] or 0, examples(run.config) or 0), reverse=True)
         return [Item(run.run_id, run.name, self.overrides[run.run_id], str(self.path(run)), self.stamps[run.run_id],
-                     expected[run.run_id]) for run in wanted]
+                     expected[run.run_id], alike(run)) for run in wanted]
 
     def status(self, run: Prepared) -> str:
         """Return the record's status, `unreadable`, or `missing`."""
@@ -161,14 +162,19 @@ def against_store(sweep: Sweep, runs: list[Prepared], overrides: dict[str, list[
     known: dict[str, Known] = {}
     pace = Pace()
     for path, found in store.each(Path(runs[0].config.results_dir)):
-        run_id = path.stem.rpartition("-")[2]
+        own = path.stem.rpartition("-")[2]
         if not isinstance(found, str):
             pace.add(found)
-            if run_id in stamps:
-                known[run_id] = Known(found["status"], (found["error"] or {}).get("message", ""))
-        elif run_id in stamps:
-            known[run_id] = Known("unreadable", f"{path}: {found}")
+            if own in stamps:
+                known[own] = Known(found["status"], (found["error"] or {}).get("message", ""))
+        elif own in stamps:
+            known[own] = Known("unreadable", f"{path}: {found}")
     return Plan(sweep, runs, overrides, known, stamps, pace)
+
+
+def alike(run: Prepared) -> str | None:
+    """Return what a run shares with those that differ in the seed only; None where each seed has a teacher of its own."""
+    return None if run.config.training.teacher != "none" else run_id({**run.canonical, "seed": None})
 
 
 def _path(run: Prepared) -> Path:
@@ -183,7 +189,8 @@ def check(config: RunConfig) -> None:
         raise ConfigError(unknown("launcher", config.launcher.name, ("local", "slurm")))
     if config.workers is not None and config.workers < 1:
         raise ConfigError(f"workers ({config.workers}) must be 1 or greater.")
-    for key, least in (("time_limit", 0), ("tasks", 0), ("cpus", 0), ("memory_gb", 0), ("minutes", 0), ("gpus", -1), ("requeues", -1)):
+    for key, least in (("time_limit", 0), ("tasks", 0), ("cpus", 0), ("memory_gb", 0), ("minutes", 0), ("gpus", -1), ("requeues", -1),
+                       ("seeds_at_once", 0)):
         value = getattr(config.launcher, key)
         if value is not None and value <= least:
             raise ConfigError(f"launcher.{key} ({value}) must be greater than {least}.")

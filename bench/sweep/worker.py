@@ -5,7 +5,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -33,6 +33,7 @@ class Settings:
     ends: float | None = None  # when this machine takes its workers away, time.time()
     patience: float | None = None  # seconds to wait for runs that others hold; null: until they end
     quiet: bool = False
+    seeds_at_once: int = 1
 
 
 class Signals:
@@ -104,24 +105,40 @@ def take(items: Sequence[Item], settings: Settings) -> Iterator[tuple[Item, Clai
             waited += POLL
 
 
-def carry_out(item: Item, claim: Claim, settings: Settings) -> str:
-    """Return the status of the record that is there when the run has ended. Raises what `execute` raises."""
+def companions(item: Item, items: Sequence[Item], settings: Settings) -> Iterator[tuple[Item, Claim]]:
+    """Yield runs to train together with `item`, with the claims on them: they differ in the seed only, and nobody has begun them."""
+    wanted = settings.seeds_at_once - 1
+    for other in items:
+        if wanted and item.alike and other.alike == item.alike and other is not item and not finished(other) and claims.untouched(Path(other.record)):
+            if not (claim := claims.take(Path(other.record))):
+                continue
+            if finished(other):  # by another, between the two looks
+                claim.release()
+                continue
+            wanted -= 1
+            yield other, claim
+
+
+def carry_out(held: Sequence[tuple[Item, Claim]], settings: Settings) -> list[str]:
+    """Return the statuses of the records that are there when the runs have ended. Raises what `execute` raises."""
     from bench.compose import compose_config
     from bench.identity import prepare
-    from bench.run import execute, failure
+    from bench.run import failure
+    from bench.together import execute_together
 
-    prepared = prepare(compose_config(item.overrides))
-    if prepared.run_id != item.run_id:
-        raise EnvironmentBroken(f"{item.name}: code, configuration or data changed since the sweep was planned: start it again.")
-    move_unreadable(Path(item.record))
-    if claim.deaths >= DEATHS:
-        return failure(prepared, "failed", f"The process of this run was killed or crashed {claim.deaths} times; "
-                       "the system's log may say why.")["status"]
+    runs = [prepare(compose_config(item.overrides)) for item, _ in held]
+    for (item, _), prepared in zip(held, runs, strict=True):
+        if prepared.run_id != item.run_id:
+            raise EnvironmentBroken(f"{item.name}: code, configuration or data changed since the sweep was planned: start it again.")
+        move_unreadable(Path(item.record))
+    if (deaths := held[0][1].deaths) >= DEATHS:
+        return [failure(runs[0], "failed", f"The process of this run was killed or crashed {deaths} times; the system's log may say why.")["status"]]
     try:
-        with limited(settings.time_limit):
-            return execute(prepared)["status"]
-    except TimeLimit as error:  # it came while the record was being written
-        return failure(prepared, "timeout", str(error))["status"]
+        with limited(settings.time_limit and settings.time_limit * len(runs)):
+            return [record["status"] for record in execute_together(runs)]
+    except TimeLimit as error:  # it came while several trained at once, or while the record was being written
+        return [store.read(Path(item.record))["status"] if finished(item) else failure(prepared, "timeout", str(error))["status"]
+                for (item, _), prepared in zip(held, runs, strict=True)]
 
 
 def move_unreadable(path: Path) -> None:
@@ -141,14 +158,17 @@ def work(items: Sequence[Item], settings: Settings, say: Callable[..., None]) ->
     `say(event, run_id, text)` tells the launcher of each `begin` and `end`.
     """
     for item, claim in take(items, settings):
-        say("begin", item.run_id, item.name)
-        with claim.beating():
-            try:
-                status = carry_out(item, claim, settings)
-            finally:
-                claim.release()
-        say("end", item.run_id, status)
-        if status not in ("ok", "diverged"):
+        held = [(item, claim), *([] if claim.deaths else companions(item, items, settings))]
+        for one, _ in held:
+            say("begin", one.run_id, one.name)
+        with ExitStack() as stack:
+            for _, own in held:
+                stack.callback(own.release)
+                stack.enter_context(own.beating())
+            statuses = carry_out(held, settings)
+        for (one, _), status in zip(held, statuses, strict=True):
+            say("end", one.run_id, status)
+        if not {*statuses} <= {"ok", "diverged"}:
             return False
     return True
 

@@ -77,7 +77,7 @@ def test_a_failed_run_is_listed_and_the_others_go_on(tiny):
 
 
 def test_a_killed_worker_is_replaced_and_its_run_done_again(tiny, tmp_path):
-    process = start_training(*sweep_of(tiny, "training.max_steps=400", "workers=1"))
+    process = start_training(*sweep_of(tiny, "training.max_steps=100", "workers=1"))
     (claim,) = (tmp_path / "results").rglob("*.claim0")
     os.kill(json.loads(claim.read_text())["pid"], signal.SIGKILL)
     out, err = process.communicate(timeout=300)
@@ -90,7 +90,7 @@ def test_a_killed_worker_is_replaced_and_its_run_done_again(tiny, tmp_path):
 
 
 def test_ctrl_c_ends_a_sweep_and_the_same_command_goes_on(tiny, tmp_path):
-    overrides = sweep_of(tiny, "training.max_steps=300")
+    overrides = sweep_of(tiny, "training.max_steps=100")
     process = start_training(*overrides)
     os.killpg(process.pid, signal.SIGINT)
     process.communicate(timeout=100)
@@ -102,7 +102,7 @@ def test_ctrl_c_ends_a_sweep_and_the_same_command_goes_on(tiny, tmp_path):
 
 
 def test_kill_9_of_everything_leaves_no_torn_record(tiny, tmp_path):
-    process = start_training(*sweep_of(tiny, "training.max_steps=300"))
+    process = start_training(*sweep_of(tiny, "training.max_steps=100"))
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate(timeout=60)
     assert store.read_all(tmp_path / "results") == ([], [])
