@@ -18,9 +18,10 @@ from bench.store import check_writable, path_of, read
 
 def main(arguments: Sequence[str]) -> int:
     """Run each configuration that the arguments describe; return 1 if one failed, else 0."""
-    failures = []
+    failures, given = [], sys.argv
 
     def one(composed: DictConfig) -> None:
+        sys.argv = given  # Hydra has read its own by now, and the record tells the command as it was given
         prepared = prepare(typed(composed))
         results_dir = Path(prepared.config.results_dir)
         check_writable(results_dir)

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 import subprocess
 import sys
 from functools import cache
@@ -37,9 +38,14 @@ def provenance(device: torch.device) -> dict[str, Any]:
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "threads": torch.get_num_threads(),
         "cuda": torch.version.cuda if device.type == "cuda" else None,
-        "command": " ".join(["python -m bench", *sys.argv[1:]]) if sys.argv[0].endswith("__main__.py") else None,
+        "command": without_folders(" ".join(["python -m bench", *sys.argv[1:]])) if sys.argv[0].endswith("__main__.py") else None,
         "slurm_job_id": os.environ.get("SLURM_JOB_ID"),
     }
+
+
+def without_folders(command: str) -> str:
+    """Return the command with its absolute paths cut to their last part: records are published, and folders name people."""
+    return re.sub(r"(?<![\w.])/(?:[^\s/'\"]+/)+", ".../", command)
 
 
 def _installed(name: str) -> bool:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -46,6 +47,9 @@ def test_the_command_line_writes_one_record_and_does_nothing_twice(tiny):
     assert record["fit"]["codes_sha256"] and 0 < record["fit"]["relative_error"] < 1
     assert len(record["fit"]["decile_errors"]) == 10 and min(record["fit"]["decile_errors"]) > 0
     assert record["provenance"]["packages"]["torch"] and record["cost"]["peak_memory_bytes"] > 0
+    command = record["provenance"]["command"]
+    assert command.startswith("python -m bench run model.name=tiny") and ".../" in command and str(ROOT.parent) not in command
+    assert not re.search(r"[=\s]/\w", command), "no folder of the machine is published"
 
 
 def test_multirun_runs_each_combination(tiny):
