@@ -103,7 +103,8 @@ def _value(override: str) -> tuple[str, Any]:
     """Return the key and the value, converted to the type that the schema gives the key."""
     parsed = OverridesParser.create().parse_override(override)
     OmegaConf.update(_schema(), parsed.key_or_group, parsed.value(), merge=False)
-    return parsed.key_or_group, OmegaConf.select(_schema(), parsed.key_or_group)
+    value = OmegaConf.select(_schema(), parsed.key_or_group)
+    return parsed.key_or_group, OmegaConf.to_object(value) if OmegaConf.is_config(value) else value
 
 
 @cache  # to make one takes longer than all else that an override needs; each only writes and reads its own key
@@ -116,7 +117,6 @@ def _set(config: RunConfig, key: str, value: Any) -> None:
     node: Any = config
     for parent in parents:
         node = node.setdefault(parent, {}) if isinstance(node, dict) else getattr(node, parent)
-    value = OmegaConf.to_object(value) if OmegaConf.is_config(value) else value
     if isinstance(node, dict):
         node[last] = value
     else:

@@ -82,6 +82,13 @@ def prepare(config: RunConfig) -> Prepared:
     return Prepared(replace(config, embedding=embedding), canonical, run_id(canonical), name, vocab_size, width, source)
 
 
+def with_seed(run: Prepared, seed: int) -> Prepared:
+    """Return the run with another seed, which must be 0 or greater."""
+    canonical = run.canonical | {"seed": seed}
+    name = f"{run.name.rpartition('/')[0]}/s{seed}"
+    return replace(run, config=replace(run.config, seed=seed), canonical=canonical, run_id=run_id(canonical), name=name)
+
+
 def run_id(canonical: dict[str, Any]) -> str:
     """Return the first 12 hex digits of the SHA-256 of a canonical configuration."""
     return hashlib.sha256(json.dumps(canonical, sort_keys=True).encode()).hexdigest()[:12]

@@ -105,3 +105,11 @@ def test_committed_records_keep_their_ids():
 ])
 def test_only_settings_that_are_used_are_part_of_the_identity(first, second, same):
     assert (prepared(*first).run_id == prepared(*second).run_id) == same
+
+
+def test_configurations_composed_one_after_another_do_not_touch_one_another():
+    first = compose_config(["perf.backbones=[minilm]", "task=mrpc", "gate.loss.mrpc=1"])
+    second = compose_config(["perf.backbones=[tiny]", "task=mrpc", "task.splits.train=validation"])
+    assert (first.perf.backbones, first.task.splits["train"], first.gate.loss) == (["minilm"], "train", {"mrpc": 1.0})
+    assert (second.perf.backbones, second.task.splits["train"], second.gate.loss) == (["tiny"], "validation", {})
+    assert compose_config(["perf.backbones=[minilm]"]).perf.backbones == ["minilm"]

@@ -1,6 +1,7 @@
 """A sweep's declaration expanded to runs, and what the store already has of them."""
 
 import itertools
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,10 +12,11 @@ from bench import store
 from bench.compose import choices, compose_config
 from bench.config import RunConfig
 from bench.errors import ConfigError, unknown
-from bench.identity import Prepared, prepare, run_id
+from bench.identity import Prepared, prepare, run_id, with_seed
 from bench.sweep.pace import Pace, examples
 from bench.sweep.select import Selection
 
+SEED = re.compile(r"seed=(\d+)")
 KEYS = ("name", "purpose", "fixed", "points", "grid", "parts")
 PART = ("fixed", "points", "grid")
 UNDONE = ("missing", "interrupted", "unreadable")
@@ -92,9 +94,14 @@ def expand(sweep: Sweep, others: Sequence[str], selection: Selection | None = No
     selection = selection or Selection()
     grid = {} if selection.seeds is None else {"seed": list(range(selection.seeds))}
     runs: dict[str, tuple[Prepared, list[str]]] = {}
+    first: dict[tuple[str, ...], Prepared] = {}  # of several seeds: the others differ from it in the seed alone
     for own in sweep.overrides(grid):
         overrides = [*own, *others]
-        prepared = prepare(compose_config(overrides))
+        rest = tuple(override for override in overrides if not SEED.fullmatch(override))
+        seeds = [int(match[1]) for override in overrides if (match := SEED.fullmatch(override))]
+        if rest not in first:
+            first[rest] = prepare(compose_config(overrides))
+        prepared = with_seed(first[rest], seeds[-1]) if seeds else first[rest]
         runs.setdefault(prepared.run_id, (prepared, overrides))
     return {run.run_id: runs[run.run_id] for run in selection.choose([run for run, _ in runs.values()])}
 
