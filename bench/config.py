@@ -226,7 +226,7 @@ class LauncherConfig:
     """Who carries out a sweep: workers of this machine, or tasks of a Slurm array, each with workers of its own."""
 
     name: str = "???"  # local | slurm
-    time_limit: float | None = None  # minutes a run may take before it is recorded as `timeout`; null: no limit
+    time_limit: float | None = None  # minutes that a run, or runs trained at once, may take before `timeout` is recorded; null: none
     seeds_at_once: int = 1  # runs that differ in the seed only, trained as one batched model: for a GPU that one run leaves half idle
     # slurm: each task of the array takes runs, one after another, until its time is nearly over.
     tasks: int = 16  # tasks of the array, all running at once where the cluster has room

@@ -134,7 +134,7 @@ def carry_out(held: Sequence[tuple[Item, Claim]], settings: Settings) -> list[st
     if (deaths := held[0][1].deaths) >= DEATHS:
         return [failure(runs[0], "failed", f"The process of this run was killed or crashed {deaths} times; the system's log may say why.")["status"]]
     try:
-        with limited(settings.time_limit and settings.time_limit * len(runs)):
+        with limited(settings.time_limit):
             return [record["status"] for record in execute_together(runs)]
     except TimeLimit as error:  # it came while several trained at once, or while the record was being written
         return [store.read(Path(item.record))["status"] if finished(item) else failure(prepared, "timeout", str(error))["status"]
