@@ -140,7 +140,7 @@ class PerfConfig:
     sides: list[str] | None = None  # names in bench/perf/sides.py
     examples: int | None = None  # trained in each repeat
     repeats: int = 3
-    seeds: int = 4  # models that the side "seeds" trains at once
+    together: int = 4  # models that the side "together" trains side by side
     startup: bool = True  # also the seconds from the start of a process to its first step
 
 
@@ -227,7 +227,7 @@ class LauncherConfig:
 
     name: str = "???"  # local | slurm
     time_limit: float | None = None  # minutes that a run, or runs trained at once, may take before `timeout` is recorded; null: none
-    seeds_at_once: int = 1  # runs that differ in the seed only, trained as one batched model: for a GPU that one run leaves half idle
+    runs_at_once: int = 1  # runs of one task and recipe that train side by side: for a GPU that one run leaves half idle
     # slurm: each task of the array takes runs, one after another, until its time is nearly over.
     tasks: int = 16  # tasks of the array, all running at once where the cluster has room
     partition: str | None = None  # null: the cluster's default

@@ -30,8 +30,8 @@ from bench.tasks.tokenise import tokenise
 from bench.training import processes
 from bench.training.batching import Examples
 from bench.training.distil import recover
-from bench.training.engine import TASK, Objective
 from bench.training.finetune import Diverged, Outcome, finetune, predict
+from bench.training.lane import TASK, Objective
 from bench.training.precision import resolve_dtype
 from bench.training.teacher import taught, teacher_logits
 
@@ -220,7 +220,7 @@ def evaluated(prepared: Prepared, loaded: Loaded, outcome: Outcome, device: torc
                      "seconds": outcome.seconds, "start_seconds": outcome.start_seconds,
                      "engine": outcome.engine, "engine_fallback": outcome.fallback, "examples_per_second": outcome.examples / outcome.seconds,
                      "effective_batch": config.training.batch_size, "device_batch": outcome.device_batch,
-                     "oom_retries": oom_retries, "seeds_at_once": outcome.seeds_at_once,
+                     "oom_retries": oom_retries, "runs_at_once": outcome.runs_at_once,
                      "processes": processes.COUNT, "dtype": dtype, "curve": outcome.curve,
                      "collapsed": collapsed},
         "recovery": loaded.recovery,

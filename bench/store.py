@@ -78,7 +78,7 @@ class TrainingPart(TypedDict):
     examples_per_second: float
     effective_batch: int
     device_batch: int  # rows that went through the model at once; the gradients of a batch's parts are added up
-    seeds_at_once: int  # runs that were one batched model; `seconds` and the peak of memory are those of all of them
+    runs_at_once: int  # that trained side by side; `seconds` and the peak of memory are those of all of them
     processes: int  # that shared each batch, a device each
     oom_retries: int  # how often the run began again with half the device batch after running out of memory
     dtype: str  # fp32 | bf16

@@ -1,4 +1,4 @@
-"""Runs that differ in nothing but the seed, trained as one batched model; each gives its own ordinary record."""
+"""Runs of one task and recipe trained side by side, so that they fill a GPU; each gives its own ordinary record."""
 
 import logging
 from collections.abc import Sequence
@@ -7,12 +7,12 @@ from typing import Any, cast
 import torch
 import transformers
 
-from bench.errors import BenchError, EnvironmentBroken, TimeLimit
+from bench.errors import EnvironmentBroken, TimeLimit
 from bench.identity import Prepared
 from bench.measure import cost
 from bench.run import Loaded, device_of, evaluated, execute, load, recorded
 from bench.store import Record
-from bench.training.finetune import Diverged, Outcome, finetune_together
+from bench.training.finetune import Diverged, Outcome, Trainee, finetune_together
 from bench.training.precision import resolve_dtype
 
 log = logging.getLogger("bench")
@@ -21,8 +21,8 @@ log = logging.getLogger("bench")
 def execute_together(runs: Sequence[Prepared]) -> list[Record]:
     """Return the records of the runs, already written. Raises as `execute` does.
 
-    Where they cannot be trained together (an architecture that cannot be stacked, no room for all), it says why and
-    carries them out one after the other.
+    Where they cannot be trained together (one of them fails to load, no room for all), it says why and carries them out
+    one after the other.
     """
     if len(runs) == 1:
         return [execute(runs[0])]
@@ -32,7 +32,7 @@ def execute_together(runs: Sequence[Prepared]) -> list[Record]:
     except (EnvironmentBroken, TimeLimit):
         raise
     except Exception as error:
-        log.warning("%s | %d seeds cannot train at once (%s): they train one after the other", runs[0].name, len(runs),
+        log.warning("%s | %d runs cannot train side by side (%s): they train one after the other", runs[0].name, len(runs),
                     str(error).splitlines()[0] if str(error) else type(error).__name__)
         return [execute(run) for run in runs]
 
@@ -40,22 +40,16 @@ def execute_together(runs: Sequence[Prepared]) -> list[Record]:
         outcome = outcomes[place]
         if isinstance(outcome, Diverged):
             raise outcome
-        model = cast(Any, loaded[place].model).to(device)
-        try:
-            return evaluated(runs[place], loaded[place], outcome, device)
-        finally:
-            model.to("cpu")
+        return evaluated(runs[place], loaded[place], outcome, device)
 
     return [recorded(run, device, lambda place=place: parts(place)) for place, run in enumerate(runs)]  # type: ignore[misc]
 
 
 def _trained(runs: Sequence[Prepared], device: torch.device) -> tuple[list[Loaded], list[Outcome | Diverged]]:
     config = runs[0].config
-    if config.training.teacher != "none":
-        raise BenchError("each seed has a teacher of its own")
     cost.reset_peak_memory(device)
     loaded = [load(run, device) for run in runs]
+    trainees = [Trainee(cast(Any, one.model).to(device), one.train, run.config.training, run.config.seed, run.name, one.objective)
+                for run, one in zip(runs, loaded, strict=True)]
     transformers.set_seed(config.seed)
-    outcomes = finetune_together([one.model for one in loaded], loaded[0].train, config.training, seeds=[run.config.seed for run in runs],
-                                 dtype=resolve_dtype(config.training.dtype, device), name=runs[0].name)
-    return loaded, outcomes
+    return loaded, finetune_together(trainees, resolve_dtype(config.training.dtype, device))

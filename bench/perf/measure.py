@@ -75,7 +75,7 @@ class Contestant:
         self.perf, self.device = perf, device
         self.steps = max(1, (perf.examples or 0) // cell.batch_size)
         self.row: dict[str, Any] = {
-            "backbone": cell.backbone, "embedding": embedding, "batch_size": cell.batch_size, "side": name, "seeds": 1, "dtype": None,
+            "backbone": cell.backbone, "embedding": embedding, "batch_size": cell.batch_size, "side": name, "runs": 1, "dtype": None,
             "examples_per_second": [], "eval_examples_per_second": [], "matrix_flops_per_second": None, "peak_memory_bytes": None,
             "start_seconds": None, "fallback": None, "error": None}
 
@@ -90,8 +90,8 @@ class Contestant:
         train = synthetic_rows(row["backbone"], TRAINING_ROWS, seed=0)
         evaluation = synthetic_rows(row["backbone"], EVALUATION_ROWS[self.device.type], seed=1)
         self.side = make_side(row["side"], row["backbone"], row["embedding"], train, evaluation, row["batch_size"], self.device,
-                              self.steps, self.perf.repeats, self.perf.seeds)
-        row |= {"start_seconds": time.perf_counter() - begun, "seeds": self.side.seeds, "dtype": self.side.dtype,
+                              self.steps, self.perf.repeats, self.perf.together)
+        row |= {"start_seconds": time.perf_counter() - begun, "runs": self.side.runs, "dtype": self.side.dtype,
                 "fallback": self.side.fallback}
         self.train()
         if on_gpu:
@@ -100,7 +100,7 @@ class Contestant:
     def train(self) -> None:
         """Measure the training once."""
         row = self.row
-        row["examples_per_second"].append(row["seeds"] * row["batch_size"] * self.steps / self.side.train(self.steps))
+        row["examples_per_second"].append(row["runs"] * row["batch_size"] * self.steps / self.side.train(self.steps))
         row["matrix_flops_per_second"] = statistics.median(row["examples_per_second"]) * flops_per_row(row["backbone"])
 
     def evaluate(self) -> None:

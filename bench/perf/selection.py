@@ -23,7 +23,7 @@ def resolve(perf: PerfConfig, on_gpu: bool) -> PerfConfig:
         backbones=perf.backbones or (["bert-base", "minilm", "xlm-r-base"] if on_gpu else ["minilm"]),
         embeddings=perf.embeddings, batch_sizes=perf.batch_sizes or ([32, 128] if on_gpu else [32]),
         sides=perf.sides or (list(SIDES) if on_gpu else ["trainer", "trainer_tuned", "eager"]),
-        examples=perf.examples or (1600 if on_gpu else 64), repeats=perf.repeats, seeds=perf.seeds, startup=perf.startup)
+        examples=perf.examples or (1600 if on_gpu else 64), repeats=perf.repeats, together=perf.together, startup=perf.startup)
     for key, names, available in (("backbones", whole.backbones, ARCHITECTURES), ("embeddings", whole.embeddings, EMBEDDINGS),
                                   ("sides", whole.sides, SIDES)):
         for name in names or ():
@@ -32,8 +32,8 @@ def resolve(perf: PerfConfig, on_gpu: bool) -> PerfConfig:
     for key, values in (("batch_sizes", whole.batch_sizes), ("examples", [whole.examples]), ("repeats", [whole.repeats])):
         if any(value is None or value < 1 for value in values or ()):
             raise ConfigError(f"perf.{key} ({values}) must be at least 1.")
-    if whole.seeds < 2:
-        raise ConfigError(f"perf.seeds ({whole.seeds}) must be at least 2: it is the number of models trained at once.")
+    if whole.together < 2:
+        raise ConfigError(f"perf.together ({whole.together}) must be at least 2: it is the number of models that train side by side.")
     return whole
 
 

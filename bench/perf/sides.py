@@ -2,9 +2,9 @@
 
 import tempfile
 import time
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
@@ -22,11 +22,10 @@ from transformers import (
 
 from bench.config import TrainingConfig
 from bench.perf.workload import Rows, build
-from bench.training.batching import Examples, training_batches
-from bench.training.engine import make_engine, make_schedule
-from bench.training.finetune import learning_rate, predict
+from bench.training.batching import Examples
+from bench.training.engine import make_engine
+from bench.training.finetune import Trainee, predict
 from bench.training.precision import resolve_dtype
-from bench.training.seeds import SeedStack
 
 LEARNING_RATE = 2e-5
 PADDED = 128  # tokens: run_glue.py's default max_seq_length
@@ -48,7 +47,7 @@ class Side:
 
     how: ClassVar[str]
     dtype: str
-    seeds = 1
+    runs = 1
     fallback: str | None = None
 
     def train(self, steps: int) -> float:
@@ -139,24 +138,20 @@ class TunedTrainerSide(TrainerSide):
 
 
 class EngineSide(Side):
-    """This project's engine `choice`."""
+    """This project's engine `choice` on one model, or on several side by side."""
 
     how = "this project: length buckets, rows on the device, fused AdamW, bf16 on a GPU, evaluation in batches of 128"
 
     def __init__(
-        self, choice: str, model: nn.Module, train: Rows, evaluation: Rows, batch_size: int, device: torch.device, steps: int,
-        pad_token_id: int, seeds: int = 1,
+        self, choice: str, models: Sequence[nn.Module], train: Rows, evaluation: Rows, batch_size: int, device: torch.device, steps: int,
+        pad_token_id: int,
     ) -> None:
-        self.device, self.model, self.seeds, self.dtype = device, model, seeds, resolve_dtype("auto", device)
+        self.device, self.models, self.runs, self.dtype = device, models, len(models), resolve_dtype("auto", device)
         self.evaluation = Examples.from_dataset(evaluation.dataset(), pad_token_id, device)
         data = Examples.from_dataset(train.dataset(), pad_token_id, device)
         config = TrainingConfig(batch_size=batch_size, learning_rate=LEARNING_RATE, max_steps=steps)
-        streams = [training_batches(data.lengths, batch_size, seed) for seed in range(seeds)]
-        batches: list[list[np.ndarray]] = [[next(stream) for _ in range(steps)] for stream in streams]
-        rates = [learning_rate(step, steps, config) for step in range(steps)]
-        schedule = make_schedule(batches, rates, data.lengths, batch_size, rounded=device.type == "cuda")
-        self.model.train()
-        self.engine, self.fallback = make_engine(choice, model, data, schedule, config, self.dtype)
+        lanes = [Trainee(model, data, config, seed, "perf").lane(self.dtype) for seed, model in enumerate(models)]
+        self.engine, self.fallback = make_engine(choice, lanes)
         self.done = 0
         self._steps(warm_steps(device))
 
@@ -167,34 +162,31 @@ class EngineSide(Side):
         synchronise(self.device)
 
     def train(self, steps: int) -> float:
-        self.model.train()
+        for model in self.models:
+            model.train()
         begun = time.perf_counter()
         self._steps(steps)
         return time.perf_counter() - begun
 
     def evaluate(self) -> float | None:
-        if self.seeds > 1:
+        if self.runs > 1:
             return None
         begun = time.perf_counter()
-        predict(self.model, self.evaluation, 128, self.dtype)
+        predict(self.models[0], self.evaluation, 128, self.dtype)
         return time.perf_counter() - begun
 
 
-SIDES = ("trainer", "trainer_tuned", "eager", "graph", "compile", "seeds")
+SIDES = ("trainer", "trainer_tuned", "eager", "graph", "compile", "together")
 
 
 def make_side(
     name: str, backbone: str, embedding: str, train: Rows, evaluation: Rows, batch_size: int, device: torch.device, steps: int,
-    repeats: int, seeds: int,
+    repeats: int, together: int,
 ) -> Side:
-    """Return the side `name` with a fresh model; `seeds` is the number of models that the side "seeds" trains at once."""
-    model = build(backbone, embedding, device)
+    """Return the side `name` with fresh models: one, or as many as `together` says for the side of that name."""
+    models = [build(backbone, embedding, device, seed) for seed in range(together if name == "together" else 1)]
     if name in ("trainer", "trainer_tuned"):
         kind = TrainerSide if name == "trainer" else TunedTrainerSide
-        return kind(model, train, evaluation, batch_size, device, steps)
-    pad, count = model.config.pad_token_id, 1
-    trained: nn.Module = model
-    if name == "seeds":
-        trained, count = SeedStack([model, *(build(backbone, embedding, device, seed) for seed in range(1, seeds))]), seeds
-    return EngineSide("auto" if name == "seeds" else name, trained, train, evaluation, batch_size, device,
-                      warm_steps(device) + repeats * steps, pad, count)
+        return kind(models[0], train, evaluation, batch_size, device, steps)
+    return EngineSide("auto" if name == "together" else name, models, train, evaluation, batch_size, device,
+                      warm_steps(device) + repeats * steps, models[0].config.pad_token_id)

@@ -17,7 +17,7 @@ def median(values: list[float]) -> float | None:
 
 def label(row: dict[str, Any]) -> str:
     """Return the side's name for people."""
-    name = f"ours, {row['seeds']} seeds at once" if row["side"] == "seeds" else LABELS[row["side"]]
+    name = f"ours, {row['runs']} side by side" if row["side"] == "together" else LABELS[row["side"]]
     return f"{name}, fell back to eager" if row["fallback"] else name
 
 

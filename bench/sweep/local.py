@@ -150,7 +150,7 @@ def carry_out(items: Sequence[Item], config: RunConfig, workers: int, *, cancell
     """Return when no run is left to `workers` processes. Raises EnvironmentBroken, or KeyboardInterrupt if stopped."""
     with stoppable(), View(items) as view:
         settings = [Settings(max(1, default_workers("cpu") // workers), gpu, config.launcher.time_limit, ends, patience, view.live,
-                             config.launcher.seeds_at_once)
+                             config.launcher.runs_at_once)
                     for gpu in gpus(config.device, workers)]
         Pool(items, settings, view, cancelled).run()
 

@@ -86,7 +86,7 @@ class Item:
     record: str  # the file where its record lies, or will
     stamp: str | None  # of the record that the plan saw: as long as it is this one, the run is to be done
     seconds: float | None  # of training, expected
-    alike: str | None = None  # shared with the runs that differ in the seed only; null: it has to train alone
+    alike: str | None = None  # shared with the runs that can train beside it; null: it has to train alone
 
 
 def expand(sweep: Sweep, others: Sequence[str], selection: Selection | None = None) -> dict[str, tuple[Prepared, list[str]]]:
@@ -180,8 +180,13 @@ def against_store(sweep: Sweep, runs: list[Prepared], overrides: dict[str, list[
 
 
 def alike(run: Prepared) -> str | None:
-    """Return what a run shares with those that differ in the seed only; None where each seed has a teacher of its own."""
-    return None if run.config.training.teacher != "none" else run_id({**run.canonical, "seed": None})
+    """Return what a run shares with those that can train beside it: model, task, data and recipe, so that all do the same steps.
+
+    None where results must repeat to the bit: beside others a run draws other random numbers than alone.
+    """
+    own = ("teacher", "teacher_weight", "learning_rate")
+    recipe = {key: value for key, value in run.canonical["training"].items() if key not in own}
+    return None if run.config.deterministic else run_id({**{key: run.canonical[key] for key in ("model", "task", "data")}, "training": recipe})
 
 
 def _path(run: Prepared) -> Path:
@@ -197,7 +202,7 @@ def check(config: RunConfig) -> None:
     if config.workers is not None and config.workers < 1:
         raise ConfigError(f"workers ({config.workers}) must be 1 or greater.")
     for key, least in (("time_limit", 0), ("tasks", 0), ("cpus", 0), ("memory_gb", 0), ("minutes", 0), ("gpus", -1), ("requeues", -1),
-                       ("seeds_at_once", 0)):
+                       ("runs_at_once", 0)):
         value = getattr(config.launcher, key)
         if value is not None and value <= least:
             raise ConfigError(f"launcher.{key} ({value}) must be greater than {least}.")

@@ -33,7 +33,7 @@ class Settings:
     ends: float | None = None  # when this machine takes its workers away, time.time()
     patience: float | None = None  # seconds to wait for runs that others hold; null: until they end
     quiet: bool = False
-    seeds_at_once: int = 1
+    runs_at_once: int = 1
 
 
 class Signals:
@@ -106,8 +106,8 @@ def take(items: Sequence[Item], settings: Settings) -> Iterator[tuple[Item, Clai
 
 
 def companions(item: Item, items: Sequence[Item], settings: Settings) -> Iterator[tuple[Item, Claim]]:
-    """Yield runs to train together with `item`, with the claims on them: they differ in the seed only, and nobody has begun them."""
-    wanted = settings.seeds_at_once - 1
+    """Yield runs to train together with `item`, with the claims on them: the task and the recipe are the same, and nobody has begun them."""
+    wanted = settings.runs_at_once - 1
     for other in items:
         if wanted and item.alike and other.alike == item.alike and other is not item and not finished(other) and claims.untouched(Path(other.record)):
             if not (claim := claims.take(Path(other.record))):

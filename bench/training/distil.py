@@ -27,8 +27,8 @@ from bench.config import RunConfig, TrainingConfig
 from bench.errors import BenchError, DataError
 from bench.training import processes
 from bench.training.batching import Examples
-from bench.training.engine import Objective
 from bench.training.finetune import Outcome, finetune
+from bench.training.lane import Objective
 
 VERSION = 1  # raised whenever a change here changes a recovered model
 MASKED = 0.15  # share of the tokens that are to be guessed; of these 80 % are hidden, 10 % replaced, 10 % left

@@ -14,9 +14,9 @@ from bench.config import TrainingConfig
 from bench.errors import BenchError
 from bench.training import processes
 from bench.training.batching import Examples, evaluation_batches, training_batches
-from bench.training.engine import TASK, Objective, make_engine, make_schedule
+from bench.training.engine import make_engine
+from bench.training.lane import TASK, Lane, Objective, make_schedule
 from bench.training.precision import autocast
-from bench.training.seeds import SeedStack
 
 log = logging.getLogger("bench")
 
@@ -41,7 +41,7 @@ class Outcome:
     engine: str  # eager | graph | compile
     fallback: str | None  # why the engine is not the one asked for
     device_batch: int  # rows that go through the model at once
-    seeds_at_once: int  # trained in these seconds as one batched model, this one included
+    runs_at_once: int  # trained side by side in these seconds, this one included
 
 
 def learning_rate(step: int, steps: int, config: TrainingConfig) -> float:
@@ -52,65 +52,89 @@ def learning_rate(step: int, steps: int, config: TrainingConfig) -> float:
     return config.learning_rate * (steps - step) / max(1, steps - warmup)
 
 
+@dataclass(frozen=True)
+class Trainee:
+    """What one run trains: `model`, on the device of the rows, in place."""
+
+    model: nn.Module
+    train: Examples
+    config: TrainingConfig
+    seed: int
+    name: str
+    objective: Objective = TASK
+
+    @property
+    def per_epoch(self) -> int:
+        """Return the steps of one epoch."""
+        return -(-len(self.train) // self.config.batch_size)
+
+    @property
+    def steps(self) -> int:
+        """Return the number of steps."""
+        return self.config.max_steps if self.config.max_steps is not None else max(1, round(self.config.epochs * self.per_epoch))
+
+    def lane(self, dtype: str) -> Lane:
+        """Return the lane that trains the model."""
+        batches = list(itertools.islice(training_batches(self.train.lengths, self.config.batch_size, self.seed), self.steps))
+        rates = [learning_rate(step, self.steps, self.config) for step in range(self.steps)]
+        self.model.train()
+        return Lane(self.model, self.train, make_schedule(batches, rates, self.train.lengths, self.config.batch_size), self.config, dtype,
+                    self.objective)
+
+
 def finetune(
     model: nn.Module, train: Examples, config: TrainingConfig, *, seed: int, dtype: str, name: str, objective: Objective = TASK
 ) -> Outcome:
     """Train `model` in place and return what was done; raises Diverged at the first check that finds a loss not finite."""
-    (outcome,) = _train(model, train, config, [seed], dtype, name, objective)
+    (outcome,) = finetune_together([Trainee(model, train, config, seed, name, objective)], dtype)
     if isinstance(outcome, Diverged):
         raise outcome
     return outcome
 
 
-def finetune_together(
-    models: Sequence[nn.Module], train: Examples, config: TrainingConfig, *, seeds: Sequence[int], dtype: str, name: str
-) -> list[Outcome | Diverged]:
-    """Train one model a seed, all as one batched model, and return what was done for each; one that diverges stops no other.
+def finetune_together(trainees: Sequence[Trainee], dtype: str) -> list[Outcome | Diverged]:
+    """Train the models side by side and return what was done for each; one that diverges stops no other.
 
-    The models, on the CPU, get their trained weights back. Raises BenchError for an architecture that cannot be stacked.
+    All do the same number of steps, and the first one's engine is used.
     """
-    stack = SeedStack(models).to(train.offsets.device)
-    outcomes = _train(stack, train, config, seeds, dtype, f"{name} and {len(seeds) - 1} seeds more")
-    stack.unstack(models)
-    return outcomes
-
-
-def _train(
-    model: nn.Module, train: Examples, config: TrainingConfig, seeds: Sequence[int], dtype: str, name: str,
-    objective: Objective = TASK,
-) -> list[Outcome | Diverged]:
-    per_epoch = -(-len(train) // config.batch_size)
-    steps = config.max_steps if config.max_steps is not None else max(1, round(config.epochs * per_epoch))
-    batches = [list(itertools.islice(training_batches(train.lengths, config.batch_size, seed), steps)) for seed in seeds]
-    rates = [learning_rate(step, steps, config) for step in range(steps)]
-    on_gpu = train.offsets.device.type == "cuda"
-    schedule = make_schedule(batches, rates, train.lengths, config.batch_size, rounded=on_gpu)
+    first = trainees[0]
     if processes.COUNT > 1:
-        torch.manual_seed(seeds[0] * processes.COUNT + processes.RANK)  # each draws dropout of its own
-    model.train()
+        torch.manual_seed(first.seed * processes.COUNT + processes.RANK)  # each draws dropout of its own
+    lanes = [trainee.lane(dtype) for trainee in trainees]
+    try:
+        return _train(trainees, lanes)
+    finally:
+        for lane in lanes:
+            lane.close()
+
+
+def _train(trainees: Sequence[Trainee], lanes: Sequence[Lane]) -> list[Outcome | Diverged]:
+    steps, schedules = trainees[0].steps, [lane.schedule for lane in lanes]
     begun = time.perf_counter()
-    engine, fallback = make_engine(config.engine, model, train, schedule, config, dtype, objective)
+    engine, fallback = make_engine(trainees[0].config.engine, lanes)
     started = time.perf_counter()
-    every, told, curve, seen = max(1, steps // 20), 0, list[list[float]](), np.cumsum([len(batch) for batch in batches[0]])
-    diverged: dict[int, Diverged] = {}  # by the seed's place
+    every, told, curve = max(1, steps // 20), 0, list[list[float]]()
+    seen = np.cumsum([(schedule.rows >= 0).sum(1) for schedule in schedules], axis=1)  # (lanes, steps): examples
+    diverged: dict[int, Diverged] = {}  # by the lane's place
     for step in range(steps):
         engine.step(step)
         if (step + 1) % every == 0 or step + 1 == steps:
-            losses = engine.losses[told : step + 1].cpu()
-            for place in set(range(len(seeds))) - diverged.keys():
-                if not losses[:, place].isfinite().all():
-                    diverged[place] = Diverged(told + int(losses[:, place].isfinite().int().argmin()), steps)
-            if len(diverged) == len(seeds):
+            losses = torch.stack([lane.losses[told : step + 1] for lane in lanes]).cpu()
+            for place in set(range(len(lanes))) - diverged.keys():
+                if not losses[place].isfinite().all():
+                    diverged[place] = Diverged(told + int(losses[place].isfinite().int().argmin()), steps)
+            if len(diverged) == len(lanes):
                 break
-            curve.append([step + 1, *losses.mean(0).tolist()])
+            curve.append([step + 1, *losses.mean(1).tolist()])
             told = step + 1
-            mean = losses.mean(0).nanmean().item()
-            _tell(name, told, steps, mean, rates[step], len(seeds) * int(seen[step]), time.perf_counter() - started)
+            name = trainees[0].name + (f" and {len(lanes) - 1} more" if len(lanes) > 1 else "")
+            _tell(name, told, steps, losses.mean(1).nanmean().item(), schedules[0].rates[step], int(seen[:, step].sum()),
+                  time.perf_counter() - started)
     seconds = time.perf_counter() - started
     return [diverged.get(place) or Outcome(
-        steps=steps, epochs=steps / per_epoch, seconds=seconds, start_seconds=started - begun, examples=int(seen[-1]),
-        curve=[[at, means[place]] for at, *means in curve], engine=engine.name, fallback=fallback,
-        device_batch=min(engine.device_batch, config.batch_size), seeds_at_once=len(seeds)) for place in range(len(seeds))]
+        steps=steps, epochs=steps / trainee.per_epoch, seconds=seconds, start_seconds=started - begun, examples=int(seen[place, -1]),
+        curve=[[at, means[place]] for at, *means in curve], engine=engine.name, fallback=fallback, device_batch=lane.device_batch,
+        runs_at_once=len(lanes)) for place, (trainee, lane) in enumerate(zip(trainees, lanes, strict=True))]
 
 
 def _tell(name: str, step: int, steps: int, loss: float, rate: float, examples: int, seconds: float) -> None:

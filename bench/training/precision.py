@@ -3,6 +3,7 @@
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
+from torch import Tensor, nn
 
 DTYPES = ("auto", "fp32", "bf16")
 
@@ -15,3 +16,48 @@ def resolve_dtype(dtype: str, device: torch.device) -> str:
 def autocast(dtype: str, device: torch.device) -> AbstractContextManager[object]:
     """Return the context for forward passes in `dtype` (fp32 | bf16)."""
     return torch.autocast(device.type, torch.bfloat16) if dtype == "bf16" else nullcontext()
+
+
+class HalfWeights:
+    """bf16 copies of a model's linear layers, which stand in the layers' place until `restore`.
+
+    The numbers are those of autocast, which casts each weight before its product and each gradient after it: some two
+    hundred small kernels a step, for which a GPU waits. Here a few large ones cast everything at once.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        elsewhere = {id(p) for layer in model.modules() if type(layer) is not nn.Linear for p in layer.parameters(recurse=False)}
+        copies: dict[nn.Parameter, nn.Parameter] = {}
+        self.places: list[tuple[nn.Module, str, nn.Parameter]] = []
+        for layer in (layer for layer in model.modules() if type(layer) is nn.Linear):
+            for name, weight in list(layer.named_parameters(recurse=False)):
+                if weight.requires_grad and id(weight) not in elsewhere:  # a tied decoder's is also the embedding's
+                    copy = copies.setdefault(weight, nn.Parameter(weight.detach().bfloat16()))
+                    self.places.append((layer, name, weight))
+                    setattr(layer, name, copy)
+        self.weights: list[Tensor] = list(copies)
+        self.copies: list[Tensor] = list(copies.values())
+
+    @torch.no_grad()
+    def collect(self, first: bool) -> None:
+        """Add the copies' gradients to the fp32 weights', or put them there if they are the step's first."""
+        used = [(weight, copy) for weight, copy in zip(self.weights, self.copies, strict=True) if copy.grad is not None]
+        if not used:
+            return
+        for weight, _ in used:
+            if weight.grad is None:
+                weight.grad = torch.empty_like(weight)
+        (torch._foreach_copy_ if first else torch._foreach_add_)([w.grad for w, _ in used], [c.grad for _, c in used])  # type: ignore[misc]
+        for _, copy in used:
+            copy.grad = None
+
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """Copy the fp32 weights, which have made a step, into their copies."""
+        torch._foreach_copy_(self.copies, self.weights)
+
+    def restore(self) -> None:
+        """Put the fp32 weights back into their layers."""
+        for layer, name, weight in self.places:
+            setattr(layer, name, weight)
+            weight.grad = None

@@ -19,8 +19,8 @@ from bench import backbones, store
 from bench.config import RunConfig
 from bench.training import processes
 from bench.training.batching import Examples
-from bench.training.engine import Objective, losses_of
 from bench.training.finetune import finetune, predict
+from bench.training.lane import Objective, losses_of
 
 TEMPERATURE = 2.0
 log = logging.getLogger("bench")

@@ -28,21 +28,21 @@ def tiny_backbone(monkeypatch):
 
 
 def config(folder, *others):
-    return compose_config(["perf.backbones=[tiny]", "perf.examples=16", "perf.batch_sizes=[8]", "perf.repeats=2", "perf.seeds=2",
+    return compose_config(["perf.backbones=[tiny]", "perf.examples=16", "perf.batch_sizes=[8]", "perf.repeats=2", "perf.together=2",
                            "perf.startup=false", f"results_dir={folder}", *others])
 
 
 def test_every_side_is_measured_and_named_and_the_table_holds_each(tmp_path):
-    path = measure(config(tmp_path, "perf.sides=[trainer,trainer_tuned,eager,graph,seeds]"), CPU)
+    path = measure(config(tmp_path, "perf.sides=[trainer,trainer_tuned,eager,graph,together]"), CPU)
     report = json.loads(path.read_text())
     assert report["complete"] and "random weights" in report["data"] and "synthetic" in report["data"]
     assert [(row["embedding"], row["side"]) for row in report["rows"]] == [
-        (embedding, side) for embedding in ("dense", "subspace") for side in ("trainer", "trainer_tuned", "eager", "graph", "seeds")]
+        (embedding, side) for embedding in ("dense", "subspace") for side in ("trainer", "trainer_tuned", "eager", "graph", "together")]
     for row in report["rows"]:
         assert row["error"] is None
         assert len(row["examples_per_second"]) == 2 and min(row["examples_per_second"]) > 0
-        assert len(row["eval_examples_per_second"]) == (0 if row["side"] == "seeds" else 2)
-        assert row["seeds"] == (2 if row["side"] == "seeds" else 1)
+        assert len(row["eval_examples_per_second"]) == (0 if row["side"] == "together" else 2)
+        assert row["runs"] == (2 if row["side"] == "together" else 1)
         assert ("CUDA" in (row["fallback"] or "")) == (row["side"] == "graph"), "graphs fall back to eager on a CPU, and say so"
     table = path.with_suffix(".md").read_text()
     assert table == markdown(report)
@@ -93,7 +93,7 @@ def test_the_whole_selection_on_a_gpu_and_the_small_one_on_a_cpu():
 
 @pytest.mark.parametrize(("override", "words"), [
     ("perf.backbones=[minilmm]", "Unknown perf.backbones 'minilmm'. Did you mean 'minilm'"), ("perf.sides=[trainr]", "'trainer'"),
-    ("perf.repeats=0", r"perf.repeats \(\[0\]\)"), ("perf.seeds=1", r"perf.seeds \(1\)"), ("perf.examples=-1", "perf.examples"),
+    ("perf.repeats=0", r"perf.repeats \(\[0\]\)"), ("perf.together=1", r"perf.together \(1\)"), ("perf.examples=-1", "perf.examples"),
 ])
 def test_a_wrong_selection_is_refused(tmp_path, override, words):
     with pytest.raises(ConfigError, match=words):

@@ -17,8 +17,8 @@ from bench.errors import ConfigError, DataError
 from bench.identity import prepare
 from bench.run import run
 from bench.training.distil import HiddenStates, MaskedTokens, unlabelled
-from bench.training.engine import Objective
 from bench.training.finetune import finetune
+from bench.training.lane import Objective
 
 TEXTS = ["the film is a joy", "a dull and long evening", "they sing", "nothing happens at all in this town"]
 QUICK = ["recovery.steps=4", "recovery.batch_size=8", "recovery.max_length=16"]

@@ -8,8 +8,8 @@ from transformers import BertConfig, BertForSequenceClassification, get_linear_s
 
 from bench.config import TrainingConfig
 from bench.training.batching import Examples
-from bench.training.engine import make_optimizer
 from bench.training.finetune import Diverged, finetune, learning_rate, predict
+from bench.training.lane import make_optimizer
 
 
 def examples(n=64, seed=0, regression=False):
@@ -41,7 +41,7 @@ def test_the_schedule_is_the_linear_one_of_transformers(steps, warmup):
 
 def test_vectors_do_not_decay_and_every_parameter_is_trained():
     trained = model()
-    decayed, others = make_optimizer(trained, TrainingConfig(weight_decay=0.5), 1e-3).param_groups
+    decayed, others = make_optimizer(list(trained.parameters()), TrainingConfig(weight_decay=0.5), 1e-3).param_groups
     assert (decayed["weight_decay"], others["weight_decay"]) == (0.5, 0.0)
     names = {id(p): name for name, p in trained.named_parameters()}
     assert all("bias" in names[id(p)] or "LayerNorm" in names[id(p)] for p in others["params"])

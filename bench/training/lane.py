@@ -1,0 +1,156 @@
+"""One run's training step: batch, forward, backward, clipping, AdamW.
+
+Everything it needs lies on the device: the tokenised examples, which rows each step takes, the learning rates, and a
+counter of the steps by which it finds them. It reads nothing back, so that a CUDA graph can hold the whole of it.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bench.config import TrainingConfig
+from bench.training import processes
+from bench.training.batching import Examples
+from bench.training.precision import HalfWeights, autocast
+from bench.training.processes import Shared
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """What every step does: `rows` (steps, batch), -1 where a batch is not full; `rates` (steps,)."""
+
+    rows: np.ndarray
+    rates: np.ndarray
+    lengths: np.ndarray  # (steps,): of each batch's longest row, in tokens
+
+
+def make_schedule(batches: Sequence[np.ndarray], rates: Sequence[float], lengths: np.ndarray, batch_size: int) -> Schedule:
+    """Return the schedule of these batches; `lengths` are the examples'."""
+    rows = np.full((len(rates), batch_size), -1, dtype=np.int64)
+    for step, batch in enumerate(batches):
+        rows[step, : len(batch)] = batch
+    return Schedule(rows, np.array(rates), np.array([lengths[batch].max() for batch in batches]))
+
+
+def losses_of(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return each row's loss (B,): squared error for float labels, else cross-entropy, computed in fp32."""
+    if labels.is_floating_point():
+        return F.mse_loss(logits.float().squeeze(-1), labels, reduction="none")
+    return F.cross_entropy(logits.float(), labels, reduction="none")
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What a step minimises: each row's loss (B,), from the model's logits and the labels.
+
+    The parameters in `fast` learn at `factor` times the schedule's rate.
+    """
+
+    losses: Callable[[Tensor, Tensor], Tensor] = losses_of
+    fast: frozenset[nn.Parameter] = frozenset()
+    factor: float = 1.0
+
+
+TASK = Objective()
+
+
+def make_optimizer(
+    parameters: Sequence[nn.Parameter], config: TrainingConfig, rate: float | Tensor, objective: Objective = TASK
+) -> torch.optim.AdamW:
+    """Return AdamW; biases and normalisation weights (all vectors) do not decay, as in BERT's own recipe.
+
+    A group's `factor` says by how much its rate differs from the schedule's.
+    """
+    groups: dict[tuple[bool, bool], dict[str, Any]] = {}
+    for parameter in parameters:
+        decays, fast = parameter.ndim > 1, parameter in objective.fast
+        own: dict[str, Any] = {"weight_decay": config.weight_decay if decays else 0.0, "factor": objective.factor if fast else 1.0}
+        own["lr"] = rate.clone() if isinstance(rate, Tensor) else rate
+        groups.setdefault((fast, not decays), own | {"params": []})["params"].append(parameter)
+    return torch.optim.AdamW([groups[key] for key in sorted(groups)], lr=rate, fused=True, capturable=isinstance(rate, Tensor))
+
+
+class Lane:
+    """Trains one model in place, a step of its schedule at a time; `losses` (steps,) fills up.
+
+    A batch larger than `device_batch` goes through the model in parts, whose gradients add up to those of the whole; so do
+    the parts of several processes.
+    """
+
+    def __init__(
+        self, model: nn.Module, data: Examples, schedule: Schedule, config: TrainingConfig, dtype: str, objective: Objective = TASK
+    ) -> None:
+        self.model, self.data, self.schedule, self.config, self.dtype = model, data, schedule, config, dtype
+        self.objective = objective
+        self.device = device = data.offsets.device
+        self.device_batch = min(config.device_batch or config.batch_size, config.batch_size)
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.half = HalfWeights(model) if dtype == "bf16" and processes.COUNT == 1 else None  # processes exchange fp32 gradients
+        self.shared = Shared(model, device)
+        self.rows = torch.from_numpy(schedule.rows[:, processes.RANK :: processes.COUNT].copy()).to(device)
+        self.counts = torch.from_numpy((schedule.rows >= 0).sum(1) / processes.COUNT).float().to(device)  # as gradients are averaged
+        self.rates = torch.from_numpy(schedule.rates.astype(np.float32)).to(device)
+        self.losses = torch.zeros(len(schedule.rows), device=device)
+        self.counter = torch.zeros(1, dtype=torch.long, device=device)
+        rate: float | Tensor = torch.zeros((), device=device) if device.type == "cuda" else 0.0  # a graph reads it on the device
+        self.optimizer = make_optimizer(self.parameters, config, rate, objective)
+        self.forward: Callable[..., Tensor] = self._forward
+
+    def _forward(self, **inputs: Tensor) -> Tensor:
+        with autocast(self.dtype, self.device):
+            return self.shared.model(**inputs).logits  # type: ignore[no-any-return]
+
+    def step(self, length: int) -> None:
+        """Train on the rows that the counter points to, padded to `length` tokens, and count."""
+        for group in self.optimizer.param_groups:
+            if isinstance(group["lr"], Tensor):
+                group["lr"].copy_(group["factor"] * self.rates.index_select(0, self.counter)[0])
+            else:
+                group["lr"] = group["factor"] * float(self.schedule.rates[int(self.counter)])
+        self._gradients(length)
+        nn.utils.clip_grad_norm_(self.parameters, self.config.max_grad_norm)
+        self.optimizer.step()
+        if self.half:
+            self.half.refresh()
+        self.counter += 1
+
+    def _gradients(self, length: int) -> None:
+        """Set the gradients of the mean loss over the batch's real rows (a last, smaller batch is exact), and note the loss."""
+        rows = self.rows.index_select(0, self.counter)[0]
+        count = self.counts.index_select(0, self.counter)[0]
+        kept = {id(weight) for weight in self.half.weights} if self.half else set[int]()
+        for parameter in self.parameters:
+            if id(parameter) not in kept:
+                parameter.grad = None
+        loss = torch.zeros((), device=self.device)
+        parts = rows.split(self.device_batch)
+        for part in parts:
+            with self.shared.alone(last=part is parts[-1]):
+                inputs, labels = self.data.padded(part.clamp(min=0), length)
+                losses = self.objective.losses(self.forward(**inputs), labels)
+                mean = losses.where(part >= 0, 0).sum() / count
+                mean.backward()
+            loss += mean.detach()
+            if self.half:
+                self.half.collect(first=part is parts[0])
+        self.losses.index_copy_(0, self.counter, self.shared.mean(loss).unsqueeze(0))
+
+    def reset(self, rates: Tensor) -> None:
+        """Forget what a rehearsal at a rate of 0 left behind, and take these rates (steps,)."""
+        for state in self.optimizer.state.values():
+            for value in state.values():
+                value.zero_()
+        self.rates.copy_(rates)
+        self.counter.zero_()
+        self.losses.zero_()
+
+    def close(self) -> None:
+        """Leave the model with its trained fp32 weights."""
+        if self.half:
+            self.half.restore()
+            self.half = None
