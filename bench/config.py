@@ -142,6 +142,7 @@ class PerfConfig:
     repeats: int = 3
     together: int = 4  # models that the side "together" trains side by side
     startup: bool = True  # also the seconds from the start of a process to its first step
+    layers: bool = True  # also the embedding layer alone
 
 
 @dataclass

@@ -106,7 +106,7 @@ class Search:
         for values in itertools.product(*space.values()):
             point = _point(dict(zip(space, values, strict=True)))
             try:
-                possible[point] = [run for run, _ in expand(self._sweep([point], 1), self.others).values()]
+                possible[point] = [run for run, *_ in expand(self._sweep([point], 1), self.others).values()]
             except ConfigError as error:
                 errors.append(error)
         return possible, errors
@@ -209,8 +209,7 @@ class Search:
 
     def _plan(self, points: Sequence[Point], seeds: int) -> Plan:
         sweep = self._sweep(points, seeds)
-        runs = expand(sweep, self.others)
-        return against_store(sweep, [run for run, _ in runs.values()], {run_id: own for run_id, (_, own) in runs.items()})
+        return against_store(sweep, expand(sweep, self.others))
 
     def _scores(self, points: Sequence[Point], seeds: int) -> dict[Point, float | None]:
         """Return the candidates' mean score over tasks and seeds, None where a run failed; what is missing is run."""
@@ -221,7 +220,7 @@ class Search:
         launch.carry_out(plan, wait=True)
         scores: dict[Point, float | None] = {}
         for point in points:
-            runs = [run for run, _ in expand(self._sweep([point], seeds), self.others).values()]
+            runs = [run for run, *_ in expand(self._sweep([point], seeds), self.others).values()]
             headlines = [store.read(plan.path(run))["headline"] for run in runs]
             scores[point] = None if None in headlines else float(np.mean([one["value"] for one in headlines if one]))
         return scores
@@ -258,8 +257,7 @@ class Search:
         numbers = {seeds for seeds, _, _ in found.values()}
         plans = [self._plan([point for point, (own, _, _) in found.items() if own == seeds], seeds) for seeds in numbers]
         plans += [self._plan(failed, 1)] if failed else []
-        runs = {run.run_id: run for plan in plans for run in plan.runs}
-        return against_store(plans[0].sweep, list(runs.values()), {})
+        return against_store(plans[0].sweep, {run_id: one for plan in plans for run_id, one in plan.declared.items()})
 
 
 def gaps_to_front(found: dict[Point, tuple[float, int]]) -> dict[Point, float]:

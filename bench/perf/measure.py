@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from bench.config import PerfConfig, RunConfig
+from bench.perf.layers import layers
 from bench.perf.selection import Cell, cells, resolve
 from bench.perf.sides import EngineSide, Side, TrainerSide, TunedTrainerSide, make_side
 from bench.perf.startup import startup
@@ -42,7 +43,8 @@ def measure(config: RunConfig, device: torch.device) -> Path:
         "data": f"synthetic sentence pairs as long as MRPC's, {TRAINING_ROWS} to train on and {EVALUATION_ROWS[device.type]} to "
                 "evaluate; random weights",
         "sides": {"trainer": TrainerSide.how, "trainer_tuned": TunedTrainerSide.how, "engines": EngineSide.how},
-        "matrix_flops_per_second": matrix_rate(device, 8192) if device.type == "cuda" else None, "startup": None, "rows": []}
+        "matrix_flops_per_second": matrix_rate(device, 8192) if device.type == "cuda" else None, "startup": None, "layers": [],
+        "rows": []}
 
     def write() -> None:
         write_atomically(path, json.dumps(report, indent=1, allow_nan=False) + "\n")
@@ -51,6 +53,9 @@ def measure(config: RunConfig, device: torch.device) -> Path:
     todo, began = cells(perf), time.perf_counter()
     if perf.startup:
         report["startup"] = startup(device)
+        write()
+    if perf.layers:
+        report["layers"] = layers(perf.backbones or [], device, perf.repeats)
         write()
     for number, cell in enumerate(todo):
         _measure_cell(cell, perf, device, report["rows"], write)

@@ -23,7 +23,7 @@ def resolve(perf: PerfConfig, on_gpu: bool) -> PerfConfig:
         backbones=perf.backbones or (["bert-base", "minilm", "xlm-r-base"] if on_gpu else ["minilm"]),
         embeddings=perf.embeddings, batch_sizes=perf.batch_sizes or ([32, 128] if on_gpu else [32]),
         sides=perf.sides or (list(SIDES) if on_gpu else ["trainer", "trainer_tuned", "eager"]),
-        examples=perf.examples or (1600 if on_gpu else 64), repeats=perf.repeats, together=perf.together, startup=perf.startup)
+        examples=perf.examples or (1600 if on_gpu else 64), repeats=perf.repeats, together=perf.together, startup=perf.startup, layers=perf.layers)
     for key, names, available in (("backbones", whole.backbones, ARCHITECTURES), ("embeddings", whole.embeddings, EMBEDDINGS),
                                   ("sides", whole.sides, SIDES)):
         for name in names or ():

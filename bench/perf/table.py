@@ -1,6 +1,7 @@
 """The report's numbers as a Markdown table."""
 
 import statistics
+from collections.abc import Sequence
 from typing import Any
 
 LABELS = {
@@ -50,9 +51,21 @@ def markdown(report: dict[str, Any]) -> str:
     elif start:
         lines += ["", f"From process start to first step: {start['first_step_seconds']:.1f} s with everything cached; from one run's end to the "
                   f"next one's first step in a warm worker: {start['next_run_seconds']:.1f} s (MiniLM's architecture)."]
-    lines += ["", "| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
-    lines += ["| " + " | ".join(_cells(row, report)) + " |" for row in report["rows"]]
+    lines += ["", *_table(COLUMNS, [_cells(row, report) for row in report["rows"]])]
+    if report["layers"]:
+        lines += ["", "The embedding layer alone, forward and backward on 32 x 128 random tokens, fp32 (on a GPU as a CUDA graph):", ""]
+        lines += _table(("backbone", "layer", "ms", "× dense", "peak memory"), [_layer(row) for row in report["layers"]])
     return "\n".join(lines) + "\n"
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    return ["| " + " | ".join(row) + " |" for row in (columns, ["---"] * len(columns), *rows)]
+
+
+def _layer(row: dict[str, Any]) -> list[str]:
+    peak = row["peak_memory_bytes"]
+    return [row["backbone"], row["embedding"], f"{statistics.median(row['milliseconds']):.3f}", f"{row['ratio']:.2f}",
+            "" if peak is None else f"{peak / 2**20:.1f} MiB"]
 
 
 def _cells(row: dict[str, Any], report: dict[str, Any]) -> list[str]:

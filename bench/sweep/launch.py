@@ -52,7 +52,7 @@ def carry_out(plan: Plan, wait: bool) -> tuple[Plan, list[Item]]:
         from bench.sweep import local
 
         local.carry_out(todo, config, min(config.workers or local.default_workers(config.device), len(todo)), cancelled=cancel_file(plan))
-    return against_store(plan.sweep, plan.runs, plan.overrides), todo
+    return against_store(plan.sweep, plan.declared), todo
 
 
 def cancel_file(plan: Plan) -> Path:

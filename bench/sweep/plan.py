@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from bench import store
 from bench.compose import choices, compose_config
@@ -32,7 +32,8 @@ POLICIES = {  # `overwrite`: the statuses that are run
 class Sweep:
     """A file of conf/sweep/: every point times the grid, each with the fixed overrides. All values are Hydra overrides.
 
-    Instead of points and a grid it can have `parts`, each with points, a grid and fixed overrides of its own.
+    Instead of points and a grid it can have `parts`, each with points, a grid and fixed overrides of its own; their order is
+    the order in which they are run.
     """
 
     name: str
@@ -46,9 +47,9 @@ class Sweep:
         """Return the parts as sweeps without parts; the sweep itself if it has none."""
         return [Sweep(self.name, self.purpose, **{**part, "fixed": [*self.fixed, *part.get("fixed", [])]}) for part in self.parts] or [self]
 
-    def overrides(self, grid: dict[str, list[Any]]) -> list[list[str]]:
-        """Return the overrides of every run; `grid` replaces values of the file's."""
-        return [[*part.fixed, *point, *cell] for part in self.cut() for point in part.points
+    def overrides(self, grid: dict[str, list[Any]]) -> list[tuple[int, list[str]]]:
+        """Return the number of its part and the overrides of every run; `grid` replaces values of the file's."""
+        return [(number, [*part.fixed, *point, *cell]) for number, part in enumerate(self.cut()) for point in part.points
                 for cell in itertools.product(*[[f"{key}={text_of(value)}" for value in values] for key, values in {**part.grid, **grid}.items()])]
 
 
@@ -89,21 +90,29 @@ class Item:
     alike: str | None = None  # shared with the runs that can train beside it; null: it has to train alone
 
 
-def expand(sweep: Sweep, others: Sequence[str], selection: Selection | None = None) -> dict[str, tuple[Prepared, list[str]]]:
-    """Return the sweep's runs, checked, each once: id -> run and its overrides. `others` (from the command line) win."""
+class Declared(NamedTuple):
+    """A run of a sweep."""
+
+    run: Prepared
+    overrides: list[str]
+    part: int  # its place among the sweep's parts
+
+
+def expand(sweep: Sweep, others: Sequence[str], selection: Selection | None = None) -> dict[str, Declared]:
+    """Return the sweep's runs, checked, each once, by run id. `others` (from the command line) win."""
     selection = selection or Selection()
     grid = {} if selection.seeds is None else {"seed": list(range(selection.seeds))}
-    runs: dict[str, tuple[Prepared, list[str]]] = {}
+    runs: dict[str, Declared] = {}
     first: dict[tuple[str, ...], Prepared] = {}  # of several seeds: the others differ from it in the seed alone
-    for own in sweep.overrides(grid):
+    for part, own in sweep.overrides(grid):
         overrides = [*own, *others]
         rest = tuple(override for override in overrides if not SEED.fullmatch(override))
         seeds = [int(match[1]) for override in overrides if (match := SEED.fullmatch(override))]
         if rest not in first:
             first[rest] = prepare(compose_config(overrides))
         prepared = with_seed(first[rest], seeds[-1]) if seeds else first[rest]
-        runs.setdefault(prepared.run_id, (prepared, overrides))
-    return {run.run_id: runs[run.run_id] for run in selection.choose([run for run, _ in runs.values()])}
+        runs.setdefault(prepared.run_id, Declared(prepared, overrides, part))
+    return {run.run_id: runs[run.run_id] for run in selection.choose([declared.run for declared in runs.values()])}
 
 
 @dataclass(frozen=True)
@@ -120,7 +129,7 @@ class Plan:
 
     sweep: Sweep
     runs: list[Prepared]
-    overrides: dict[str, list[str]]  # run_id -> the overrides of a run
+    declared: dict[str, Declared]  # by run_id
     known: dict[str, Known]  # run_id -> its record
     stamps: dict[str, str | None]  # run_id -> of its record, taken before that was read
     pace: Pace
@@ -135,11 +144,11 @@ class Plan:
         return _path(run)
 
     def todo(self) -> list[Item]:
-        """Return the runs that `overwrite` says to do, the longest first."""
+        """Return the runs that `overwrite` says to do: part by part, in each the longest first."""
         wanted = [run for run in self.runs if self.status(run) in POLICIES[self.config.overwrite]]
         expected = {run.run_id: self.pace.seconds(run.config) for run in wanted}
-        wanted.sort(key=lambda run: (expected[run.run_id] or 0, examples(run.config) or 0), reverse=True)
-        return [Item(run.run_id, run.name, self.overrides[run.run_id], str(self.path(run)), self.stamps[run.run_id],
+        wanted.sort(key=lambda run: (self.declared[run.run_id].part, -(expected[run.run_id] or 0), -(examples(run.config) or 0)))
+        return [Item(run.run_id, run.name, self.declared[run.run_id].overrides, str(self.path(run)), self.stamps[run.run_id],
                      expected[run.run_id], alike(run)) for run in wanted]
 
     def status(self, run: Prepared) -> str:
@@ -159,12 +168,13 @@ def make(overrides: Sequence[str], selection: Selection | None = None) -> Plan:
     """Return the plan of the sweep named in the overrides against the store. Raises ConfigError before any work."""
     sweep, others = load(overrides)
     runs = expand(sweep, others, selection)
-    check(next(iter(runs.values()))[0].config)
-    return against_store(sweep, [run for run, _ in runs.values()], {run_id: own for run_id, (_, own) in runs.items()})
+    check(next(iter(runs.values())).run.config)
+    return against_store(sweep, runs)
 
 
-def against_store(sweep: Sweep, runs: list[Prepared], overrides: dict[str, list[str]]) -> Plan:
+def against_store(sweep: Sweep, declared: dict[str, Declared]) -> Plan:
     """Return the plan of these runs with what the store has of them now."""
+    runs = [one.run for one in declared.values()]
     stamps = {run.run_id: store.stamp(_path(run)) for run in runs}
     known: dict[str, Known] = {}
     pace = Pace()
@@ -176,7 +186,7 @@ def against_store(sweep: Sweep, runs: list[Prepared], overrides: dict[str, list[
                 known[own] = Known(found["status"], (found["error"] or {}).get("message", ""))
         elif own in stamps:
             known[own] = Known("unreadable", f"{path}: {found}")
-    return Plan(sweep, runs, overrides, known, stamps, pace)
+    return Plan(sweep, runs, declared, known, stamps, pace)
 
 
 def alike(run: Prepared) -> str | None:

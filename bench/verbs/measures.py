@@ -47,7 +47,7 @@ def fit(overrides: Sequence[str]) -> int:
 
     named = any(override.startswith("sweep=") for override in overrides)
     expanded = expand(*load(overrides if named else ["sweep=budget", *overrides]))
-    runs = [prepared for prepared, _ in expanded.values()]
+    runs = [prepared for prepared, *_ in expanded.values()]
     results_dir = Path(runs[0].config.results_dir)
     for model in dict.fromkeys(run.config.model.name for run in runs):
         paths = write_fit(fits([run for run in runs if run.config.model.name == model]), results_dir / "fit")
@@ -121,7 +121,7 @@ def cost(arguments: Sequence[str]) -> int:
 
     flags, overrides = parse(arguments)
     named = any(override.startswith("sweep=") for override in overrides)
-    runs = [run for run, _ in expand(*load(overrides if named else ["sweep=demo", *overrides]), flags).values()]
+    runs = [run for run, *_ in expand(*load(overrides if named else ["sweep=demo", *overrides]), flags).values()]
     results_dir = Path(runs[0].config.results_dir)
     for model in dict.fromkeys(run.config.model.name for run in runs):
         measured = profile([run for run in runs if run.config.model.name == model], pick_device(runs[0].config.device))

@@ -29,7 +29,7 @@ def tiny_backbone(monkeypatch):
 
 def config(folder, *others):
     return compose_config(["perf.backbones=[tiny]", "perf.examples=16", "perf.batch_sizes=[8]", "perf.repeats=2", "perf.together=2",
-                           "perf.startup=false", f"results_dir={folder}", *others])
+                           "perf.startup=false", "perf.layers=false", f"results_dir={folder}", *others])
 
 
 def test_every_side_is_measured_and_named_and_the_table_holds_each(tmp_path):
@@ -51,6 +51,14 @@ def test_every_side_is_measured_and_named_and_the_table_holds_each(tmp_path):
     drawing = path.with_suffix(".svg").read_text()
     assert all(drawing.count(f"<!-- {label(row)}, {row['embedding']} (fp32) -->") == 1 for row in report["rows"])
     assert "run_glue.py" in table and "cut off" not in table and f"torch {torch.__version__}" in table
+
+
+def test_the_layers_alone_are_measured_beside_the_dense_one(tmp_path):
+    path = measure(config(tmp_path, "perf.layers=true", "perf.sides=[eager]"), CPU)
+    dense, subspace = json.loads(path.read_text())["layers"]
+    assert (dense["embedding"], dense["ratio"], subspace["embedding"]) == ("dense", 1, "subspace")
+    assert subspace["ratio"] == pytest.approx(np.median(subspace["milliseconds"]) / np.median(dense["milliseconds"]))
+    assert f"| tiny | subspace | {np.median(subspace['milliseconds']):.3f} | {subspace['ratio']:.2f} |" in path.with_suffix(".md").read_text()
 
 
 def test_a_side_that_fails_is_told_and_costs_no_other(tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ from commands import ROOT, run_bench, start_training
 from bench import store
 from bench.compose import choices, compose_config
 from bench.errors import ConfigError
-from bench.sweep.plan import Sweep, expand, load, make
+from bench.sweep.plan import Sweep, against_store, expand, load, make
 
 
 def sweep_of(tiny, *others):
@@ -24,7 +24,19 @@ def test_a_sweep_is_points_times_grid_and_ignores_what_a_method_does_not_use(tin
     assert len(sweep.overrides({})) == 8
     runs = expand(sweep, tiny)
     assert len(runs) == 6, "two dense runs, not four"
-    assert {run.config.training.batch_size for run, _ in runs.values()} == {8}, "the command line wins over the file"
+    assert {run.config.training.batch_size for run, *_ in runs.values()} == {8}, "the command line wins over the file"
+
+
+def test_parts_are_run_in_their_order_and_what_stands_in_two_belongs_to_the_first(tiny):
+    parts = [{"points": [["embedding=dense"]], "grid": {"training.max_steps": [2], "seed": [0, 1]}},
+             {"points": [["embedding=subspace"], ["embedding=dense"]], "grid": {"training.max_steps": [2, 50], "seed": [1]}}]
+    sweep = Sweep("t", "", parts=parts)
+    plan = against_store(sweep, expand(sweep, [o for o in tiny if not o.startswith("training.max_steps")]))
+    runs = {run.run_id: run.config for run in plan.runs}
+    found = [(runs[item.run_id].embedding.name, runs[item.run_id].training.max_steps) for item in plan.todo()]
+    assert found[:2] == [("dense", 2)] * 2
+    assert sorted(found[2:4]) == [("dense", 50), ("subspace", 50)], "the longest of a part come first"
+    assert found[4:] == [("subspace", 2)]
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,89 @@
+"""The embedding layer alone: forward and backward of every method's, beside `nn.Embedding` of the same size."""
+
+import gc
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from bench.perf.sides import synchronise
+from bench.perf.workload import build
+
+ROWS, TOKENS = 32, 128
+COUNT = {"cuda": 50, "cpu": 5}  # passes of one turn
+
+
+def layers(backbones: Sequence[str], device: torch.device, repeats: int) -> list[dict[str, Any]]:
+    """Return for each backbone's dense and f=3 layer the milliseconds of a forward and backward pass, and the peak of memory in bytes.
+
+    The passes are on 32 x 128 random token ids, on a GPU replayed as a CUDA graph as in training. The layers take turns;
+    `milliseconds` holds the mean of each turn, `ratio` that of their medians to the dense layer's. The peak is that of the
+    layer's weights and passes.
+    """
+    found = []
+    for backbone in backbones:
+        rows = []
+        for embedding in ("dense", "subspace"):
+            _collect(device)
+            held = torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
+            module, width = _layer(backbone, embedding, device)
+            once = _passes(module, width, device)
+            peak = torch.cuda.max_memory_allocated(device) - held if device.type == "cuda" else None
+            rows.append(({"backbone": backbone, "embedding": embedding, "milliseconds": [], "peak_memory_bytes": peak}, once))
+        for _ in range(repeats):
+            for row, once in rows:
+                row["milliseconds"].append(_milliseconds(once, device))
+        for row, _ in rows:
+            row["ratio"] = statistics.median(row["milliseconds"]) / statistics.median(rows[0][0]["milliseconds"])
+        found += [row for row, _ in rows]
+    return found
+
+
+def _collect(device: torch.device) -> None:
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def _layer(backbone: str, embedding: str, device: torch.device) -> tuple[nn.Module, int]:
+    model = build(backbone, embedding, torch.device("cpu"))
+    return model.get_input_embeddings().to(device), cast(int, model.config.hidden_size)
+
+
+def _passes(module: nn.Module, width: int, device: torch.device) -> Callable[[], None]:
+    """Return what does one forward and backward pass; it has been done a few times already."""
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(5, cast(int, module.num_embeddings), (ROWS, TOKENS), generator=generator).to(device)
+    upstream = torch.randn(ROWS, TOKENS, width, generator=generator).to(device)
+
+    def once() -> None:
+        for parameter in module.parameters():
+            parameter.grad = None
+        module(ids).backward(upstream)
+
+    if device.type != "cuda":
+        once()
+        return once
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        once()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        once()
+    return graph.replay
+
+
+def _milliseconds(once: Callable[[], None], device: torch.device) -> float:
+    count = COUNT[device.type]
+    synchronise(device)
+    begun = time.perf_counter()
+    for _ in range(count):
+        once()
+    synchronise(device)
+    return 1000 * (time.perf_counter() - begun) / count
