@@ -25,7 +25,7 @@ def layers(backbones: Sequence[str], device: torch.device, repeats: int) -> list
     """
     found = []
     for backbone in backbones:
-        rows = []
+        rows: list[tuple[dict[str, Any], Callable[[], None]]] = []
         for embedding in ("dense", "subspace"):
             _collect(device)
             held = torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
