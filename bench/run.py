@@ -5,7 +5,7 @@ import itertools
 import logging
 import os
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,10 +30,10 @@ from bench.tasks.tokenise import tokenise
 from bench.training import processes
 from bench.training.batching import Examples
 from bench.training.distil import recover
-from bench.training.finetune import Diverged, Outcome, finetune, predict
-from bench.training.lane import TASK, Objective
+from bench.training.finetune import Diverged, Outcome, Trainee, finetune_together, predict
+from bench.training.lane import TASK
 from bench.training.precision import resolve_dtype
-from bench.training.teacher import taught, teacher_logits
+from bench.training.teacher import Pupil, taught, teacher_logits
 
 log = logging.getLogger("bench")
 
@@ -139,7 +139,6 @@ class Loaded:
     size: Any
     fit: Any
     recovery: dict[str, Any]
-    objective: Objective
 
 
 def load(prepared: Prepared, device: torch.device) -> Loaded:
@@ -164,21 +163,32 @@ def load(prepared: Prepared, device: torch.device) -> Loaded:
     if config.recovery.name != "none":
         unlabelled = compression.texts_of(config.recovery.corpus, config, texts)()
         recovery = recover(model, config, prepared.canonical["model"], tokenizer, unlabelled, device, dtype, prepared.name)
-    objective = TASK
-    if config.training.teacher != "none":
-        logits = teacher_logits(config, prepared.canonical, train, device, dtype, prepared.name)
-        train, objective = taught(train, logits, config.training.teacher_weight)
-    return Loaded(model, tokenizer, splits, train, truncated, size, fit, recovery, objective)
+    return Loaded(model, tokenizer, splits, train, truncated, size, fit, recovery)
+
+
+def trainees_of(runs: Sequence[Prepared], loaded: Sequence[Loaded], device: torch.device) -> list[Trainee]:
+    """Return what is trained in each of the runs, with the answers of its teacher where it has one, on the device."""
+    dtype = resolve_dtype(runs[0].config.training.dtype, device)
+    pupils = {place: Pupil(run.config, run.canonical, one.train, run.name)
+              for place, (run, one) in enumerate(zip(runs, loaded, strict=True)) if run.config.training.teacher != "none"}
+    logits = dict(zip(pupils, teacher_logits(list(pupils.values()), device, dtype), strict=True))
+    found = []
+    for place, (run, one) in enumerate(zip(runs, loaded, strict=True)):
+        training = run.config.training
+        train, objective = taught(one.train, logits[place], training.teacher_weight) if place in logits else (one.train, TASK)
+        found.append(Trainee(cast(Any, one.model).to(device), train, training, run.config.seed, run.name, objective))
+    return found
 
 
 def _measured(prepared: Prepared, device: torch.device, oom_retries: int) -> dict[str, Any]:
     config, dtype = prepared.config, resolve_dtype(prepared.config.training.dtype, device)
     cost.reset_peak_memory(device)
     loaded = load(prepared, device)
-    cast(Any, loaded.model).to(device)
+    trainees = trainees_of([prepared], [loaded], device)
     transformers.set_seed(config.seed)
-    outcome = finetune(loaded.model, loaded.train, config.training, seed=config.seed, dtype=dtype, name=prepared.name,
-                       objective=loaded.objective)
+    (outcome,) = finetune_together(trainees, dtype)
+    if isinstance(outcome, Diverged):
+        raise outcome
     return evaluated(prepared, loaded, outcome, device, oom_retries)
 
 

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 import transformers
@@ -10,9 +10,9 @@ import transformers
 from bench.errors import EnvironmentBroken, TimeLimit
 from bench.identity import Prepared
 from bench.measure import cost
-from bench.run import Loaded, device_of, evaluated, execute, load, recorded
+from bench.run import Loaded, device_of, evaluated, execute, load, recorded, trainees_of
 from bench.store import Record
-from bench.training.finetune import Diverged, Outcome, Trainee, finetune_together
+from bench.training.finetune import Diverged, Outcome, finetune_together
 from bench.training.precision import resolve_dtype
 
 log = logging.getLogger("bench")
@@ -49,7 +49,6 @@ def _trained(runs: Sequence[Prepared], device: torch.device) -> tuple[list[Loade
     config = runs[0].config
     cost.reset_peak_memory(device)
     loaded = [load(run, device) for run in runs]
-    trainees = [Trainee(cast(Any, one.model).to(device), one.train, run.config.training, run.config.seed, run.name, one.objective)
-                for run, one in zip(runs, loaded, strict=True)]
+    trainees = trainees_of(runs, loaded, device)
     transformers.set_seed(config.seed)
     return loaded, finetune_together(trainees, resolve_dtype(config.training.dtype, device))

@@ -3,7 +3,9 @@
 import hashlib
 import json
 import logging
-from dataclasses import replace
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,7 +21,7 @@ from bench import backbones, store
 from bench.config import RunConfig
 from bench.training import processes
 from bench.training.batching import Examples
-from bench.training.finetune import finetune, predict
+from bench.training.finetune import Diverged, Trainee, finetune_together, predict
 from bench.training.lane import Objective, losses_of
 
 TEMPERATURE = 2.0
@@ -47,29 +49,62 @@ def taught(train: Examples, logits: Tensor, weight: float) -> tuple[Examples, Ob
     return replace(train, labels=both), Objective(losses)
 
 
-def teacher_logits(config: RunConfig, canonical: dict[str, Any], train: Examples, device: torch.device, dtype: str, name: str) -> Tensor:
-    """Return the logits (N, C) of the dense model fine-tuned with the same recipe and seed on the same examples.
+@dataclass(frozen=True)
+class Pupil:
+    """A run that learns from a teacher; `canonical` is its canonical configuration."""
 
-    Kept in `cache_dir/teachers`, so that every method of a sweep learns from the same. `canonical` is the run's.
+    config: RunConfig
+    canonical: dict[str, Any]
+    train: Examples
+    name: str
+
+    def path(self, dtype: str) -> Path:
+        """Return where its teacher's logits lie."""
+        parts = {key: self.canonical[key] for key in ("model", "task", "data", "seed")}
+        recipe = {key: value for key, value in self.canonical["training"].items() if key not in ("teacher", "teacher_weight")}
+        key = hashlib.sha256(json.dumps([parts, recipe, dtype], sort_keys=True).encode()).hexdigest()
+        return Path(self.config.cache_dir) / "teachers" / f"{key}.safetensors"
+
+
+def teacher_logits(pupils: Sequence[Pupil], device: torch.device, dtype: str) -> list[Tensor]:
+    """Return for each the logits (N, C) of the dense model fine-tuned with the same recipe and seed on the same examples.
+
+    Kept in `cache_dir/teachers`, so that every method of a sweep learns from the same. Those that are not there yet are
+    trained side by side.
     """
-    teaching = ("teacher", "teacher_weight")
-    parts = {key: canonical[key] for key in ("model", "task", "data", "seed")}
-    recipe = {key: value for key, value in canonical["training"].items() if key not in teaching}
-    key = hashlib.sha256(json.dumps([parts, recipe, dtype], sort_keys=True).encode()).hexdigest()
-    path = Path(config.cache_dir) / "teachers" / f"{key}.safetensors"
-    store.make_folder(path.parent)
-    with FileLock(path.with_suffix(".lock")):
-        try:
-            return safetensors.torch.load_file(path)["logits"]
-        except FileNotFoundError:
-            pass
-        except (SafetensorError, OSError, KeyError) as error:
-            log.warning("%s cannot be read (%s): the teacher is trained again", path, error)
-        processes.refuse_several("training.teacher", "teacher")
-        transformers.set_seed(config.seed)
-        teacher = cast(Any, backbones.load_classifier(config.model, config.task)).to(device)
-        transformers.set_seed(config.seed)
-        finetune(teacher, train, config.training, seed=config.seed, dtype=dtype, name=f"{name} teacher")
-        logits = torch.from_numpy(predict(teacher, train, config.training.eval_batch_size, dtype))
-        store.write_atomically(path, safetensors.torch.save({"logits": logits}))
-    return logits
+    paths = {pupil.path(dtype): pupil for pupil in pupils}
+    for path in paths:
+        store.make_folder(path.parent)
+    with ExitStack() as locks:
+        for path in sorted(paths):  # in one order everywhere: two that wait for each other would wait for ever
+            locks.enter_context(FileLock(path.with_suffix(".lock")))
+        known = {path: _read(path) for path in paths}
+        if missing := [path for path, logits in known.items() if logits is None]:
+            known |= dict(zip(missing, _teach([paths[path] for path in missing], device, dtype), strict=True))
+            for path in missing:
+                store.write_atomically(path, safetensors.torch.save({"logits": cast(Tensor, known[path])}))
+    return [cast(Tensor, known[pupil.path(dtype)]) for pupil in pupils]
+
+
+def _read(path: Path) -> Tensor | None:
+    try:
+        return safetensors.torch.load_file(path)["logits"]
+    except FileNotFoundError:
+        return None
+    except (SafetensorError, OSError, KeyError) as error:
+        log.warning("%s cannot be read (%s): the teacher is trained again", path, error)
+        return None
+
+
+def _teach(pupils: Sequence[Pupil], device: torch.device, dtype: str) -> list[Tensor]:
+    processes.refuse_several("training.teacher", "teacher")
+    trainees = []
+    for pupil in pupils:
+        transformers.set_seed(pupil.config.seed)
+        teacher = cast(Any, backbones.load_classifier(pupil.config.model, pupil.config.task)).to(device)
+        trainees.append(Trainee(teacher, pupil.train, pupil.config.training, pupil.config.seed, f"{pupil.name} teacher"))
+    transformers.set_seed(pupils[0].config.seed)
+    for outcome in finetune_together(trainees, dtype):
+        if isinstance(outcome, Diverged):
+            raise outcome
+    return [torch.from_numpy(predict(trainee.model, trainee.train, trainee.config.eval_batch_size, dtype)) for trainee in trainees]
