@@ -9,6 +9,7 @@ from bench import store
 from bench.compose import compose_config
 from bench.errors import BenchError
 from bench.identity import Prepared, prepare
+from bench.report.statistics import Summary, summarise
 from bench.run import execute
 from bench.store import Record
 
@@ -27,9 +28,9 @@ class Comparison:
     other: list[float]
 
     @property
-    def difference(self) -> float:
-        """Return the mean of the paired differences."""
-        return statistics.mean(b - a for a, b in zip(self.eager, self.other, strict=True))
+    def difference(self) -> Summary:
+        """Return the mean of the paired differences, with its 95 % interval (Student's)."""
+        return summarise([b - a for a, b in zip(self.eager, self.other, strict=True)])
 
     @property
     def spread(self) -> float:
@@ -38,8 +39,9 @@ class Comparison:
 
     @property
     def same(self) -> bool:
-        """Return whether the mean difference lies within the seeds' spread."""
-        return abs(self.difference) <= self.spread
+        """Return whether the difference lies within the seeds' spread, or is one that chance explains: its interval holds 0."""
+        mean, low, high = self.difference.mean, self.difference.low, self.difference.high
+        return abs(mean or 0.0) <= self.spread or (low is not None and high is not None and low <= 0 <= high)
 
 
 def compare(overrides: Sequence[str], tasks: Sequence[str] = TASKS) -> list[Comparison]:

@@ -34,6 +34,8 @@ def execute_together(runs: Sequence[Prepared]) -> list[Record]:
     except Exception as error:
         log.warning("%s | %d runs cannot train side by side (%s): they train one after the other", runs[0].name, len(runs),
                     str(error).splitlines()[0] if str(error) else type(error).__name__)
+        loaded = []
+    if not loaded:  # here, where the exception no longer holds the models
         return [execute(run) for run in runs]
 
     def parts(place: int) -> dict[str, Any]:

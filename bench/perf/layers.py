@@ -3,7 +3,7 @@
 import gc
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -25,17 +25,16 @@ def layers(backbones: Sequence[str], device: torch.device, repeats: int) -> list
     """
     found = []
     for backbone in backbones:
-        rows: list[tuple[dict[str, Any], Callable[[], None]]] = []
+        rows: list[tuple[dict[str, Any], Passes]] = []
         for embedding in ("dense", "subspace"):
             _collect(device)
             held = torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
-            module, width = _layer(backbone, embedding, device)
-            once = _passes(module, width, device)
+            passes = Passes(*_layer(backbone, embedding, device), device)
             peak = torch.cuda.max_memory_allocated(device) - held if device.type == "cuda" else None
-            rows.append(({"backbone": backbone, "embedding": embedding, "milliseconds": [], "peak_memory_bytes": peak}, once))
+            rows.append(({"backbone": backbone, "embedding": embedding, "milliseconds": [], "peak_memory_bytes": peak}, passes))
         for _ in range(repeats):
-            for row, once in rows:
-                row["milliseconds"].append(_milliseconds(once, device))
+            for row, passes in rows:
+                row["milliseconds"].append(_milliseconds(passes, device))
         for row, _ in rows:
             row["ratio"] = statistics.median(row["milliseconds"]) / statistics.median(rows[0][0]["milliseconds"])
         found += [row for row, _ in rows]
@@ -54,36 +53,39 @@ def _layer(backbone: str, embedding: str, device: torch.device) -> tuple[nn.Modu
     return model.get_input_embeddings().to(device), cast(int, model.config.hidden_size)
 
 
-def _passes(module: nn.Module, width: int, device: torch.device) -> Callable[[], None]:
-    """Return what does one forward and backward pass; it has been done a few times already."""
-    generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(5, cast(int, module.num_embeddings), (ROWS, TOKENS), generator=generator).to(device)
-    upstream = torch.randn(ROWS, TOKENS, width, generator=generator).to(device)
+class Passes:
+    """Does a forward and a backward pass when called; has done one already. Holds what its graph reads."""
 
-    def once() -> None:
-        for parameter in module.parameters():
+    def __init__(self, module: nn.Module, width: int, device: torch.device) -> None:
+        generator = torch.Generator().manual_seed(0)
+        self.module, self.graph = module, torch.cuda.CUDAGraph() if device.type == "cuda" else None
+        self.ids = torch.randint(5, cast(int, module.num_embeddings), (ROWS, TOKENS), generator=generator).to(device)
+        self.upstream = torch.randn(ROWS, TOKENS, width, generator=generator).to(device)
+        if self.graph is None:
+            self._once()
+            return
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            self._once()
+        torch.cuda.current_stream().wait_stream(stream)
+        with torch.cuda.graph(self.graph):
+            self._once()
+
+    def _once(self) -> None:
+        for parameter in self.module.parameters():
             parameter.grad = None
-        module(ids).backward(upstream)
+        self.module(self.ids).backward(self.upstream)
 
-    if device.type != "cuda":
-        once()
-        return once
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        once()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        once()
-    return graph.replay
+    def __call__(self) -> None:
+        self._once() if self.graph is None else self.graph.replay()
 
 
-def _milliseconds(once: Callable[[], None], device: torch.device) -> float:
+def _milliseconds(passes: Passes, device: torch.device) -> float:
     count = COUNT[device.type]
     synchronise(device)
     begun = time.perf_counter()
     for _ in range(count):
-        once()
+        passes()
     synchronise(device)
     return 1000 * (time.perf_counter() - begun) / count

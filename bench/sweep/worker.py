@@ -1,5 +1,6 @@
 """A worker: takes runs from the plan, one after another, through claims; shared by one machine and a cluster."""
 
+import gc
 import logging
 import os
 import signal
@@ -141,6 +142,15 @@ def carry_out(held: Sequence[tuple[Item, Claim]], settings: Settings) -> list[st
                 for (item, _), prepared in zip(held, runs, strict=True)]
 
 
+def free_gpu() -> None:
+    """Give back the GPU memory that ended runs left in torch's cache: other workers may share the card."""
+    import torch
+
+    if torch.cuda.is_initialized():
+        gc.collect()
+        torch.cuda.empty_cache()
+
+
 def move_unreadable(path: Path) -> None:
     """Move a record that cannot be read aside, to <record>.corrupt, and name it."""
     try:
@@ -166,6 +176,7 @@ def work(items: Sequence[Item], settings: Settings, say: Callable[..., None]) ->
                 stack.callback(own.release)
                 stack.enter_context(own.beating())
             statuses = carry_out(held, settings)
+            free_gpu()
         for (one, _), status in zip(held, statuses, strict=True):
             say("end", one.run_id, status)
         if not {*statuses} <= {"ok", "diverged"}:

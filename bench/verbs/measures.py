@@ -164,6 +164,8 @@ def sameness(overrides: Sequence[str]) -> int:
 
     compared = compare(overrides)
     for one in compared:
-        print(f"{one.task} {one.metric}: eager {one.eager}, graph {one.other}; mean difference {one.difference:+.4f}, "
+        mean, low, high = one.difference.mean, one.difference.low, one.difference.high
+        interval = "" if low is None else f" [{low:+.4f}, {high:+.4f}]"
+        print(f"{one.task} {one.metric}: eager {one.eager}, graph {one.other}; mean difference {mean:+.4f}{interval}, "
               f"standard deviation over seeds {one.spread:.4f}: {'same' if one.same else 'DIFFERENT'}")
     return 0 if all(one.same for one in compared) else 1
