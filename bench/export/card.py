@@ -10,6 +10,7 @@ from scipy.stats import binomtest
 
 from bench import __version__
 from bench.config import ModelConfig
+from bench.embeddings.base import FLOAT_BYTES
 from bench.identity import Prepared
 from bench.report.frame import headline_runs, short_label, to_frame
 from bench.report.markdown import escape, table
@@ -99,7 +100,7 @@ def _sizes(record: Record, facts: dict[str, Any]) -> list[list[str]]:
     """Return the embedding by formula and every file as it lies in the folder, beside the dense model in fp32."""
     size = record["size"]
     assert size
-    dense = size["total_bytes"] - size["embedding_bytes"] + size["dense_embedding_bytes"]
+    dense = FLOAT_BYTES * (size["total_params"] - size["embedding_params"]) + size["dense_embedding_bytes"]
     rows = [["embedding as trained, by formula", f"{size['embedding_bytes']:,}", f"{size['embedding_bytes'] / size['dense_embedding_bytes']:.3%}"]]
     return rows + [[name, f"{number:,}", f"{number / dense:.1%}" if name.startswith("model") else ""] for name, number in facts["files"].items()]
 
