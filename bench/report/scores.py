@@ -132,7 +132,7 @@ def _chart(name: str, title: str, section: Section, wanted: list[tuple[Column, M
         repeated = len(panels) > 1 and len({column.name for column, *_ in panels}) == 1
         if repeated:
             figure.suptitle("\n".join([title, *_heading(panels[0][0], panels[0][2])]), fontweight="bold")
-        legend(figure, _legend(kinds, everything), 3 + across)
+        legend(figure, _legend(kinds, everything), 3 + across if {point.body for point in everything} == {"fp32"} else 4)  # names of bodies are long
         waiting = [_panel(axes, *panel, kinds, len(panels) > 1)
                    for axes, panel in zip(grid, panels, strict=False)]
         for axes, (column, _, data) in zip(grid, [] if repeated else panels, strict=False):
@@ -187,10 +187,8 @@ def _panel(
 
 def _filling(body: str, colour: str) -> dict[str, Any]:
     """Return what shows that the body is stored in fewer bits: a marker that is half full (bf16) or empty (int8)."""
-    if body == "fp32":
-        return {}
-    return {"markeredgecolor": colour, "markeredgewidth": 1.6, "markerfacecoloralt": "white", "fillstyle": "left"} | (
-        {"markerfacecolor": "white"} if body == "int8" else {})
+    edge = {"markeredgecolor": colour, "markeredgewidth": 1.6}
+    return {"fp32": {}, "bf16": edge | {"fillstyle": "left", "markerfacecoloralt": "white"}, "int8": edge | {"markerfacecolor": "white"}}[body]
 
 
 def _ring(size: float) -> dict[str, Any]:
