@@ -96,7 +96,7 @@ def test_a_run_is_evaluated_as_it_is_stored_and_exported(tiny, tmp_path, form):
     out = tmp_path / "compact"
     assert main(["export", record["run_id"], *tiny, "--onnx", "--evaluate", "--to", str(out)]) == 0
     assert tensor_bytes(out / "model.safetensors") == own["total_bytes"]
-    assert f", {form} body" in (out / "README.md").read_text()
+    assert f", {form} body" in (card := (out / "README.md").read_text()) and f"rounded to {form}" in card
     facts = json.loads((out / "export.json").read_text())
     assert facts["onnx"]["models"]["model.onnx"]["headline"] == record["headline"]["value"]
     assert torch.equal(logits(bench.load_compressed(out)), logits(stored))

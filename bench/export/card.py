@@ -42,7 +42,7 @@ def write(prepared: Prepared, record: Record, records: Sequence[Record], facts: 
     parts = [
         f"---\n{_front(prepared, record, label, None if pd.isna(mine.value) else float(mine.value)).to_yaml()}\n---\n",
         f"# {model.name}, {escape(label)}, fine-tuned on {task.name}\n",
-        _form(facts),
+        _form(facts) + _body(prepared.config.body),
         f"Marks: {escape('; '.join(marks))}.\n" if marks else "",
         f"## Scores\n\n{escape(record['headline']['split'])} {escape(record['headline']['metric'])}; over seeds the mean with Student's 95 % "  # type: ignore[index]
         "interval, of one seed Wilson's 95 % interval of a share.\n\n" + table(["model", "score", "95 % interval", "seeds", "runs"], rows),
@@ -71,6 +71,13 @@ def _form(facts: dict[str, Any]) -> str:
                 "```python\nAutoModelForSequenceClassification.from_pretrained(folder)\n```\n")
     return ("Packed codes, tables and the rest; no dense table is built when it is loaded. Every file's digest is checked first.\n\n"
             "```python\nfrom bench import load_compressed\nmodel = load_compressed(folder)\n```\n")
+
+
+def _body(body: str) -> str:
+    """Return what a body in fewer bits means for who loads the model."""
+    if body == "fp32":
+        return ""
+    return f"\nThe weights outside the embedding are rounded to {body} and stored so in the compact form; arithmetic is in fp32.\n"
 
 
 def _base(model: ModelConfig) -> str:
