@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformers.initialization import no_init_weights
 
 from bench.assignment import ASSIGNMENTS
+from bench.body import pack, unpack
 from bench.config import AssignmentConfig, EmbeddingConfig, ModelConfig, TaskConfig
 from bench.embeddings import method
 from bench.errors import BenchError, ConfigError, EnvironmentBroken, unknown
@@ -217,13 +218,14 @@ def swap_embedding(model: "PreTrainedModel", embedding: nn.Module) -> None:
 
 
 def save_compressed(
-    model: "PreTrainedModel", folder: Path, config: EmbeddingConfig, codes_stored: bool, assignment: AssignmentConfig | None = None
+    model: "PreTrainedModel", folder: Path, config: EmbeddingConfig, codes_stored: bool, assignment: AssignmentConfig | None = None,
+    body: str = "fp32",
 ) -> Path:
     """Write model.safetensors, config.json and a description to `folder`; return the tensors' file.
 
     `config` is the resolved configuration of the model's embedding, `assignment` (null: sequential) says how codes that
-    are not stored are made. Tensors that share memory are written once;
-    a compressed embedding is written as its tables and, if `codes_stored`, its packed codes.
+    are not stored are made. Tensors that share memory are written once; a compressed embedding is written as its tables and,
+    if `codes_stored`, its packed codes; all else in the form `body`, without loss where `body.round_off` has rounded it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     first_name: dict[tuple[Any, ...], str] = {}
@@ -238,16 +240,16 @@ def save_compressed(
     tied = model.config.tie_word_embeddings or not (head is None or isinstance(head, nn.Linear))
     description = {"architecture": type(model).__name__, "embedding": asdict(config), "codes_stored": codes_stored,
                    "assignment": asdict(assignment or AssignmentConfig(name="sequential")),
-                   "vocab_size": model.config.vocab_size, "tied": tied, "shared": shared,
+                   "vocab_size": model.config.vocab_size, "tied": tied, "shared": shared, "body": body,
                    "padding_idx": cast(Any, model.get_input_embeddings()).padding_idx}
     model.config.save_pretrained(folder)
     (folder / DESCRIPTION).write_text(json.dumps(description, indent=1))
-    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    save_file(pack(state, model, body), folder / "model.safetensors", metadata={"format": "pt"})
     return folder / "model.safetensors"
 
 
 def load_compressed(folder: Path) -> "PreTrainedModel":
-    """Return the model that `save_compressed` wrote, without building its V x d table on the way.
+    """Return the model that `save_compressed` wrote, without building its V x d table on the way; all else than the embedding in fp32.
 
     Raises BenchError if the description names no transformers model, or if tensors are damaged, missing or left over.
     """
@@ -271,7 +273,7 @@ def load_compressed(folder: Path) -> "PreTrainedModel":
     model.tie_weights()
     swap_embedding(model, embedding)
     try:
-        state = load_file(folder / "model.safetensors")
+        state = unpack(load_file(folder / "model.safetensors"), model, description.get("body", "fp32"))
         parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
         state = {name: nn.Parameter(tensor) if name in parameters and tensor.is_floating_point() else tensor for name, tensor in state.items()}
         state |= {name: state[first] for name, first in description["shared"].items()}

@@ -84,7 +84,8 @@ def swap(
         fit["decile_errors"] = decile_errors(missed, norms, counts if padding is None else np.delete(counts, padding))
     backbones.swap_embedding(model, module)
     size = chosen.size(embedding, len(table), table.shape[1], codes is not None and codes.stored)
-    return cost.sizes(model, module, size, method("dense").size(embedding, len(table), table.shape[1], False)), fit
+    dense = method("dense").size(embedding, len(table), table.shape[1], codes_stored=False)
+    return cost.sizes(model, module, size, dense, config.body), fit
 
 
 def save(config: RunConfig, model: PreTrainedModel, folder: Path) -> None:
@@ -98,7 +99,7 @@ def save(config: RunConfig, model: PreTrainedModel, folder: Path) -> None:
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".", suffix=".tmp") as scratch:
-            backbones.save_compressed(model, Path(scratch) / "model", config.embedding, codes_stored, assignment)
+            backbones.save_compressed(model, Path(scratch) / "model", config.embedding, codes_stored, assignment, config.body)
             shutil.rmtree(folder, ignore_errors=True)
             os.replace(Path(scratch) / "model", folder)
     except OSError as error:

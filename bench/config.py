@@ -251,6 +251,7 @@ class RunConfig:
     assignment: AssignmentConfig = field(default_factory=AssignmentConfig)
     recovery: RecoveryConfig = field(default_factory=RecoveryConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
+    body: str = "fp32"  # fp32 | bf16 | int8 (linear layers): how all but the embedding is stored after the training; computed with in fp32
     data: DataConfig = field(default_factory=DataConfig)
     seed: int = 0
     # Below: where and how, never what. Not part of a run's identity.

@@ -9,6 +9,7 @@ from typing import Any
 
 import bench.assignment
 from bench import backbones
+from bench.body import FORMS
 from bench.config import EmbeddingConfig, ModelConfig, RunConfig, TaskConfig, TrainingConfig
 from bench.embeddings import assignment_of, method
 from bench.errors import ConfigError, unknown
@@ -67,7 +68,7 @@ def prepare(config: RunConfig) -> Prepared:
     unused = NOT_IDENTITY | (TEACHING if config.training.teacher == "none" else set())
     source = task_data.resolve_source(config.task, config.data)
     roles = ["train", *config.task.evaluate, *config.task.predict]
-    canonical = {
+    canonical: dict[str, Any] = {
         "model": model_identity,
         "task": {k: v for k, v in asdict(config.task).items() if k not in DESCRIPTIVE}
         | {"splits": {role: config.task.splits.get(role) for role in roles}},
@@ -78,7 +79,10 @@ def prepare(config: RunConfig) -> Prepared:
         "data": {"source": source, "sha256": task_data.data_identity(config.task, config.data, roles)},
         "seed": config.seed,
     }
-    name = f"{config.model.name}/{config.task.name}/{slug(embedding, assignment)}/s{config.seed}"
+    method_slug = slug(embedding, assignment)
+    if config.body != "fp32":
+        canonical["body"], method_slug = config.body, f"{method_slug}-{config.body}-body"
+    name = f"{config.model.name}/{config.task.name}/{method_slug}/s{config.seed}"
     return Prepared(replace(config, embedding=embedding), canonical, run_id(canonical), name, vocab_size, width, source)
 
 
@@ -131,7 +135,7 @@ def _check_numbers(config: RunConfig) -> None:
     if not 0 <= training.warmup_fraction <= 1:
         raise ConfigError(f"training.warmup_fraction ({training.warmup_fraction}) must lie between 0 and 1.")
     for key, value, allowed in (("training.dtype", training.dtype, DTYPES), ("training.engine", training.engine, ENGINES),
-                                ("training.teacher", training.teacher, TEACHERS),
+                                ("training.teacher", training.teacher, TEACHERS), ("body", config.body, FORMS),
                                 ("device", config.device, ("auto", "cpu", "cuda"))):
         if value not in allowed:
             raise ConfigError(unknown(key, value, allowed))

@@ -17,7 +17,7 @@ import transformers
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from bench import backbones, compression, store
+from bench import backbones, body, compression, store
 from bench.config import RunConfig
 from bench.errors import EnvironmentBroken, TimeLimit
 from bench.identity import Prepared, prepare
@@ -196,6 +196,7 @@ def evaluated(prepared: Prepared, loaded: Loaded, outcome: Outcome, device: torc
     """Return the record's parts of a run whose model, on the device, is trained."""
     config, task = prepared.config, prepared.config.task
     dtype = resolve_dtype(config.training.dtype, device)
+    body.round_off(loaded.model, config.body)
     shares = {"train": loaded.truncated}
     metrics: dict[str, dict[str, float]] = {}
     for role in (*task.evaluate, *task.predict):

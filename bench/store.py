@@ -46,7 +46,7 @@ class SizePart(TypedDict):
     dense_embedding_params: int
     dense_embedding_bytes: int
     total_params: int  # whole model, task head included
-    total_bytes: int
+    total_bytes: int  # stored: the embedding, and the rest in the form that config.body names (fp32 where there is none)
     file_bytes: int | None  # measured: the saved embedding as a safetensors file
     param_saving: float  # 1 - embedding_params / dense_embedding_params
     byte_saving: float  # 1 - embedding_bytes / dense_embedding_bytes

@@ -11,7 +11,7 @@ import transformers as tf
 from reference import LargestTensor, dense_table, stored_shapes, tensor_bytes
 from safetensors.torch import load_file, save_file
 
-from bench import backbones
+from bench import backbones, body
 from bench.assignment.digits import sequential
 from bench.compose import choices
 from bench.config import EmbeddingConfig, ModelConfig
@@ -180,6 +180,23 @@ class TestFamily:
         assert tensor_bytes(path) == sizes["total_bytes"] == 4 * (dense - VOCAB_SIZE * width) + size.bytes
         again = backbones.save_compressed(loaded, tmp_path / "again", config, codes_stored)
         assert again.read_bytes() == path.read_bytes()
+
+    @pytest.mark.parametrize("form", ["bf16", "int8"])
+    @pytest.mark.parametrize("name", ["dense", "subspace"])
+    def test_a_body_in_fewer_bits_is_loaded_bit_for_bit_and_its_file_is_as_large_as_counted(self, family, head, name, form, tmp_path):
+        model = new_model(family, head)
+        config, shape = EmbeddingConfig("dense"), backbones.table(model).shape
+        if name == "subspace":
+            _, config = swapped(model, codes_stored=True)
+        size, dense = (method(one.name).size(one, *shape, codes_stored=True) for one in (config, EmbeddingConfig("dense")))
+        before = logits(model)
+        body.round_off(model, form)
+        path = backbones.save_compressed(model, tmp_path, config, True, body=form)
+        loaded = backbones.load_compressed(tmp_path)
+        assert torch.equal(logits(loaded), logits(model)) and not torch.equal(logits(model), before)
+        assert {p.dtype for p in loaded.parameters()} == {torch.float32}
+        assert tensor_bytes(path) == cost.sizes(model, model.get_input_embeddings(), size, dense, form)["total_bytes"]
+        assert backbones.save_compressed(loaded, tmp_path / "again", config, True, body=form).read_bytes() == path.read_bytes()
 
 
 @pytest.mark.parametrize("family", FAMILIES)

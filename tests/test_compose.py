@@ -44,6 +44,7 @@ def test_a_wrong_override_says_what_was_meant(overrides, words):
     (["training.dtype=fp8"], ["training.dtype 'fp8'", "bf16"]),
     (["seed=-1"], ["seed (-1)"]),
     (["device=gpu"], ["device 'gpu'"]),
+    (["body=int4"], ["Unknown body 'int4'", "Did you mean 'int8'"]),
     (["model.name=../x"], ["model.name (../x)"]),
     (["task.headline=f2"], ["task.headline (f2)", "accuracy"]),
     (["task.evaluate=[nothing]"], ["'nothing'", "task.splits"]),
@@ -59,12 +60,13 @@ def test_what_a_method_does_not_use_is_not_part_of_its_identity():
     dense = prepared("embedding=dense")
     assert dense.run_id == prepared("embedding=dense", "assignment=random", "embedding.subspaces=4", "embedding.rows=9").run_id
     assert dense.run_id == prepared("embedding=dense", "results_dir=elsewhere", "workers=3", "cache_dir=x").run_id
+    assert "body" not in dense.canonical and dense.run_id == prepared("embedding=dense", "body=fp32").run_id
     sequential = prepared("assignment=sequential")
     assert sequential.run_id == prepared("assignment=sequential", "assignment.layer=2", "embedding.rows=32").run_id
 
 
 @pytest.mark.parametrize("override", ["seed=1", "training.learning_rate=1e-4", "embedding.init=random", "task.task_version=9",
-                                      "training.max_train_examples=10", "embedding.subspaces=4", "assignment=random"])
+                                      "training.max_train_examples=10", "embedding.subspaces=4", "assignment=random", "body=bf16", "body=int8"])
 def test_what_changes_the_result_changes_the_id(override):
     assert prepared("assignment=sequential").run_id != prepared("assignment=sequential", override).run_id
 

@@ -16,10 +16,10 @@ def stored_bytes(rows: int, columns: int, dtype: str) -> int:
     return -(-rows * columns * BITS[dtype] // 8) + (SCALE_BYTES * rows if dtype.startswith("int") else 0)
 
 
-def quantise(table: Tensor, dtype: str) -> tuple[Tensor, Tensor]:
-    """Return integers (n, m) as int8 and their scales (n, 1) in fp16. A row of zeros has a scale of 1."""
+def quantise(table: Tensor, dtype: str, scale_dtype: torch.dtype = torch.float16) -> tuple[Tensor, Tensor]:
+    """Return integers (n, m) as int8 and their scales (n, 1) in 16 bits. A row of zeros has a scale of 1."""
     most = 2 ** (BITS[dtype] - 1) - 1
-    scales = (table.abs().amax(dim=1, keepdim=True) / most).half()
+    scales = (table.abs().amax(dim=1, keepdim=True) / most).to(scale_dtype)
     scales = scales.where(scales > 0, torch.ones_like(scales))
     return (table / scales.float()).round().clamp(-most, most).to(torch.int8), scales
 

@@ -10,6 +10,7 @@ from scipy.stats import binomtest
 
 from bench import __version__
 from bench.config import ModelConfig
+from bench.embeddings.base import FLOAT_BYTES
 from bench.identity import Prepared
 from bench.report.frame import headline_runs, short_label, to_frame
 from bench.report.markdown import escape, table
@@ -41,7 +42,7 @@ def write(prepared: Prepared, record: Record, records: Sequence[Record], facts: 
     parts = [
         f"---\n{_front(prepared, record, label, None if pd.isna(mine.value) else float(mine.value)).to_yaml()}\n---\n",
         f"# {model.name}, {escape(label)}, fine-tuned on {task.name}\n",
-        _form(facts),
+        _form(facts) + _body(prepared.config.body),
         f"Marks: {escape('; '.join(marks))}.\n" if marks else "",
         f"## Scores\n\n{escape(record['headline']['split'])} {escape(record['headline']['metric'])}; over seeds the mean with Student's 95 % "  # type: ignore[index]
         "interval, of one seed Wilson's 95 % interval of a share.\n\n" + table(["model", "score", "95 % interval", "seeds", "runs"], rows),
@@ -72,6 +73,13 @@ def _form(facts: dict[str, Any]) -> str:
             "```python\nfrom bench import load_compressed\nmodel = load_compressed(folder)\n```\n")
 
 
+def _body(body: str) -> str:
+    """Return what a body in fewer bits means for who loads the model."""
+    if body == "fp32":
+        return ""
+    return f"\nThe weights outside the embedding are rounded to {body} and stored so in the compact form; arithmetic is in fp32.\n"
+
+
 def _base(model: ModelConfig) -> str:
     """Return where the base model comes from; of a local one its name only, since a path says nothing elsewhere."""
     if model.source == "local":
@@ -99,7 +107,7 @@ def _sizes(record: Record, facts: dict[str, Any]) -> list[list[str]]:
     """Return the embedding by formula and every file as it lies in the folder, beside the dense model in fp32."""
     size = record["size"]
     assert size
-    dense = size["total_bytes"] - size["embedding_bytes"] + size["dense_embedding_bytes"]
+    dense = FLOAT_BYTES * (size["total_params"] - size["embedding_params"]) + size["dense_embedding_bytes"]
     rows = [["embedding as trained, by formula", f"{size['embedding_bytes']:,}", f"{size['embedding_bytes'] / size['dense_embedding_bytes']:.3%}"]]
     return rows + [[name, f"{number:,}", f"{number / dense:.1%}" if name.startswith("model") else ""] for name, number in facts["files"].items()]
 

@@ -52,6 +52,7 @@ def _configuration(canonical: dict[str, Any], overrides: Sequence[str]) -> RunCo
                  if hasattr(part, key) and not (key == "corpus" and value != "task")}
         setattr(config, group, replace(part, **given))
     config.model.weights, config.data.source, config.seed = canonical["model"]["weights"], canonical["data"]["source"], canonical["seed"]
+    config.body = canonical.get("body", "fp32")
     return config
 
 

@@ -9,8 +9,10 @@ from pathlib import Path
 import safetensors.torch
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 
-from bench.embeddings.base import FLOAT_BYTES, Size
+from bench.body import stored_bytes
+from bench.embeddings.base import Size
 from bench.store import SizePart
 from bench.training.batching import Examples
 from bench.training.precision import autocast
@@ -18,8 +20,8 @@ from bench.training.precision import autocast
 STATUS = Path("/proc/self/status")
 
 
-def sizes(model: nn.Module, embedding: nn.Module, size: Size, dense: Size) -> SizePart:
-    """Return the record's size part: `size` by formula, the file measured on the serialised embedding."""
+def sizes(model: PreTrainedModel, embedding: nn.Module, size: Size, dense: Size, body: str = "fp32") -> SizePart:
+    """Return the record's size part: `size` by formula, the rest in the form `body`, the file measured on the serialised embedding."""
     own = {id(p) for p in embedding.parameters()}
     others = sum(p.numel() for p in model.parameters() if id(p) not in own)  # quantised values are no parameters
     return {
@@ -29,7 +31,7 @@ def sizes(model: nn.Module, embedding: nn.Module, size: Size, dense: Size) -> Si
         "dense_embedding_params": dense.params,
         "dense_embedding_bytes": dense.bytes,
         "total_params": others + size.params,
-        "total_bytes": others * FLOAT_BYTES + size.bytes,
+        "total_bytes": stored_bytes(model, body) + size.bytes,
         "file_bytes": len(safetensors.torch.save(embedding.state_dict())),
         "param_saving": 1 - size.params / dense.params,
         "byte_saving": 1 - size.bytes / dense.bytes,

@@ -75,11 +75,12 @@ def device_slug(device: torch.device) -> str:
 
 
 def into_records(report: dict[str, Any], results_dir: Path) -> int:
-    """Write each profile into the finished records of the same model, embedding and assignment; return how many."""
+    """Write each profile into the finished records of the same model, embedding and assignment with an fp32 body; return how many."""
     profiles = {_key(row["config"]): row["profile"] for row in report["rows"]}
     changed = 0
     for _, record in store.each(results_dir):
-        if isinstance(record, str) or record["status"] != "ok" or record["cost"] is None or _key(record["config"]) not in profiles:
+        if (isinstance(record, str) or record["status"] != "ok" or record["cost"] is None or "body" in record["config"]
+                or _key(record["config"]) not in profiles):
             continue
         record["cost"]["profiles"] = (record["cost"]["profiles"] or {}) | {report["device"]: profiles[_key(record["config"])]}
         store.write(record, results_dir)
@@ -92,9 +93,10 @@ def _key(canonical: dict[str, Any]) -> str:
 
 
 def _distinct(given: Sequence[Prepared]) -> list[Prepared]:
-    """Return one run an embedding, the dense one first."""
+    """Return one run an embedding, the dense one first, with a body in fp32: in fewer bits it is computed with in fp32 too."""
     dense = prepare(replace(given[0].config, embedding=EmbeddingConfig(name="dense")))
-    return list({_key(run.canonical): run for run in (dense, *given)}.values())
+    distinct = {_key(run.canonical): run for run in (dense, *given)}
+    return [prepare(replace(run.config, body="fp32")) for run in distinct.values()]
 
 
 def _check(settings: ProfileConfig, run: Prepared) -> None:

@@ -98,7 +98,7 @@ def _dense(section: Section, columns: Sequence[Column]) -> Row | None:
 
 def _options(section: Section, columns: Sequence[Column]) -> list[Option]:
     found = []
-    for row in section.rows:
+    for row in section.embeddings:
         results = results_of(section, row, columns)
         if row.kind != "dense" and row.bytes is not None and any(result.score is not None for result in results):
             found.append(Option(row, row.bytes, results))

@@ -30,15 +30,15 @@ def languages(section: Section, foot: str) -> Chart | None:
     lines = [
         {"language": name, "configuration": row.label, "kind": row.kind, "mean": score.mean, "ci95_low": score.low, "ci95_high": score.high,
          "interval": score.interval, "seeds": score.n, "config_id": row.config_id}
-        for row in section.rows for name in names if (score := section.cells[row.config_id, name].score).mean is not None]
+        for row in section.embeddings for name in names if (score := section.cells[row.config_id, name].score).mean is not None]
     if not lines:
         return None
     data = pd.DataFrame(lines)
     first = data[data.config_id == data.config_id.iloc[0]].set_index("language")["mean"]
     order = ["en"] * ("en" in first) + [str(name) for name in first.drop("en", errors="ignore").sort_values(ascending=False).index]
     scored = set(data.config_id)
-    largest = {row.kind: row for row in reversed(section.rows) if row.config_id in scored}  # one a kind: dots of one kind look alike
-    chosen = sorted(largest.values(), key=section.rows.index)
+    largest = {row.kind: row for row in reversed(section.embeddings) if row.config_id in scored}  # one a kind: dots of one kind look alike
+    chosen = sorted(largest.values(), key=section.embeddings.index)
     styles = kind_styles({row.kind for row in chosen})
     title = f"{section.title} on {section.suite}: every language against English"
     with rc_context(STYLE):
@@ -66,7 +66,7 @@ def languages(section: Section, foot: str) -> Chart | None:
 
 def deciles(section: Section, foot: str) -> Chart | None:
     """Return the error of the embedding before training in each tenth of the tokens, from frequent to rare."""
-    rows = [row for row in section.rows if row.decile_errors and row.kind != "dense"]
+    rows = [row for row in section.embeddings if row.decile_errors and row.kind != "dense"]
     lines = [{"configuration": row.label, "kind": row.kind, "decile": place, "relative_error": error}
              for row in rows for place, error in enumerate(row.decile_errors or [], 1)]
     if not lines:
@@ -79,7 +79,7 @@ def deciles(section: Section, foot: str) -> Chart | None:
 
 def recovery(section: Section, foot: str) -> Chart | None:
     """Return the loss over the steps of recovery, a line for each recovered embedding."""
-    rows = [row for row in section.rows if row.recovery_curve]
+    rows = [row for row in section.embeddings if row.recovery_curve]
     lines = [{"configuration": row.label, "kind": row.kind, "step": step, "loss": loss} for row in rows for step, loss in row.recovery_curve or []]
     if not lines:
         return None
@@ -110,7 +110,7 @@ def _curves(title: str, curves: list[tuple[Row, list[Any], list[float]]], labels
 def assignments(section: Section, foot: str) -> Chart | None:
     """Return each assignment's paired difference to the simplest one of the same table, recovery and training."""
     families: dict[str, list[Row]] = {}
-    for row in section.rows:
+    for row in section.embeddings:
         if row.assignment_family:
             families.setdefault(row.assignment_family, []).append(row)
     lines: list[dict[str, Any]] = []
@@ -146,7 +146,7 @@ def assignments(section: Section, foot: str) -> Chart | None:
 def grids(section: Section, foot: str) -> Chart | None:
     """Return heat maps of the score over subspaces x rows, one for each family of embeddings in which both vary."""
     families: dict[str, list[Row]] = {}
-    for row in section.rows:
+    for row in section.embeddings:
         if row.subspaces and row.table_rows and section.cells[row.config_id, section.main.name].score.mean is not None:
             families.setdefault(row.table_family, []).append(row)
     shown = [rows for rows in families.values()

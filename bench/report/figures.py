@@ -100,9 +100,10 @@ def label_ends(axes: Axes, ends: list[tuple[float, float, str]]) -> None:
 
 
 def kind_styles(shown: set[str]) -> dict[str, tuple[str, str]]:
-    """Return kind -> colour and marker; kinds that are not known share what is left in alphabetical order."""
-    extra = {kind: OTHERS[index % len(OTHERS)] for index, kind in enumerate(sorted(shown - set(STYLES)))}
-    return {kind: style for kind, style in (STYLES | extra).items() if kind in shown}
+    """Return kind -> colour and marker, the same for each body; kinds that are not known share what is left in alphabetical order."""
+    named = {kind: kind.partition(",")[0] for kind in shown}
+    extra = {name: OTHERS[index % len(OTHERS)] for index, name in enumerate(sorted(set(named.values()) - set(STYLES)))}
+    return {kind: style for name, style in (STYLES | extra).items() for kind in sorted(shown) if named[kind] == name}
 
 
 def save(figure: Figure, *paths: Path) -> None:

@@ -93,7 +93,8 @@ def _row(record: Record, widths: dict[str, int], suites: dict[str, str]) -> dict
     error, provenance = record["error"] or {}, record["provenance"]
     group = _without(config, "seed", "task", "data")
     group["training"] = _without(config["training"], "max_train_examples")
-    base = _without(group, "embedding", "assignment", "recovery")
+    base = _without(group, "embedding", "assignment", "recovery", "body")
+    family = [base, config.get("recovery"), config.get("body")]
     return {
         "model": model["name"],
         "weights": weights,
@@ -110,9 +111,10 @@ def _row(record: Record, widths: dict[str, int], suites: dict[str, str]) -> dict
         "recovery_id": _digest(config.get("recovery")),
         "recovery": (config.get("recovery") or {}).get("name", "none"),
         "method": config["embedding"]["name"],
+        "body": config.get("body", "fp32"),
         **{key: config["embedding"].get(key) for key in ("subspaces", "rows")},
-        "table_family": _digest([base, config.get("recovery"), config.get("assignment"), _without(config["embedding"], *GRID)]),
-        "assignment_family": _digest([base, config.get("recovery"), config["embedding"]]) if config.get("assignment") else None,
+        "table_family": _digest([family, config.get("assignment"), _without(config["embedding"], *GRID)]),
+        "assignment_family": _digest([family, config["embedding"]]) if config.get("assignment") else None,
         "recovery_curve": (record["recovery"] or {}).get("curve"),
         "decile_errors": fit.get("decile_errors"),
         "flat": _flatten(group),
@@ -193,16 +195,25 @@ def _complete_marks(frame: pd.DataFrame) -> None:
 
 
 def kind(config: dict[str, Any]) -> str:
-    """Return what a point's colour and marker stand for: the method, of subspace embeddings the assignment."""
+    """Return what a point's colour, marker and filling stand for: the method, of subspace embeddings the assignment, and a body of fewer bits."""
+    return _named(config) + _body(config)
+
+
+def _named(config: dict[str, Any]) -> str:
     embedding = config["embedding"]["name"]
     return str((config.get("assignment") or config["embedding"])["name"]) if embedding == "subspace" else str(embedding)
 
 
+def _body(config: dict[str, Any]) -> str:
+    """Return ", int8 body", or nothing where it is in fp32."""
+    return f", {config['body']} body" if "body" in config else ""
+
+
 def short_label(config: dict[str, Any], width: int | None) -> str:
-    """Return a name such as "pq f=8 Q=64 sum + distil" that names only what differs from the defaults."""
+    """Return a name such as "pq f=8 Q=64 sum + distil, int8 body" that names only what differs from the defaults."""
     embedding = dict(config["embedding"])
     name, recovery = embedding["name"], (config.get("recovery") or {}).get("name", "none")
-    words = [kind(config)]
+    words = [_named(config)]
     if name != "dense":
         f, rows, sub_dim = (embedding.pop(key, None) for key in ("subspaces", "rows", "sub_dim"))
         compose, init = embedding.pop("compose", "concat"), embedding.pop("init", "fitted")
@@ -213,7 +224,7 @@ def short_label(config: dict[str, Any], width: int | None) -> str:
         words += [f"{init} init"] if init != "fitted" else []
         words += [_setting(key, value) for key, value in sorted(embedding.items()) if key not in ("name", "version", "corpus")]
     teacher = (config.get("training") or {}).get("teacher", "none")
-    return " ".join(words + [f"+ {recovery}"] * (recovery != "none") + ["+ teacher"] * (teacher != "none"))
+    return " ".join(words + [f"+ {recovery}"] * (recovery != "none") + ["+ teacher"] * (teacher != "none")) + _body(config)
 
 
 def _setting(key: str, value: Any) -> str:

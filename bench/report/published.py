@@ -41,7 +41,7 @@ def beside(published: pd.DataFrame, sections: list[Section]) -> pd.DataFrame:
     for claim in rows(published):
         for section in (section for section in sections if claim.model in ("", section.model)):
             columns = [column for column in section.columns if column.task == claim.task] if claim.task else [section.main]
-            for row in section.rows:
+            for row in section.embeddings:
                 if row.label == claim.configuration or (not claim.configuration and row.method == "subspace"):
                     lines += [line for column in columns if (line := _line(claim, section, row, column))]
     return pd.DataFrame(lines, columns=[*COLUMNS, "ours", "interval", "difference"]).drop_duplicates(ignore_index=True)

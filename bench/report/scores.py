@@ -15,7 +15,7 @@ from bench.report.figures import STYLE, Chart, kind_styles, legend, page, settle
 from bench.report.labels import Label, Segment, place_labels
 from bench.report.markdown import one_line
 from bench.report.statistics import knee, pareto_front
-from bench.report.summary import Column, Section
+from bench.report.summary import Column, Row, Section
 
 MOST_LABELS = 12  # a panel with more points labels only dense and the Pareto front; of small multiples half as many, and then
 # only dense, the knee and the ends of the front
@@ -37,6 +37,7 @@ SIZES = [
     Measure("params", "embedding_params", "embedding parameters", ""),
     Measure("bytes", "embedding_bytes", "stored bytes of the embedding", "B"),
 ]
+WHOLE = Measure("total_bytes", "total_bytes", "stored bytes of the whole model", "B")
 COSTS = [
     Measure("latency_batch1_ms", "latency_batch1_ms", "latency of a batch of 1", "s", 1e-3),
     Measure("latency_batch32_ms", "latency_batch32_ms", "latency of a batch of 32", "s", 1e-3),
@@ -51,6 +52,7 @@ class Point(NamedTuple):
     panel: str  # a column's name
     configuration: str
     kind: str
+    body: str
     size: float
     mean: float
     low: float | None  # ends of the 95 % interval
@@ -80,21 +82,26 @@ def costs(section: Section, foot: str) -> Chart | None:
     return _chart("costs", _title(section, f"cost on {section.machine}"), section, [(section.main, measure) for measure in COSTS], foot)
 
 
-DRAWN = [*(partial(draw, measure=measure) for measure in SIZES for draw in (main_score, tasks)), costs]
+DRAWN = [*(partial(draw, measure=measure) for measure in (*SIZES, WHOLE) for draw in (main_score, tasks)), costs]
 
 
 def _title(section: Section, what: str) -> str:
     return f"{section.title} on {section.suite}: score against {what}"
 
 
+def _rows(section: Section, measure: Measure) -> list[Row]:
+    """Return what a measure compares: the embeddings, or whole models where some have a body in fewer bits."""
+    return section.embeddings if measure is not WHOLE else section.rows if len(section.rows) > len(section.embeddings) else []
+
+
 def _points(section: Section, column: Column, measure: Measure) -> list[Point]:
     """Return what can be plotted of one task, or of the mean over tasks."""
     panel = []
-    for row in section.rows:
+    for row in _rows(section, measure):
         score, size = section.cells[row.config_id, column.name].score, getattr(row, measure.key)
         if score.mean is not None and size:
-            panel.append(Point(column.name, row.label, row.kind, size * measure.factor if measure.factor != 1 else size, score.mean, score.low,
-                               score.high, score.interval, score.n, column.unit, column.chance, False, False))
+            panel.append(Point(column.name, row.label, row.kind, row.body, size * measure.factor if measure.factor != 1 else size, score.mean,
+                               score.low, score.high, score.interval, score.n, column.unit, column.chance, False, False))
     sign = 1 if column.higher_is_better else -1
     front = pareto_front([point.size for point in panel], [sign * point.mean for point in panel])
     bend = knee([panel[i].size for i in front], [sign * panel[i].mean for i in front])
@@ -109,8 +116,8 @@ def _chart(name: str, title: str, section: Section, wanted: list[tuple[Column, M
     Where there are several configurations a panel needs two points: one compares nothing. One panel is 10 x 6 inches; several
     stand two or three in a line on a wider page whose type grows with it.
     """
-    least = min(2, len(section.rows))
-    panels = [(column, measure, points) for column, measure in wanted if len(points := _points(section, column, measure)) >= least]
+    panels = [(column, measure, points) for column, measure in wanted
+              if len(points := _points(section, column, measure)) >= min(2, len(_rows(section, measure))) and points]
     if not panels:
         return None
     across = min(len(panels), 3 if len(panels) > 4 else 2)
@@ -125,7 +132,7 @@ def _chart(name: str, title: str, section: Section, wanted: list[tuple[Column, M
         repeated = len(panels) > 1 and len({column.name for column, *_ in panels}) == 1
         if repeated:
             figure.suptitle("\n".join([title, *_heading(panels[0][0], panels[0][2])]), fontweight="bold")
-        legend(figure, _legend(kinds, everything), 3 + across)
+        legend(figure, _legend(kinds, everything), 3 + across if {point.body for point in everything} == {"fp32"} else 4)  # names of bodies are long
         waiting = [_panel(axes, *panel, kinds, len(panels) > 1)
                    for axes, panel in zip(grid, panels, strict=False)]
         for axes, (column, _, data) in zip(grid, [] if repeated else panels, strict=False):
@@ -159,8 +166,8 @@ def _panel(
     axes.step(sizes, means, where="post", color=FRONT, linewidth=1.8, alpha=0.7, zorder=2)
     for kind in dict.fromkeys(point.kind for point in data):  # a call a kind: one a point takes minutes for thousands of records
         colour, marker = kinds[kind]
-        style: dict[str, Any] = {"color": colour, "marker": marker, "markersize": 10, "markeredgecolor": "white"}
         own = [point for point in data if point.kind == kind]
+        style: dict[str, Any] = {"color": colour, "marker": marker, "markersize": 10, "markeredgecolor": "white"} | _filling(own[0].body, colour)
         spread = [[math.nan if p.low is None else p.mean - p.low for p in own], [math.nan if p.high is None else p.high - p.mean for p in own]]
         axes.errorbar([p.size for p in own], [p.mean for p in own], spread, linestyle="none", capsize=4, zorder=4, **style)
     for point in (point for point in data if point.knee):
@@ -176,6 +183,12 @@ def _panel(
     segments += [Segment(x, y, x, up) for x, y, up in zip(sizes[1:], means, means[1:], strict=False)]
     segments += [Segment(p.size, p.low, p.size, p.high) for p in data if p.low is not None and p.high is not None]
     return labels, segments
+
+
+def _filling(body: str, colour: str) -> dict[str, Any]:
+    """Return what shows that the body is stored in fewer bits: a marker that is half full (bf16) or empty (int8)."""
+    edge = {"markeredgecolor": colour, "markeredgewidth": 1.6}
+    return {"fp32": {}, "bf16": edge | {"fillstyle": "left", "markerfacecoloralt": "white"}, "int8": edge | {"markerfacecolor": "white"}}[body]
 
 
 def _ring(size: float) -> dict[str, Any]:
@@ -225,8 +238,9 @@ def _heading(column: Column, data: list[Point]) -> list[str]:
 
 def _legend(kinds: dict[str, tuple[str, str]], data: list[Point]) -> list[Line2D]:
     """Return what the marks mean: kinds first, then lines; only those that are drawn."""
+    bodies = {point.kind: point.body for point in data}
     handles = [
-        Line2D([], [], color=colour, marker=marker, linestyle="none", markersize=9, label=kind)
+        Line2D([], [], color=colour, marker=marker, linestyle="none", markersize=9, label=kind, **_filling(bodies[kind], colour))
         for kind, (colour, marker) in kinds.items()
     ]
     if "dense" in kinds:

@@ -57,6 +57,7 @@ class Row(NamedTuple):
     label: str
     kind: str
     method: str
+    body: str  # fp32 | bf16 | int8
     recovery: str
     subspaces: int | None
     table_rows: int | None
@@ -67,6 +68,7 @@ class Row(NamedTuple):
     param_saving: float | None
     byte_saving: float | None
     file_bytes: int | None
+    total_bytes: int | None  # of the whole model as stored; of tasks the first's: they differ by their heads
     peak_memory_bytes: float | None  # this and latency on the section's machine; of tasks their mean
     latency_batch1_ms: float | None
     latency_batch32_ms: float | None
@@ -94,6 +96,11 @@ class Section:
     def title(self) -> str:
         """Return the model's name, marked if its weights are random."""
         return f"{self.model} (random weights)" if self.weights == "random" else self.model
+
+    @property
+    def embeddings(self) -> list[Row]:
+        """Return the rows that differ in nothing but the embedding and its training: those whose body is in fp32."""
+        return [row for row in self.rows if row.body == "fp32"]
 
     @property
     def main(self) -> Column:
@@ -201,7 +208,7 @@ def _mean_column(averaged: list[Column]) -> tuple[Column | None, str]:
 def _references(runs: pd.DataFrame) -> dict[str, str]:
     """Return config_id -> config_id of the dense model trained the same way.
 
-    Dense with the same recovery comes first, then dense without one.
+    Dense with the same recovery comes first, then dense without one; its body is in fp32, so that a difference is the cost of all together.
     """
     unique = list(rows(runs.drop_duplicates("config_id")))
     dense = [row for row in unique if row.kind == "dense"]
@@ -283,16 +290,17 @@ def _rows(runs: pd.DataFrame, counted: pd.DataFrame, columns: list[str], machine
     medians = measured.groupby(["config_id", "column"])[costs].median()
     found = []
     for config_id, part in runs.groupby("config_id"):
-        sizes = part[["embedding_params", "embedding_bytes", "param_saving", "byte_saving", "file_bytes"]].dropna(subset=["embedding_bytes"])
-        size: list[Any] = [None] * 5
+        keys = ["embedding_params", "embedding_bytes", "param_saving", "byte_saving", "file_bytes", "total_bytes"]
+        sizes = part[keys].dropna(subset=["embedding_bytes"])
+        size: list[Any] = [None] * 6
         if len(sizes):
-            size = [None if pd.isna(value) else kind(value) for kind, value in zip((int, int, float, float, int), sizes.iloc[0], strict=True)]
+            size = [None if pd.isna(value) else kind(value) for kind, value in zip((int, int, float, float, int, int), sizes.iloc[0], strict=True)]
         own = medians.loc[[config_id]] if config_id in medians.index else medians.iloc[:0]
         complete = own.mean() if len(own) == len(columns) else own.iloc[:0].mean()
         cost: list[Any] = [None if pd.isna(value) else float(value) for value in complete]
         first = part.iloc[0]
         grid: list[Any] = [None if pd.isna(first[key]) else int(first[key]) for key in ("subspaces", "rows")]
         made: list[Any] = [next((value for value in part[key] if isinstance(value, list)), None) for key in ("decile_errors", "recovery_curve")]
-        names: list[Any] = [str(config_id), first.configuration, first.kind, first.method, first.recovery]
+        names: list[Any] = [str(config_id), first.configuration, first.kind, first.method, first.body, first.recovery]
         found.append(Row._make([*names, *grid, first.table_family, first.assignment_family, *size, *cost, *made]))
     return sorted(found, key=lambda row: (row.kind != "dense", -(row.bytes or 0), row.label))

@@ -110,7 +110,7 @@ def results(section: Section) -> pd.DataFrame:
             lines.append(
                 {"model": section.title, "suite": section.suite, "configuration": row.label, "task": column.task}
                 | {"not_official": "; ".join(column.marks), "split": column.split, "metric": column.unit}
-                | {"embedding_params": row.params, "embedding_bytes": row.bytes}
+                | {"embedding_params": row.params, "embedding_bytes": row.bytes, "body": row.body, "total_bytes": row.total_bytes}
                 | {"param_saving": row.param_saving, "byte_saving": row.byte_saving}
                 | {"mean": cell.score.mean, "sd": cell.score.sd} | _interval("ci95", cell.score)
                 | {"seeds": _seeds(cell.seeds), "collapsed": cell.collapsed, "no_score": cell.missing}
@@ -119,7 +119,7 @@ def results(section: Section) -> pd.DataFrame:
                 | {"worse_by": section.threshold, "probability_worse": cell.worse}
                 | {"paired_seeds": cell.change.n, "no_difference": cell.unpaired}
             )
-    whole = {"embedding_params": "Int64", "embedding_bytes": "Int64"}
+    whole = {"embedding_params": "Int64", "embedding_bytes": "Int64", "total_bytes": "Int64"}
     return pd.DataFrame(lines).astype(whole)
 
 
@@ -130,10 +130,13 @@ def _interval(name: str, summary: Summary) -> dict[str, Any]:
 def results_grid(section: Section) -> Grid:
     """Return the section's table: a line per configuration, a column per task, what is not official in its head."""
     shown = [column for column in section.columns if ": " not in column.task]  # single tags of a category are in the CSV file
-    head = ["configuration", "embedding parameters (saved)", "stored bytes (saved)"]
+    bodies = len(section.embeddings) < len(section.rows)
+    head = ["configuration", "embedding parameters (saved)", "stored bytes (saved)", *["whole model in bytes (saved)"] * bodies]
     head += ["\n".join(_heading(column)) for column in shown]
+    dense = next((row.total_bytes for row in section.rows if row.kind == "dense"), None)
     rows = [
         [row.label, _count(row.params, row.param_saving), _count(row.bytes, row.byte_saving)]
+        + [_count(row.total_bytes, 1 - row.total_bytes / dense if row.total_bytes and dense else None)] * bodies
         + [cell_text(section, row, column) for column in shown]
         for row in section.rows
     ]
@@ -147,7 +150,7 @@ def budget_grid(section: Section) -> Grid:
     It is chosen by its bytes alone, so that no score is picked for being high. Empty without compressed embeddings.
     """
     methods: dict[str, dict[float, Row]] = defaultdict(dict)
-    for row in section.rows:  # from the largest
+    for row in section.embeddings:  # from the largest
         if row.byte_saving is None or row.kind == "dense":
             continue
         budget = next((budget for budget in BUDGETS if 1 - row.byte_saving <= budget), None)
@@ -168,7 +171,7 @@ def _heading(column: Column) -> list[str]:
 
 
 def _count(count: int | None, saving: float | None) -> str:
-    return "unknown" if count is None else f"{count:,} ({100 * (saving or 0):.2f} %)"
+    return "unknown" if count is None else f"{count:,}" + ("" if saving is None else f" ({100 * saving:.2f} %)")
 
 
 def cell_text(section: Section, row: Row, column: Column) -> str:

@@ -88,3 +88,48 @@ def test_heat_map_deciles_and_recovery_hold_the_records_values(folder: Path) -> 
 def test_the_knee_is_marked_once(folder: Path) -> None:
     table = points(folder, "score-bytes")
     assert table.knee.sum() == 1 and table[table.knee].on_front.all()
+
+
+@pytest.fixture(scope="module")
+def bodies(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a report of two embeddings with three bodies each."""
+    records = []
+    for method, value in (("dense", 0.8), ("pq8", 0.7)):
+        for body, lost, saved in (("fp32", 0.0, 0), ("bf16", 0.01, 20_000_000), ("int8", 0.02, 30_000_000)):
+            for seed in range(2):
+                made = record(method, seed=seed, value=value - lost + seed / 100, changes={} if body == "fp32" else {"body": body})
+                made["size"]["total_bytes"] -= saved
+                made["fit"] = {"relative_error": 0.5, "decile_errors": [0.1 * i for i in range(1, 11)], "distinct_codes": 9, "codes_sha256": "c"}
+                records.append(made)
+    folder = tmp_path_factory.mktemp("bodies")
+    write_report(records, [], folder)
+    return folder
+
+
+def test_bodies_have_a_chart_of_the_whole_models_bytes(bodies: Path) -> None:
+    chart = points(bodies, "score-total_bytes").set_index("configuration")
+    pq = "pq f=8 Q=64"
+    assert set(chart.index) == {label + end for label in ("dense", pq) for end in ("", ", bf16 body", ", int8 body")}
+    assert chart.loc["dense", "total_bytes"] - chart.loc["dense, int8 body", "total_bytes"] == 30_000_000
+    assert chart.on_front.all(), "each is smaller and worse than the next"
+    legend = (bodies / "figures" / "score-total_bytes--minilm--glue.svg").read_text()
+    assert "stored bytes of the whole model" in legend and "<!-- pq, int8 body -->" in legend
+
+
+def test_charts_of_the_embedding_show_fp32_bodies_only(bodies: Path, folder: Path) -> None:
+    for name in ("score-params", "score-bytes"):
+        assert set(points(bodies, name).configuration) == {"dense", "pq f=8 Q=64"}
+    assert set(points(bodies, "deciles").configuration) == {"pq f=8 Q=64"}
+    assert not list((folder / "figures").glob("*total_bytes*")), "without other bodies it would say the same as the embedding's bytes"
+
+
+def test_a_body_is_compared_with_the_dense_model_in_fp32_and_offered_by_no_brief(bodies: Path) -> None:
+    table = pd.read_csv(bodies / "tables" / "results.csv").set_index(["configuration", "task"])
+    both = table.loc[("pq f=8 Q=64, int8 body", "mrpc")]
+    assert both.difference_to_dense == pytest.approx(-12) and both.paired_seeds == 2 and both.body == "int8"
+    assert table.loc[("dense, int8 body", "mrpc")].difference_to_dense == pytest.approx(-2)
+    assert both.embedding_bytes == table.loc[("pq f=8 Q=64", "mrpc")].embedding_bytes
+    page = (bodies / "INDEX.md").read_text()
+    dense, own = (int(table.loc[(label, "mrpc")].total_bytes) for label in ("dense", "pq f=8 Q=64, int8 body"))
+    assert f"{own:,} ({100 * (1 - own / dense):.2f} %)" in page and f"{dense:,} (0.00 %)" in page
+    assert "int8 body" not in (bodies / "brief.html").read_text()
