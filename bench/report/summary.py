@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from bench.report import statistics
-from bench.report.frame import column_name, headline_runs, rows
+from bench.report.frame import Mark, column_name, headline_runs, rows
 from bench.report.statistics import NOTHING, Summary, summarise
 
 UNBOUNDED = ("loss", "perplexity", "mse", "rmse", "mae")  # metrics that are no fractions and are shown as they are
@@ -23,6 +23,7 @@ class Column(NamedTuple):
     name: str  # unique in its section
     task: str
     marks: tuple[str, ...]
+    unofficial: tuple[Mark, ...]  # what the marks are the text of; none for the mean
     metric: str | None  # None: nothing finished
     split: str | None
     scale: float  # 100 for fractions
@@ -31,10 +32,15 @@ class Column(NamedTuple):
     parts: tuple[str, ...]  # the columns that it averages; itself for a task
 
     @property
+    def scaling(self) -> str:
+        """Return what stands behind the metric's name: " (%)", " × 100" or nothing."""
+        percent = (self.metric or "").startswith(("accuracy", "f1"))
+        return "" if self.scale == 1 else " (%)" if percent else " × 100"
+
+    @property
     def unit(self) -> str:
         """Return the metric with its unit."""
-        percent = (self.metric or "").startswith(("accuracy", "f1"))
-        return f"{self.metric or ''}{'' if self.scale == 1 else ' (%)' if percent else ' × 100'}"
+        return f"{self.metric or ''}{self.scaling}"
 
 
 class Cell(NamedTuple):
@@ -176,7 +182,7 @@ def _column(name: str, runs: pd.DataFrame, counted: pd.DataFrame) -> Column:
     scale = 100.0 if fraction else 1.0
     chance = None if pd.isna(first.chance) else float(first.chance) * scale
     metric, split = (first.metric, first.split) if len(values) else (None, None)
-    return Column(name, first.task, first.marks, metric, split, scale, bool(first.higher_is_better), chance, (name,))
+    return Column(name, first.task, first.marks, first.unofficial, metric, split, scale, bool(first.higher_is_better), chance, (name,))
 
 
 def _mean_column(averaged: list[Column]) -> tuple[Column | None, str]:
@@ -195,7 +201,7 @@ def _mean_column(averaged: list[Column]) -> tuple[Column | None, str]:
     chance = sum(chances) / len(chances) if len(chances) == len(averaged) else None
     task = f"mean of {', '.join(tasks)}"
     names = tuple(column.name for column in averaged)
-    return Column(column_name(task, marks), task, marks, MEAN, None, 100.0, True, chance, names), ""
+    return Column(column_name(task, marks), task, marks, (), MEAN, None, 100.0, True, chance, names), ""
 
 
 def _references(runs: pd.DataFrame) -> dict[str, str]:

@@ -174,7 +174,7 @@ def test_names_and_errors_are_text_only() -> None:
 def test_data_that_is_not_official_is_named_beside_the_numbers() -> None:
     runs = [record(method, "entailment") for method in ("dense", "pq8")]
     seen = text(page(runs))
-    assert "entailment: synthetic data, made for tests" in seen and "· synthetic data · seeds: 1" in seen
+    assert "entailment: synthetic data, made for tests" in seen and "· not official: synthetic data · seeds: 1" in seen
     limited = text(page([record(method, limit=1000) for method in ("dense", "pq8")]))
     assert "mrpc: not the official data (train (1,000 of 3,668 rows))" in limited
     assert "To be said with these numbers: mrpc: not the official data (train (1,000 of 3,668 rows)); mrpc: a single seed." in limited

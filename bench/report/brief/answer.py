@@ -24,7 +24,7 @@ def decided(facts: dict[str, Facts], chosen: Source, about: Subject, config: Run
     known = [tables.values(option.row, facts[option.row.config_id], about.dense, facts[about.dense.config_id], config.cost, words)
              for option in everything]
     known[-1]["label"] = words["dense"]
-    common = {"model": about.section.title, "device": chosen.device or words["unmeasured"],
+    common = {"model": about.section.model, "device": chosen.device or words["unmeasured"],
               "example": words["example"] if config.cost.example else "",
               "dense_size": known[-1]["size"], "dense_latency": known[-1]["latency1"], "dense_monthly": known[-1]["monthly"]}
     places, ticks = plot.x_places([option.bytes for option in everything])

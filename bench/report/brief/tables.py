@@ -7,7 +7,7 @@ import pandas as pd
 
 from bench.config import PriceConfig
 from bench.report.brief import costing
-from bench.report.brief.text import fill, percent_text, signed, size_text
+from bench.report.brief.text import fill, mark_text, percent_text, reason_text, signed, size_text
 from bench.report.decision import Result, Subject
 from bench.report.frame import headline_runs
 from bench.report.summary import Column, Row
@@ -131,7 +131,7 @@ def cells(results: Sequence[Result], known: dict[str, str], words: dict[str, Any
 
 def _task_cell(result: Result, words: dict[str, Any], dense: bool) -> str:
     if result.score is None or (result.loss is None and not dense):
-        return f"{words['unmeasured']} ({result.why})"
+        return fill(words["hurt"]["without"], {"why": reason_text(result.why, words)})
     interval = f" ±\u00a0{result.half:.2f}" if result.half is not None else ""
     text = f"{result.score:.1f}" if dense else signed(0.0 - (result.loss or 0)) + interval
     counts = {"text": text, "count": result.collapsed, "seeds": result.seeds}
@@ -154,8 +154,9 @@ def lines(about: Subject, chosen: Source, cost: PriceConfig, words: dict[str, An
 def _task_note(column: Column, place: int, about: Subject, words: dict[str, Any]) -> str:
     """Return metric, split, what is not official and the seeds of a task."""
     texts = words["hurt"]
-    marks = [texts["synthetic"] if mark == "synthetic" else fill(texts["marked"], {"mark": mark}) for mark in column.marks]
+    marks = [fill(texts["marked"], {"mark": mark_text(mark, words)}) for mark in column.unofficial]
     counts = sorted(seeds for option in about.options if (seeds := option.results[place].seeds))
     low, high = (counts[0], counts[-1]) if counts else (0, 0)
     shown = fill(texts["seed" if low == high else "seeds"], {"low": low, "high": high})
-    return " · ".join([column.unit, str(column.split), *marks, shown])
+    metric = f"{words['metrics'].get(column.metric, column.metric)}{column.scaling}"
+    return " · ".join([metric, fill(texts["split"], {"split": column.split}), *marks, shown])
