@@ -238,6 +238,7 @@ def _legend(kinds: dict[str, tuple[str, str]], data: list[Point]) -> list[Line2D
         handles.append(Line2D([], [], color="#555555", linewidth=1.4, linestyle=":", label="chance"))
     if intervals := sorted({point.interval.split()[0] for point in data if point.interval}):
         bar: dict[str, Any] = {"marker": "|", "markersize": 16, "linestyle": "none"}
-        names = {"Student's": "over seeds", "stratified": "over tasks and seeds", "Wilson": "over rows, 1 seed"}
+        names = {"Student's": "over seeds", "stratified": "over tasks and seeds", "Wilson": "over rows, 1 seed",
+                 "MOVER": "over rows, 1 seed"}
         handles.append(Line2D([], [], color="#555555", label=f"95 % interval {' or '.join(names[name] for name in intervals)}", **bar))
     return handles
