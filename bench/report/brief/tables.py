@@ -8,7 +8,7 @@ import pandas as pd
 from bench.config import PriceConfig
 from bench.report.brief import costing
 from bench.report.brief.text import fill, mark_text, percent_text, reason_text, signed, size_text
-from bench.report.decision import Result, Subject
+from bench.report.decision import Result, Subject, results_of
 from bench.report.frame import headline_runs
 from bench.report.summary import Column, Row
 
@@ -155,8 +155,9 @@ def _task_note(column: Column, place: int, about: Subject, words: dict[str, Any]
     """Return metric, split, what is not official and the seeds of a task."""
     texts = words["hurt"]
     marks = [fill(texts["marked"], {"mark": mark_text(mark, words)}) for mark in column.unofficial]
-    counts = sorted(seeds for option in about.options if (seeds := option.results[place].seeds))
-    low, high = (counts[0], counts[-1]) if counts else (0, 0)
+    everything = [*(option.results for option in about.options), *([results_of(about.section, about.dense, about.columns)] if about.dense else [])]
+    counts = [seeds for results in everything if (seeds := results[place].seeds)]
+    low, high = min(counts, default=0), max(counts, default=0)
     shown = fill(texts["seed" if low == high else "seeds"], {"low": low, "high": high})
     metric = f"{words['metrics'].get(column.metric, column.metric)}{column.scaling}"
     return " · ".join([metric, fill(texts["split"], {"split": column.split}), *marks, shown])
