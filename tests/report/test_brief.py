@@ -94,8 +94,18 @@ def test_the_saving_is_worked_out_from_prices_sizes_and_latency() -> None:
     assert f"Instances for 100 replicas {instances[0]} {instances[1]}" in seen
     assert "Hours of work a day: 1,000,000 requests × latency at batch of 32 ÷ 32 0.6 0.6" in seen
     assert "instances × USD 2.00 × 700 h USD 14,000 USD 7,000" in seen
-    assert "– USD 7,000 (50.0 %)" in seen
+    assert "Difference to dense, a month – USD 7,000 (50.0 %) less" in seen
     assert "These prices and loads are examples" in seen and "Monthly cost (example prices): USD 7,000" in seen
+    assert "with the dense model: USD 14,000; difference: USD 7,000 (50.0 %) less." in seen
+
+
+def test_what_costs_more_is_not_called_a_saving() -> None:
+    runs = golden(batch1=12.0, batch32=64.0)
+    for one in runs:
+        if one["config"]["embedding"]["name"] != "dense" and one["cost"]:
+            one["cost"]["latency_ms"] = {"batch1": 12.0, "batch32": 640.0}  # 12 instances, where dense needs 10 for its memory
+    seen = text(page(runs, cost=replace(PRICES, requests_per_day=25.9e6)))
+    assert "with the dense model: USD 14,000; difference: USD 2,800 (20.0 %) more." in seen
 
 
 def test_what_was_not_measured_is_said() -> None:
