@@ -40,9 +40,10 @@ def page(frame: pd.DataFrame, parts: Sequence[Section], problems: Sequence[tuple
     words: dict[str, Any] = yaml.safe_load((HERE / f"{config.report.language}.yaml").read_text(encoding="utf-8"))
     values = {"model": about.section.model, "tasks": words["separator"].join(about.missing)}
     reason = no_answer(about)
-    facts, source = measured(frame, about, about.dense, config.cost) if about.dense else ({}, Source(None, False))
+    facts, source = measured(frame, about, about.dense, config.cost) if about.dense else ({}, Source(None))
     context = {"t": words, "about": about, "model": model_text(about.section, words), "config": config, "title": fill(words["title"], values),
-               "notes": notes(frame, parts, about, problems, covered, source.profiled, words)}
+               "times": words["compare"]["profiled" if source.dense else "about"],
+               "notes": notes(frame, parts, about, problems, covered, bool(source.dense), words)}
     context |= {"reason": fill(words["blocked"][reason], values)} if reason else {"reason": None, **decided(facts, source, about, config, words)}
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(HERE), autoescape=True, undefined=jinja2.StrictUndefined,
                                      trim_blocks=True, lstrip_blocks=True)

@@ -40,10 +40,18 @@ class Source(NamedTuple):
     """Where times and memory come from: a measurement of its own (`bench cost`), or what each run noted of itself."""
 
     device: str | None
-    profiled: bool
-    small: int = 1  # rows of a batch
-    large: int = 32
+    dense: dict[int, float] | None = None  # rows of a batch -> the dense model's median in ms as `bench cost` measured it; None: it did not
     tokens: int | None = None  # of each row; None: the texts of the task
+
+    @property
+    def small(self) -> int:
+        """Return the rows of the smallest batch."""
+        return min(self.dense or (1,))
+
+    @property
+    def large(self) -> int:
+        """Return the rows of the largest batch."""
+        return max(self.dense or (32,))
 
 
 def source(runs: pd.DataFrame, dense: Row) -> Source:
@@ -51,10 +59,10 @@ def source(runs: pd.DataFrame, dense: Row) -> Source:
     own = runs[runs.config_id == dense.config_id]
     for profiles in own.profiles.dropna():
         for device, profile in sorted(profiles.items(), key=lambda pair: (pair[0] == "cpu", pair[0])):
-            batches, tokens = ({cell[key] for cell in profile["latency"]} for key in ("batch", "tokens"))
-            return Source(device, True, min(batches), max(batches), max(tokens))
+            tokens = max(cell["tokens"] for cell in profile["latency"])
+            return Source(device, {cell["batch"]: cell["p50_ms"] for cell in profile["latency"] if cell["tokens"] == tokens}, tokens)
     devices = own.device.mode()
-    return Source(str(devices.iloc[0]) if len(devices) else None, False)
+    return Source(str(devices.iloc[0]) if len(devices) else None)
 
 
 def measured(frame: pd.DataFrame, about: Subject, dense: Row, cost: PriceConfig) -> tuple[dict[str, Facts], Source]:
@@ -63,7 +71,7 @@ def measured(frame: pd.DataFrame, about: Subject, dense: Row, cost: PriceConfig)
     of_section = (frame.model == section.model) & (frame.weights == section.weights) & (frame.suite == section.suite)
     runs = headline_runs(frame[of_section])
     chosen = source(runs, dense)
-    if chosen.profiled:
+    if chosen.dense:
         noted = pd.DataFrame([_profiled(profiles, chosen) for profiles in runs.profiles], runs.index)
     else:
         columns = {"latency1": "latency_batch1_ms", "latency32": "latency_batch32_ms", "memory": "peak_memory_bytes"}
@@ -80,10 +88,14 @@ def measured(frame: pd.DataFrame, about: Subject, dense: Row, cost: PriceConfig)
 
 
 def _profiled(profiles: dict[str, Any] | None, chosen: Source) -> dict[str, float | None]:
-    """Return the times and the memory of a run's profile on the source's device."""
+    """Return the times and the memory of a run's profile on the source's device.
+
+    A time is the dense model's times the ratio to it, which compares answers of the same round: a shared machine is not as fast in all.
+    """
     profile = (profiles or {}).get(str(chosen.device)) or {"latency": [], "peak_bytes": None}
-    times = {cell["batch"]: cell["p50_ms"] for cell in profile["latency"] if cell["tokens"] == chosen.tokens}
-    return {"latency1": times.get(chosen.small), "latency32": times.get(chosen.large), "memory": profile["peak_bytes"]}
+    ratios = {cell["batch"]: cell["ratio_to_dense"] or 1.0 for cell in profile["latency"] if cell["tokens"] == chosen.tokens}
+    small, large = ((chosen.dense or {})[rows] * ratios[rows] if rows in ratios else None for rows in (chosen.small, chosen.large))
+    return {"latency1": small, "latency32": large, "memory": profile["peak_bytes"]}
 
 
 def values(row: Row, facts: Facts, dense: Row, dense_facts: Facts, cost: PriceConfig, words: dict[str, Any]) -> dict[str, str]:
@@ -146,7 +158,7 @@ def lines(about: Subject, chosen: Source, cost: PriceConfig, words: dict[str, An
              "replicas": f"{cost.replicas:,}", "requests": f"{cost.requests_per_day:,.0f}", "utilisation": f"{100 * cost.utilisation:g}",
              "price": f"{cost.currency}\u00a0{cost.price_per_gpu_hour or 0:.2f}", "hours_per_month": f"{cost.hours_per_month:g}"}
     tasks = [Line("hurt", column.task, _task_note(column, place, about, words)) for place, column in enumerate(about.columns)]
-    compare = words["compare"] | ({"memory": words["compare"]["memory_in_use"]} if chosen.profiled else {})
+    compare = words["compare"] | ({"memory": words["compare"]["memory_in_use"]} if chosen.dense else {})
     return ([Line("compare", fill(compare[key], shown)) for key in (*CHOSEN, *COMPARE)] + tasks
             + [Line("cost", fill(words["cost"][key], shown)) for key in COST])
 
