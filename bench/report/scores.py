@@ -76,8 +76,13 @@ def tasks(section: Section, foot: str, measure: Measure) -> Chart | None:
 
 
 def costs(section: Section, foot: str) -> Chart | None:
-    """Return the main score against latency, memory and file size."""
-    return _chart("costs", _title(section, f"cost on {section.machine}"), section, [(section.main, measure) for measure in COSTS], foot)
+    """Return the main score against latency, memory and file size: those in use where `bench cost` measured them."""
+    *latencies, memory, file = COSTS
+    if section.tokens:
+        latencies = [measure._replace(title=f"{measure.title} × {section.tokens} tokens") for measure in latencies]
+        memory = memory._replace(title="peak memory in use")
+    measures = [(section.main, measure) for measure in (*latencies, memory, file)]
+    return _chart("costs", _title(section, f"cost on {section.machine}"), section, measures, foot)
 
 
 DRAWN = [*(partial(draw, measure=measure) for measure in SIZES for draw in (main_score, tasks)), costs]

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from bench.report import statistics
+from bench.report import statistics, usage
 from bench.report.frame import Mark, column_name, headline_runs, rows
 from bench.report.statistics import NOTHING, Summary, summarise
 
@@ -94,6 +94,7 @@ class Section:
     mean: Column | None  # also in `columns`, last
     no_mean: str  # why there is none
     machine: str  # where latency and memory were measured
+    tokens: int | None  # of each row whose latency `bench cost` measured; None: latency and memory are what the runs noted
     threshold: float  # points below dense that count as worse
     scores: dict[tuple[str, str], dict[int, float]] = field(repr=False)  # (config_id, task's column) -> seed -> score
 
@@ -145,7 +146,11 @@ def section_of(runs: pd.DataFrame, threshold: float) -> Section:
     machine: Any = machines.idxmax() if len(machines) else (None, None)  # the one with most runs
     tried = [column.name for column in columns if column is not mean]
     made = _rows(runs, counted, tried if mean is None else list(mean.parts), machine)
-    section = Section(model, weights, suite, made, columns, {}, mean, no_mean, _machine(*machine), threshold, scores)
+    used = usage.source(counted[counted.kind == "dense"])
+    if used.tokens:
+        made = [_in_use(row, counted[counted.config_id == row.config_id].profiles.dropna(), used) for row in made]
+    place = f"{used.device} by bench cost" if used.tokens else _machine(*machine)
+    section = Section(model, weights, suite, made, columns, {}, mean, no_mean, place, used.tokens, threshold, scores)
     section.cells.update(_cells(runs, counted, section))
     return section
 
@@ -262,6 +267,12 @@ def _why_missing(column: Column, key: tuple[str, str], statuses: pd.DataFrame, w
 def _machine(device: str | None, threads: float | None) -> str:
     count = "" if threads is None or pd.isna(threads) else f", {int(threads)} thread{'s' * int(threads > 1)}"
     return f"{device or 'unknown'}{count}"
+
+
+def _in_use(row: Row, profiles: pd.Series, used: usage.Source) -> Row:
+    """Return the row with latency and memory as `bench cost` measured them."""
+    times, memory = usage.profiled(next(iter(profiles), None), used)
+    return row._replace(latency_batch1_ms=times.get(1), latency_batch32_ms=times.get(32), peak_memory_bytes=memory)
 
 
 def _rows(runs: pd.DataFrame, counted: pd.DataFrame, columns: list[str], machine: tuple[Any, Any]) -> list[Row]:

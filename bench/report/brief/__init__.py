@@ -13,11 +13,12 @@ from bench.errors import ConfigError, unknown
 from bench.report.brief import costing
 from bench.report.brief.answer import decided
 from bench.report.brief.notes import notes
-from bench.report.brief.tables import Source, measured
+from bench.report.brief.tables import measured
 from bench.report.brief.text import fill, model_text
 from bench.report.decision import no_answer, subject
 from bench.report.domain import Covered
 from bench.report.summary import Section
+from bench.report.usage import Source
 
 HERE = Path(__file__).parent
 LANGUAGES = ("en", "ja")

@@ -11,6 +11,7 @@ from bench.report.brief.text import fill, mark_text, percent_text, reason_text, 
 from bench.report.decision import Result, Subject, results_of
 from bench.report.frame import headline_runs
 from bench.report.summary import Column, Row
+from bench.report.usage import Source, profiled, source
 
 COMPARE = ("size", "file", "total", "latency1", "latency32", "memory", "monthly")
 COST = ("fit", "for_memory", "hours", "for_work", "instances", "monthly", "saving")
@@ -36,43 +37,14 @@ class Facts(NamedTuple):
     bill: costing.Bill | None = None
 
 
-class Source(NamedTuple):
-    """Where times and memory come from: a measurement of its own (`bench cost`), or what each run noted of itself."""
-
-    device: str | None
-    dense: dict[int, float] | None = None  # rows of a batch -> the dense model's median in ms as `bench cost` measured it; None: it did not
-    tokens: int | None = None  # of each row; None: the texts of the task
-
-    @property
-    def small(self) -> int:
-        """Return the rows of the smallest batch."""
-        return min(self.dense or (1,))
-
-    @property
-    def large(self) -> int:
-        """Return the rows of the largest batch."""
-        return max(self.dense or (32,))
-
-
-def source(runs: pd.DataFrame, dense: Row) -> Source:
-    """Return the source for these runs: dense's first profile with its longest rows, else the device of most of dense's runs."""
-    own = runs[runs.config_id == dense.config_id]
-    for profiles in own.profiles.dropna():
-        for device, profile in sorted(profiles.items(), key=lambda pair: (pair[0] == "cpu", pair[0])):
-            tokens = max(cell["tokens"] for cell in profile["latency"])
-            return Source(device, {cell["batch"]: cell["p50_ms"] for cell in profile["latency"] if cell["tokens"] == tokens}, tokens)
-    devices = own.device.mode()
-    return Source(str(devices.iloc[0]) if len(devices) else None)
-
-
 def measured(frame: pd.DataFrame, about: Subject, dense: Row, cost: PriceConfig) -> tuple[dict[str, Facts], Source]:
     """Return config_id -> facts, and the source of times and memory, which are medians over a configuration's runs on one device."""
     section = about.section
     of_section = (frame.model == section.model) & (frame.weights == section.weights) & (frame.suite == section.suite)
     runs = headline_runs(frame[of_section])
-    chosen = source(runs, dense)
+    chosen = source(runs[runs.config_id == dense.config_id])
     if chosen.dense:
-        noted = pd.DataFrame([_profiled(profiles, chosen) for profiles in runs.profiles], runs.index)
+        noted = pd.DataFrame([_in_use(profiles, chosen) for profiles in runs.profiles], runs.index)
     else:
         columns = {"latency1": "latency_batch1_ms", "latency32": "latency_batch32_ms", "memory": "peak_memory_bytes"}
         noted = pd.DataFrame({key: runs[column].where(runs.device == chosen.device) for key, column in columns.items()})
@@ -87,15 +59,9 @@ def measured(frame: pd.DataFrame, about: Subject, dense: Row, cost: PriceConfig)
     return found, chosen
 
 
-def _profiled(profiles: dict[str, Any] | None, chosen: Source) -> dict[str, float | None]:
-    """Return the times and the memory of a run's profile on the source's device.
-
-    A time is the dense model's times the ratio to it, which compares answers of the same round: a shared machine is not as fast in all.
-    """
-    profile = (profiles or {}).get(str(chosen.device)) or {"latency": [], "peak_bytes": None}
-    ratios = {cell["batch"]: cell["ratio_to_dense"] or 1.0 for cell in profile["latency"] if cell["tokens"] == chosen.tokens}
-    small, large = ((chosen.dense or {})[rows] * ratios[rows] if rows in ratios else None for rows in (chosen.small, chosen.large))
-    return {"latency1": small, "latency32": large, "memory": profile["peak_bytes"]}
+def _in_use(profiles: dict[str, Any] | None, chosen: Source) -> dict[str, float | None]:
+    times, memory = profiled(profiles, chosen)
+    return {"latency1": times.get(chosen.small), "latency32": times.get(chosen.large), "memory": memory}
 
 
 def values(row: Row, facts: Facts, dense: Row, dense_facts: Facts, cost: PriceConfig, words: dict[str, Any]) -> dict[str, str]:
