@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
+from matplotlib.markers import CARETDOWN, CARETUP
 from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullLocator
 
 from bench.report.figures import STYLE, Chart, kind_styles, legend, page, settle
@@ -168,6 +169,11 @@ def _panel(
         own = [point for point in data if point.kind == kind]
         spread = [[math.nan if p.low is None else p.mean - p.low for p in own], [math.nan if p.high is None else p.high - p.mean for p in own]]
         axes.errorbar([p.size for p in own], [p.mean for p in own], spread, linestyle="none", capsize=4, zorder=4, **style)
+    bottom, top = axes.get_ylim()
+    for point in data:  # an interval that goes on beyond the panel ends in an arrow head
+        for end, edge, head in ((point.high, top, CARETUP), (point.low, bottom, CARETDOWN)):
+            if end is not None and not bottom <= end <= top:
+                axes.plot(point.size, edge, marker=head, markersize=9, color=kinds[point.kind][0], linestyle="none", zorder=4)
     for point in (point for point in data if point.knee):
         axes.plot(point.size, point.mean, **_ring(20))
     crowded = small and len(data) > MOST_LABELS / 2

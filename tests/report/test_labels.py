@@ -36,3 +36,13 @@ def test_where_there_is_no_room_only_needed_labels_stay() -> None:
     assert len(chart.texts) == 30 - len(left_out)
     boxes = [text.get_window_extent() for text in chart.texts]
     assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))
+
+
+def test_a_label_keeps_off_the_ring_around_its_point_and_off_its_interval() -> None:
+    chart = axes()
+    place_labels(chart, [Label(5, 5, "configuration", True)], [Segment(5, 4, 5, 6)])
+    (box,) = (text.get_window_extent() for text in chart.texts)
+    x, y = chart.transData.transform((5, 5))
+    gap = max(abs(x - (box.x0 + box.x1) / 2) - box.width / 2, abs(y - (box.y0 + box.y1) / 2) - box.height / 2)
+    assert gap * 72 / chart.figure.dpi > 10  # points: the ring of the knee
+    assert not (box.x0 <= x <= box.x1 and box.y0 <= chart.transData.transform((5, 6))[1] and box.y1 >= chart.transData.transform((5, 4))[1])
