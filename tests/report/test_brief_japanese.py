@@ -90,8 +90,8 @@ def test_no_english_is_on_the_japanese_page(name: str, cost: PriceConfig) -> Non
 
 def test_marks_and_failures_are_said_in_japanese() -> None:
     english, japanese = map(text, pages("found, with subsets, failures and an unreadable record"))
-    assert "mrpc: not the official data (train (1,000 of 3,668 rows))" in english and "（学習に train を使用、3,668 件のうち 1,000 件）" in japanese
-    assert "evaluated on train_subset (249 of 2,490 rows)" in english and "評価に train_subset を使用、2,490 件のうち 249 件" in japanese
+    assert "mrpc: not the official data (train (1,000 of 3,668 rows))" in english and "（学習データは train の 3,668 件のうち 1,000 件）" in japanese
+    assert "evaluated on train_subset (249 of 2,490 rows)" in english and "評価データは train_subset の 2,490 件のうち 249 件" in japanese
     assert "ピアソンの相関係数 × 100 · 評価データ validation" in japanese and "minilm（" not in japanese and "bert（重みは乱数）" in japanese
     assert "failed (RuntimeError: no room)." in english and "シード 0: 失敗。内容は INDEX.md にあります。" in japanese
     assert "not measured (1 out of memory)" in text(next(pages("incomplete"))) and "未測定（メモリ不足 1 件）" in text([*pages("incomplete")][1])
