@@ -15,7 +15,7 @@ from bench.report.usage import Source
 CANDIDATES = 3
 SLIDER = 10.0  # points: the largest tolerance that the page offers, unless the configured one is larger
 FIRST_TASK = len(tables.CHOSEN) + len(tables.COMPARE)  # its place among the lines
-SCRIPT_TEXTS = ("answers", "collapsed", "certain", "uncertain", "single", "rule", "separator", "nothing", "letters", "chart")
+SCRIPT_TEXTS = ("answers", "collapsed", "sound", "certain", "uncertain", "single", "rule", "separator", "nothing", "letters", "chart")
 
 
 def decided(facts: dict[str, Facts], chosen: Source, about: Subject, config: RunConfig, words: dict[str, Any]) -> dict[str, Any]:
@@ -72,7 +72,8 @@ def _answer(best: Verdict, about: Subject, tolerance: float, values: dict[str, s
     kind = "found" if best.holds else "incomplete" if best.worst is None else "none"
     if best.worst is not None and best.task is not None:
         bad = any(best.option.results[place].collapsed for place in about.matter)
-        values |= {"worst": f"{max(best.worst, 0):.2f}", "task": about.columns[best.task].task, "collapsed": words["collapsed"] if bad else ""}
+        values |= {"worst": f"{max(best.worst, 0):.2f}", "task": about.columns[best.task].task, "collapsed": words["collapsed"] if bad else "",
+                   "sound": words["sound"] if bad else ""}
     values["certainty"] = _certainty(best, about, tolerance, words) if best.holds else ""
     texts = words["answers"][kind]
     return {"kind": kind, "head": fill(texts["head"], values), "body": fill(texts["body"], values), "rule": fill(words["rule"], values),
