@@ -182,7 +182,9 @@ class GateConfig:
     coverage: dict[str, dict[str, float]] = field(default_factory=dict)  # text of `bench coverage` -> known, well_fitted: least shares
     embedding_bytes: int | None = None
     total_bytes: int | None = None  # of the whole model
-    latency_ms: dict[str, float] = field(default_factory=dict)  # batch1 | batch32 -> longest median forward
+    latency_ms: dict[str, float] = field(default_factory=dict)  # batch<rows> -> longest median forward; of `bench cost` where it was run
+    device: str | None = None  # where latency is checked, as `cost.profiles` names it; null: the slowest of those measured
+    tokens: int | None = None  # of each row, as `bench cost` measured; null: its longest
 
 
 @dataclass

@@ -117,6 +117,11 @@ class CostPart(TypedDict):
     profiles: dict[str, ProfilePart] | None  # by device; null: not measured (records before `bench cost` have no such key)
 
 
+def device_key(name: str) -> str:
+    """Return a device's name as `cost.profiles` and file names have it: "cpu", "nvidia-h100-80gb-hbm3"."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+
+
 class Record(TypedDict):
     schema_version: int
     run_id: str  # first 12 hex digits of the SHA-256 of the canonical configuration

@@ -6,7 +6,6 @@ order each, and ratios to the dense embedding within a round. Cold start and mem
 
 import json
 import logging
-import re
 import subprocess
 import sys
 import tempfile
@@ -64,14 +63,8 @@ def profile(given: Sequence[Prepared], device: torch.device) -> dict[str, Any]:
         embedding_bytes = method(run.config.embedding.name).size(run.config.embedding, run.vocab_size, run.width, codes_stored).bytes
         rows.append({"config": run.canonical, "embedding_bytes": embedding_bytes,
                      "profile": {"dtype": dtype, "file_bytes": size, "latency": latency, **start}})
-    return {"model": config.model.name, "weights": config.model.weights, "device": device_slug(device), "provenance": facts,
+    return {"model": config.model.name, "weights": config.model.weights, "device": store.device_key(facts["device"]), "provenance": facts,
             "settings": asdict(settings), "rows": rows}
-
-
-def device_slug(device: torch.device) -> str:
-    """Return the device's name in a file's name and in records: "cpu", "nvidia-h100-80gb-hbm3"."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
 def into_records(report: dict[str, Any], results_dir: Path) -> int:

@@ -13,8 +13,9 @@ from bench.report.frame import provenance, to_frame
 from bench.report.grid import Grid, to_latex, to_markdown
 from bench.report.index import Drawn, index
 from bench.report.markdown import escape, slug
+from bench.report.parts import part_sections
 from bench.report.published import PAPER, TITLE, beside, published_grid, read_published
-from bench.report.summary import Section, part_sections, sections
+from bench.report.summary import Section, sections
 from bench.store import Record
 
 

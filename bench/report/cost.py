@@ -71,9 +71,10 @@ def side_by_side(section: Section, frame: pd.DataFrame) -> str:
     lines = []
     for row in section.rows:
         score = section.cells[row.config_id, scored.name].score
+        shown = markdown.escape(score_text(score, scored.scale)) if score.n else "none"
         for device, one in sorted(profiles.get(row.config_id, {}).items()):
             small, large = one["latency"][0], one["latency"][-1]
-            lines.append([markdown.escape(row.label), markdown.escape(device), score_text(score, scored.scale) if score.n else "none",
+            lines.append([markdown.escape(row.label), markdown.escape(device), shown,
                           f"{row.bytes:,}", *(f"{cell['tokens']} × {cell['batch']}: {cell['p50_ms']:.2f} ({ratio(cell)})" for cell in (small, large)),
                           f"{large['rows_per_second']:.1f}", *_sizes(one)])
     if not lines:

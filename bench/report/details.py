@@ -138,7 +138,7 @@ def assignments(section: Section, foot: str) -> Chart | None:
             axes.errorbar(line["difference"], place, xerr=spread, color=colour, marker=marker, markersize=9, capsize=4, linestyle="none")
         axes.set_yticks(range(len(lines)), [f"{line['configuration']}\nagainst {line['against']}" for line in lines], fontsize=11)
         axes.set_ylim(len(lines) - 0.5, -0.5)
-        axes.set_xlabel(f"paired difference, {section.main.unit or 'score'}; bars: 95 % intervals")
+        axes.set_xlabel(f"paired difference, {section.main.unit or 'score'}{'; bars: 95 % intervals' if data.ci95_low.notna().any() else ''}")
         settle(figure)
     return Chart("assignments", title, data, figure)
 

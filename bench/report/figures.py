@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import matplotlib
+import numpy as np
 import pandas as pd
 from matplotlib import rc_context
 from matplotlib.axes import Axes
@@ -89,13 +90,16 @@ def settle(figure: Figure) -> None:
 
 
 def label_ends(axes: Axes, ends: list[tuple[float, float, str]]) -> None:
-    """Write each text (x, y, text) to the right of its line's end, moved up where it would cover the one below."""
+    """Write each text (x, y, text) to the right of its line's end, moved up off the one below, and down again from the panel's top."""
     step = 15 / axes.get_window_extent().height * axes.figure.dpi / 72
-    height = -1.0
-    for x, y, text in sorted(ends, key=lambda end: end[1]):
-        place = axes.transAxes.inverted().transform(axes.transData.transform((x, y)))
-        height = max(place[1], height + step)
-        axes.annotate(text, (x, y), (place[0] + 0.04, height), textcoords="axes fraction", va="center", fontsize=11, color="#222222",
+    ordered = sorted(ends, key=lambda end: end[1])
+    places = axes.transAxes.inverted().transform(axes.transData.transform([end[:2] for end in ordered]))
+    heights = places[:, 1]
+    for place in range(1, len(heights)):
+        heights[place] = max(heights[place], heights[place - 1] + step)
+    heights = np.minimum(heights, 1 - step * np.arange(len(heights))[::-1])
+    for (x, y, text), (across, _), height in zip(ordered, places, heights, strict=True):
+        axes.annotate(text, (x, y), (across + 0.04, height), textcoords="axes fraction", va="center", fontsize=11, color="#222222",
                       arrowprops={"arrowstyle": "-", "color": "#777777", "linewidth": 0.7, "relpos": (0, 0.5)})
 
 

@@ -6,7 +6,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -17,11 +17,25 @@ GRID = ("subspaces", "rows", "sub_dim")  # what a grid of subspace embeddings va
 OFFICIAL_SPLIT = re.compile(r"(train|dev|validation|test)(_matched|_mismatched)?")
 
 
+class Mark(NamedTuple):
+    """What is not official about a task's data; as text it is English."""
+
+    kind: str  # synthetic | train | evaluated
+    split: str = ""
+    rows: int | None = None  # that are used
+    total: int | None = None  # that there are, officially or here
+
+    def __str__(self) -> str:
+        of = f" of {self.total:,}" if self.total else ""
+        count = "" if self.rows is None else f" ({self.rows:,}{of} rows)"
+        return {"synthetic": "synthetic", "train": f"{self.split}{count}", "evaluated": f"evaluated on {self.split}{count}"}[self.kind]
+
+
 def to_frame(records: list[Record]) -> pd.DataFrame:
     """Return one line a record, sorted by model, suite, task, configuration, seed.
 
-    Columns: identity (model, weights, suite, task, marks, column, config_id, configuration, kind, seed), outcome
-    (status, value, metrics ...), size and provenance. `config_id` is a digest of the configuration without
+    Columns: identity (model, weights, suite, task, unofficial, its text `marks`, column, config_id, configuration, kind, seed),
+    outcome (status, value, metrics ...), size and provenance. `config_id` is a digest of the configuration without
     seed, task and data; `column` is the task with its marks, so a subset never shares one with the official task.
     `position` is the place in `records`. Scores of models with random weights are dropped. Raises ConfigError if one column mixes versions.
     """
@@ -30,6 +44,7 @@ def to_frame(records: list[Record]) -> pd.DataFrame:
     frame = pd.DataFrame([_row(record, widths, suites) for record in records])
     frame["position"] = range(len(frame))
     _complete_marks(frame)
+    frame["marks"] = [tuple(map(str, marks)) for marks in frame.unofficial]
     _label(frame)
     frame["column"] = [column_name(task, marks) for task, marks in zip(frame.task, frame.marks, strict=True)]
     _check_versions(frame)
@@ -100,8 +115,8 @@ def _row(record: Record, widths: dict[str, int], suites: dict[str, str]) -> dict
         "weights": weights,
         "suite": suites.get(task["name"]) or task.get("suite") or "other",
         "task": task["name"],
-        "marks": _marks(record["task"]["source"], record["task"]["splits"], None) if record["task"] else None,
-        "planned_marks": _marks(
+        "unofficial": _marks(record["task"]["source"], record["task"]["splits"], None) if record["task"] else None,
+        "planned": _marks(
             config["data"]["source"], {role: {"split": name} for role, name in task_splits(config).items()}, limit
         ),
         "variant": _digest([task["name"], task_splits(config), limit]),
@@ -160,6 +175,8 @@ def _evaluated_rows(record: Record, split: str | None) -> int | None:
     """Return the rows behind the headline; of a task in several languages those of one, which are the same sentences in each."""
     splits = record["task"]["splits"].values() if record["task"] else ()
     return next((part["rows"] for part in splits if part["split"] == split), None)
+
+
 def embedding_id(config: dict[str, Any]) -> str:
     """Return a digest of what decides the compressed embedding before training: model, method, assignment."""
     return _digest([config["model"], config["embedding"], config.get("assignment")])
@@ -170,9 +187,9 @@ def task_splits(config: dict[str, Any]) -> dict[str, str]:
     return config["task"].get("splits") or {}
 
 
-def _marks(source: str, splits: dict[str, dict[str, Any]], limit: int | None) -> tuple[str, ...]:
+def _marks(source: str, splits: dict[str, dict[str, Any]], limit: int | None) -> tuple[Mark, ...]:
     """Return what is not official about the data: generated, other splits, other row counts, limited training rows."""
-    marks = ["synthetic"] if source == "generated" else []
+    marks = [Mark("synthetic")] if source == "generated" else []
     for role, part in sorted(splits.items(), key=lambda item: (item[0] != "train", item[0])):
         name, rows, official = part["split"], part.get("rows"), part.get("official_rows")
         most = part.get("max_train_examples") or (limit if role == "train" else None)
@@ -180,18 +197,15 @@ def _marks(source: str, splits: dict[str, dict[str, Any]], limit: int | None) ->
         total = official or (rows if rows != used else None)
         limited = most is not None and (rows is None or rows >= most) and used != official
         unofficial = source != "generated" and not OFFICIAL_SPLIT.fullmatch(name)
-        if not (limited or unofficial or (official is not None and used is not None and used != official)):
-            continue
-        of = f" of {total:,}" if total else ""
-        count = "" if used is None else f" ({used:,}{of} rows)"
-        marks.append(f"{'' if role == 'train' else 'evaluated on '}{name}{count}")
+        if limited or unofficial or (official is not None and used is not None and used != official):
+            marks.append(Mark("train" if role == "train" else "evaluated", name, used, total))
     return tuple(marks)
 
 
 def _complete_marks(frame: pd.DataFrame) -> None:
     """Give runs that failed before they read data the marks of runs with the same task settings, else planned ones."""
-    known = {variant: marks for variant, marks in zip(frame.variant, frame.marks, strict=True) if marks is not None}
-    frame["marks"] = [known.get(v, planned) for v, planned in zip(frame.variant, frame.planned_marks, strict=True)]
+    known = {variant: marks for variant, marks in zip(frame.variant, frame.unofficial, strict=True) if marks is not None}
+    frame["unofficial"] = [known.get(v, planned) for v, planned in zip(frame.variant, frame.planned, strict=True)]
 
 
 def kind(config: dict[str, Any]) -> str:

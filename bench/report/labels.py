@@ -7,11 +7,11 @@ import numpy as np
 from matplotlib.axes import Axes
 
 ANGLES = np.deg2rad(np.arange(0, 360, 22.5))
-RADII = np.array([9.0, 15.0, 24.0, 36.0, 52.0, 72.0])  # points
+RADII = np.array([13.0, 18.0, 24.0, 36.0, 52.0, 72.0])  # points
 MARKER = 7.0  # points: half the side of the square that a marker keeps free
 LINE = 1.5  # points: half the width that a line keeps free
 NEAR = 30.0  # points: markers that are mistaken for one another
-LEADER_FROM = 12.0  # points: a label further off is joined to its point
+LEADER_FROM = 14.0  # points: a label further off is joined to its point
 FAR = -1e6  # where the box of a label is that has no place
 
 
@@ -93,7 +93,7 @@ def _best(
     swapped = ((apart < 0) & near & (others[:, 0] > FAR)).sum(axis=1)
     inward = ((above * (centre[:, 1:] - anchor[1]) < 0) & near).any(axis=1)
     askew = np.abs(np.sin(2 * angle))  # straight beside, above or below reads best
-    cost = 20 * outside + covered + 2 * crossed + 400 * through + 1500 * swapped + 300 * inward + 6 * radius + 8 * askew
+    cost = 20 * outside + covered + 3 * crossed + 400 * through + 1500 * swapped + 300 * inward + 6 * radius + 8 * askew
     best: np.ndarray = boxes[np.argmin(cost)]
     return best
 

@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
+from matplotlib.markers import CARETDOWN, CARETUP
 from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullLocator
 
 from bench.report.figures import STYLE, Chart, kind_styles, legend, page, settle
@@ -78,8 +79,13 @@ def tasks(section: Section, foot: str, measure: Measure) -> Chart | None:
 
 
 def costs(section: Section, foot: str) -> Chart | None:
-    """Return the main score against latency, memory and file size."""
-    return _chart("costs", _title(section, f"cost on {section.machine}"), section, [(section.main, measure) for measure in COSTS], foot)
+    """Return the main score against latency, memory and file size: those in use where `bench cost` measured them."""
+    *latencies, memory, file = COSTS
+    if section.tokens:
+        latencies = [measure._replace(title=f"{measure.title} × {section.tokens} tokens") for measure in latencies]
+        memory = memory._replace(title="peak memory in use")
+    measures = [(section.main, measure) for measure in (*latencies, memory, file)]
+    return _chart("costs", _title(section, f"cost on {section.machine}"), section, measures, foot)
 
 
 DRAWN = [*(partial(draw, measure=measure) for measure in (*SIZES, WHOLE) for draw in (main_score, tasks)), costs]
@@ -170,6 +176,11 @@ def _panel(
         style: dict[str, Any] = {"color": colour, "marker": marker, "markersize": 10, "markeredgecolor": "white"} | _filling(own[0].body, colour)
         spread = [[math.nan if p.low is None else p.mean - p.low for p in own], [math.nan if p.high is None else p.high - p.mean for p in own]]
         axes.errorbar([p.size for p in own], [p.mean for p in own], spread, linestyle="none", capsize=4, zorder=4, **style)
+    bottom, top = axes.get_ylim()
+    for point in data:  # an interval that goes on beyond the panel ends in an arrow head
+        for end, edge, head in ((point.high, top, CARETUP), (point.low, bottom, CARETDOWN)):
+            if end is not None and not bottom <= end <= top:
+                axes.plot(point.size, edge, marker=head, markersize=9, color=kinds[point.kind][0], linestyle="none", zorder=4)
     for point in (point for point in data if point.knee):
         axes.plot(point.size, point.mean, **_ring(20))
     crowded = small and len(data) > MOST_LABELS / 2
@@ -252,6 +263,7 @@ def _legend(kinds: dict[str, tuple[str, str]], data: list[Point]) -> list[Line2D
         handles.append(Line2D([], [], color="#555555", linewidth=1.4, linestyle=":", label="chance"))
     if intervals := sorted({point.interval.split()[0] for point in data if point.interval}):
         bar: dict[str, Any] = {"marker": "|", "markersize": 16, "linestyle": "none"}
-        names = {"Student's": "over seeds", "stratified": "over tasks and seeds", "Wilson": "over rows, 1 seed"}
+        names = {"Student's": "over seeds", "stratified": "over tasks and seeds", "Wilson": "over rows, 1 seed",
+                 "MOVER": "over rows, 1 seed"}
         handles.append(Line2D([], [], color="#555555", label=f"95 % interval {' or '.join(names[name] for name in intervals)}", **bar))
     return handles

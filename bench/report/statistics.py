@@ -130,10 +130,26 @@ def difference_of_one_seed(own: float, dense: float, rows: int) -> Summary:
     return Summary(1, own - dense, None, low, high, f"Newcombe over {rows:,} rows, 1 seed")
 
 
-def probability_below_of_one_seed(own: float, dense: float, rows: int, level: float) -> float:
-    """Return the probability that a difference of two accuracies lies below `level`, by the normal approximation."""
-    error = math.sqrt((own * (1 - own) + dense * (1 - dense)) / rows)
-    return float(ndtr((level - (own - dense)) / error)) if error else float(own - dense < level)
+def mean_of_one_seed(tasks: Sequence[Summary]) -> Summary:
+    """Return the mean of the tasks' estimates, which are of one seed and independent, with an interval recovered from theirs.
+
+    MOVER (Zou & Donner, Stat. Med. 27:1693, 2008): distances of ends from estimates stand for standard errors, so their squares
+    add up: low = mean - sqrt(sum of (estimate - its low)^2) / tasks, high likewise. One task keeps its own interval. Needs intervals.
+    """
+    if len(tasks) == 1:
+        return tasks[0]
+    ends = np.array([(task.low, task.mean, task.high) for task in tasks], dtype=float)
+    below, above = np.sqrt((np.diff(ends) ** 2).sum(axis=0)) / len(tasks)
+    mean, name = float(ends[:, 1].mean()), f"MOVER over {len(tasks)} tasks: sampling of the evaluation rows, one seed"
+    return Summary(1, mean, None, mean - float(below), mean + float(above), name)
+
+
+def probability_below_of_one_seed(own: ArrayLike, dense: ArrayLike, rows: ArrayLike, level: float) -> float:
+    """Return the probability that the mean difference of accuracies (tasks,) lies below `level`, by the normal approximation."""
+    one, other = np.asarray(own, dtype=float), np.asarray(dense, dtype=float)
+    error = math.sqrt(((one * (1 - one) + other * (1 - other)) / np.asarray(rows)).sum()) / one.size
+    difference = float((one - other).mean())
+    return float(ndtr((level - difference) / error)) if error else float(difference < level)
 
 
 def pareto_front(cost: Sequence[float], quality: Sequence[float]) -> list[int]:

@@ -1,14 +1,14 @@
 """Seeds brought together: what every table and figure shows, computed once."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from bench.report import statistics
-from bench.report.frame import column_name, headline_runs, rows
+from bench.report import statistics, usage
+from bench.report.frame import Mark, column_name, headline_runs, rows
 from bench.report.statistics import NOTHING, Summary, summarise
 
 UNBOUNDED = ("loss", "perplexity", "mse", "rmse", "mae")  # metrics that are no fractions and are shown as they are
@@ -23,18 +23,25 @@ class Column(NamedTuple):
     name: str  # unique in its section
     task: str
     marks: tuple[str, ...]
+    unofficial: tuple[Mark, ...]  # what the marks are the text of; none for the mean
     metric: str | None  # None: nothing finished
     split: str | None
     scale: float  # 100 for fractions
     higher_is_better: bool
     chance: float | None  # scaled
     parts: tuple[str, ...]  # the columns that it averages; itself for a task
+    rows: int | None  # behind each score where it is a share of them (accuracy)
+
+    @property
+    def scaling(self) -> str:
+        """Return what stands behind the metric's name: " (%)", " × 100" or nothing."""
+        percent = (self.metric or "").startswith(("accuracy", "f1"))
+        return "" if self.scale == 1 else " (%)" if percent else " × 100"
 
     @property
     def unit(self) -> str:
         """Return the metric with its unit."""
-        percent = (self.metric or "").startswith(("accuracy", "f1"))
-        return f"{self.metric or ''}{'' if self.scale == 1 else ' (%)' if percent else ' × 100'}"
+        return f"{self.metric or ''}{self.scaling}"
 
 
 class Cell(NamedTuple):
@@ -89,6 +96,7 @@ class Section:
     mean: Column | None  # also in `columns`, last
     no_mean: str  # why there is none
     machine: str  # where latency and memory were measured
+    tokens: int | None  # of each row whose latency `bench cost` measured; None: latency and memory are what the runs noted
     threshold: float  # points below dense that count as worse
     scores: dict[tuple[str, str], dict[int, float]] = field(repr=False)  # (config_id, task's column) -> seed -> score
 
@@ -107,6 +115,11 @@ class Section:
         """Return the column that stands for the section: the mean over tasks, where there is none the first task."""
         return self.mean or self.columns[0]
 
+    @property
+    def unsure(self) -> list[Column]:
+        """Return the tasks that keep a mean over tasks of one seed from having an interval: their metric is no share of rows."""
+        return [column for column in self.columns if self.mean and column.name in self.mean.parts and column.rows is None]
+
     def values(self, config_id: str, column: Column) -> dict[int, list[float]]:
         """Return seed -> the tasks' scores, of the seeds that every task of the column has."""
         tasks = [self.scores.get((config_id, part), {}) for part in column.parts]
@@ -121,42 +134,11 @@ class Section:
 
 def sections(frame: pd.DataFrame, threshold: float) -> list[Section]:
     """Return one section for every model and suite of the frame."""
-    return [_section(runs, threshold) for _, runs in frame.groupby(["model", "weights", "suite"])]
+    return [section_of(runs, threshold) for _, runs in frame.groupby(["model", "weights", "suite"])]
 
 
-def part_sections(frame: pd.DataFrame, threshold: float) -> list[Section]:
-    """Return one section for every model and task that is also scored by language or category, its columns these.
-
-    `all` is the split's own score: the mean over languages, or the score of all rows. `gap` is the training language's score
-    minus the mean of the others'.
-    """
-    lines = [piece for run in rows(headline_runs(frame)) if run.metric for piece in _pieces(run)]
-    found = [_section(runs, threshold) for _, runs in pd.DataFrame(lines).groupby(["model", "weights", "suite"])] if lines else []
-    for section in found:
-        section.columns.sort(key=lambda column: (column.name != ALL, column.name != GAP, column.name))
-    return found
-
-
-def _pieces(run: Any) -> Iterator[dict[str, Any]]:
-    """Yield the run once for each language or category; nothing for a run without any."""
-    scores = {}
-    for key, value in run.scores.items():
-        where, _, metric = key.rpartition(".")
-        split, _, part = where.partition("/")
-        if split == run.split:
-            scores[part, metric] = value
-    if not any(part for part, _ in scores):
-        return
-    for (part, metric), value in scores.items():
-        if metric == run.metric or (part, metric) == ("", GAP):
-            name = part or (GAP if metric == GAP else ALL)
-            yield run._asdict() | {
-                "suite": run.column, "task": name, "column": name, "metric": metric, "value": value, "average": False,
-                "evaluated_rows": scores.get((part, "rows"), run.evaluated_rows), "higher_is_better": run.higher_is_better != (metric == GAP),
-                "chance": None if metric == GAP else run.chance, "collapsed": run.collapsed if name == ALL else None}
-
-
-def _section(runs: pd.DataFrame, threshold: float) -> Section:
+def section_of(runs: pd.DataFrame, threshold: float) -> Section:
+    """Return the section of the runs of one model and suite."""
     model, weights, suite = runs[["model", "weights", "suite"]].iloc[0]
     counted = headline_runs(runs)
     columns = [_column(str(name), part, counted[counted.column == name]) for name, part in runs.groupby("column")]
@@ -171,7 +153,11 @@ def _section(runs: pd.DataFrame, threshold: float) -> Section:
     machine: Any = machines.idxmax() if len(machines) else (None, None)  # the one with most runs
     tried = [column.name for column in columns if column is not mean]
     made = _rows(runs, counted, tried if mean is None else list(mean.parts), machine)
-    section = Section(model, weights, suite, made, columns, {}, mean, no_mean, _machine(*machine), threshold, scores)
+    used = usage.source(counted[counted.kind == "dense"])
+    if used.tokens:
+        made = [_in_use(row, counted[counted.config_id == row.config_id].profiles.dropna(), used) for row in made]
+    place = f"{used.device} by bench cost" if used.tokens else _machine(*machine)
+    section = Section(model, weights, suite, made, columns, {}, mean, no_mean, place, used.tokens, threshold, scores)
     section.cells.update(_cells(runs, counted, section))
     return section
 
@@ -183,7 +169,9 @@ def _column(name: str, runs: pd.DataFrame, counted: pd.DataFrame) -> Column:
     scale = 100.0 if fraction else 1.0
     chance = None if pd.isna(first.chance) else float(first.chance) * scale
     metric, split = (first.metric, first.split) if len(values) else (None, None)
-    return Column(name, first.task, first.marks, metric, split, scale, bool(first.higher_is_better), chance, (name,))
+    rows = values.evaluated_rows.min() if metric == "accuracy" else None
+    return Column(name, first.task, first.marks, first.unofficial, metric, split, scale, bool(first.higher_is_better), chance, (name,),
+                  None if pd.isna(rows) else int(rows))
 
 
 def _mean_column(averaged: list[Column]) -> tuple[Column | None, str]:
@@ -202,7 +190,7 @@ def _mean_column(averaged: list[Column]) -> tuple[Column | None, str]:
     chance = sum(chances) / len(chances) if len(chances) == len(averaged) else None
     task = f"mean of {', '.join(tasks)}"
     names = tuple(column.name for column in averaged)
-    return Column(column_name(task, marks), task, marks, MEAN, None, 100.0, True, chance, names), ""
+    return Column(column_name(task, marks), task, marks, (), MEAN, None, 100.0, True, chance, names, None), ""
 
 
 def _references(runs: pd.DataFrame) -> dict[str, str]:
@@ -222,31 +210,36 @@ def _cells(runs: pd.DataFrame, counted: pd.DataFrame, section: Section) -> Itera
     references = _references(runs)
     statuses = runs.groupby(["config_id", "column"]).status.value_counts().unstack(fill_value=0)
     collapsed = counted[counted.collapsed.eq(True)].groupby(["config_id", "column"]).size()
-    evaluated = counted[counted.metric == "accuracy"].dropna(subset=["evaluated_rows"]).groupby("column").evaluated_rows.min()
+    counts = {column.name: column.rows for column in section.columns if column.scale == 100}
     for config_id in map(str, runs.config_id.unique()):
         for column in section.columns:
             key = (config_id, column.name)
             own, reference = section.values(config_id, column), references.get(config_id)
-            count = evaluated.get(column.name)
+            evaluated = [count for part in column.parts if (count := counts.get(part))]
+            evaluated = evaluated if len(evaluated) == len(column.parts) else []
             change, share, worse, unpaired = NOTHING, NOTHING, None, ""
             if reference is None:
                 unpaired = "no dense reference"
             elif reference != config_id:
-                change, share, worse = _against(section, key, reference, column, count)
+                change, share, worse = _against(section, key, reference, column, evaluated)
                 lacking = "no common seed" if section.values(reference, column) else "no dense reference"
                 unpaired = "" if change.n else lacking
             score = summarise(np.array(list(own.values())).T)
-            if score.mean is not None and score.n == 1 and count and column.scale == 100:
-                score = _scaled(statistics.of_one_seed(score.mean / 100, int(count)))
+            if score.n == 1 and evaluated:
+                (values,) = own.values()
+                score = _mean_of_one_seed(map(statistics.of_one_seed, (value / 100 for value in values), evaluated))
             many = sum(int(collapsed.get((config_id, part), 0)) for part in column.parts)
             missing = "" if own else _why_missing(column, key, statuses, section.weights)
             yield key, Cell(score, change, share, worse, tuple(own), many, missing, unpaired)
 
 
 def _against(
-    section: Section, key: tuple[str, str], reference: str, column: Column, rows: float | None
+    section: Section, key: tuple[str, str], reference: str, column: Column, rows: list[int]
 ) -> tuple[Summary, Summary, float | None]:
-    """Return difference to dense, percent of dense and the probability of being worse by more than the threshold."""
+    """Return difference to dense, percent of dense and the probability of being worse by more than the threshold.
+
+    `rows` are behind each task's scores where all are shares of rows; else it is empty.
+    """
     own, dense = section.paired(key[0], reference, column)
     change, worse, sign = summarise(own - dense), None, 1 if column.higher_is_better else -1
     ratio = statistics.ratio(own, dense) if column.higher_is_better else None
@@ -254,14 +247,15 @@ def _against(
     if column.scale == 100:
         worse = statistics.probability_below(sign * (own - dense), -section.threshold)
         if change.n == 1 and rows:
-            pair = float(own[0, 0]) / 100, float(dense[0, 0]) / 100, int(rows)
-            change = _scaled(statistics.difference_of_one_seed(*pair))
-            worse = statistics.probability_below_of_one_seed(*pair, -section.threshold / 100)
+            ours, theirs = (own[:, 0] / 100).tolist(), (dense[:, 0] / 100).tolist()
+            change = _mean_of_one_seed(map(statistics.difference_of_one_seed, ours, theirs, rows))
+            worse = statistics.probability_below_of_one_seed(ours, theirs, rows, -section.threshold / 100)
     return change, share, worse
 
 
-def _scaled(found: Summary) -> Summary:
-    """Return the summary of fractions in percent."""
+def _mean_of_one_seed(tasks: Iterable[Summary]) -> Summary:
+    """Return the tasks' mean in percent; they are fractions."""
+    found = statistics.mean_of_one_seed(list(tasks))
     mean, low, high = (None if value is None else 100 * value for value in (found.mean, found.low, found.high))
     return found._replace(mean=mean, low=low, high=high)
 
@@ -280,6 +274,12 @@ def _why_missing(column: Column, key: tuple[str, str], statuses: pd.DataFrame, w
 def _machine(device: str | None, threads: float | None) -> str:
     count = "" if threads is None or pd.isna(threads) else f", {int(threads)} thread{'s' * int(threads > 1)}"
     return f"{device or 'unknown'}{count}"
+
+
+def _in_use(row: Row, profiles: pd.Series, used: usage.Source) -> Row:
+    """Return the row with latency and memory as `bench cost` measured them."""
+    times, memory = usage.profiled(next(iter(profiles), None), used)
+    return row._replace(latency_batch1_ms=times.get(1), latency_batch32_ms=times.get(32), peak_memory_bytes=memory)
 
 
 def _rows(runs: pd.DataFrame, counted: pd.DataFrame, columns: list[str], machine: tuple[Any, Any]) -> list[Row]:

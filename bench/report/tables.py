@@ -17,9 +17,9 @@ HOW_TO_READ = (
     "Scores are mean ± sample standard deviation over seeds [95 % interval]. Below each: its difference to dense over the seeds that "
     "both have, its percent of dense (the difference's uncertainty included), and the probability of losing more than the threshold "
     "(report.tolerated_loss, in points). Intervals: for one task Student's t over seeds; for the mean over tasks a stratified bootstrap over "
-    "task and seed; for one seed binomial over the evaluated rows (Wilson, of a difference Newcombe), which says nothing about other "
-    "seeds; none where seeds do not differ. tables/results.csv names each number's interval. Sizes count the embedding only; stored "
-    "bytes include packed codes.\n"
+    "task and seed; for one seed binomial over the evaluated rows (Wilson, of a difference Newcombe, of a mean over tasks MOVER of these), "
+    "which says nothing about other seeds; none where seeds do not differ. tables/results.csv names each number's interval. Sizes count "
+    "the embedding only; stored bytes include packed codes.\n"
 )
 BUDGETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.04, 0.125, 0.25, 1.0)  # of the dense table's bytes
 RUN_COLUMNS = [
@@ -140,8 +140,16 @@ def results_grid(section: Section) -> Grid:
         + [cell_text(section, row, column) for column in shown]
         for row in section.rows
     ]
-    note = f"No average over tasks: {section.no_mean}." if section.no_mean and ALL not in {column.name for column in shown} else ""
-    return Grid(f"{section.title} on {section.suite}", head, rows, len(head) - 1, note)
+    return Grid(f"{section.title} on {section.suite}", head, rows, len(head) - 1, _mean_note(section))
+
+
+def _mean_note(section: Section) -> str:
+    """Return why there is no mean over tasks, or why it has no interval."""
+    if section.no_mean:
+        return "" if ALL in {column.name for column in section.columns} else f"No average over tasks: {section.no_mean}."
+    unsure = [f"{column.task} ({column.metric})" for column in section.unsure]
+    single = any(section.cells[row.config_id, section.main.name].score.n == 1 for row in section.rows)
+    return f"The mean of one seed has no interval, because these tasks have none: {', '.join(unsure)}." if unsure and single else ""
 
 
 def budget_grid(section: Section) -> Grid:

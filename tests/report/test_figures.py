@@ -74,6 +74,23 @@ def test_costs_come_from_one_machine(folder: Path) -> None:
     assert "cuda A" in (folder / "INDEX.md").read_text().split("score against cost on ")[1][:20]
 
 
+def test_costs_are_those_in_use_where_they_were_measured(tmp_path: Path) -> None:
+    records = [measured(record(method, value=0.7), 5.0, device="cpu") for method in ("dense", "pq8")]
+    for one, ratio in zip(records, (None, 0.5), strict=True):
+        ends = {"ratio_to_dense": ratio, "ratio_low": ratio, "ratio_high": ratio, "rows_per_second": 1.0}
+        cells = [{"batch": batch, "tokens": tokens, "p50_ms": 0.1 * batch * tokens, **ends} for batch in (1, 32) for tokens in (16, 128)]
+        sizes = dict.fromkeys(("before_bytes", "resident_bytes", "peak_bytes", "file_bytes", "cold_start_seconds", "load_seconds"), 345)
+        profile: Any = {"latency": cells, **sizes}
+        assert one["cost"]
+        one["cost"]["profiles"] = {"cpu": profile}
+    write_report(records, [], tmp_path, paper=tmp_path)
+    table = points(tmp_path, "costs").set_index("configuration").loc["pq f=8 Q=64"]
+    assert table.latency_batch1_ms.dropna().item() == pytest.approx(0.0064), "half of dense in the same rounds"
+    assert table.latency_batch32_ms.dropna().item() == pytest.approx(0.2048) and table.peak_memory_bytes.dropna().item() == 345
+    drawn = next((tmp_path / "figures").glob("costs--*.svg")).read_text()
+    assert all(said in drawn for said in ("cost on cpu by bench cost", "latency of a batch of 1 × 128 tokens", "peak memory in use"))
+
+
 def test_heat_map_deciles_and_recovery_hold_the_records_values(folder: Path) -> None:
     grid = points(folder, "grid")
     assert set(zip(grid.subspaces, grid.rows, strict=True)) == {

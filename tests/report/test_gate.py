@@ -37,15 +37,49 @@ def checked(records: list[Record], *limits: str, folder: Path = Path("nowhere"),
     ("gate.embedding_bytes=458424", "embedding_bytes", "458,424", True),
     ("gate.embedding_bytes=458423", "embedding_bytes", "458,424", False),
     ("gate.total_bytes=40000000", "total_bytes", "43,978,424", False),
-    ("gate.latency_ms.batch1=12", "latency_ms.batch1", "12.00 ms", True),
-    ("gate.latency_ms.batch1=11.9", "latency_ms.batch1", "12.00 ms", False),
-    ("gate.latency_ms.batch32=99", "latency_ms.batch32", "not measured", False),
+    ("gate.latency_ms.batch1=12", "latency_ms.batch1", "12.00 ms (noted by the runs on CPU, without `bench cost`)", True),
+    ("gate.latency_ms.batch1=11.9", "latency_ms.batch1", "12.00 ms (noted by the runs on CPU, without `bench cost`)", False),
+    ("gate.latency_ms.batch32=99", "latency_ms.batch32", "not measured: run `bench cost`", False),
+    ("gate.latency_ms.batch8=99", "latency_ms.batch8", "not measured: run `bench cost`", False),
     ("gate.coverage.notes.known=0.5", "coverage.notes.known", "not measured with this configuration", False),
 ])
 def test_each_limit_names_itself_its_value_and_what_was_measured(limit: str, name: str, measured: str, held: bool) -> None:
     found = checked(golden(batch1=12.0), limit)
     assert found["configuration"].held
     assert (found[name].measured, found[name].held) == (measured, held)
+
+
+def profiled(slower: dict[str, float]) -> list[Record]:
+    """Return the golden records, which noted 12 ms for one row on "CPU", with a profile of each device: so many ms a token."""
+    runs = golden(batch1=12.0)
+    for one in runs:
+        profiles: Any = {device: {"latency": [
+            {"batch": batch, "tokens": tokens, "rounds": 50, "p50_ms": factor * batch * tokens, "ratio_to_dense": 0.98, "ratio_low": 0.95,
+             "ratio_high": 1.02} for batch in (1, 8) for tokens in (16, 128)]} for device, factor in slower.items()}
+        assert one["cost"] is not None
+        one["cost"]["profiles"] = profiles
+    return runs
+
+
+@pytest.mark.parametrize(("limits", "measured"), [
+    ([], "12.80 ms (`bench cost` on cpu, 1 × 128 tokens, 50 rounds; ratio to dense 0.980 [0.950, 1.020])"),  # the slower device, the longest rows
+    (["gate.tokens=16"], "1.60 ms (`bench cost` on cpu, 1 × 16 tokens, 50 rounds; ratio to dense 0.980 [0.950, 1.020])"),
+    (["gate.device=nvidia-a"], "1.28 ms (`bench cost` on nvidia-a, 1 × 128 tokens, 50 rounds; ratio to dense 0.980 [0.950, 1.020])"),
+    (["gate.tokens=64"], "not measured: run `bench cost`"),
+    (["gate.device=nvidia-b"], "not measured: run `bench cost`"),
+])
+def test_latency_is_that_of_the_measurement_where_there_is_one(limits: list[str], measured: str) -> None:
+    found = checked(profiled({"cpu": 0.1, "nvidia-a": 0.01}), "gate.latency_ms={batch1: 12.5, batch8: 1}", *limits)
+    assert found["latency_ms.batch1"].measured == measured
+    assert found["latency_ms.batch1"].held == (measured.startswith("1."))
+    assert not found["latency_ms.batch8"].held
+
+
+def test_what_runs_noted_counts_on_the_device_that_was_asked_for() -> None:
+    runs = profiled({"nvidia-a": 0.01})
+    one = checked(runs, "gate.latency_ms.batch1=13", "gate.device=cpu")["latency_ms.batch1"]
+    other = checked(runs, "gate.latency_ms.batch32=13", "gate.device=nvidia-a")["latency_ms.batch32"]
+    assert one.measured.startswith("12.00 ms (noted by the runs on CPU") and other.measured == "not measured: run `bench cost`"
 
 
 def test_a_loss_without_a_reference_or_a_finished_run_is_broken() -> None:
@@ -76,7 +110,7 @@ def test_coverage_counts_for_the_embedding_it_was_measured_with(rate: float, emb
 
 @pytest.mark.parametrize(("limits", "words"), [
     (["gate.embedding_bytes=null"], "gate=default declares no limit"),
-    (["gate.latency_ms.batch2=1"], "Unknown limit of gate.latency_ms 'batch2'. Did you mean 'batch32'"),
+    (["gate.latency_ms.btach1=1"], "Unknown limit of gate.latency_ms 'btach1': name a batch by its rows, such as batch1"),
     (["gate.coverage.notes.knwon=1"], "Did you mean 'known'"),
 ])
 def test_a_gate_that_cannot_be_meant_is_refused(limits: list[str], words: str) -> None:

@@ -5,7 +5,9 @@ from itertools import combinations
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
+from bench.report.figures import label_ends
 from bench.report.labels import Label, Segment, place_labels
 
 
@@ -36,3 +38,23 @@ def test_where_there_is_no_room_only_needed_labels_stay() -> None:
     assert len(chart.texts) == 30 - len(left_out)
     boxes = [text.get_window_extent() for text in chart.texts]
     assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))
+
+
+def test_a_label_keeps_off_the_ring_around_its_point_and_off_its_interval() -> None:
+    chart = axes()
+    place_labels(chart, [Label(5, 5, "configuration", True)], [Segment(5, 4, 5, 6)])
+    (box,) = (text.get_window_extent() for text in chart.texts)
+    x, y = chart.transData.transform((5, 5))
+    gap = max(abs(x - (box.x0 + box.x1) / 2) - box.width / 2, abs(y - (box.y0 + box.y1) / 2) - box.height / 2)
+    assert gap * 72 / chart.figure.dpi > 10  # points: the ring of the knee
+    assert not (box.x0 <= x <= box.x1 and box.y0 <= chart.transData.transform((5, 6))[1] and box.y1 >= chart.transData.transform((5, 4))[1])
+
+
+def test_names_at_the_ends_of_equal_lines_stay_apart_and_below_the_panels_top() -> None:
+    chart = axes()
+    label_ends(chart, [(5, 9.9, f"line {i}") for i in range(6)] + [(5, 1, "another")])
+    chart.figure.canvas.draw()
+    boxes = [Text.get_window_extent(text) for text in chart.texts]  # without its leader
+    assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))
+    assert max((box.y0 + box.y1) / 2 for box in boxes) <= chart.get_window_extent().y1 + 1
+    assert len({box.x0 for box in boxes}) == 1 and min(box.y0 for box in boxes) < chart.transData.transform((5, 1.5))[1]

@@ -97,6 +97,23 @@ def test_one_seed_is_named(tmp_path: Path) -> None:
     assert "±" not in (tmp_path / "tables" / "results--minilm--glue.md").read_text().partition("| --- |")[2]
 
 
+def test_the_mean_of_one_seed_has_an_interval_where_every_task_has_one(tmp_path: Path) -> None:
+    runs = [record(method, task, seed, value) for method, task, seed, value in (
+        ("dense", "mrpc", 0, 0.8), ("dense", "rte", 0, 0.6), ("dense", "rte", 1, 0.9), ("pq8", "mrpc", 0, 0.7), ("pq8", "rte", 0, 0.5))]
+    write_report(runs, [], tmp_path / "shares")
+    line = results(tmp_path / "shares").loc[("pq f=8 Q=64", "mean of mrpc, rte")]
+    assert (line["mean"], line["difference_to_dense"], line["seeds"]) == (pytest.approx(60), pytest.approx(-10), "0")
+    assert line["ci95_is"] == line["difference_ci95_is"] == "MOVER over 2 tasks: sampling of the evaluation rows, one seed"
+    ends = [stats.binomtest(right, 1000).proportion_ci(method="wilson") for right in (700, 500)]
+    assert line["ci95_low"] == pytest.approx(60 - 50 * np.hypot(0.7 - ends[0].low, 0.5 - ends[1].low))
+    assert line["difference_ci95_low"] < -10 < line["difference_ci95_high"] < -7 and line["probability_worse"] > 0.99
+    assert "has no interval" not in index(tmp_path / "shares")
+    write_report([*runs, record(task="cola", value=0.5), record("pq8", "cola", value=0.4)], [], tmp_path / "correlation")
+    line = results(tmp_path / "correlation").loc[("pq f=8 Q=64", "mean of cola, mrpc, rte")]
+    assert pd.isna(line["ci95_is"]) and pd.isna(line["ci95_low"]) and pd.isna(line["probability_worse"])
+    assert "The mean of one seed has no interval, because these tasks have none: cola (matthews)." in index(tmp_path / "correlation")
+
+
 def test_subset_and_limit_never_share_the_official_name(tmp_path: Path) -> None:
     subset = {"task.splits": {"train": "train_subset", "validation": "validation"}}
     write_report(

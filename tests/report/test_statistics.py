@@ -72,6 +72,42 @@ def test_difference_of_one_seed_joins_both_wilson_intervals() -> None:
     assert statistics.probability_below_of_one_seed(0.7, 0.6, 80, 0.05) == pytest.approx(stats.norm.cdf((0.05 - 0.1) / error))
 
 
+SHARES = [(0.93, 872), (0.62, 71), (0.71, 408), (0.98, 277), (0.55, 1000)]  # accuracy and rows, as of GLUE's tasks
+
+
+def drawn(rng: np.random.Generator, share: float, rows: int) -> float:
+    """Return the accuracy on so many rows drawn at random."""
+    return float(rng.binomial(rows, share)) / rows
+
+
+@pytest.mark.parametrize("tasks", [2, 5])
+def test_the_interval_of_a_mean_of_one_seed_covers_as_often_as_it_says(tasks: int) -> None:
+    rng, repeats = np.random.default_rng(3), 2000
+    shares, rows = zip(*SHARES[:tasks], strict=True)
+    worse = [share - 0.05 for share in shares]
+    covered = np.zeros((2, repeats))
+    for index in range(repeats):
+        own, dense = ([drawn(rng, *pair) for pair in zip(true, rows, strict=True)] for true in (worse, shares))
+        found = (statistics.mean_of_one_seed([*map(statistics.of_one_seed, own, rows)]),
+                 statistics.mean_of_one_seed([*map(statistics.difference_of_one_seed, own, dense, rows)]))
+        for kind, (one, true) in enumerate(zip(found, (np.mean(worse), -0.05), strict=True)):
+            assert one.low is not None and one.high is not None
+            covered[kind, index] = one.low <= true <= one.high
+    assert covered.mean(axis=1) == pytest.approx(0.95, abs=0.02)  # four standard errors
+
+
+def test_a_mean_of_one_seed_joins_the_tasks_intervals() -> None:
+    one, other = statistics.of_one_seed(0.9, 500), statistics.of_one_seed(0.6, 80)
+    assert statistics.mean_of_one_seed([one]) == one
+    found = statistics.mean_of_one_seed([one, other])
+    assert found.mean == pytest.approx(0.75) and found.interval == "MOVER over 2 tasks: sampling of the evaluation rows, one seed"
+    assert one.low and one.high and other.low and other.high
+    assert found.low == pytest.approx(0.75 - np.hypot(0.9 - one.low, 0.6 - other.low) / 2)
+    assert found.high == pytest.approx(0.75 + np.hypot(one.high - 0.9, other.high - 0.6) / 2)
+    error = np.sqrt((0.7 * 0.3 + 0.6 * 0.4) / 80 + (0.9 * 0.1 + 0.8 * 0.2) / 500) / 2
+    assert statistics.probability_below_of_one_seed([0.7, 0.9], [0.6, 0.8], [80, 500], 0.05) == pytest.approx(stats.norm.cdf((0.05 - 0.1) / error))
+
+
 def test_ratio_has_the_ratio_as_its_mean_and_no_spread_where_it_is_constant() -> None:
     dense = np.array([[80.0, 90.0, 85.0]])
     constant = statistics.ratio(0.9 * dense, dense)

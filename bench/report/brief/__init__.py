@@ -13,11 +13,12 @@ from bench.errors import ConfigError, unknown
 from bench.report.brief import costing
 from bench.report.brief.answer import decided
 from bench.report.brief.notes import notes
-from bench.report.brief.tables import Source, measured
-from bench.report.brief.text import fill
+from bench.report.brief.tables import measured
+from bench.report.brief.text import fill, model_text
 from bench.report.decision import no_answer, subject
 from bench.report.domain import Covered
 from bench.report.summary import Section
+from bench.report.usage import Source
 
 HERE = Path(__file__).parent
 LANGUAGES = ("en", "ja")
@@ -38,11 +39,12 @@ def page(frame: pd.DataFrame, parts: Sequence[Section], problems: Sequence[tuple
     check(config)
     about = subject(parts, config.report)
     words: dict[str, Any] = yaml.safe_load((HERE / f"{config.report.language}.yaml").read_text(encoding="utf-8"))
-    values = {"model": about.section.title, "tasks": words["separator"].join(about.missing)}
+    values = {"model": about.section.model, "tasks": words["separator"].join(about.missing)}
     reason = no_answer(about)
-    facts, source = measured(frame, about, about.dense, config.cost) if about.dense else ({}, Source(None, False))
-    context = {"t": words, "about": about, "config": config, "title": fill(words["title"], values),
-               "notes": notes(frame, parts, about, problems, covered, source.profiled, words)}
+    facts, source = measured(frame, about, about.dense, config.cost) if about.dense else ({}, Source(None))
+    context = {"t": words, "about": about, "model": model_text(about.section, words), "config": config, "title": fill(words["title"], values),
+               "times": words["compare"]["profiled" if source.dense else "about"],
+               "notes": notes(frame, parts, about, problems, covered, bool(source.dense), words)}
     context |= {"reason": fill(words["blocked"][reason], values)} if reason else {"reason": None, **decided(facts, source, about, config, words)}
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(HERE), autoescape=True, undefined=jinja2.StrictUndefined,
                                      trim_blocks=True, lstrip_blocks=True)

@@ -6,15 +6,16 @@ from typing import Any
 from bench.config import RunConfig
 from bench.report import decision
 from bench.report.brief import plot, tables
-from bench.report.brief.tables import Facts, Source
+from bench.report.brief.tables import Facts
 from bench.report.brief.text import fill
 from bench.report.decision import Option, Result, Subject, Verdict
 from bench.report.statistics import pareto_front
+from bench.report.usage import Source
 
 CANDIDATES = 3
 SLIDER = 10.0  # points: the largest tolerance that the page offers, unless the configured one is larger
 FIRST_TASK = len(tables.CHOSEN) + len(tables.COMPARE)  # its place among the lines
-SCRIPT_TEXTS = ("answers", "collapsed", "certain", "uncertain", "single", "rule", "separator", "nothing", "letters", "chart")
+SCRIPT_TEXTS = ("answers", "collapsed", "sound", "certain", "uncertain", "single", "rule", "separator", "nothing", "letters", "chart")
 
 
 def decided(facts: dict[str, Facts], chosen: Source, about: Subject, config: RunConfig, words: dict[str, Any]) -> dict[str, Any]:
@@ -24,7 +25,7 @@ def decided(facts: dict[str, Facts], chosen: Source, about: Subject, config: Run
     known = [tables.values(option.row, facts[option.row.config_id], about.dense, facts[about.dense.config_id], config.cost, words)
              for option in everything]
     known[-1]["label"] = words["dense"]
-    common = {"model": about.section.title, "device": chosen.device or words["unmeasured"],
+    common = {"model": about.section.model, "device": chosen.device or words["unmeasured"],
               "example": words["example"] if config.cost.example else "",
               "dense_size": known[-1]["size"], "dense_latency": known[-1]["latency1"], "dense_monthly": known[-1]["monthly"]}
     places, ticks = plot.x_places([option.bytes for option in everything])
@@ -71,7 +72,8 @@ def _answer(best: Verdict, about: Subject, tolerance: float, values: dict[str, s
     kind = "found" if best.holds else "incomplete" if best.worst is None else "none"
     if best.worst is not None and best.task is not None:
         bad = any(best.option.results[place].collapsed for place in about.matter)
-        values |= {"worst": f"{max(best.worst, 0):.2f}", "task": about.columns[best.task].task, "collapsed": words["collapsed"] if bad else ""}
+        values |= {"worst": f"{max(best.worst, 0):.2f}", "task": about.columns[best.task].task, "collapsed": words["collapsed"] if bad else "",
+                   "sound": words["sound"] if bad else ""}
     values["certainty"] = _certainty(best, about, tolerance, words) if best.holds else ""
     texts = words["answers"][kind]
     return {"kind": kind, "head": fill(texts["head"], values), "body": fill(texts["body"], values), "rule": fill(words["rule"], values),

@@ -30,8 +30,8 @@ const lossText = (worst) => Math.max(worst, 0).toFixed(2);
 
 function valuesOf(verdict) {
   const named = matter.map((task) => tasks[task]).join(texts.separator) || texts.nothing;
-  const collapsed = verdict.bad ? texts.collapsed : "";
-  return { ...common, ...verdict.option.values, tolerance: tolerance.toFixed(2), tasks: named, collapsed, worst: lossText(verdict.worst), task: tasks[verdict.task] };
+  const [collapsed, sound] = verdict.bad ? [texts.collapsed, texts.sound] : ["", ""];
+  return { ...common, ...verdict.option.values, tolerance: tolerance.toFixed(2), tasks: named, collapsed, sound, worst: lossText(verdict.worst), task: tasks[verdict.task] };
 }
 
 function certainty({ option }) {

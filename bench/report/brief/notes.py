@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from bench.report.brief.text import fill
+from bench.report.brief.text import fill, mark_text, model_text
 from bench.report.decision import Result, Subject, results_of
 from bench.report.domain import Covered
 from bench.report.frame import rows
@@ -36,9 +36,10 @@ def notes(frame: pd.DataFrame, parts: Sequence[Section], about: Subject, problem
 def _care(about: Subject, words: dict[str, Any]) -> list[str]:
     """Return what keeps the numbers from being official or certain."""
     cares, join, columns = words["cares"], words["separator"].join, about.columns
-    made = [column.task for column in columns if "synthetic" in column.marks]
+    made = [column.task for column in columns if any(mark.kind == "synthetic" for mark in column.unofficial)]
     said = [fill(cares["synthetic"], {"tasks": join(made)})] if made else []
-    said += [fill(cares["marked"], {"task": column.task, "mark": mark}) for column in columns for mark in column.marks if mark != "synthetic"]
+    said += [fill(cares["marked"], {"task": column.task, "mark": mark_text(mark, words)})
+             for column in columns for mark in column.unofficial if mark.kind != "synthetic"]
     dense: Sequence[Result] = results_of(about.section, about.dense, columns) if about.dense else ()
     everything = [option.results for option in about.options] + ([tuple(dense)] if dense else [])
     single = [column.task for place, column in enumerate(columns) if max((results[place].seeds for results in everything), default=0) == 1]
@@ -60,9 +61,10 @@ def _unknown(frame: pd.DataFrame, parts: Sequence[Section], about: Subject, prob
     failed = frame[frame.status != "ok"]
     if len(failed):
         first = next(rows(failed.head(1)))
+        message = f" ({first.error_message})" if first.error_message else ""
         said.append(fill(texts["unfinished"], {"count": len(failed), "label": first.configuration, "task": first.task, "seed": first.seed,
-                                               "status": first.status, "message": f" ({first.error_message})" if first.error_message else ""}))
+                                               "status": words["statuses"][first.status], "message": message}))
     if problems:
         said.append(fill(texts["unreadable"], {"count": len(problems), "path": problems[0][0], "reason": problems[0][1]}))
-    others = [f"{part.title} ({part.suite})" for part in parts if part is not about.section]
+    others = [f"{model_text(part, words)} ({part.suite})" for part in parts if part is not about.section]
     return said + ([fill(texts["others"], {"others": join(others)})] if others else [])

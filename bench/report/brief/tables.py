@@ -7,10 +7,11 @@ import pandas as pd
 
 from bench.config import PriceConfig
 from bench.report.brief import costing
-from bench.report.brief.text import fill, percent_text, signed, size_text
-from bench.report.decision import Result, Subject
+from bench.report.brief.text import fill, mark_text, percent_text, reason_text, signed, size_text
+from bench.report.decision import Result, Subject, results_of
 from bench.report.frame import headline_runs
 from bench.report.summary import Column, Row
+from bench.report.usage import Source, profiled, source
 
 COMPARE = ("size", "file", "total", "latency1", "latency32", "memory", "monthly")
 COST = ("fit", "for_memory", "hours", "for_work", "instances", "monthly", "saving")
@@ -36,35 +37,14 @@ class Facts(NamedTuple):
     bill: costing.Bill | None = None
 
 
-class Source(NamedTuple):
-    """Where times and memory come from: a measurement of its own (`bench cost`), or what each run noted of itself."""
-
-    device: str | None
-    profiled: bool
-    small: int = 1  # rows of a batch
-    large: int = 32
-    tokens: int | None = None  # of each row; None: the texts of the task
-
-
-def source(runs: pd.DataFrame, dense: Row) -> Source:
-    """Return the source for these runs: dense's first profile with its longest rows, else the device of most of dense's runs."""
-    own = runs[runs.config_id == dense.config_id]
-    for profiles in own.profiles.dropna():
-        for device, profile in sorted(profiles.items(), key=lambda pair: (pair[0] == "cpu", pair[0])):
-            batches, tokens = ({cell[key] for cell in profile["latency"]} for key in ("batch", "tokens"))
-            return Source(device, True, min(batches), max(batches), max(tokens))
-    devices = own.device.mode()
-    return Source(str(devices.iloc[0]) if len(devices) else None, False)
-
-
 def measured(frame: pd.DataFrame, about: Subject, dense: Row, cost: PriceConfig) -> tuple[dict[str, Facts], Source]:
     """Return config_id -> facts, and the source of times and memory, which are medians over a configuration's runs on one device."""
     section = about.section
     of_section = (frame.model == section.model) & (frame.weights == section.weights) & (frame.suite == section.suite)
     runs = headline_runs(frame[of_section])
-    chosen = source(runs, dense)
-    if chosen.profiled:
-        noted = pd.DataFrame([_profiled(profiles, chosen) for profiles in runs.profiles], runs.index)
+    chosen = source(runs[runs.config_id == dense.config_id])
+    if chosen.dense:
+        noted = pd.DataFrame([_in_use(profiles, chosen) for profiles in runs.profiles], runs.index)
     else:
         columns = {"latency1": "latency_batch1_ms", "latency32": "latency_batch32_ms", "memory": "peak_memory_bytes"}
         noted = pd.DataFrame({key: runs[column].where(runs.device == chosen.device) for key, column in columns.items()})
@@ -79,11 +59,9 @@ def measured(frame: pd.DataFrame, about: Subject, dense: Row, cost: PriceConfig)
     return found, chosen
 
 
-def _profiled(profiles: dict[str, Any] | None, chosen: Source) -> dict[str, float | None]:
-    """Return the times and the memory of a run's profile on the source's device."""
-    profile = (profiles or {}).get(str(chosen.device)) or {"latency": [], "peak_bytes": None}
-    times = {cell["batch"]: cell["p50_ms"] for cell in profile["latency"] if cell["tokens"] == chosen.tokens}
-    return {"latency1": times.get(chosen.small), "latency32": times.get(chosen.large), "memory": profile["peak_bytes"]}
+def _in_use(profiles: dict[str, Any] | None, chosen: Source) -> dict[str, float | None]:
+    times, memory = profiled(profiles, chosen)
+    return {"latency1": times.get(chosen.small), "latency32": times.get(chosen.large), "memory": memory}
 
 
 def values(row: Row, facts: Facts, dense: Row, dense_facts: Facts, cost: PriceConfig, words: dict[str, Any]) -> dict[str, str]:
@@ -131,7 +109,7 @@ def cells(results: Sequence[Result], known: dict[str, str], words: dict[str, Any
 
 def _task_cell(result: Result, words: dict[str, Any], dense: bool) -> str:
     if result.score is None or (result.loss is None and not dense):
-        return f"{words['unmeasured']} ({result.why})"
+        return fill(words["hurt"]["without"], {"why": reason_text(result.why, words)})
     interval = f" ±\u00a0{result.half:.2f}" if result.half is not None else ""
     text = f"{result.score:.1f}" if dense else signed(0.0 - (result.loss or 0)) + interval
     counts = {"text": text, "count": result.collapsed, "seeds": result.seeds}
@@ -146,7 +124,7 @@ def lines(about: Subject, chosen: Source, cost: PriceConfig, words: dict[str, An
              "replicas": f"{cost.replicas:,}", "requests": f"{cost.requests_per_day:,.0f}", "utilisation": f"{100 * cost.utilisation:g}",
              "price": f"{cost.currency}\u00a0{cost.price_per_gpu_hour or 0:.2f}", "hours_per_month": f"{cost.hours_per_month:g}"}
     tasks = [Line("hurt", column.task, _task_note(column, place, about, words)) for place, column in enumerate(about.columns)]
-    compare = words["compare"] | ({"memory": words["compare"]["memory_in_use"]} if chosen.profiled else {})
+    compare = words["compare"] | ({"memory": words["compare"]["memory_in_use"]} if chosen.dense else {})
     return ([Line("compare", fill(compare[key], shown)) for key in (*CHOSEN, *COMPARE)] + tasks
             + [Line("cost", fill(words["cost"][key], shown)) for key in COST])
 
@@ -154,8 +132,10 @@ def lines(about: Subject, chosen: Source, cost: PriceConfig, words: dict[str, An
 def _task_note(column: Column, place: int, about: Subject, words: dict[str, Any]) -> str:
     """Return metric, split, what is not official and the seeds of a task."""
     texts = words["hurt"]
-    marks = [texts["synthetic"] if mark == "synthetic" else fill(texts["marked"], {"mark": mark}) for mark in column.marks]
-    counts = sorted(seeds for option in about.options if (seeds := option.results[place].seeds))
-    low, high = (counts[0], counts[-1]) if counts else (0, 0)
+    marks = [fill(texts["marked"], {"mark": mark_text(mark, words)}) for mark in column.unofficial]
+    everything = [*(option.results for option in about.options), *([results_of(about.section, about.dense, about.columns)] if about.dense else [])]
+    counts = [seeds for results in everything if (seeds := results[place].seeds)]
+    low, high = min(counts, default=0), max(counts, default=0)
     shown = fill(texts["seed" if low == high else "seeds"], {"low": low, "high": high})
-    return " · ".join([column.unit, str(column.split), *marks, shown])
+    metric = f"{words['metrics'].get(column.metric, column.metric)}{column.scaling}"
+    return " · ".join([metric, fill(texts["split"], {"split": column.split}), *marks, shown])

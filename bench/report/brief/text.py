@@ -2,6 +2,10 @@
 
 import re
 from collections.abc import Mapping
+from typing import Any
+
+from bench.report.frame import Mark
+from bench.report.summary import Section
 
 UNITS = (("GB", 10**9), ("MB", 10**6), ("kB", 10**3), ("B", 1))
 
@@ -26,3 +30,23 @@ def percent_text(share: float) -> str:
 def signed(value: float, digits: int = 2) -> str:
     """Return the number with its sign, a true minus."""
     return f"{value:+.{digits}f}".replace("-", "−")
+
+
+def model_text(section: Section, words: Mapping[str, Any]) -> str:
+    """Return the model's name, marked if its weights are random."""
+    return fill(words["random_weights"], {"model": section.model}) if section.weights == "random" else section.model
+
+
+def mark_text(mark: Mark, words: Mapping[str, Any]) -> str:
+    """Return what is not official about a task's data."""
+    texts = words["marks"]
+    rows = "" if mark.rows is None else fill(texts["part" if mark.total else "rows"], {"rows": f"{mark.rows:,}", "total": f"{mark.total or 0:,}"})
+    return fill(texts[mark.kind], {"split": mark.split, "rows": rows})
+
+
+def reason_text(why: str, words: Mapping[str, Any]) -> str:
+    """Return why there is no number; `why` is as `summary.Cell` says it, such as "not run" or "1 failed, 2 oom"."""
+    if why in words["reasons"]:
+        return str(words["reasons"][why])
+    counts = [part.split() for part in why.split(", ")]
+    return str(words["separator"]).join(fill(words["counted"], {"count": count, "status": words["statuses"][status]}) for count, status in counts)
