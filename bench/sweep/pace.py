@@ -28,7 +28,8 @@ class Pace:
         training, task, model = record["training"], record["task"], record["model"]
         if training and task and model and training["examples_per_second"]:
             for key in self._keys(model["name"], task["name"]):
-                self._seconds[key] += training["seconds"] + training["start_seconds"]
+                shared = training.get("runs_at_once", 1)  # absent before runs trained side by side
+                self._seconds[key] += (training["seconds"] + training["start_seconds"]) / shared
                 self._examples[key] += training["seconds"] * training["examples_per_second"]
 
     def seconds(self, config: RunConfig) -> float | None:
