@@ -53,7 +53,7 @@ def profiled(slower: dict[str, float]) -> list[Record]:
     """Return the golden records, which noted 12 ms for one row on "CPU", with a profile of each device: so many ms a token."""
     runs = golden(batch1=12.0)
     for one in runs:
-        profiles: Any = {device: {"latency": [
+        profiles: Any = {device: {"peak_bytes": None, "latency": [
             {"batch": batch, "tokens": tokens, "rounds": 50, "p50_ms": factor * batch * tokens, "ratio_to_dense": 0.98, "ratio_low": 0.95,
              "ratio_high": 1.02} for batch in (1, 8) for tokens in (16, 128)]} for device, factor in slower.items()}
         assert one["cost"] is not None
