@@ -122,6 +122,7 @@ def _row(record: Record, widths: dict[str, int], suites: dict[str, str]) -> dict
         "variant": _digest([task["name"], task_splits(config), limit]),
         "config_id": _digest(group),
         "base_id": _digest(base),
+        "recipe_id": _digest(base | {"training": _without(base["training"], "learning_rate")}),
         "embedding_id": embedding_id(config),
         "recovery_id": _digest(config.get("recovery")),
         "recovery": (config.get("recovery") or {}).get("name", "none"),

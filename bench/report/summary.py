@@ -1,5 +1,6 @@
 """Seeds brought together: what every table and figure shows, computed once."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -197,12 +198,15 @@ def _references(runs: pd.DataFrame) -> dict[str, str]:
     """Return config_id -> config_id of the dense model trained the same way.
 
     Dense with the same recovery comes first, then dense without one; its body is in fp32, so that a difference is the cost of all together.
+    Where methods have learning rates of their own, it is the dense model at its only rate.
     """
     unique = list(rows(runs.drop_duplicates("config_id")))
     dense = [row for row in unique if row.kind == "dense"]
     same = {(row.base_id, row.recovery_id): row.config_id for row in dense}
     plain = {row.base_id: row.config_id for row in dense if row.recovery == "none"}
-    found = {row.config_id: same.get((row.base_id, row.recovery_id), plain.get(row.base_id)) for row in unique}
+    rates = Counter(row.recipe_id for row in dense if row.recovery == "none")
+    tuned = {row.recipe_id: row.config_id for row in dense if row.recovery == "none" and rates[row.recipe_id] == 1}
+    found = {row.config_id: same.get((row.base_id, row.recovery_id), plain.get(row.base_id, tuned.get(row.recipe_id))) for row in unique}
     return {config_id: reference for config_id, reference in found.items() if reference}
 
 

@@ -209,6 +209,17 @@ def test_missing_dense_reference_is_said(tmp_path: Path) -> None:
     assert "<br>no dense reference" in index(tmp_path)
 
 
+@pytest.mark.parametrize(("rates", "expected"), [([5e-5], -10.0), ([5e-5, 1e-3], -5.0), ([5e-5, 2e-5], None)])
+def test_a_method_with_a_learning_rate_of_its_own_is_compared_with_dense_at_its_only_rate(
+    tmp_path: Path, rates: list[float], expected: float | None
+) -> None:
+    """Dense at the method's own rate comes first; between several others nobody chooses."""
+    dense = [record(value=0.8 - 0.05 * (rate > 5e-5), changes={"training.learning_rate": rate}) for rate in rates]
+    write_report([*dense, record("pq8", value=0.7, changes={"training.learning_rate": 1e-3})], [], tmp_path)
+    cell = results(tmp_path).loc[("pq f=8 Q=64", "mrpc")]
+    assert (None if expected is None else pytest.approx(expected)) == (None if cell["no_difference"] == "no dense reference" else cell["difference_to_dense"])
+
+
 @pytest.mark.parametrize("part", ["task", "schema", "headline"])
 def test_mixed_versions_are_refused_naming_both(tmp_path: Path, part: str) -> None:
     old, new = record(), record("pq8")
