@@ -56,9 +56,17 @@ def write_report(
                  for section in (*whole, *pieces)]
         written += [path for _, paths in made for path in paths]
         written.append(_write(results_dir / "INDEX.md", index(frame, tables.coverage(frame), named, shown, published)))
+        _remove_older(results_dir, written)
     except OSError as error:
         raise EnvironmentBroken(f"results_dir ({results_dir}) cannot be written: {error}.") from error
     return written
+
+
+def _remove_older(results_dir: Path, written: list[Path]) -> None:
+    """Delete tables and figures of a section (<what>--<model>--<suite>) that an earlier report made and this one has no data for."""
+    for path in (path for folder in ("figures", "tables") for path in (results_dir / folder).glob("*--*--*.*")):
+        if path not in written:
+            path.unlink()
 
 
 def _texts(frame: pd.DataFrame, whole: list[Section], pieces: list[Section]) -> dict[str, str]:

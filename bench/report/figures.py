@@ -1,5 +1,6 @@
 """What all figures share: one style, the kinds' colours and markers, the page with its foot, and how it is saved."""
 
+import textwrap
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -91,13 +92,14 @@ def settle(figure: Figure) -> None:
 
 def label_ends(axes: Axes, ends: list[tuple[float, float, str]]) -> None:
     """Write each text (x, y, text) to the right of its line's end, moved up off the one below, and down again from the panel's top."""
-    step = 15 / axes.get_window_extent().height * axes.figure.dpi / 72
-    ordered = sorted(ends, key=lambda end: end[1])
+    ordered = [(x, y, textwrap.fill(text, 28)) for x, y, text in sorted(ends, key=lambda end: end[1])]
+    points = np.array([2 + 13 * (1 + text.count("\n")) for *_, text in ordered])  # each text's height
+    steps = (points[1:] + points[:-1]) / 2 / axes.get_window_extent().height * axes.figure.dpi / 72
     places = axes.transAxes.inverted().transform(axes.transData.transform([end[:2] for end in ordered]))
     heights = places[:, 1]
-    for place in range(1, len(heights)):
+    for place, step in enumerate(steps, 1):
         heights[place] = max(heights[place], heights[place - 1] + step)
-    heights = np.minimum(heights, 1 - step * np.arange(len(heights))[::-1])
+    heights = np.minimum(heights, 1 - np.append(np.cumsum(steps[::-1])[::-1], 0))
     for (x, y, text), (across, _), height in zip(ordered, places, heights, strict=True):
         axes.annotate(text, (x, y), (across + 0.04, height), textcoords="axes fraction", va="center", fontsize=11, color="#222222",
                       arrowprops={"arrowstyle": "-", "color": "#777777", "linewidth": 0.7, "relpos": (0, 0.5)})

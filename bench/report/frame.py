@@ -99,6 +99,8 @@ def _row(record: Record, widths: dict[str, int], suites: dict[str, str]) -> dict
     size: dict[str, Any] = dict(record["size"] or {})
     training: dict[str, Any] = dict(record["training"] or {})
     cost: dict[str, Any] = dict(record["cost"] or {})
+    if (training.get("runs_at_once") or 1) > 1:  # what was noted is the time on a shared card, and the memory of all
+        cost |= {"latency_ms": None, "peak_memory_bytes": None}
     latency = cost.get("latency_ms") or {}
     fit: dict[str, Any] = dict(record["fit"] or {})
     limit = config["training"].get("max_train_examples")
@@ -130,7 +132,7 @@ def _row(record: Record, widths: dict[str, int], suites: dict[str, str]) -> dict
         "body": config.get("body", "fp32"),
         **{key: config["embedding"].get(key) for key in ("subspaces", "rows")},
         "table_family": _digest([family, config.get("assignment"), _without(config["embedding"], *GRID)]),
-        "assignment_family": _digest([family, config["embedding"]]) if config.get("assignment") else None,
+        "assignment_family": _digest([family, config["embedding"]]) if config.get("assignment") else "",
         "recovery_curve": (record["recovery"] or {}).get("curve"),
         "decile_errors": fit.get("decile_errors"),
         "flat": _flatten(group),
@@ -159,7 +161,7 @@ def _row(record: Record, widths: dict[str, int], suites: dict[str, str]) -> dict
         **{f"latency_{size}_ms": latency.get(size) for size in ("batch1", "batch32")},
         "profiles": cost.get("profiles"),
         "device": provenance.get("device"),
-        "threads": provenance.get("threads"),
+        "threads": provenance.get("threads") if str(provenance.get("device")).lower() == "cpu" else None,
         "commit": provenance.get("commit"),
         "dirty": bool(provenance.get("dirty")),
         "error_type": error.get("type"),

@@ -19,7 +19,8 @@ from bench.report.statistics import knee, pareto_front
 from bench.report.summary import Column, Row, Section
 
 MOST_LABELS = 12  # a panel with more points labels only dense and the Pareto front; of small multiples half as many, and then
-# only dense, the knee and the ends of the front
+# only dense and the knee of the front
+WIDEST = 30  # letters of a label's line
 LINEAR_BELOW = 3  # axes whose ends differ by a smaller factor are linear
 FRONT = "#009E73"
 
@@ -85,7 +86,7 @@ def costs(section: Section, foot: str) -> Chart | None:
         latencies = [measure._replace(title=f"{measure.title} × {section.tokens} tokens") for measure in latencies]
         memory = memory._replace(title="peak memory in use")
     measures = [(section.main, measure) for measure in (*latencies, memory, file)]
-    return _chart("costs", _title(section, f"cost on {section.machine}"), section, measures, foot)
+    return _chart("costs", _title(section, f"cost on {section.machine}" if section.machine else file.title), section, measures, foot)
 
 
 DRAWN = [*(partial(draw, measure=measure) for measure in (*SIZES, WHOLE) for draw in (main_score, tasks)), costs]
@@ -138,7 +139,8 @@ def _chart(name: str, title: str, section: Section, wanted: list[tuple[Column, M
         repeated = len(panels) > 1 and len({column.name for column, *_ in panels}) == 1
         if repeated:
             figure.suptitle("\n".join([title, *_heading(panels[0][0], panels[0][2])]), fontweight="bold")
-        legend(figure, _legend(kinds, everything), 3 + across if {point.body for point in everything} == {"fp32"} else 4)  # names of bodies are long
+        handles = _legend(kinds, everything)
+        legend(figure, handles, 4 if max(len(str(handle.get_label())) for handle in handles) > WIDEST else 3 + across)
         waiting = [_panel(axes, *panel, kinds, len(panels) > 1)
                    for axes, panel in zip(grid, panels, strict=False)]
         for axes, (column, _, data) in zip(grid, [] if repeated else panels, strict=False):
@@ -184,9 +186,8 @@ def _panel(
     for point in (point for point in data if point.knee):
         axes.plot(point.size, point.mean, **_ring(20))
     crowded = small and len(data) > MOST_LABELS / 2
-    ends = sizes[:1] + sizes[-1:]
-    chosen = [p.kind == "dense" or (p.on_front and (not crowded or p.knee or p.size in ends)) for p in data]
-    labels = [Label(p.size, p.mean, p.configuration, needed) for p, needed in zip(data, chosen, strict=True)
+    chosen = [p.kind == "dense" or (p.on_front and (not crowded or p.knee)) for p in data]
+    labels = [Label(p.size, p.mean, textwrap.fill(p.configuration, WIDEST), needed) for p, needed in zip(data, chosen, strict=True)
               if needed or not (crowded or len(data) > MOST_LABELS)]
     low, high = axes.get_xlim()
     segments = [Segment(low, level, high, level) for level in levels]
@@ -236,7 +237,7 @@ def _describe(axes: Axes, column: Column, data: list[Point], measure: Measure) -
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel(f"{measure.title}{' (log scale)' if logarithmic else ''}")
     where = f" on {column.split}" if column.split else ""
-    axes.set_ylabel(f"{column.unit}{where}")
+    axes.set_ylabel(textwrap.fill(f"{column.unit}{where}", WIDEST))
 
 
 def _heading(column: Column, data: list[Point]) -> list[str]:

@@ -70,7 +70,7 @@ class Row(NamedTuple):
     subspaces: int | None
     table_rows: int | None
     table_family: str  # equal where only subspaces and rows differ
-    assignment_family: str | None  # equal where only the assignment differs; None where nothing is assigned
+    assignment_family: str  # shared with those that differ in the assignment only; empty: it has none
     params: int | None
     bytes: int | None
     param_saving: float | None
@@ -96,7 +96,7 @@ class Section:
     cells: dict[tuple[str, str], Cell]  # (config_id, column name)
     mean: Column | None  # also in `columns`, last
     no_mean: str  # why there is none
-    machine: str  # where latency and memory were measured
+    machine: str  # where latency and memory were measured; empty: nowhere
     tokens: int | None  # of each row whose latency `bench cost` measured; None: latency and memory are what the runs noted
     threshold: float  # points below dense that count as worse
     scores: dict[tuple[str, str], dict[int, float]] = field(repr=False)  # (config_id, task's column) -> seed -> score
@@ -277,7 +277,7 @@ def _why_missing(column: Column, key: tuple[str, str], statuses: pd.DataFrame, w
 
 def _machine(device: str | None, threads: float | None) -> str:
     count = "" if threads is None or pd.isna(threads) else f", {int(threads)} thread{'s' * int(threads > 1)}"
-    return f"{device or 'unknown'}{count}"
+    return f"{device or ''}{count}"
 
 
 def _in_use(row: Row, profiles: pd.Series, used: usage.Source) -> Row:

@@ -296,6 +296,15 @@ def test_figures_plot_the_table_and_mark_the_front(tmp_path: Path) -> None:
     assert {line["on_front"] for line in lines.values()} == {"True"}
 
 
+def test_what_an_earlier_report_drew_and_this_one_cannot_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    write_report([record(), record("sequential"), record("contextual")], [], tmp_path)
+    own = tmp_path / "figures" / "drawn by hand.png"
+    own.write_bytes(b"")
+    assert (tmp_path / "figures" / "assignments--minilm--glue.png").exists()
+    paths = write_report([record(), record("sequential")], [], tmp_path)
+    assert {*paths, own} == {path for path in tmp_path.rglob("*") if path.is_file()}
+
+
 def test_dominated_point_is_not_on_the_front(tmp_path: Path) -> None:
     write_report([record(value=0.8), record("pq48", value=0.6), record("pq8", value=0.7)], [], tmp_path)
     points = pd.read_csv(tmp_path / "figures" / "score-bytes--minilm--glue.csv").set_index("configuration")
