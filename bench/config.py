@@ -264,7 +264,7 @@ class RunConfig:
     deterministic: bool = False  # the same seed on the same GPU gives the same record, at some cost in speed (a CPU always does)
     sweep: Any = None  # a sweep's declaration (conf/sweep/), read by `plan`, `sweep`, `status`
     overwrite: str = "only-missing"  # which runs of a sweep are run: only-missing (interrupted ones too) | failed (these too) | always | never
-    workers: int | None = None  # processes of a local sweep; null: one a GPU, or one a CPU core
+    workers: int | None = None  # processes of a local sweep; null: one a GPU, or one a CPU core. In a worker: those that share its GPU
     launcher: LauncherConfig = field(default_factory=LauncherConfig)
     drift: DriftConfig = field(default_factory=DriftConfig)  # read by `drift` only
     profile: ProfileConfig = field(default_factory=ProfileConfig)  # read by `cost` only

@@ -216,6 +216,7 @@ def evaluated(prepared: Prepared, loaded: Loaded, outcome: Outcome, device: torc
     value = metrics[reported][task.headline]
     if config.keep_weights and processes.FIRST:
         compression.save(config, loaded.model, store.weights_folder(Path(config.results_dir), prepared.name, prepared.run_id))
+    shared = device.type == "cuda" and max(config.workers or 1, outcome.runs_at_once) > 1  # a time beside others says little about a model
     log.info("%s | %s %s = %.4f", prepared.name, reported, task.headline, value)
     return {
         "task": {"name": task.name, "suite": task.suite, "version": task.task_version, "source": prepared.source,
@@ -236,7 +237,7 @@ def evaluated(prepared: Prepared, loaded: Loaded, outcome: Outcome, device: torc
                      "collapsed": collapsed},
         "recovery": loaded.recovery,
         "cost": {"peak_memory_bytes": cost.peak_memory_bytes(device),
-                 "latency_ms": cost.latency_ms(loaded.model, timed, dtype), "profiles": None},
+                 "latency_ms": None if shared else cost.latency_ms(loaded.model, timed, dtype), "profiles": None},
     }
 
 

@@ -113,7 +113,7 @@ class ProfilePart(TypedDict):
 
 class CostPart(TypedDict):
     peak_memory_bytes: int | None  # GPU: allocated by torch; CPU: resident, the process's peak within this run
-    latency_ms: dict[str, float]  # "batch1", "batch32": median forward on the evaluation texts
+    latency_ms: dict[str, float] | None  # "batch1", "batch32": median forward on the evaluation texts; None: others used the GPU meanwhile
     profiles: dict[str, ProfilePart] | None  # by device; null: not measured (records before `bench cost` have no such key)
 
 

@@ -12,6 +12,7 @@ from bench.report import statistics, usage
 from bench.report.frame import Mark, column_name, headline_runs, rows
 from bench.report.statistics import NOTHING, Summary, summarise
 
+COSTS = ["peak_memory_bytes", "latency_batch1_ms", "latency_batch32_ms"]
 UNBOUNDED = ("loss", "perplexity", "mse", "rmse", "mae")  # metrics that are no fractions and are shown as they are
 
 MEAN = "headline metrics"
@@ -157,6 +158,9 @@ def section_of(runs: pd.DataFrame, threshold: float) -> Section:
     used = usage.source(counted[counted.kind == "dense"])
     if used.tokens:
         made = [_in_use(row, counted[counted.config_id == row.config_id].profiles.dropna(), used) for row in made]
+    elif any(row.kind == "dense" for row in made) and not any(row.kind == "dense" and row.latency_batch1_ms for row in made):
+        made = [row._replace(peak_memory_bytes=None, latency_batch1_ms=None, latency_batch32_ms=None) for row in made]
+        machine = (None, None)  # there is nothing to compare with
     place = f"{used.device} by bench cost" if used.tokens else _machine(*machine)
     section = Section(model, weights, suite, made, columns, {}, mean, no_mean, place, used.tokens, threshold, scores)
     section.cells.update(_cells(runs, counted, section))
@@ -290,8 +294,7 @@ def _rows(runs: pd.DataFrame, counted: pd.DataFrame, columns: list[str], machine
     measured = counted[counted.column.isin(columns)]
     for key, value in zip(("device", "threads"), machine, strict=True):
         measured = measured[measured[key].isna() if pd.isna(value) else measured[key] == value]
-    costs = ["peak_memory_bytes", "latency_batch1_ms", "latency_batch32_ms"]
-    medians = measured.groupby(["config_id", "column"])[costs].median()
+    medians = measured.groupby(["config_id", "column"])[COSTS].median()
     found = []
     for config_id, part in runs.groupby("config_id"):
         keys = ["embedding_params", "embedding_bytes", "param_saving", "byte_saving", "file_bytes", "total_bytes"]

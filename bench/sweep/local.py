@@ -149,9 +149,10 @@ def carry_out(items: Sequence[Item], config: RunConfig, workers: int, *, cancell
               patience: float | None = None) -> None:
     """Return when no run is left to `workers` processes. Raises EnvironmentBroken, or KeyboardInterrupt if stopped."""
     with stoppable(), View(items) as view:
+        places = gpus(config.device, workers)
         settings = [Settings(max(1, default_workers("cpu") // workers), gpu, config.launcher.time_limit, ends, patience, view.live,
-                             config.launcher.runs_at_once)
-                    for gpu in gpus(config.device, workers)]
+                             config.launcher.runs_at_once, places.count(gpu))
+                    for gpu in places]
         Pool(items, settings, view, cancelled).run()
 
 

@@ -35,6 +35,7 @@ class Settings:
     patience: float | None = None  # seconds to wait for runs that others hold; null: until they end
     quiet: bool = False
     runs_at_once: int = 1
+    sharing: int = 1  # workers that use the same GPU, this one included
 
 
 class Signals:
@@ -127,7 +128,7 @@ def carry_out(held: Sequence[tuple[Item, Claim]], settings: Settings) -> list[st
     from bench.run import failure
     from bench.together import execute_together
 
-    runs = [prepare(compose_config(item.overrides)) for item, _ in held]
+    runs = [prepare(compose_config([*item.overrides, f"workers={settings.sharing}"])) for item, _ in held]
     for (item, _), prepared in zip(held, runs, strict=True):
         if prepared.run_id != item.run_id:
             raise EnvironmentBroken(f"{item.name}: code, configuration or data changed since the sweep was planned: start it again.")
