@@ -56,6 +56,7 @@ class Subject(NamedTuple):
 def subject(parts: Sequence[Section], wanted: ReportConfig) -> Subject:
     """Return what is decided about: report.model and report.suite, else the section with most scores.
 
+    The tasks that matter are report.tasks, else those that the mean is over.
     Raises ConfigError for a model or suite without any record.
     """
     for key, value in (("model", wanted.model), ("suite", wanted.suite)):
@@ -67,7 +68,8 @@ def subject(parts: Sequence[Section], wanted: ReportConfig) -> Subject:
         raise ConfigError(f"report.suite ({wanted.suite}) has no records of report.model ({wanted.model}).")
     section = max(chosen, key=lambda part: sum(cell.score.n for cell in part.cells.values()))
     columns = [column for column in section.columns if column is not section.mean and column.scale == POINTS]
-    names = wanted.tasks or [column.task for column in columns]
+    averaged = [column.name for column in columns] if section.mean is None else section.mean.parts
+    names = wanted.tasks or [column.task for column in columns if column.name in averaged]
     return Subject(section, columns, _dense(section, columns), _options(section, columns),
                    [place for place, column in enumerate(columns) if column.task in names],
                    [name for name in names if name not in {column.task for column in columns}])

@@ -158,7 +158,7 @@ def section_of(runs: pd.DataFrame, threshold: float) -> Section:
     used = usage.source(counted[counted.kind == "dense"])
     if used.tokens:
         made = [_in_use(row, counted[counted.config_id == row.config_id].profiles.dropna(), used) for row in made]
-    elif any(row.kind == "dense" for row in made) and not any(row.kind == "dense" and row.latency_batch1_ms for row in made):
+    elif counted[counted.kind == "dense"].latency_batch1_ms.isna().all() and any(row.kind == "dense" for row in made):
         made = [row._replace(peak_memory_bytes=None, latency_batch1_ms=None, latency_batch32_ms=None) for row in made]
         machine = (None, None)  # there is nothing to compare with
     place = f"{used.device} by bench cost" if used.tokens else _machine(*machine)

@@ -229,3 +229,17 @@ def test_a_wrong_setting_is_named(overrides: list[str], words: str, tmp_path: Pa
 def test_the_report_writes_the_page(tmp_path: Path) -> None:
     assert tmp_path / "brief.html" in write_report(golden()[:7], [], tmp_path)
     assert "No price list is set" in text((tmp_path / "brief.html").read_text(encoding="utf-8"))
+
+
+def test_a_task_outside_the_mean_is_shown_and_does_not_matter_unless_asked(tmp_path: Path) -> None:
+    wnli = [record(method, "rte", value=value) for method, value in (("dense", 0.6), ("pq8", 0.3))]
+    for one in wnli:
+        assert one["task"]
+        one["config"]["task"]["name"] = one["task"]["name"] = "wnli"
+        one["task"]["average"] = False
+    records = [*wnli, *[record(method, task) for method in ("dense", "pq8") for task in ("mrpc", "rte")]]
+    write_report(records, [], tmp_path)
+    page = (tmp_path / "brief.html").read_text()
+    assert "each task that matters (mrpc, rte)" in page and "wnli" in page
+    write_report(records, [], tmp_path, config=RunConfig(report=ReportConfig(tasks=["wnli"])))
+    assert "each task that matters (wnli)" in (tmp_path / "brief.html").read_text()

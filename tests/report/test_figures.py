@@ -67,6 +67,16 @@ def test_assignments_are_compared_pair_by_pair_with_the_simplest(folder: Path) -
     assert table.loc["contextual f=3 Q=32", "paired_seeds"] == 2, "the seed that only one has is left out"
 
 
+def test_times_noted_on_a_shared_card_are_shown_nowhere(tmp_path: Path) -> None:
+    together, alone = measured(record(), 4.0), measured(record("pq8"), 5.0)
+    assert together["training"]
+    together["training"]["runs_at_once"] = 6
+    write_report([together, alone], [], tmp_path)
+    assert "score against file of the embedding" in (tmp_path / "INDEX.md").read_text()
+    assert set(points(tmp_path, "costs").columns).isdisjoint({"latency_batch1_ms", "peak_memory_bytes"}), "dense has no time to compare with"
+    assert "ms" not in re.findall(r"Latency, batch of 1.*?</tr>", (tmp_path / "brief.html").read_text(), re.S)[0]
+
+
 def test_costs_come_from_one_machine(folder: Path) -> None:
     table = points(folder, "costs")
     latency = table.dropna(subset=["latency_batch1_ms"]).set_index("configuration").latency_batch1_ms
