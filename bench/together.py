@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 import transformers
@@ -10,7 +10,7 @@ import transformers
 from bench.errors import EnvironmentBroken, TimeLimit
 from bench.identity import Prepared
 from bench.measure import cost
-from bench.run import Loaded, device_of, evaluated, execute, load, recorded, trainees_of
+from bench.run import Loaded, device_of, evaluated, load, recorded, trainees_of
 from bench.store import Record
 from bench.training.finetune import Diverged, Outcome, finetune_together
 from bench.training.precision import resolve_dtype
@@ -18,14 +18,11 @@ from bench.training.precision import resolve_dtype
 log = logging.getLogger("bench")
 
 
-def execute_together(runs: Sequence[Prepared]) -> list[Record]:
-    """Return the records of the runs, already written. Raises as `execute` does.
+def execute_together(runs: Sequence[Prepared]) -> list[Record] | None:
+    """Return the records of the runs, already written; None, having said why, where they cannot be trained side by side.
 
-    Where they cannot be trained together (one of them fails to load, no room for all), it says why and carries them out
-    one after the other.
+    Such is the case if one of them fails to load, or there is no room for all. Raises as `execute` does, and TimeLimit.
     """
-    if len(runs) == 1:
-        return [execute(runs[0])]
     device = device_of(runs[0].config)
     try:
         loaded, outcomes = _trained(runs, device)
@@ -34,15 +31,17 @@ def execute_together(runs: Sequence[Prepared]) -> list[Record]:
     except Exception as error:
         log.warning("%s | %d runs cannot train side by side (%s): they train one after the other", runs[0].name, len(runs),
                     str(error).splitlines()[0] if str(error) else type(error).__name__)
-        loaded = []
-    if not loaded:  # here, where the exception no longer holds the models
-        return [execute(run) for run in runs]
+        return None
 
     def parts(place: int) -> dict[str, Any]:
         outcome = outcomes[place]
         if isinstance(outcome, Diverged):
             raise outcome
-        return evaluated(runs[place], loaded[place], outcome, device)
+        model = cast(Any, loaded[place].model).to(device)  # one at a time, as an evaluation takes memory too
+        try:
+            return evaluated(runs[place], loaded[place], outcome, device)
+        finally:
+            model.to("cpu")
 
     return [recorded(run, device, lambda place=place: parts(place)) for place, run in enumerate(runs)]  # type: ignore[misc]
 
@@ -53,4 +52,7 @@ def _trained(runs: Sequence[Prepared], device: torch.device) -> tuple[list[Loade
     loaded = [load(run, device) for run in runs]
     trainees = trainees_of(runs, loaded, device)
     transformers.set_seed(config.seed)
-    return loaded, finetune_together(trainees, resolve_dtype(config.training.dtype, device))
+    outcomes = finetune_together(trainees, resolve_dtype(config.training.dtype, device))
+    for one in loaded:
+        cast(Any, one.model).to("cpu")
+    return loaded, outcomes

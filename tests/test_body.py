@@ -122,10 +122,10 @@ def test_the_answers_of_a_run_are_those_of_the_model_that_is_loaded(tiny, tmp_pa
     assert np.array_equal(again.values, answered)
 
 
-def test_seeds_trained_at_once_are_stored_alike(tiny, tmp_path):
+def test_runs_trained_side_by_side_are_stored_alike(tiny, tmp_path):
     runs = [prepare(compose_config([*tiny, *SUBSPACE, "body=int8", "keep_weights=true", f"seed={seed}"])) for seed in (0, 1)]
     for record in execute_together(runs):
-        assert record["training"]["seeds_at_once"] == 2
+        assert record["training"]["runs_at_once"] == 2
         kept = store.weights_folder(tmp_path / "results", record["name"], record["run_id"])
         assert tensor_bytes(kept / "model.safetensors") == record["size"]["total_bytes"]
 

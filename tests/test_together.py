@@ -1,5 +1,6 @@
 """Runs of one task and recipe: trained side by side, recorded as each alone."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ def prepared(overrides, *others):
 def test_each_record_is_that_of_the_run_alone(tiny, steady_model, tmp_path):
     steady = [*tiny, f"model.path={steady_model}"]
     different = (("seed=0",), ("seed=5",), ("seed=0", "embedding.subspaces=2"), ("seed=0", "training.teacher=dense"),
-                 ("seed=0", "training.learning_rate=1e-3"))
+                 ("seed=5", "training.teacher=dense"), ("seed=0", "training.learning_rate=1e-3"))
     alone = [execute(prepared(steady, *one, f"results_dir={tmp_path}/alone")) for one in different]
     together = execute_together([prepared(steady, *one) for one in different])
     found, problems = store.read_all(Path(prepared(steady).config.results_dir))
@@ -31,9 +32,9 @@ def test_each_record_is_that_of_the_run_alone(tiny, steady_model, tmp_path):
     for one, other in zip(together, alone, strict=True):
         for part in ("run_id", "name", "status", "config", "task", "size", "fit", "metrics", "headline"):
             assert one[part] == other[part], part
-        assert (one["training"]["runs_at_once"], other["training"]["runs_at_once"]) == (5, 1)
+        assert (one["training"]["runs_at_once"], other["training"]["runs_at_once"]) == (6, 1)
         np.testing.assert_allclose(one["training"]["curve"], other["training"]["curve"], atol=2e-5)
-    assert len({str(record["training"]["curve"]) for record in together}) == 5
+    assert len({str(record["training"]["curve"]) for record in together}) == 6
 
 
 def test_a_run_that_diverges_is_recorded_after_how_many_steps_and_stops_no_other(tiny):
@@ -44,11 +45,20 @@ def test_a_run_that_diverges_is_recorded_after_how_many_steps_and_stops_no_other
     assert second["status"] == "ok"
 
 
-def test_runs_that_cannot_train_side_by_side_train_one_after_the_other(tiny, caplog):
+def test_runs_that_cannot_train_side_by_side_train_one_after_the_other_each_in_its_own_time(tiny, caplog):
     runs = [prepared(tiny, f"training.max_steps={steps}") for steps in (2, 3)]  # no plan would put them together
-    records = execute_together(runs)
-    assert [(record["status"], record["training"]["steps"], record["training"]["runs_at_once"]) for record in records] == [("ok", 2, 1), ("ok", 3, 1)]
-    assert "one after the other" in caplog.text
+    assert execute_together(runs) is None and "one after the other" in caplog.text
+    plan = make([*(o for o in tiny if not o.startswith("training.max_steps")), "sweep=smoke"], Selection(seeds=1))
+    items = []
+    for item, more in zip(plan.todo(), (["training.max_steps=5"], []), strict=True):
+        run = prepare(compose_config([*item.overrides, *more]))
+        items.append(replace(item, alike="same", overrides=[*item.overrides, *more], run_id=run.run_id, record=str(plan.path(run))))
+    said = []
+    assert work(items, Settings(threads=1, gpu=None, time_limit=60, runs_at_once=2), lambda *words: said.append(words[:2]))
+    one, two = (item.run_id for item in items)
+    assert said == [("begin", one), ("begin", two), ("begin", one), ("begin", two), ("end", one), ("end", two)]
+    records, _ = store.read_all(Path(plan.config.results_dir))
+    assert [(r["status"], r["training"]["runs_at_once"]) for r in records] == [("ok", 1)] * 2
 
 
 def test_a_sweep_trains_runs_of_a_task_together(tiny):

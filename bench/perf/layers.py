@@ -1,4 +1,4 @@
-"""The embedding layer alone: forward and backward of every method's, beside `nn.Embedding` of the same size."""
+"""The embedding layer alone: forward and backward of three sub-tables beside `nn.Embedding` for the same vocabulary and width."""
 
 import gc
 import statistics

@@ -150,8 +150,8 @@ class EngineSide(Side):
         self.evaluation = Examples.from_dataset(evaluation.dataset(), pad_token_id, device)
         data = Examples.from_dataset(train.dataset(), pad_token_id, device)
         config = TrainingConfig(batch_size=batch_size, learning_rate=LEARNING_RATE, max_steps=steps)
-        lanes = [Trainee(model, data, config, seed, "perf").lane(self.dtype) for seed, model in enumerate(models)]
-        self.engine, self.fallback = make_engine(choice, lanes)
+        self.lanes = [Trainee(model, data, config, seed, "perf").lane(self.dtype) for seed, model in enumerate(models)]
+        self.engine, self.fallback = make_engine(choice, self.lanes)
         self.done = 0
         self._steps(warm_steps(device))
 
@@ -171,6 +171,7 @@ class EngineSide(Side):
     def evaluate(self) -> float | None:
         if self.runs > 1:
             return None
+        self.lanes[0].close()  # all its turns at training are over: a run, too, evaluates its fp32 weights
         begun = time.perf_counter()
         predict(self.models[0], self.evaluation, 128, self.dtype)
         return time.perf_counter() - begun

@@ -37,7 +37,8 @@ class View:
     def tell(self, event: str, item: Item, text: str) -> None:
         """Show that a worker began a run, ended it with the status `text`, or was lost with it."""
         if event == "begin":
-            self._running[item.run_id] = self._progress.add_task(item.name, total=None)
+            if item.run_id not in self._running:  # it is told again where runs did not train side by side
+                self._running[item.run_id] = self._progress.add_task(item.name, total=None)
             return
         if item.run_id in self._running:
             self._progress.remove_task(self._running.pop(item.run_id))

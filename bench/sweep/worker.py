@@ -14,6 +14,8 @@ from typing import Any, NoReturn
 
 from bench import store
 from bench.errors import BenchError, EnvironmentBroken, TimeLimit
+from bench.identity import Prepared
+from bench.store import Record
 from bench.sweep import claims
 from bench.sweep.claims import Claim
 from bench.sweep.plan import Item
@@ -88,7 +90,7 @@ def take(items: Sequence[Item], settings: Settings) -> Iterator[tuple[Item, Clai
     while left:
         held = []
         for item in left:
-            fits = first or settings.ends is None or time.time() + (item.seconds or 0) < settings.ends
+            fits = first or settings.ends is None or time.time() + (item.seconds or 0) * settings.runs_at_once < settings.ends
             if not fits or finished(item):
                 continue
             claim = claims.take(Path(item.record))
@@ -121,11 +123,11 @@ def companions(item: Item, items: Sequence[Item], settings: Settings) -> Iterato
             yield other, claim
 
 
-def carry_out(held: Sequence[tuple[Item, Claim]], settings: Settings) -> list[str]:
+def carry_out(held: Sequence[tuple[Item, Claim]], settings: Settings, say: Callable[..., None]) -> list[str]:
     """Return the statuses of the records that are there when the runs have ended. Raises what `execute` raises."""
     from bench.compose import compose_config
     from bench.identity import prepare
-    from bench.run import failure
+    from bench.run import execute, failure
     from bench.together import execute_together
 
     runs = [prepare(compose_config([*item.overrides, f"workers={settings.sharing}"])) for item, _ in held]
@@ -135,12 +137,47 @@ def carry_out(held: Sequence[tuple[Item, Claim]], settings: Settings) -> list[st
         move_unreadable(Path(item.record))
     if (deaths := held[0][1].deaths) >= DEATHS:
         return [failure(runs[0], "failed", f"The process of this run was killed or crashed {deaths} times; the system's log may say why.")["status"]]
+
+    items = [item for item, _ in held]
+    for run in runs:
+        say("begin", run.run_id, run.name)
+    if len(runs) > 1:
+        if statuses := _within_time(items, runs, execute_together, settings):
+            return statuses
+        if gpu_is_broken():
+            os._exit(1)  # the claims stay behind: each run counts one death, and trains alone from then on
+    statuses = []
+    for item, run in zip(items, runs, strict=True):
+        free_gpu()
+        say("begin", run.run_id, run.name)  # its own time begins
+        statuses += _within_time([item], [run], lambda one: [execute(one[0])], settings)
+    return statuses
+
+
+def _within_time(
+    items: Sequence[Item], runs: Sequence[Prepared], execute: Callable[[Sequence[Prepared]], list[Record] | None], settings: Settings
+) -> list[str]:
+    """Return the statuses of the runs' records, `timeout` for those that had none when their time was over; empty if `execute` returns None."""
+    from bench.run import failure
+
     try:
         with limited(settings.time_limit):
-            return [record["status"] for record in execute_together(runs)]
+            return [record["status"] for record in execute(runs) or []]
     except TimeLimit as error:  # it came while several trained at once, or while the record was being written
-        return [store.read(Path(item.record))["status"] if finished(item) else failure(prepared, "timeout", str(error))["status"]
-                for (item, _), prepared in zip(held, runs, strict=True)]
+        return [store.read(Path(item.record))["status"] if finished(item) else failure(run, "timeout", str(error))["status"]
+                for item, run in zip(items, runs, strict=True)]
+
+
+def gpu_is_broken() -> bool:
+    """Return whether an error of CUDA has left this process unable to use its GPU."""
+    import torch
+
+    try:
+        if torch.cuda.is_initialized():
+            torch.cuda.synchronize()
+    except RuntimeError:
+        return True
+    return False
 
 
 def free_gpu() -> None:
@@ -170,13 +207,11 @@ def work(items: Sequence[Item], settings: Settings, say: Callable[..., None]) ->
     """
     for item, claim in take(items, settings):
         held = [(item, claim), *([] if claim.deaths else companions(item, items, settings))]
-        for one, _ in held:
-            say("begin", one.run_id, one.name)
         with ExitStack() as stack:
             for _, own in held:
                 stack.callback(own.release)
                 stack.enter_context(own.beating())
-            statuses = carry_out(held, settings)
+            statuses = carry_out(held, settings, say)
             free_gpu()
         for (one, _), status in zip(held, statuses, strict=True):
             say("end", one.run_id, status)

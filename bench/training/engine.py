@@ -67,12 +67,15 @@ class GraphEngine(Engine):
         torch.cuda.set_rng_state(random_state)
 
     def _side_by_side(self, length: int) -> None:
-        for lane, branch in zip(self.lanes, self.branches, strict=True):
-            branch.wait_stream(self.stream)
-            with torch.cuda.stream(branch):
-                lane.step(length)
         for branch in self.branches:
-            self.stream.wait_stream(branch)
+            branch.wait_stream(self.stream)
+        try:
+            for lane, branch in zip(self.lanes, self.branches, strict=True):
+                with torch.cuda.stream(branch):
+                    lane.step(length)
+        finally:  # else the end of the capture fails too, and hides why
+            for branch in self.branches:
+                self.stream.wait_stream(branch)
 
     def step(self, number: int) -> None:
         self.graphs[self.lengths[number]].replay()

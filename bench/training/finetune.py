@@ -24,8 +24,9 @@ log = logging.getLogger("bench")
 class Diverged(BenchError):
     """The training loss is no longer a finite number after `done` of `steps` steps."""
 
-    def __init__(self, done: int, steps: int) -> None:
-        super().__init__(f"The training loss is not a finite number any more after {done} of {steps} steps: lower training.learning_rate.")
+    def __init__(self, done: int, steps: int, whose: str = "") -> None:
+        super().__init__(f"The {whose}training loss is not a finite number any more after {done} of {steps} steps: lower training.learning_rate.")
+        self.done, self.steps = done, steps
 
 
 @dataclass(frozen=True)

@@ -75,6 +75,11 @@ def make_optimizer(
     return torch.optim.AdamW([groups[key] for key in sorted(groups)], lr=rate, fused=True, capturable=isinstance(rate, Tensor))
 
 
+def closed(**_: Tensor) -> Tensor:
+    """Stand for the forward pass of a lane that is closed."""
+    raise RuntimeError("This lane is closed.")
+
+
 class Lane:
     """Trains one model in place, a step of its schedule at a time; `losses` (steps,) fills up.
 
@@ -145,12 +150,15 @@ class Lane:
         for state in self.optimizer.state.values():
             for value in state.values():
                 value.zero_()
+        if self.half:  # a rehearsal can end within a backward pass
+            self.half.forget()
         self.rates.copy_(rates)
         self.counter.zero_()
         self.losses.zero_()
 
     def close(self) -> None:
-        """Leave the model with its trained fp32 weights."""
+        """Leave the model with its trained fp32 weights; the lane trains no more, and holds none of its memory."""
         if self.half:
             self.half.restore()
             self.half = None
+        self.forward = closed  # was a cycle: lane and optimizer would stay until the garbage collector comes

@@ -54,7 +54,13 @@ class HalfWeights:
     @torch.no_grad()
     def refresh(self) -> None:
         """Copy the fp32 weights, which have made a step, into their copies."""
-        torch._foreach_copy_(self.copies, self.weights)
+        if self.copies:
+            torch._foreach_copy_(self.copies, self.weights)
+
+    def forget(self) -> None:
+        """Drop gradients that no step has collected."""
+        for copy in self.copies:
+            copy.grad = None
 
     def restore(self) -> None:
         """Put the fp32 weights back into their layers."""

@@ -79,10 +79,8 @@ def teacher_logits(pupils: Sequence[Pupil], device: torch.device, dtype: str) ->
         for path in sorted(paths):  # in one order everywhere: two that wait for each other would wait for ever
             locks.enter_context(FileLock(path.with_suffix(".lock")))
         known = {path: _read(path) for path in paths}
-        if missing := [path for path, logits in known.items() if logits is None]:
-            known |= dict(zip(missing, _teach([paths[path] for path in missing], device, dtype), strict=True))
-            for path in missing:
-                store.write_atomically(path, safetensors.torch.save({"logits": cast(Tensor, known[path])}))
+        if missing := {path: paths[path] for path, logits in known.items() if logits is None}:
+            known |= _teach(missing, device, dtype)
     return [cast(Tensor, known[pupil.path(dtype)]) for pupil in pupils]
 
 
@@ -96,15 +94,22 @@ def _read(path: Path) -> Tensor | None:
         return None
 
 
-def _teach(pupils: Sequence[Pupil], device: torch.device, dtype: str) -> list[Tensor]:
+def _teach(pupils: dict[Path, Pupil], device: torch.device, dtype: str) -> dict[Path, Tensor]:
+    """Return the logits of new teachers, each written to its path; raises Diverged once the others are written."""
     processes.refuse_several("training.teacher", "teacher")
     trainees = []
-    for pupil in pupils:
+    for pupil in pupils.values():
         transformers.set_seed(pupil.config.seed)
         teacher = cast(Any, backbones.load_classifier(pupil.config.model, pupil.config.task)).to(device)
         trainees.append(Trainee(teacher, pupil.train, pupil.config.training, pupil.config.seed, f"{pupil.name} teacher"))
-    transformers.set_seed(pupils[0].config.seed)
-    for outcome in finetune_together(trainees, dtype):
+    transformers.set_seed(trainees[0].seed)
+    found, diverged = dict[Path, Tensor](), list[Diverged]()
+    for path, trainee, outcome in zip(pupils, trainees, finetune_together(trainees, dtype), strict=True):
         if isinstance(outcome, Diverged):
-            raise outcome
-    return [torch.from_numpy(predict(trainee.model, trainee.train, trainee.config.eval_batch_size, dtype)) for trainee in trainees]
+            diverged.append(outcome)
+            continue
+        found[path] = torch.from_numpy(predict(trainee.model, trainee.train, trainee.config.eval_batch_size, dtype))
+        store.write_atomically(path, safetensors.torch.save({"logits": found[path]}))
+    for outcome in diverged:
+        raise Diverged(outcome.done, outcome.steps, "teacher's ")
+    return found

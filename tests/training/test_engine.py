@@ -79,14 +79,46 @@ def test_the_eager_engine_is_a_plain_loop_also_where_a_batch_is_not_full(dtype):
     np.testing.assert_allclose(weights, weights_of(plain), atol=2e-4 * tolerance)
 
 
+@pytest.mark.parametrize(("dtype", "tolerance"), [("fp32", 1), ("bf16", 100)])
 @pytest.mark.parametrize("device_batch", [1, 3, 4])
-def test_a_batch_in_parts_trains_as_the_whole_batch_does(device_batch):
+def test_a_batch_in_parts_trains_as_the_whole_batch_does(device_batch, dtype, tolerance):
     """Batches of 8, the last of an epoch with 5 rows: parts of 3 leave an unequal rest, parts of 4 and 1 also empty ones."""
-    _, _, whole, weights = run_engine("eager", "cpu")
-    engine, _, parts, same = run_engine("eager", "cpu", device_batch=device_batch)
+    _, _, whole, weights = run_engine("eager", "cpu", dtype)
+    engine, _, parts, same = run_engine("eager", "cpu", dtype, device_batch=device_batch)
     assert engine.lanes[0].device_batch == device_batch
-    np.testing.assert_allclose(parts, whole, atol=2e-5)
-    np.testing.assert_allclose(same, weights, atol=2e-4)
+    np.testing.assert_allclose(parts, whole, atol=2e-5 * tolerance)
+    np.testing.assert_allclose(same, weights, atol=2e-4 * tolerance)
+
+
+def test_only_the_embedding_trains_in_bf16_where_the_body_is_frozen():
+    trained = model().requires_grad_(False)
+    trained.get_input_embeddings().requires_grad_(True)
+    before = copy.deepcopy(trained.state_dict())
+    finetune(trained, examples(), replace(CONFIG, max_steps=3), seed=0, dtype="bf16", name="t")
+    changed = {name for name, value in trained.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed == {"bert.embeddings.word_embeddings.weight"}
+
+
+def test_what_a_rehearsal_left_in_the_bf16_copies_is_no_part_of_the_first_step():
+    def first_step(own):
+        own.step(40)
+        return torch.cat([p.grad.flatten() for p in own.parameters if p.grad is not None])
+
+    class Breaks(Exception):
+        pass
+
+    clean, broken = lane(model(), examples(), "bf16"), lane(model(), examples(), "bf16")
+
+    def fail(*_):
+        raise Breaks
+
+    embedding = broken.model.get_input_embeddings()
+    handle = embedding.weight.register_hook(fail)  # the last gradient of a backward pass
+    with pytest.raises(Breaks):
+        broken.step(40)
+    handle.remove()
+    broken.reset(broken.rates.clone())
+    torch.testing.assert_close(first_step(broken), first_step(clean))
 
 
 def test_a_graph_without_a_gpu_falls_back_and_says_so():

@@ -47,8 +47,8 @@ def measured(frame: pd.DataFrame, about: Subject, dense: Row, cost: PriceConfig)
         noted = pd.DataFrame([_in_use(profiles, chosen) for profiles in runs.profiles], runs.index)
     else:
         columns = {"latency1": "latency_batch1_ms", "latency32": "latency_batch32_ms", "memory": "peak_memory_bytes"}
-        compared = runs[runs.config_id == dense.config_id].latency_batch1_ms.notna().any()
-        noted = pd.DataFrame({key: runs[column].where(compared & (runs.device == chosen.device)) for key, column in columns.items()})
+        compared = bool(runs[runs.config_id == dense.config_id].latency_batch1_ms.notna().any())
+        noted = pd.DataFrame({key: runs[column].where((runs.device == chosen.device) & compared) for key, column in columns.items()})
     known = runs[["config_id", "file_bytes", "total_bytes"]].join(noted).set_index("config_id").apply(pd.to_numeric).groupby(level=0).median()
     found = {}
     for config_id, values in known.to_dict("index").items():
