@@ -1,5 +1,7 @@
 """From records alone to tables, figures and INDEX.md. Needs no GPU, no weights and no torch."""
 
+import logging
+import warnings
 from pathlib import Path
 
 import pandas as pd
@@ -17,6 +19,8 @@ from bench.report.parts import part_sections
 from bench.report.published import PAPER, TITLE, beside, published_grid, read_published
 from bench.report.summary import Section, sections
 from bench.store import Record
+
+log = logging.getLogger("bench")
 
 
 def write_report(
@@ -106,12 +110,17 @@ def _grid(stem: str, grid: Grid) -> dict[str, str]:
 
 def _figure(section: Section, results_dir: Path, foot: str, draw: figures.Draw) -> tuple[Drawn | None, list[Path]]:
     """Return the figure as INDEX.md shows it and the files written; None where the section has no data for it."""
-    chart = draw(section, foot)
-    if chart is None:
-        return None, []
-    stem = f"figures/{slug(chart.name, section.title, section.suite)}"
-    paths = [results_dir / f"{stem}.{kind}" for kind in ("png", "svg", "pdf")]
-    figures.save(chart.figure, *paths)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.filterwarnings("always", "Glyph .* missing from font")
+        chart = draw(section, foot)
+        if chart is None:
+            return None, []
+        stem = f"figures/{slug(chart.name, section.title, section.suite)}"
+        paths = [results_dir / f"{stem}.{kind}" for kind in ("png", "svg", "pdf")]
+        figures.save(chart.figure, *paths)
+    if missing := {str(one.message) for one in caught if "missing from font" in str(one.message)}:
+        log.warning("%s.png: %d of its letters are in no installed font and are drawn as boxes: install one that has them, for Chinese, "
+                    "Japanese and Korean Debian's fonts-noto-cjk.", stem, len(missing))
     return Drawn(chart.title, f"{stem}.png"), [*paths, _write(results_dir / f"{stem}.csv", _csv(chart.data))]
 
 

@@ -13,6 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.font_manager import fontManager
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from bench.report.summary import Section
@@ -36,7 +37,10 @@ STYLES = {
     "hash_only": ("#808080", "2"),
 }
 OTHERS = [("#009E73", "v"), ("#56B4E9", "P"), ("#8C7A00", "<"), ("#666666", ">")]
+OWN_FONT = "DejaVu Sans"  # comes with matplotlib
+EAST_ASIAN = ("Noto Sans CJK JP", "IPAexGothic", "Hiragino Sans", "Yu Gothic")  # for letters that it lacks, where one is installed
 STYLE: Any = {  # matplotlib types its settings by a list of literal names
+    "font.family": [OWN_FONT, *sorted({font.name for font in fontManager.ttflist} & {*EAST_ASIAN})],
     "font.size": 12,
     "axes.titlesize": 13,
     "axes.spines.top": False,

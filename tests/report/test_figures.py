@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from bench.report import write_report
+from bench.report import figures, write_report
 from bench.store import Record
 from tests.report.factory import record
 
@@ -75,6 +75,18 @@ def test_times_noted_on_a_shared_card_are_shown_nowhere(tmp_path: Path) -> None:
     assert "score against file of the embedding" in (tmp_path / "INDEX.md").read_text()
     assert set(points(tmp_path, "costs").columns).isdisjoint({"latency_batch1_ms", "peak_memory_bytes"}), "dense has no time to compare with"
     assert "ms" not in re.findall(r"Latency, batch of 1.*?</tr>", (tmp_path / "brief.html").read_text(), re.S)[0]
+
+
+def test_letters_that_no_installed_font_has_are_told_with_the_package_that_has_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    records = [record(model="日本語"), record("pq8", model="日本語")]
+    monkeypatch.setitem(figures.STYLE, "font.family", [figures.OWN_FONT])
+    write_report(records, [], tmp_path)
+    assert re.search(r"figures/score-params--.*png: 3 of its letters .* fonts-noto-cjk", caplog.text)
+    caplog.clear()
+    write_report([record(), record("pq8")], [], tmp_path)
+    assert "fonts-noto-cjk" not in caplog.text
 
 
 def test_costs_come_from_one_machine(folder: Path) -> None:
