@@ -1,6 +1,7 @@
 """The embedding layer alone: forward and backward of three sub-tables beside `nn.Embedding` for the same vocabulary and width."""
 
 import gc
+import logging
 import statistics
 import time
 from collections.abc import Sequence
@@ -10,10 +11,11 @@ import torch
 from torch import nn
 
 from bench.perf.sides import synchronise
-from bench.perf.workload import build
+from bench.perf.workload import EMBEDDINGS, build
 
 ROWS, TOKENS = 32, 128
 COUNT = {"cuda": 50, "cpu": 5}  # passes of one turn
+log = logging.getLogger("bench")
 
 
 def layers(backbones: Sequence[str], device: torch.device, repeats: int) -> list[dict[str, Any]]:
@@ -21,24 +23,35 @@ def layers(backbones: Sequence[str], device: torch.device, repeats: int) -> list
 
     The passes are on 32 x 128 random token ids, on a GPU replayed as a CUDA graph as in training. The layers take turns;
     `milliseconds` holds the mean of each turn, `ratio` that of their medians to the dense layer's. The peak is that of the
-    layer's weights and passes.
+    layer's weights and passes. An error ends its backbone's part only, and stands in its rows.
     """
     found = []
     for backbone in backbones:
-        rows: list[tuple[dict[str, Any], Passes]] = []
-        for embedding in ("dense", "subspace"):
-            _collect(device)
-            held = torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
-            passes = Passes(*_layer(backbone, embedding, device), device)
-            peak = torch.cuda.max_memory_allocated(device) - held if device.type == "cuda" else None
-            rows.append(({"backbone": backbone, "embedding": embedding, "milliseconds": [], "peak_memory_bytes": peak}, passes))
-        for _ in range(repeats):
-            for row, passes in rows:
-                row["milliseconds"].append(_milliseconds(passes, device))
-        for row, _ in rows:
-            row["ratio"] = statistics.median(row["milliseconds"]) / statistics.median(rows[0][0]["milliseconds"])
-        found += [row for row, _ in rows]
+        rows: list[dict[str, Any]] = [{"backbone": backbone, "embedding": name, "milliseconds": [], "ratio": None, "peak_memory_bytes": None,
+                                       "error": None} for name in EMBEDDINGS]
+        try:
+            _measure(rows, device, repeats)
+        except Exception as error:
+            log.exception("perf | the layers of %s", backbone)
+            for row in rows:
+                row["error"] = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        found += rows
     return found
+
+
+def _measure(rows: list[dict[str, Any]], device: torch.device, repeats: int) -> None:
+    """Measure the layers by turns and write the numbers into their rows."""
+    on_gpu, passes = device.type == "cuda", list[Passes]()
+    for row in rows:
+        _collect(device)
+        held = torch.cuda.memory_allocated(device) if on_gpu else 0
+        passes.append(Passes(*_layer(row["backbone"], row["embedding"], device), device))
+        row["peak_memory_bytes"] = torch.cuda.max_memory_allocated(device) - held if on_gpu else None
+    for _ in range(repeats):
+        for row, own in zip(rows, passes, strict=True):
+            row["milliseconds"].append(_milliseconds(own, device))
+    for row in rows:
+        row["ratio"] = statistics.median(row["milliseconds"]) / statistics.median(rows[0]["milliseconds"])
 
 
 def _collect(device: torch.device) -> None:

@@ -63,8 +63,8 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _layer(row: dict[str, Any]) -> list[str]:
-    peak = row["peak_memory_bytes"]
-    return [row["backbone"], row["embedding"], f"{statistics.median(row['milliseconds']):.3f}", f"{row['ratio']:.2f}",
+    peak, time, ratio = row["peak_memory_bytes"], median(row["milliseconds"]), row["ratio"]
+    return [row["backbone"], row["embedding"], row["error"] or f"{time:.3f}", "" if ratio is None else f"{ratio:.2f}",
             "" if peak is None else f"{peak / 2**20:.1f} MiB"]
 
 

@@ -140,7 +140,7 @@ def perf(overrides: Sequence[str]) -> int:
     path = measure(config, pick_device(config.device))
     print(path.with_suffix(".md").read_text())
     report = json.loads(path.read_text())
-    return 1 if any(part and part["error"] for part in (report["startup"], *report["rows"])) else 0
+    return 1 if any(part and part["error"] for part in (report["startup"], *report["layers"], *report["rows"])) else 0
 
 
 def chart(overrides: Sequence[str]) -> int:

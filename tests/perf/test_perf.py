@@ -61,6 +61,20 @@ def test_the_layers_alone_are_measured_beside_the_dense_one(tmp_path):
     assert f"| tiny | subspace | {np.median(subspace['milliseconds']):.3f} | {subspace['ratio']:.2f} |" in path.with_suffix(".md").read_text()
 
 
+def test_layers_that_cannot_be_measured_are_told_and_the_sides_go_on(tmp_path, monkeypatch):
+    from bench.perf import layers
+
+    def full(*_):
+        raise RuntimeError("no room on the card")
+
+    monkeypatch.setattr(layers, "_layer", full)
+    path = measure(config(tmp_path, "perf.layers=true", "perf.sides=[eager]"), CPU)
+    report = json.loads(path.read_text())
+    assert [row["error"] for row in report["layers"]] == ["RuntimeError: no room on the card"] * 2
+    assert report["complete"] and report["rows"][0]["error"] is None
+    assert "| tiny | dense | RuntimeError: no room" in path.with_suffix(".md").read_text()
+
+
 def test_a_side_that_fails_is_told_and_costs_no_other(tmp_path, monkeypatch):
     from bench.perf import sides
 
