@@ -1,9 +1,12 @@
-"""Records made by hand: the reporter's golden input."""
+"""Records made by hand, the reporter's golden input, and what it wrote of them."""
 
 import copy
 import hashlib
 import json
+from pathlib import Path
 from typing import Any, cast
+
+import pandas as pd
 
 from bench.store import Record
 
@@ -116,3 +119,14 @@ def _outcome(
         "headline": {"split": "validation", "metric": facts["metric"], "value": value, "higher_is_better": True},
         "training": {"steps": 345, "epochs": 3.0, "train_rows": limit or 3668, "seconds": 60.0, "collapsed": False},
     }
+
+
+def results(folder: Path) -> pd.DataFrame:
+    """Return the long table of the report in `folder`, by configuration and task."""
+    frame = pd.read_csv(folder / "tables" / "results.csv", keep_default_na=False, na_values=[""])
+    return frame.set_index(["configuration", "task"])
+
+
+def index(folder: Path) -> str:
+    """Return its INDEX.md."""
+    return (folder / "INDEX.md").read_text(encoding="utf-8")

@@ -1,0 +1,68 @@
+"""What is not official, synthetic, without meaning or collapsed is named as such wherever it is shown."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from bench.report import write_report
+from tests.report.factory import index, record
+
+
+def test_subset_and_limit_never_share_the_official_name(tmp_path: Path) -> None:
+    subset = {"task.splits": {"train": "train_subset", "validation": "validation"}}
+    write_report(
+        [record(task="qnli", changes=subset), record(task="mrpc", limit=1000), record(task="mrpc", seed=1)],
+        [],
+        tmp_path,
+    )
+    text = index(tmp_path)
+    assert "qnli<br>accuracy (%) on validation<br>not official: train_subset (10,474 of 104,743 rows)" in text
+    assert "mrpc<br>accuracy (%) on validation<br>not official: train (1,000 of 3,668 rows) |" in text
+    assert "mrpc<br>accuracy (%) on validation |" in text  # the official one, in a column of its own
+    assert "No average over tasks: a task is there on several selections of its data." in text
+    for line in (tmp_path / "figures" / "tasks-params--minilm--glue.csv").read_text().splitlines():
+        assert "qnli" not in line or "train_subset (10,474 of 104,743 rows)" in line
+
+
+def test_split_under_another_name_is_marked_though_no_row_is_missing(tmp_path: Path) -> None:
+    odd = record(changes={"task.splits": {"train": "train", "validation": "train_subset"}})
+    assert odd["task"]
+    odd["task"]["splits"]["validation"] = {"split": "train[90%:]", "rows": 367, "official_rows": 367}
+    write_report([odd], [], tmp_path)
+    assert "not official: evaluated on train\\[90%:\\] (367 of 367 rows)" in index(tmp_path)
+
+
+def test_failed_run_of_a_limited_task_stays_in_its_column(tmp_path: Path) -> None:
+    write_report([record(limit=1000), record("pq8", limit=1000, status="oom")], [], tmp_path)
+    coverage = pd.read_csv(tmp_path / "tables" / "coverage.csv")
+    assert set(coverage.task) == {"mrpc [not official: train (1,000 of 3,668 rows)]"}
+    assert set(coverage.suite) == {"glue"}
+    assert set(coverage.configuration) == {"dense", "pq f=8 Q=64"}
+
+
+def test_limit_above_the_rows_there_are_is_no_limit(tmp_path: Path) -> None:
+    write_report([record(limit=5000)], [], tmp_path)
+    assert "not official" not in index(tmp_path).replace("## What is not official", "")
+
+
+def test_synthetic_data_is_marked(tmp_path: Path) -> None:
+    write_report([record(task="entailment")], [], tmp_path)
+    assert "entailment<br>accuracy (%) on validation<br>not official: synthetic" in index(tmp_path)
+
+
+def test_scores_of_random_weights_are_never_shown(tmp_path: Path) -> None:
+    paths = write_report([record(value=0.7531, changes={"model.weights": "random"})], [], tmp_path)
+    assert not [path for path in paths if path.suffix in (".png", ".svg")]
+    for path in paths:
+        assert "0.7531" not in path.read_text() and "75.3" not in path.read_text()
+    assert "| random weights |" in index(tmp_path)
+
+
+def test_collapsed_runs_are_counted(tmp_path: Path) -> None:
+    runs = [record(seed=0), record(seed=1)]
+    assert runs[0]["training"]
+    runs[0]["training"]["collapsed"] = True
+    write_report(runs, [], tmp_path)
+    assert " (2 seeds)<br>1 of 2 collapsed" in index(tmp_path)
+    write_report([*runs, record(task="rte", seed=0), record(task="rte", seed=1)], [], tmp_path)
+    assert "1 of 4 collapsed" in index(tmp_path), "of the runs behind the mean over tasks"
