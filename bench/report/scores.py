@@ -98,7 +98,7 @@ def _title(section: Section, what: str) -> str:
 
 def _rows(section: Section, measure: Measure) -> list[Row]:
     """Return what a measure compares: the embeddings, or whole models where some have a body in fewer bits."""
-    return section.embeddings if measure is not WHOLE else section.rows if len(section.rows) > len(section.embeddings) else []
+    return section.embeddings if measure != WHOLE else section.rows if len(section.rows) > len(section.embeddings) else []
 
 
 def _points(section: Section, column: Column, measure: Measure) -> list[Point]:

@@ -137,11 +137,10 @@ def carry_out(held: Sequence[tuple[Item, Claim]], settings: Settings, say: Calla
         move_unreadable(Path(item.record))
     if (deaths := held[0][1].deaths) >= DEATHS:
         return [failure(runs[0], "failed", f"The process of this run was killed or crashed {deaths} times; the system's log may say why.")["status"]]
-
     items = [item for item, _ in held]
-    for run in runs:
-        say("begin", run.run_id, run.name)
     if len(runs) > 1:
+        for run in runs:
+            say("begin", run.run_id, run.name)
         if statuses := _within_time(items, runs, execute_together, settings):
             return statuses
         if gpu_is_broken():
@@ -149,7 +148,7 @@ def carry_out(held: Sequence[tuple[Item, Claim]], settings: Settings, say: Calla
     statuses = []
     for item, run in zip(items, runs, strict=True):
         free_gpu()
-        say("begin", run.run_id, run.name)  # its own time begins
+        say("begin", run.run_id, run.name)  # so does its own time
         statuses += _within_time([item], [run], lambda one: [execute(one[0])], settings)
     return statuses
 

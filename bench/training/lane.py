@@ -161,4 +161,4 @@ class Lane:
         if self.half:
             self.half.restore()
             self.half = None
-        self.forward = closed  # was a cycle: lane and optimizer would stay until the garbage collector comes
+        self.forward = closed  # its own method is a cycle, which would keep the lane until the garbage collector comes

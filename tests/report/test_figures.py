@@ -67,6 +67,14 @@ def test_assignments_are_compared_pair_by_pair_with_the_simplest(folder: Path) -
     assert table.loc["contextual f=3 Q=32", "paired_seeds"] == 2, "the seed that only one has is left out"
 
 
+def test_no_chart_of_the_whole_model_where_all_bodies_are_in_fp32_however_many_processes_draw(tmp_path: Path) -> None:
+    models = ("one", "two", "three")  # three sections are drawn by more than one process
+    write_report([record(method, task, model=name) for name in models for method in ("dense", "pq8") for task in ("mrpc", "rte")], [], tmp_path)
+    drawn = {path.name for path in (tmp_path / "figures").glob("*.png")}
+    assert {f"score-bytes--{name}--glue.png" for name in models} <= drawn
+    assert not [name for name in drawn if "total_bytes" in name]
+
+
 def test_times_noted_on_a_shared_card_are_shown_nowhere(tmp_path: Path) -> None:
     together, alone = measured(record(), 4.0), measured(record("pq8"), 5.0)
     assert together["training"]
