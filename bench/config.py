@@ -140,7 +140,7 @@ class PerfConfig:
     sides: list[str] | None = None  # names in bench/perf/sides.py
     examples: int | None = None  # trained in each repeat
     repeats: int = 3
-    together: int = 4  # models that the side "together" trains side by side
+    together: int = 4  # models that a side of several trains side by side
     startup: bool = True  # also the seconds from the start of a process to its first step
     layers: bool = True  # also the embedding layer alone
 

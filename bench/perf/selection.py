@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from bench.config import PerfConfig
 from bench.errors import ConfigError, unknown
-from bench.perf.sides import SIDES
+from bench.perf.sides import SIDES, TOGETHER
 from bench.perf.workload import ARCHITECTURES, EMBEDDINGS
 
 
@@ -38,16 +38,16 @@ def resolve(perf: PerfConfig, on_gpu: bool) -> PerfConfig:
 
 
 def cells(perf: PerfConfig) -> list[Cell]:
-    """Return the cells in the order of their weight: small batches first, compiling (a minute for each) last.
+    """Return the cells in the order of their weight: small batches first.
 
-    The Trainer trains the compressed model at the smallest batch size only.
+    The Trainer trains the dense model only. Runs train side by side at the smallest batch size, which leaves most of a card
+    idle, and in cells of their own: a card does not hold them beside all the others.
     """
-    backbones, sizes, sides = perf.backbones or [], sorted(perf.batch_sizes or []), perf.sides or []
-    result = []
-    for size in sizes:
-        contestants = [(embedding, side) for embedding in perf.embeddings for side in sides
-                       if side != "compile" and (size == sizes[0] or embedding == "dense" or "trainer" not in side)]
-        result += [Cell(backbone, size, contestants) for backbone in backbones]
-    if "compile" in sides:
-        result += [Cell(backbone, sizes[0], [(perf.embeddings[0], "compile")]) for backbone in backbones]
-    return result
+    sizes, backbones, sides = sorted(perf.batch_sizes or []), perf.backbones or [], perf.sides or []
+    alone = [side for side in sides if side not in TOGETHER]
+    several = [side for side in sides if side in TOGETHER]
+    singles = [(embedding, side) for embedding in perf.embeddings for side in alone if embedding == "dense" or "trainer" not in side]
+    result = [Cell(backbone, sizes[0], singles) for backbone in backbones]
+    result += [Cell(backbone, sizes[0], [(embedding, side) for side in several]) for backbone in backbones for embedding in perf.embeddings]
+    result += [Cell(backbone, size, singles) for size in sizes[1:] for backbone in backbones]
+    return [cell for cell in result if cell.contestants]

@@ -149,7 +149,8 @@ class EngineSide(Side):
         self.device, self.models, self.runs, self.dtype = device, models, len(models), resolve_dtype("auto", device)
         self.evaluation = Examples.from_dataset(evaluation.dataset(), pad_token_id, device)
         data = Examples.from_dataset(train.dataset(), pad_token_id, device)
-        config = TrainingConfig(batch_size=batch_size, learning_rate=LEARNING_RATE, max_steps=steps)
+        config = TrainingConfig(batch_size=batch_size, learning_rate=LEARNING_RATE)  # its three epochs decide which lengths get a graph
+        config.max_steps = max(steps, Trainee(models[0], data, config, 0, "perf").steps)
         self.lanes = [Trainee(model, data, config, seed, "perf").lane(self.dtype) for seed, model in enumerate(models)]
         self.engine, self.fallback = make_engine(choice, self.lanes)
         self.done = 0
@@ -177,17 +178,18 @@ class EngineSide(Side):
         return time.perf_counter() - begun
 
 
-SIDES = ("trainer", "trainer_tuned", "eager", "graph", "compile", "together")
+TOGETHER = {"together": "auto", "compile_together": "compile"}  # sides of several models, and their engines
+SIDES = ("trainer", "trainer_tuned", "eager", "graph", "compile", *TOGETHER)
 
 
 def make_side(
     name: str, backbone: str, embedding: str, train: Rows, evaluation: Rows, batch_size: int, device: torch.device, steps: int,
     repeats: int, together: int,
 ) -> Side:
-    """Return the side `name` with fresh models: one, or as many as `together` says for the side of that name."""
-    models = [build(backbone, embedding, device, seed) for seed in range(together if name == "together" else 1)]
+    """Return the side `name` with fresh models: one, or as many as `together` says for a side of several."""
+    models = [build(backbone, embedding, device, seed) for seed in range(together if name in TOGETHER else 1)]
     if name in ("trainer", "trainer_tuned"):
         kind = TrainerSide if name == "trainer" else TunedTrainerSide
         return kind(models[0], train, evaluation, batch_size, device, steps)
-    return EngineSide("auto" if name == "together" else name, models, train, evaluation, batch_size, device,
+    return EngineSide(TOGETHER.get(name, name), models, train, evaluation, batch_size, device,
                       warm_steps(device) + repeats * steps, models[0].config.pad_token_id)

@@ -6,7 +6,7 @@ from typing import Any
 
 LABELS = {
     "trainer": "Trainer, as documented", "trainer_tuned": "Trainer, tuned", "eager": "ours, eager", "graph": "ours, CUDA graphs",
-    "compile": "ours, compiled and CUDA graphs"}
+    "compile": "ours, compiled and CUDA graphs", "together": "ours, CUDA graphs", "compile_together": "ours, compiled and CUDA graphs"}
 COLUMNS = ("backbone", "embedding", "batch", "side", "training, examples/s", "min – max", "× Trainer", "× Trainer tuned",
            "evaluation, examples/s", "matrix rate", "peak memory", "start")
 
@@ -18,8 +18,8 @@ def median(values: list[float]) -> float | None:
 
 def label(row: dict[str, Any]) -> str:
     """Return the side's name for people."""
-    name = f"ours, {row['runs']} side by side" if row["side"] == "together" else LABELS[row["side"]]
-    return f"{name}, fell back to eager" if row["fallback"] else name
+    name = LABELS[row["side"]] + (f", {row['runs']} side by side" if row["runs"] > 1 else "")
+    return f"{name}, fell back" if row["fallback"] else name
 
 
 def ratio(row: dict[str, Any], rows: list[dict[str, Any]], side: str) -> float | None:

@@ -7,10 +7,12 @@ them at once: at the batch sizes of fine-tuning one run's small kernels leave mo
 import gc
 import logging
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
+from torch import nn
 
 from bench.training import processes
 from bench.training.lane import Lane
@@ -18,6 +20,7 @@ from bench.training.lane import Lane
 log = logging.getLogger("bench")
 ENGINES = ("auto", "eager", "graph", "compile")
 ROUND = 8  # graphs exist for lengths in multiples of this
+PADDING = 1e12  # floating point operations on padding that save a graph: some 30 ms of a GPU, less than it takes to capture one
 
 
 class Engine:
@@ -43,7 +46,7 @@ class GraphEngine(Engine):
     def __init__(self, lanes: Sequence[Lane]) -> None:
         super().__init__(lanes)
         most = max(int(lane.data.lengths.max()) for lane in lanes)
-        self.lengths = [bucket(length, most) for length in self.lengths]
+        self.lengths = buckets(self.lengths, most, lanes[0].config.batch_size * flops_per_token(lanes[0].model))
         random_state = torch.cuda.get_rng_state()
         rates = [lane.rates.clone() for lane in lanes]
         for lane in lanes:
@@ -88,7 +91,7 @@ class CompiledEngine(GraphEngine):
 
     def __init__(self, lanes: Sequence[Lane]) -> None:
         for lane in lanes:
-            lane.forward = torch.compile(lane.forward, dynamic=True)
+            lane.compile()
         super().__init__(lanes)
 
 
@@ -105,38 +108,54 @@ def uncollected() -> Iterator[None]:
 def make_engine(choice: str, lanes: Sequence[Lane]) -> tuple[Engine, str | None]:
     """Return the engine, and why it is not the one asked for (None if it is).
 
-    `auto` is `graph` on a GPU and `eager` on a CPU. A capture that fails falls back to eager.
+    `auto` is `graph` on a GPU and `eager` on a CPU. What cannot be compiled is captured as it is; a capture that fails
+    falls back to eager.
     """
     on_gpu = lanes[0].device.type == "cuda"
     wanted = choice if choice != "auto" else "graph" if on_gpu else "eager"
     if wanted == "eager" or not on_gpu or processes.COUNT > 1:
         needs = "runs in one process only" if on_gpu else "needs a CUDA device"
-        reason = None if wanted == "eager" else f"training.engine={wanted} {needs}"
-        return Engine(lanes), _told(reason)
-    random_state = torch.cuda.get_rng_state()
-    rates, forwards = [lane.rates.clone() for lane in lanes], [lane.forward for lane in lanes]
-    try:
-        return (CompiledEngine if wanted == "compile" else GraphEngine)(lanes), None
-    except torch.cuda.OutOfMemoryError:
-        raise
-    except RuntimeError as error:
-        torch.cuda.synchronize()
-        generator = torch.cuda.default_generators[torch.cuda.current_device()]
-        generator.graphsafe_set_state(generator.clone_state())  # one that does not believe itself in a capture any more
-        torch.cuda.set_rng_state(random_state)
-        for lane, own, forward in zip(lanes, rates, forwards, strict=True):
-            lane.forward = forward
-            lane.reset(own)
-        reason = f"the step could not be captured ({str(error).splitlines()[0]})"
-        return Engine(lanes), _told(reason)
+        return _told(Engine(lanes), None if wanted == "eager" else f"training.engine={wanted} {needs}")
+    random_state, rates, reason = torch.cuda.get_rng_state(), [lane.rates.clone() for lane in lanes], None
+    for kind in (CompiledEngine, GraphEngine)[wanted != "compile":]:
+        try:
+            return _told(kind(lanes), reason)
+        except torch.cuda.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            torch.cuda.synchronize()
+            generator = torch.cuda.default_generators[torch.cuda.current_device()]
+            generator.graphsafe_set_state(generator.clone_state())  # one that does not believe itself in a capture any more
+            torch.cuda.set_rng_state(random_state)
+            for lane, own in zip(lanes, rates, strict=True):
+                lane.uncompile()
+                lane.reset(own)
+            reason = f"the {kind.name} engine could not take the step ({str(error).splitlines()[0]})"
+    return _told(Engine(lanes), reason)
 
 
-def _told(reason: str | None) -> str | None:
+def _told(engine: Engine, reason: str | None) -> tuple[Engine, str | None]:
     if reason:
-        log.warning("%s: training goes on with the eager engine", reason)
-    return reason
+        log.warning("%s: training goes on with the %s engine", reason, engine.name)
+    return engine, reason
 
 
-def bucket(length: int, most: int) -> int:
-    """Return the length that a batch is padded to for a graph."""
-    return min(math.ceil(length / ROUND) * ROUND, most)
+def buckets(lengths: Sequence[int], most: int, flops: float) -> list[int]:
+    """Return the length that each step is padded to, at most `most`: few enough that every graph is worth its capture.
+
+    `flops` are a step's floating point operations on one more token in each row. A graph takes the steps of shorter
+    lengths, too, as long as that pads them by no more than PADDING operations in all.
+    """
+    rounded = [min(math.ceil(length / ROUND) * ROUND, most) for length in lengths]
+    padded, top, spent = dict[int, int](), 0, 0.0
+    for length, count in sorted(Counter(rounded).items(), reverse=True):
+        spent += count * (top - length) * flops
+        if not padded or spent > PADDING:
+            top, spent = length, 0.0
+        padded[length] = top
+    return [padded[length] for length in rounded]
+
+
+def flops_per_token(model: nn.Module) -> int:
+    """Return the operations on one token in a step: six for each weight of a linear layer (Kaplan et al. 2020, section 2.1)."""
+    return 6 * sum(layer.weight.numel() for layer in model.modules() if type(layer) is nn.Linear)

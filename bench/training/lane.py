@@ -4,7 +4,7 @@ Everything it needs lies on the device: the tokenised examples, which rows each 
 counter of the steps by which it finds them. It reads nothing back, so that a CUDA graph can hold the whole of it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,6 +75,15 @@ def make_optimizer(
     return torch.optim.AdamW([groups[key] for key in sorted(groups)], lr=rate, fused=True, capturable=isinstance(rate, Tensor))
 
 
+def repeated(model: nn.Module) -> Iterator[nn.Module]:
+    """Yield the blocks of the model's stacks: an encoder's layers."""
+    for child in model.children():
+        if isinstance(child, nn.ModuleList) and len(child) > 1 and len({type(block) for block in child}) == 1:
+            yield from child
+        else:
+            yield from repeated(child)
+
+
 def closed(**_: Tensor) -> Tensor:
     """Stand for the forward pass of a lane that is closed."""
     raise RuntimeError("This lane is closed.")
@@ -105,10 +114,25 @@ class Lane:
         rate: float | Tensor = torch.zeros((), device=device) if device.type == "cuda" else 0.0  # a graph reads it on the device
         self.optimizer = make_optimizer(self.parameters, config, rate, objective)
         self.forward: Callable[..., Tensor] = self._forward
+        self.blocks: list[nn.Module] = []  # that are compiled
 
     def _forward(self, **inputs: Tensor) -> Tensor:
         with autocast(self.dtype, self.device):
             return self.shared.model(**inputs).logits  # type: ignore[no-any-return]
+
+    def compile(self) -> None:
+        """Have torch.compile fuse the model's blocks, at its first step: the code of one serves all, and all lanes' of this architecture."""
+        self.blocks = list(repeated(self.model))
+        for block in self.blocks:
+            block.forward = torch.compile(block.forward, dynamic=True)
+        if not self.blocks:
+            self.forward = torch.compile(self._forward, dynamic=True)
+
+    def uncompile(self) -> None:
+        """Undo `compile`."""
+        self.forward = self._forward
+        while self.blocks:
+            del self.blocks.pop().forward  # the block's own, behind which its class's comes to light
 
     def step(self, length: int) -> None:
         """Train on the rows that the counter points to, padded to `length` tokens, and count."""
@@ -161,4 +185,5 @@ class Lane:
         if self.half:
             self.half.restore()
             self.half = None
+        self.uncompile()
         self.forward = closed  # its own method is a cycle, which would keep the lane until the garbage collector comes

@@ -36,8 +36,9 @@ def test_every_side_is_measured_and_named_and_the_table_holds_each(tmp_path):
     path = measure(config(tmp_path, "perf.sides=[trainer,trainer_tuned,eager,graph,together]"), CPU)
     report = json.loads(path.read_text())
     assert report["complete"] and "random weights" in report["data"] and "synthetic" in report["data"]
-    assert [(row["embedding"], row["side"]) for row in report["rows"]] == [
-        (embedding, side) for embedding in ("dense", "subspace") for side in ("trainer", "trainer_tuned", "eager", "graph", "together")]
+    sides = [("dense", "trainer"), ("dense", "trainer_tuned"), ("dense", "eager"), ("dense", "graph"), ("subspace", "eager"), ("subspace", "graph"),
+             ("dense", "together"), ("subspace", "together")]
+    assert [(row["embedding"], row["side"]) for row in report["rows"]] == sides
     for row in report["rows"]:
         assert row["error"] is None
         assert len(row["examples_per_second"]) == 2 and min(row["examples_per_second"]) > 0
@@ -46,7 +47,7 @@ def test_every_side_is_measured_and_named_and_the_table_holds_each(tmp_path):
         assert ("CUDA" in (row["fallback"] or "")) == (row["side"] == "graph"), "graphs fall back to eager on a CPU, and say so"
     table = path.with_suffix(".md").read_text()
     assert table == markdown(report)
-    assert sum(line.startswith("| tiny |") for line in table.splitlines()) == 10
+    assert sum(line.startswith("| tiny |") for line in table.splitlines()) == len(sides)
     assert [file.name for file in draw(report, path)] == [path.with_suffix(end).name for end in (".png", ".svg")]
     drawing = path.with_suffix(".svg").read_text()
     assert all(drawing.count(f"<!-- {label(row)}, {row['embedding']} (fp32) -->") == 1 for row in report["rows"])
@@ -106,9 +107,12 @@ def test_what_is_measured_is_kept_when_the_measurement_is_cut_off(tmp_path, monk
 
 def test_the_whole_selection_on_a_gpu_and_the_small_one_on_a_cpu():
     whole = resolve(compose_config([]).perf, on_gpu=True)
-    assert [(cell.backbone, cell.batch_size) for cell in cells(whole)] == [
-        (backbone, size) for size in (32, 128, 32) for backbone in ("bert-base", "minilm", "xlm-r-base")]
-    assert [cell.contestants for cell in cells(whole)[-3:]] == [[("dense", "compile")]] * 3
+    backbones, alone = ("bert-base", "minilm", "xlm-r-base"), ("trainer", "trainer_tuned", "eager", "graph", "compile")
+    singles = [*[("dense", side) for side in alone], *[("subspace", side) for side in alone[2:]]]
+    several = [[(embedding, side) for side in ("together", "compile_together")] for embedding in ("dense", "subspace")]
+    assert [(cell.backbone, cell.batch_size, cell.contestants) for cell in cells(whole)] == [
+        *[(backbone, 32, singles) for backbone in backbones], *[(backbone, 32, sides) for backbone in backbones for sides in several],
+        *[(backbone, 128, singles) for backbone in backbones]]
     (small,) = cells(resolve(compose_config([]).perf, on_gpu=False))
     assert (small.backbone, small.batch_size) == ("minilm", 32)
 

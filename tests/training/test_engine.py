@@ -1,17 +1,22 @@
 """Engines do the same step: eager against a plain loop on the CPU, CUDA graphs against eager on a GPU."""
 
 import copy
+import shutil
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassification, get_linear_schedule_with_warmup
 
 from bench.config import TrainingConfig
+from bench.training import engine as engines
 from bench.training.batching import Examples, training_batches
-from bench.training.engine import bucket, make_engine
+from bench.training.engine import buckets, make_engine
 from bench.training.finetune import Diverged, Outcome, Trainee, finetune, finetune_together
 
 STEPS = 50
@@ -129,23 +134,57 @@ def test_a_graph_without_a_gpu_falls_back_and_says_so():
 
 
 def test_graphs_exist_for_rounded_lengths_and_never_exceed_the_longest():
-    assert [bucket(n, 39) for n in (1, 8, 9, 33, 39)] == [8, 8, 16, 39, 39]
+    assert buckets([1, 8, 9, 33, 39], 39, flops=1e13) == [8, 8, 16, 39, 39]
+
+
+@given(st.lists(st.integers(1, 200), min_size=1), st.floats(1e6, 1e13))
+def test_a_graph_pads_the_steps_it_takes_over_by_no_more_than_another_graph_is_worth(lengths, flops):
+    padded = buckets(lengths, max(lengths), flops)
+    waste = Counter[int]()
+    for length, top in zip(lengths, padded, strict=True):
+        assert length <= top <= max(lengths)
+        waste[top] += flops * (top - min(-(-length // 8) * 8, max(lengths)))
+    assert max(waste.values()) <= engines.PADDING
+    for top in set(padded) - {max(padded)}:  # the next graph up had no room for this one's longest steps
+        above = min(other for other in padded if other > top)
+        assert waste[above] + flops * (above - top) * padded.count(top) > engines.PADDING
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
+def test_compiled_blocks_train_as_others_do_and_leave_the_model_as_it_was():
+    plain, compiled = lane(model(), examples()), lane(model(), examples())
+    compiled.compile()
+    for own in (plain, compiled):
+        for step in range(10):
+            own.step(int(own.schedule.lengths[step]))
+    np.testing.assert_allclose(compiled.losses, plain.losses, atol=2e-5)
+    layers = compiled.model.bert.encoder.layer
+    assert all("forward" in vars(layer) for layer in layers)
+    compiled.close()
+    assert not any("forward" in vars(layer) for layer in layers)
+
+
+@pytest.fixture(params=[engines.PADDING, 0.0], ids=["few graphs", "a graph for each length"])
+def graphs(request, monkeypatch):
+    monkeypatch.setattr(engines, "PADDING", request.param)
 
 
 @needs_gpu
+@pytest.mark.parametrize("choice", ["graph", "compile"])
 @pytest.mark.parametrize(("dtype", "tolerance"), [("fp32", 1e-5), ("bf16", 2e-2)])
-def test_graph_losses_are_those_of_the_eager_engine(dtype, tolerance):
+def test_graph_losses_are_those_of_the_eager_engine(dtype, tolerance, choice, graphs):
     _, _, eager, weights = run_engine("eager", "cuda")
-    engine, fallback, graph, same = run_engine("graph", "cuda", dtype)
-    assert (engine.name, fallback) == ("graph", None)
+    engine, fallback, graph, same = run_engine(choice, "cuda", dtype)
+    assert (engine.name, fallback) == (choice, None)
     np.testing.assert_allclose(graph, eager, atol=tolerance)
     if dtype == "fp32":
         np.testing.assert_allclose(weights, same, atol=1e-3)
 
 
 @needs_gpu
-def test_dropout_differs_from_step_to_step_and_repeats_with_the_seed():
-    first, again, other = (run_engine("graph", "cuda", dropout=0.3, seed=seed)[2] for seed in (0, 0, 1))
+@pytest.mark.parametrize("choice", ["graph", "compile"])
+def test_dropout_differs_from_step_to_step_and_repeats_with_the_seed(choice):
+    first, again, other = (run_engine(choice, "cuda", dropout=0.3, seed=seed)[2] for seed in (0, 0, 1))
     np.testing.assert_array_equal(first, again)
     assert np.abs(first - other).max() > 1e-3
 
@@ -166,7 +205,7 @@ def test_a_step_that_cannot_be_captured_falls_back_to_eager_from_the_same_weight
     before = copy.deepcopy(peeks.state_dict())
     own = lane(peeks, examples("cuda"))
     engine, fallback = make_engine("graph", [own])
-    assert engine.name == "eager" and "could not be captured" in (fallback or "")
+    assert engine.name == "eager" and "graph engine could not take the step" in (fallback or "")
     assert all(torch.equal(before[name], value) for name, value in peeks.state_dict().items())
     engine.step(0)
     assert torch.isfinite(own.losses).all()
@@ -176,7 +215,7 @@ DEVICES = ["cpu", pytest.param("cuda", marks=needs_gpu)]
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_lanes_side_by_side_train_as_each_does_alone(device):
+def test_lanes_side_by_side_train_as_each_does_alone(device, graphs):
     """Different seeds, so different batches, and different rates."""
     own = [{"seed": 3}, {"seed": 0}, {"seed": 7, "learning_rate": 3e-4}]
     alone = [lane(model(device), examples(device), **one) for one in own]
