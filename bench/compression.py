@@ -22,6 +22,7 @@ from bench.assignment.vectors import TokenVectors, token_vectors, vectors_key
 from bench.config import AssignmentConfig, RunConfig
 from bench.embeddings import assignment_of, method
 from bench.embeddings.base import Vocabulary, decile_errors, relative_error, squared_errors
+from bench.embeddings.subspace_layer import SubspaceEmbedding
 from bench.measure import cost
 from bench.store import FitPart, SizePart
 from bench.tasks.corpora import passages
@@ -64,6 +65,8 @@ def compressed(
     generator = torch.Generator().manual_seed(config.seed)
     module = chosen.build(embedding, table, None if codes is None else codes.codes, padding, codes is not None and codes.stored,
                           model.config.initializer_range, generator, vocabulary)
+    if codes is not None and embedding.code_rows is not None:
+        codes = bench.assignment.described(cast(SubspaceEmbedding, module).codes(), codes.stored, injective=False)
     return module, codes
 
 

@@ -64,6 +64,7 @@ class EmbeddingConfig:
     compose: str = "concat"  # concat | sum
     init: str = "fitted"  # random | fitted (means of the pretrained sub-vectors that share a code)
     keep_dense: int = 0  # tokens that keep a row of their own: special ones, then the most frequent in assignment.corpus
+    code_rows: int | None = None  # rows of stored codes, those of the most frequent tokens; the others share that of the nearest; null: one a token
     gain: bool = False  # one factor a token
     rotation: int | None = None  # seed of an orthogonal rotation before the width is cut into pieces; null: none
     table_dtype: str = "fp32"  # fp32 | fp16 | int8 | int4: how sub-tables and kept rows are stored

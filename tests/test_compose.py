@@ -42,6 +42,7 @@ def test_a_wrong_override_says_what_was_meant(overrides, words):
     (["embedding.rows=30"], ["embedding.rows (30)", "30,522", "embedding.rows=32"]),
     (["training.batch_size=0"], ["training.batch_size (0)", "greater than 0"]),
     (["training.dtype=fp8"], ["training.dtype 'fp8'", "bf16"]),
+    (["embedding.code_rows=900", "assignment=sequential"], ["embedding.code_rows (900)", "assignment=pq", "embedding.code_rows=null"]),
     (["seed=-1"], ["seed (-1)"]),
     (["device=gpu"], ["device 'gpu'"]),
     (["body=int4"], ["Unknown body 'int4'", "Did you mean 'int8'"]),
@@ -103,6 +104,12 @@ def test_committed_records_keep_their_ids():
     (["assignment=sequential"], ["assignment=sequential", "assignment.frequency_power=0.5"], True),
     (["assignment=pq"], ["assignment=pq", "embedding.keep_dense=9"], False),
     (["assignment=pq", "embedding.keep_dense=9"], ["assignment=pq", "embedding.keep_dense=9", "assignment.corpus=README.md"], False),
+    (["assignment=pq"], ["assignment=pq", "embedding.code_rows=null"], True),
+    (["assignment=pq"], ["assignment=pq", "embedding.code_rows=900"], False),
+    (["assignment=pq", "embedding.code_rows=900"], ["assignment=pq", "embedding.code_rows=900", "assignment.corpus=README.md"], False),
+    (["embedding=codebook", "embedding.rows=9"], ["embedding=codebook", "embedding.rows=9", "embedding.code_rows=900"], True),
+    (["embedding=residual", "embedding.rows=9"], ["embedding=residual", "embedding.rows=9", "embedding.code_rows=900"], True),
+    (["embedding=hashing", "embedding.rows=9"], ["embedding=hashing", "embedding.rows=9", "embedding.code_rows=900"], True),
     (["embedding=residual", "assignment=pq"], ["embedding=residual", "assignment=random"], True),
 ])
 def test_only_settings_that_are_used_are_part_of_the_identity(first, second, same):

@@ -149,7 +149,12 @@ def assign(
         codes = _cached(cache_dir / "codes" / f"{hashlib.sha256(key.encode()).hexdigest()}.safetensors", build)
     else:
         codes = build()
-    return Codes(codes, _sha256(codes, "<i4"), len(np.unique(codes, axis=0)), chosen.stored, chosen.injective)
+    return described(codes, chosen.stored, chosen.injective)
+
+
+def described(codes: np.ndarray, stored: bool, injective: bool) -> Codes:
+    """Return the codes (V, f) with their digest and the number of distinct ones."""
+    return Codes(codes, _sha256(codes, "<i4"), len(np.unique(codes, axis=0)), stored, injective)
 
 
 def _present(name: str, vectors: TokenVectors | None) -> TokenVectors:

@@ -14,6 +14,7 @@ from joblib import Parallel, delayed
 from threadpoolctl import threadpool_limits
 
 CHUNK = 1 << 22  # distances held at a time by one worker (16 MiB of float32)
+PART = 1 << 12  # points whose nearest rows one worker finds
 LEAST_SAMPLE = 1 << 15  # points k-means is trained on at least, where there are as many
 START_SAMPLE = 16  # points a centroid that k-means++ chooses from
 
@@ -67,9 +68,23 @@ def _costs(points: np.ndarray, table: np.ndarray) -> np.ndarray:
 
 def nearest(points: np.ndarray, table: np.ndarray) -> np.ndarray:
     """Return the index of each point's nearest centroid, (n,) int32."""
-    step = max(1, CHUNK // len(table))
-    parts = [_costs(points[i : i + step], table).argmin(axis=1) for i in range(0, len(points), step)]
+    step, norms = max(1, CHUNK // len(table)), np.square(table).sum(axis=1)
+    parts = [(norms - 2 * (points[i : i + step] @ table.T)).argmin(axis=1) for i in range(0, len(points), step)]
     return np.concatenate(parts).astype(np.int32)
+
+
+def nearest_rows(points: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Return the place in `rows` (U,) of the point among these that is nearest to each of the points (V, d): (V,) int32.
+
+    Points that are among them have their own. Of equals the first is taken.
+    """
+    first = np.sort(np.unique(points[rows], axis=0, return_index=True)[1])  # products with equal rows can differ in their last bits
+    table = points[rows[first]]
+    with workers() as run:
+        parts = run(delayed(nearest)(points[i : i + PART], table) for i in range(0, len(points), PART))
+    places: np.ndarray = first[np.concatenate(parts)].astype(np.int32)
+    places[rows] = np.arange(len(rows), dtype=np.int32)
+    return places
 
 
 def product_quantisation(table: np.ndarray, subspaces: int, rows: int, seed: int, weights: Weights = None) -> np.ndarray:

@@ -173,7 +173,7 @@ class EmbeddingMethod:
         |---|---|---|
         | dense | V d | |
         | subspace, codebook, residual, hashing | concat f Q s, sum f Q d, + projection, + V gains, + K d kept rows |
-            V f b(Q) bits of codes if stored; K b(V) of ids |
+            V f b(Q) bits of codes if stored, or U f b(Q) + V b(U) with U code rows; K b(V) of ids |
         | quotient_remainder | (m + ceil(V/m)) d | |
         | low_rank | r (V + d) | |
         | truncated | r V | d bits: which dimensions |

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.assignment import Assignment
+from bench.assignment.clusters import nearest_rows
 from bench.assignment.digits import integer_root
 from bench.config import EmbeddingConfig
 from bench.embeddings import rounding
@@ -33,9 +34,18 @@ class Subspace(EmbeddingMethod):
     """Builds, checks and counts `SubspaceEmbedding`."""
 
     settings: ClassVar[tuple[str, ...]] = ("subspaces", "rows", "sub_dim", "compose", "init")
-    extras: ClassVar[tuple[str, ...]] = ("keep_dense", "gain", "rotation", "table_dtype")
+    extras: ClassVar[tuple[str, ...]] = ("keep_dense", "gain", "rotation", "table_dtype", "code_rows")
     assigned = True
     fixed: ClassVar[dict[str, Any]] = {}  # settings that a relative of this method leaves no choice of
+
+    def resolve(
+        self, config: EmbeddingConfig, vocab_size: int, width: int, assignment: Assignment | None = None
+    ) -> EmbeddingConfig:
+        shared = replace(config, **self.fixed).code_rows
+        if shared is not None and assignment is not None and not assignment.stored:
+            raise ConfigError(f"embedding.code_rows ({shared}) shares stored codes, but this assignment's are computed from a token's id: use "
+                              "assignment=pq or another that stores them, or embedding.code_rows=null.")
+        return super().resolve(config, vocab_size, width, assignment)
 
     def complete(self, config: EmbeddingConfig, vocab_size: int, width: int) -> EmbeddingConfig:
         config = replace(config, **self.fixed)
@@ -64,6 +74,9 @@ class Subspace(EmbeddingMethod):
             raise ConfigError(f"embedding.rows ({rows}) must lie between 2 and the vocabulary size ({vocab_size:,}).")
         if not 0 <= config.keep_dense < vocab_size:
             raise ConfigError(f"embedding.keep_dense ({config.keep_dense}) must be from 0 to {vocab_size - 1:,}: fewer than there are tokens.")
+        if config.code_rows is not None and not 1 <= config.code_rows < vocab_size - config.keep_dense:
+            raise ConfigError(f"embedding.code_rows ({config.code_rows}) must be from 1 to {vocab_size - config.keep_dense - 1:,}: fewer than "
+                              f"there are tokens besides those of embedding.keep_dense ({config.keep_dense}).")
         if config.rotation is not None and inner != width:
             raise ConfigError(f"embedding.rotation ({config.rotation}) needs pieces that fill the model's width ({width}), but they fill "
                               f"{inner}, and the up-projection already turns them: set embedding.rotation=null.")
@@ -112,7 +125,7 @@ class Subspace(EmbeddingMethod):
         return _divisors(width) if config.sub_dim is None else range(1, width // config.sub_dim + 1)
 
     def needs_counts(self, config: EmbeddingConfig) -> bool:
-        return config.keep_dense > 0
+        return config.keep_dense > 0 or config.code_rows is not None
 
     def size(self, config: EmbeddingConfig, vocab_size: int, width: int, codes_stored: bool) -> Size:
         f, q, s = config.subspaces or 0, config.rows or 0, config.sub_dim or 0
@@ -120,9 +133,11 @@ class Subspace(EmbeddingMethod):
         plain = (inner * width if inner != width else 0) + (vocab_size if config.gain else 0)
         kept = config.keep_dense * width
         tables = rounding.stored_bytes(f, q * s, config.table_dtype) + rounding.stored_bytes(config.keep_dense, width, config.table_dtype)
-        bits = vocab_size * f * bits_per_code(q) if codes_stored else 0
-        ids = 8 * -(-config.keep_dense * bits_per_code(vocab_size) // 8)  # a whole number of bytes, as in the file
-        return Size(f * q * s + plain + kept, bits + ids, plain * FLOAT_BYTES + tables)
+        coded, share = (vocab_size, 0) if config.code_rows is None else (config.code_rows, vocab_size * bits_per_code(config.code_rows))
+        bits = coded * f * bits_per_code(q) if codes_stored else 0
+        ids = config.keep_dense * bits_per_code(vocab_size)
+        whole = sum(8 * -(-each // 8) for each in (ids, share))  # whole numbers of bytes, as in the file
+        return Size(f * q * s + plain + kept, bits + whole, plain * FLOAT_BYTES + tables)
 
     def coordinates(self, config: EmbeddingConfig, table: Tensor) -> Tensor:
         """Return the table rotated, projected or scaled to unit length, as the pieces will see it."""
@@ -135,23 +150,29 @@ class Subspace(EmbeddingMethod):
         return F.normalize(table, dim=1) if config.gain else table
 
     def _layer(
-        self, config: EmbeddingConfig, codes: np.ndarray, width: int, padding_idx: int | None, codes_stored: bool, kept: np.ndarray | None
+        self, config: EmbeddingConfig, codes: np.ndarray, width: int, padding_idx: int | None, codes_stored: bool, kept: np.ndarray | None,
+        share: np.ndarray | None,
     ) -> SubspaceEmbedding:
         assert config.rows and config.sub_dim
         return SubspaceEmbedding(codes, config.rows, width, sub_dim=config.sub_dim, compose=config.compose, padding_idx=padding_idx,
                                  codes_stored=codes_stored, kept=kept, gain=config.gain, rotation=config.rotation,
-                                 table_dtype=config.table_dtype)
+                                 table_dtype=config.table_dtype, share=share)
 
     def build(
         self, config: EmbeddingConfig, table: Tensor, codes: np.ndarray | None, padding_idx: int | None,
         codes_stored: bool, std: float, generator: torch.Generator, vocabulary: Vocabulary | None = None,
     ) -> nn.Module:
         assert codes is not None
-        kept = None
+        kept = share = None
         if config.keep_dense:
             assert vocabulary is not None
             kept = vocabulary.foremost(config.keep_dense, padding_idx)
-        module = self._layer(config, codes, table.shape[1], padding_idx, codes_stored, kept)
+        if config.code_rows is not None:
+            assert vocabulary is not None
+            foremost = vocabulary.foremost(config.keep_dense + config.code_rows, padding_idx)
+            sharers = foremost if kept is None else np.setdiff1d(foremost, kept)
+            codes, share = codes[sharers], nearest_rows(table.numpy(), sharers)
+        module = self._layer(config, codes, table.shape[1], padding_idx, codes_stored, kept, share)
         if config.init == "fitted":
             fit(module, table, None if vocabulary is None else vocabulary.weights)
         else:
@@ -165,9 +186,10 @@ class Subspace(EmbeddingMethod):
     def empty(
         self, config: EmbeddingConfig, vocab_size: int, width: int, padding_idx: int | None, codes: np.ndarray | None
     ) -> nn.Module:
-        zeros = np.zeros((vocab_size, config.subspaces or 0), dtype=np.int32)
+        zeros = np.zeros((vocab_size if config.code_rows is None else config.code_rows, config.subspaces or 0), dtype=np.int32)
         kept = np.arange(config.keep_dense) if config.keep_dense else None
-        return self._layer(config, zeros if codes is None else codes, width, padding_idx, codes is None, kept)
+        share = None if config.code_rows is None else np.zeros(vocab_size, dtype=np.int32)
+        return self._layer(config, zeros if codes is None else codes, width, padding_idx, codes is None, kept, share)
 
 
 def _divisors(width: int) -> list[int]:

@@ -22,22 +22,25 @@ class SubspaceEmbedding(CompressedEmbedding):
 
     `concat`: e(v) = g(v) P [C_1[c_1(v)]; ...; C_f[c_f(v)]], `sum`: e(v) = g(v) P sum_i C_i[c_i(v)], where the gain g is
     there if asked for, and P is an up-projection if f * s (concat) or s (sum) is smaller than d, or else a rotation if
-    one is asked for. Kept tokens have a row of their own instead. No V x d matrix is ever built.
+    one is asked for. Kept tokens have a row of their own instead. Where tokens share rows of codes, c(v) is that of row
+    `share[v]` of U. No V x d matrix is ever built.
     """
 
-    index: Tensor  # (V, f): row of the stacked tables, offsets included; the padding token points past the last row
+    index: Tensor  # (V or U, f): row of the stacked tables, offsets included; the padding token points past the last row
+    share: Tensor | None  # (V,): row of `index`; the padding token has one at the end
     slot: Tensor  # (V,): row of `kept`, or past its last one
     rotation: Tensor | None  # (d, d)
 
     def __init__(
         self, codes: np.ndarray, rows: int, embedding_dim: int, *, sub_dim: int, compose: str = "concat",
         padding_idx: int | None = None, codes_stored: bool = True, kept: np.ndarray | None = None, gain: bool = False,
-        rotation: int | None = None, table_dtype: str = "fp32",
+        rotation: int | None = None, table_dtype: str = "fp32", share: np.ndarray | None = None,
     ) -> None:
-        super().__init__(codes.shape[0], embedding_dim, padding_idx)
+        super().__init__(len(codes if share is None else share), embedding_dim, padding_idx)
         self.subspaces = codes.shape[1]
         self.rows, self.sub_dim, self.compose = rows, sub_dim, compose
         self.codes_stored, self.table_dtype = codes_stored, table_dtype
+        self.code_rows = None if share is None else len(codes)
         inner = sub_dim * (self.subspaces if compose == "concat" else 1)
         self.weight = nn.Parameter(torch.zeros(self.subspaces * rows, sub_dim))
         self.projection = nn.Linear(inner, embedding_dim, bias=False) if inner != embedding_dim else None
@@ -45,13 +48,22 @@ class SubspaceEmbedding(CompressedEmbedding):
         self.gain = nn.Parameter(torch.ones(self.num_embeddings)) if gain else None
         self.register_buffer("rotation", None if rotation is None else orthogonal(embedding_dim, rotation), persistent=False)
         self.register_buffer("index", self._index(codes), persistent=False)
+        self.register_buffer("share", None if share is None else self._share(share), persistent=False)
         self.register_buffer("slot", None if kept is None else self._slots(kept), persistent=False)
 
     def _index(self, codes: np.ndarray) -> Tensor:
         index = torch.from_numpy(codes.astype(np.int64)) + torch.arange(self.subspaces) * self.rows
         if self.padding_idx is not None:
-            index[self.padding_idx] = len(self.weight)  # the zero row that `_table` appends
+            index = index if self.code_rows is None else F.pad(index, (0, 0, 0, 1))
+            index[self.padding_idx if self.code_rows is None else -1] = len(self.weight)  # the zero row that `_table` appends
         return index.to(torch.int16 if len(self.weight) < 2**15 else torch.int32)
+
+    def _share(self, share: np.ndarray) -> Tensor:
+        assert self.code_rows is not None
+        rows = torch.from_numpy(share.astype(np.int32))
+        if self.padding_idx is not None:
+            rows[self.padding_idx] = self.code_rows
+        return rows.to(torch.int16 if self.code_rows < 2**15 else torch.int32)
 
     def _slots(self, kept: np.ndarray) -> Tensor:
         slots = torch.full((self.num_embeddings,), len(kept), dtype=torch.int32)
@@ -69,7 +81,7 @@ class SubspaceEmbedding(CompressedEmbedding):
         return rounded(self.kept, self.table_dtype)
 
     def rows_of(self, input_ids: Tensor) -> Tensor:
-        index = self.index[input_ids].int()
+        index = self.index[input_ids if self.share is None else self.share[input_ids].int()].int()
         if self.kept is not None:
             slot = self.slot[input_ids]
             index = index.masked_fill((slot < len(self.kept)).unsqueeze(-1), len(self.weight))
@@ -91,10 +103,25 @@ class SubspaceEmbedding(CompressedEmbedding):
 
     def codes(self) -> np.ndarray:
         """Return the codes (V, f) as int32. The padding token has none and gets zeros."""
-        index = self.index.cpu().numpy().astype(np.int32) - np.arange(self.subspaces, dtype=np.int32) * self.rows
+        codes = self.stored_codes() if self.share is None else self.stored_codes()[self.shares()]
         if self.padding_idx is not None:
+            codes[self.padding_idx] = 0
+        return codes
+
+    def stored_codes(self) -> np.ndarray:
+        """Return the rows of codes as int32: (V, f), or (U, f) where tokens share them."""
+        index = self.index.cpu().numpy().astype(np.int32) - np.arange(self.subspaces, dtype=np.int32) * self.rows
+        if self.padding_idx is not None and self.share is None:
             index[self.padding_idx] = 0
-        return index
+        return index[: self.code_rows]
+
+    def shares(self) -> np.ndarray:
+        """Return which of the shared rows of codes each token has, (V,) as int32: 0 for the padding token, which has none."""
+        assert self.share is not None
+        share = self.share.cpu().numpy().astype(np.int32)
+        if self.padding_idx is not None:
+            share[self.padding_idx] = 0
+        return share
 
     def kept_ids(self) -> np.ndarray:
         """Return the ids (K,) of the tokens that have a row of their own, in the order of the rows."""
@@ -115,7 +142,9 @@ class SubspaceEmbedding(CompressedEmbedding):
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
         if self.codes_stored:
-            destination[prefix + "codes"] = torch.from_numpy(pack(self.codes(), self.rows))
+            destination[prefix + "codes"] = torch.from_numpy(pack(self.stored_codes(), self.rows))
+        if self.code_rows is not None:
+            destination[prefix + "share"] = torch.from_numpy(pack(self.shares(), self.code_rows))
         if self.kept is not None:
             destination[prefix + "kept_ids"] = torch.from_numpy(pack(self.kept_ids(), self.num_embeddings))
         if self.table_dtype != "fp32":
@@ -135,8 +164,10 @@ class SubspaceEmbedding(CompressedEmbedding):
             return state_dict[prefix + name]
 
         if self.codes_stored and (packed := take("codes")) is not None:
-            codes = unpack(packed.cpu().numpy(), self.rows, (self.num_embeddings, self.subspaces))
+            codes = unpack(packed.cpu().numpy(), self.rows, (self.num_embeddings if self.code_rows is None else self.code_rows, self.subspaces))
             self.index = self._index(codes).to(self.index.device)
+        if self.code_rows is not None and (packed := take("share")) is not None:
+            self.share = self._share(unpack(packed.cpu().numpy(), self.code_rows, (self.num_embeddings,))).to(self.index.device)
         if self.kept is not None and (packed := take("kept_ids")) is not None:
             kept = unpack(packed.cpu().numpy(), self.num_embeddings, (len(self.kept),))
             self.slot = self._slots(kept).to(self.slot.device)
@@ -179,7 +210,8 @@ class SubspaceDecoder(nn.Module):
             scores = table @ inner.T
         if tied.padding_idx is not None:
             scores = F.pad(scores, (0, 0, 0, 1))
-        logits = F.embedding_bag(tied.index.int(), scores, mode="sum").T
+        logits = F.embedding_bag(tied.index.int(), scores, mode="sum")
+        logits = (logits if tied.share is None else F.embedding(tied.share.int(), logits)).T
         logits = logits if tied.gain is None else logits * tied.gain
         if tied.kept is not None:
             logits = logits.index_copy(1, torch.argsort(tied.slot)[: len(tied.kept)], hidden @ tied.kept_rows().T)

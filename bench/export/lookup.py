@@ -24,7 +24,8 @@ def as_operators(embedding: nn.Module) -> nn.Module:
 class SubspaceLookup(nn.Module):
     """A gather on codes, and one on the tables: rows with their rounding done, and a zero row at the end of each sub-table."""
 
-    codes: Tensor  # (V, f) in the narrowest integers that hold 0..Q; Q is the zero row
+    codes: Tensor  # (V, f), or (U + 1, f) where tokens share them, in the narrowest integers that hold 0..Q; Q is the zero row
+    share: Tensor | None  # (V,): row of the codes; the last one is that of zero rows
     offsets: Tensor  # (f,)
     tables: Tensor  # (f * (Q + 1), s)
     slot: Tensor | None  # (V,)
@@ -33,14 +34,21 @@ class SubspaceLookup(nn.Module):
     def __init__(self, old: SubspaceEmbedding) -> None:
         super().__init__()
         f, rows = old.subspaces, old.rows
-        codes = torch.from_numpy(old.codes()).clone()
+        without = torch.zeros(old.num_embeddings, dtype=torch.bool)  # tokens that have nothing of the tables
         if old.kept is not None:
-            codes[torch.from_numpy(old.kept_ids()).long()] = rows
+            without[torch.from_numpy(old.kept_ids()).long()] = True
         if old.padding_idx is not None:
-            codes[old.padding_idx] = rows
+            without[old.padding_idx] = True
+        codes, share = torch.from_numpy(old.stored_codes()), None
+        if old.code_rows is None:
+            codes = codes.masked_fill(without.unsqueeze(1), rows)
+        else:
+            codes = F.pad(codes, (0, 0, 0, 1), value=rows)
+            share = _narrow(torch.from_numpy(old.shares()).masked_fill(without, old.code_rows), old.code_rows)
         stored = rounding.rounded(old.weight.detach().view(f, -1), old.table_dtype).view(f, rows, -1)
         self.summed, self.projection = old.compose == "sum", old.projection
-        self.register_buffer("codes", codes.to(torch.uint8 if rows < 2**8 else torch.int16 if rows < 2**15 else torch.int32))
+        self.register_buffer("codes", _narrow(codes, rows))
+        self.register_buffer("share", share)
         self.register_buffer("offsets", torch.arange(f) * (rows + 1))
         self.register_buffer("tables", F.pad(stored, (0, 0, 0, 1)).flatten(0, 1))
         self.register_buffer("rotation", old.rotation)
@@ -50,7 +58,8 @@ class SubspaceLookup(nn.Module):
 
     def forward(self, input_ids: Tensor) -> Tensor:
         """Return the vectors (..., d) of token ids (...)."""
-        pieces = F.embedding(self.codes[input_ids].long() + self.offsets, self.tables)
+        codes = self.codes[input_ids if self.share is None else self.share[input_ids].long()]
+        pieces = F.embedding(codes.long() + self.offsets, self.tables)
         vectors = pieces.sum(-2) if self.summed else pieces.flatten(-2)
         if self.projection is not None:
             vectors = self.projection(vectors)
@@ -61,6 +70,11 @@ class SubspaceLookup(nn.Module):
         if self.kept is None or self.slot is None:
             return vectors
         return vectors + F.embedding(self.slot[input_ids].long(), self.kept)
+
+
+def _narrow(numbers: Tensor, most: int) -> Tensor:
+    """Return the numbers as the narrowest integers that hold 0..most."""
+    return numbers.to(torch.uint8 if most < 2**8 else torch.int16 if most < 2**15 else torch.int32)
 
 
 class Int4Lookup(CompressedEmbedding):

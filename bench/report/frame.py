@@ -246,8 +246,9 @@ def short_label(config: dict[str, Any], width: int | None) -> str:
 
 def _setting(key: str, value: Any) -> str:
     """Return a setting in as few words as tell what it is."""
-    short = {"rank": f"r={value}", "keep_dense": f"{value} rows kept", "gain": "gains", "rotation": "rotated", "table_dtype": str(value),
-             "bits": f"int{value}", "group": f"group {value}", "frequency_power": f"weighted {value:g}" if isinstance(value, float) else ""}
+    short = {"rank": f"r={value}", "keep_dense": f"{value} rows kept", "code_rows": f"{value} code rows", "gain": "gains", "rotation": "rotated",
+             "table_dtype": str(value), "bits": f"int{value}", "group": f"group {value}",
+             "frequency_power": f"weighted {value:g}" if isinstance(value, float) else ""}
     return short.get(key, f"{key}={value}")
 
 

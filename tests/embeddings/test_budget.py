@@ -41,7 +41,8 @@ def test_the_largest_number_that_fits_is_chosen(name, key, budget):
 
 @pytest.mark.parametrize("budget", ["5%", "12.5%", "30%"])
 @pytest.mark.parametrize(("name", "keys"), [("subspace", {}), ("subspace", {"compose": "sum"}), ("subspace", {"keep_dense": 5, "gain": True}),
-                                            ("subspace", {"table_dtype": "int8"}), ("subspace", {"subspaces": 8}), ("residual", {})])
+                                            ("subspace", {"table_dtype": "int8"}), ("subspace", {"subspaces": 8}), ("residual", {}),
+                                            ("subspace", {"code_rows": 200, "keep_dense": 5})])
 def test_of_all_subspaces_and_rows_those_whose_codes_say_most_are_chosen(name, keys, budget):
     most, fitting = float(budget[:-1]) / 100 * DENSE, []
     for f, rows in itertools.product(range(1, 33), range(2, VOCAB_SIZE + 1)):

@@ -18,6 +18,8 @@ def resolved(vocab_size: int, width: int, **keys: object) -> EmbeddingConfig:
         ({"subspaces": 0}, r"embedding\.subspaces \(0\) must be at least 1"),
         ({"sub_dim": 129}, r"embedding\.sub_dim \(129\) .* 387, .* 384: use embedding\.sub_dim=128 or less"),
         ({"sub_dim": 385, "compose": "sum"}, r"embedding\.sub_dim \(385\) .* use embedding\.sub_dim=384 or less"),
+        ({"code_rows": 0}, r"embedding\.code_rows \(0\) must be from 1 to 30,521"),
+        ({"code_rows": 30_322, "keep_dense": 200}, r"embedding\.code_rows \(30322\) .* from 1 to 30,321: .*embedding\.keep_dense \(200\)"),
         ({"rows": 1}, r"embedding\.rows \(1\) must lie between 2 and .*\(30,522\)"),
         ({"rows": 30_523}, r"embedding\.rows \(30523\) must lie between 2 and .*\(30,522\)"),
         (

@@ -24,6 +24,11 @@ SETTINGS += [
     for kept, gain, rotation, dtype in product((0, 7), (False, True), (None, 0), ("fp32", "fp16", "int8", "int4"))
 ]
 SETTINGS += [
+    ("subspace", {"subspaces": f, "rows": 11, "compose": compose, "code_rows": shared, "keep_dense": kept} | more, True)
+    for (f, compose), (shared, kept), more in product(
+        ((3, "concat"), (4, "sum")), ((1, 0), (50, 7), (256, 0), (1005, 7)), ({}, {"gain": True, "table_dtype": "int8"}, {"sub_dim": 2}))
+]
+SETTINGS += [
     ("codebook", {"rows": 20}, True), ("codebook", {"rows": 20, "keep_dense": 5, "table_dtype": "int4"}, True),
     ("residual", {"subspaces": 4, "rows": 9}, True), ("residual", {"rows": 11, "gain": True, "table_dtype": "int8"}, True),
     ("hashing", {"rows": 20}, False), ("quotient_remainder", {"rows": 50}, False), ("low_rank", {"rank": 5}, False),
@@ -40,7 +45,7 @@ def test_formula_is_the_modules_parameters_and_the_files_bytes(name, keys, codes
     save_file(state, tmp_path / "embedding.safetensors")
     assert size.params == (VOCAB_SIZE * WIDTH if name == "quantised" else sum(p.numel() for p in module.parameters()))
     assert size.bytes == tensor_bytes(tmp_path / "embedding.safetensors")
-    ids = sum(8 * tensor.numel() for key, tensor in state.items() if key in ("kept_ids", "ids"))
+    ids = sum(8 * tensor.numel() for key, tensor in state.items() if key in ("kept_ids", "share", "ids"))
     if codes_stored:
         assert 8 * stored_shapes(tmp_path / "embedding.safetensors")["codes"][0] + ids - size.code_bits in range(8)
     elif name not in ("trimmed", "truncated"):

@@ -15,6 +15,7 @@ SMALL = {"vocab_size": VOCAB_SIZE, "num_hidden_layers": 1, "num_attention_heads"
 METHODS: list[tuple[str, dict[str, Any]]] = [
     ("dense", {}), ("subspace", {}), ("subspace", {"subspaces": 4, "compose": "sum", "gain": True, "keep_dense": 5}),
     ("subspace", {"subspaces": 4, "sub_dim": 3, "table_dtype": "int8", "keep_dense": 5}), ("subspace", {"subspaces": 2, "rows": 300, "rotation": 0}),
+    ("subspace", {"code_rows": 300, "keep_dense": 5}), ("subspace", {"subspaces": 4, "rows": 9, "code_rows": 40, "compose": "sum", "gain": True}),
     ("subspace", {"table_dtype": "fp16"}), ("subspace", {"table_dtype": "int4"}), ("codebook", {"rows": 40}),
     ("residual", {"subspaces": 3, "rows": 9}), ("hashing", {"rows": 40}), ("quotient_remainder", {"rows": 40}),
     ("low_rank", {"rank": 4}), ("truncated", {"rank": 5}), ("trimmed", {"rows": 50}), ("quantised", {"bits": 8, "group": 8}),

@@ -60,10 +60,11 @@ def test_each_embedding_gives_the_same_logits_in_onnxruntime(name, keys, tmp_pat
     with torch.no_grad():  # each token alone, padding too
         torch.testing.assert_close(onnx.OnnxModel(path)(**every).logits, pooled(**every).logits, rtol=1e-4, atol=1e-5)
     if name in ("subspace", "codebook", "residual", "hashing"):
-        found = initializers(path)
+        found, coded = initializers(path), VOCAB_SIZE if config.code_rows is None else config.code_rows + 1
         assert max(int(np.prod(shape)) for shape, _ in found.values()) < VOCAB_SIZE * WIDTH, "a dense table is in the file"
-        (kind,) = [kind for shape, kind in found.values() if shape == (VOCAB_SIZE, config.subspaces) and kind != np.float32]
+        (kind,) = [kind for shape, kind in found.values() if shape == (coded, config.subspaces) and kind != np.float32]
         assert kind == (np.uint8 if config.rows < 256 else np.int16), "codes are as narrow as their number of rows allows"
+        assert coded == VOCAB_SIZE or VOCAB_SIZE not in {shape[0] for shape, _ in found.values() if shape[1:] == (config.subspaces,)}
         assert {node.domain for node in onnxlib.load(path).graph.node} == {""}, "an operator that is not standard"
 
 
