@@ -1,5 +1,6 @@
 """`bench run` as a Hydra program, so that --multirun, --cfg, --help and the like work as everywhere."""
 
+import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from bench.store import check_writable, path_of, read
 def main(arguments: Sequence[str]) -> int:
     """Run each configuration that the arguments describe; return 1 if one failed, else 0."""
     failures, given = [], sys.argv
+    gc.freeze()  # what was imported: the garbage collector would look through it for every graph that is captured
 
     def one(composed: DictConfig) -> None:
         sys.argv = given  # Hydra has read its own by now, and the record tells the command as it was given
