@@ -1,19 +1,21 @@
 """Where rows come from: rows made here, parquet files, the official TSV files, the hub. Each source gives one table."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
-import pyarrow.parquet as pq
-from datasets import ClassLabel, DatasetDict, Features, load_dataset
 
 from bench.config import TaskConfig
 from bench.errors import DataError
 from bench.tasks import official
 from bench.tasks.lexical import generate
+
+if TYPE_CHECKING:
+    from datasets import DatasetDict  # 600 modules, which only the hub's rows need
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,8 @@ def _parquet_file(wanted: Wanted) -> Path:
 
 
 def _parquet(wanted: Wanted) -> Raw:
+    import pyarrow.parquet as pq  # rows made here do not need it
+
     path = _parquet_file(wanted)
     try:
         table = pq.read_table(path)
@@ -105,12 +109,14 @@ def _parquet(wanted: Wanted) -> Raw:
         raise DataError(
             f"data.root: {path} cannot be read ({reason}): it is damaged or half-downloaded; get it again."
         ) from error
-    return Raw(table, _class_names(Features.from_arrow_schema(table.schema), wanted.task))
+    return Raw(table, _class_names(table.schema, wanted.task))
 
 
-def _class_names(features: Features, task: TaskConfig) -> list[str] | None:
-    label = features.get(task.label_column)
-    return label.names if isinstance(label, ClassLabel) else None
+def _class_names(schema: pa.Schema, task: TaskConfig) -> list[str] | None:
+    """Return the names in the order of their codes where the file, as datasets writes it, has them."""
+    info: dict[str, Any] = json.loads((schema.metadata or {}).get(b"huggingface", b"{}")).get("info") or {}
+    label = (info.get("features") or {}).get(task.label_column) or {}
+    return label.get("names") if label.get("_type") == "ClassLabel" else None
 
 
 def _official(wanted: Wanted) -> Raw:
@@ -135,19 +141,22 @@ def _hub(wanted: Wanted) -> Raw:
     if wanted.split not in splits:
         raise DataError(f"{wanted} is not on the hub: {choose(wanted, sorted(splits))}.")
     split = splits[wanted.split]
-    return Raw(split.data.table, _class_names(split.features, wanted.task))
+    return Raw(split.data.table, getattr(split.features.get(wanted.task.label_column), "names", None))
 
 
 @cache
-def hub_splits(task: str, hub: str | None, revision: str | None, config: str | None) -> DatasetDict:
+def hub_splits(task: str, hub: str | None, revision: str | None, config: str | None) -> "DatasetDict":
     """Return all splits of a hub data set at its pinned revision, from the local cache if it was fetched before.
 
     Raises DataError where it cannot be had, naming the sources that would work.
     """
     if hub is None or revision is None:
         raise DataError(f"task.hub and task.revision of {task} must be set for data.source=hub.")
+    import datasets
+
+    datasets.disable_progress_bars()  # a log file would hold every state of them
     try:
-        splits = load_dataset(hub, config, revision=revision)
+        splits = datasets.load_dataset(hub, config, revision=revision)
         # Without the hub, datasets takes the newest revision that it has.
         if not all(revision in file["filename"] for split in splits.values() for file in split.cache_files):
             raise FileNotFoundError(f"only another revision than {revision} was fetched")
