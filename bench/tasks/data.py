@@ -56,6 +56,11 @@ class Rows:
         return Rows(self.table.append_column(name, pa.array(values)), f"{self.fingerprint} {name} {values[:1]}")
 
 
+def numbers(column: pa.ChunkedArray) -> np.ndarray:
+    """Return the numbers of a column without nulls; np.asarray would import pandas, and pyarrow.compute takes as long."""
+    return np.from_dlpack(column.combine_chunks())
+
+
 def _rows(table: pa.Table) -> Rows:
     table = table.combine_chunks()
     return Rows(table, _digest(table))
@@ -251,8 +256,8 @@ def _checked_labels(column: pa.ChunkedArray, task: TaskConfig, wanted: Wanted, l
         raise DataError(
             f"task.label_column: '{task.label_column}' of {wanted} is {column.type}, and not {needed}."
         ) from error
-    values = label.to_numpy()  # pyarrow's own arithmetic takes a tenth of a second to import; what is null becomes NaN
-    missing = int(np.isnan(values).sum())
+    values = numbers(label.drop_null() if label.null_count else label)
+    missing = label.null_count + int(np.isnan(values).sum())
     if missing:
         raise DataError(f"task.label_column: {missing} labels of {wanted} are empty or NaN; repair the file.")
     hidden = int((values == -1).sum())

@@ -6,14 +6,13 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import tokenizers
 from transformers import PreTrainedTokenizerBase
 
 from bench.config import TaskConfig
 from bench.errors import BenchError
-from bench.tasks.data import Rows
+from bench.tasks.data import Rows, numbers
 
 BATCH = 1000  # rows that go through the tokenizer at once
 
@@ -36,7 +35,7 @@ def tokenise(rows: Rows, task: TaskConfig, tokenizer: PreTrainedTokenizerBase, m
     if not path.is_file():
         _write(_made(rows, task, tokenizer, max_length), path)
     cached = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-    return Tokenised(cached.drop_columns(["truncated"]), float(np.asarray(cached["truncated"]).mean()))
+    return Tokenised(cached.drop_columns(["truncated"]), float(numbers(cached["truncated"]).mean()))
 
 
 def _key(rows: Rows, task: TaskConfig, tokenizer: PreTrainedTokenizerBase, max_length: int) -> str:
@@ -59,7 +58,7 @@ def _made(rows: Rows, task: TaskConfig, tokenizer: PreTrainedTokenizerBase, max_
         part = rows.table.slice(start, BATCH)
         tokens = tokenizer(*[part[column].to_pylist() for column in task.columns], truncation="longest_first", max_length=max_length)
         made = {name: pa.array(tokens[name], kind) for name, kind in types.items()}
-        made["truncated"] = pa.array([bool(encoding.overflowing) for encoding in tokens.encodings or ()])
+        made["truncated"] = pa.array([int(bool(encoding.overflowing)) for encoding in tokens.encodings or ()], pa.uint8())
         batches.append(pa.table(made | {name: part[name] for name in ("label", "idx") if name in part.column_names}))
     return pa.concat_tables(batches)
 

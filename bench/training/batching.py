@@ -44,10 +44,12 @@ class Examples:
         """Return the examples of a tokenised table, moved to `device`."""
         columns = [name for name in ("input_ids", "token_type_ids") if name in table.column_names]
         tokens = {name: table[name].combine_chunks() for name in columns}
-        lengths = np.diff(tokens["input_ids"].offsets).astype(np.int64)
-        labels = torch.tensor(np.asarray(table["label"]))
+        ends = {name: np.from_dlpack(column.offsets) for name, column in tokens.items()}  # np.asarray would import pandas
+        lengths = np.diff(ends["input_ids"]).astype(np.int64)
+        labels = torch.tensor(np.from_dlpack(table["label"].combine_chunks()))
         return cls(
-            tokens={name: torch.tensor(np.asarray(column.flatten()), dtype=torch.int32).to(device) for name, column in tokens.items()},
+            tokens={name: torch.tensor(np.from_dlpack(column.values)[ends[name][0] : ends[name][-1]], dtype=torch.int32).to(device)
+                    for name, column in tokens.items()},
             offsets=torch.tensor(np.cumsum(lengths) - lengths).to(device),
             lengths=lengths,
             labels=(labels.float() if labels.is_floating_point() else labels.long()).to(device),
