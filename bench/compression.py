@@ -10,7 +10,6 @@ from typing import cast
 
 import numpy as np
 import torch
-from datasets import Dataset
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -26,11 +25,12 @@ from bench.embeddings.subspace_layer import SubspaceEmbedding
 from bench.measure import cost
 from bench.store import FitPart, SizePart
 from bench.tasks.corpora import passages
+from bench.tasks.data import Rows
 
 Texts = Callable[[], Sequence[str]]  # read only where they are needed
 
 
-def texts_of(corpus: str, config: RunConfig, split: Dataset) -> Texts:
+def texts_of(corpus: str, config: RunConfig, split: Rows) -> Texts:
     """Return what gives the texts of a corpus: those of the split for "task", else as `corpora.passages`."""
 
     def read() -> Sequence[str]:

@@ -1,5 +1,6 @@
 """`bench run` as a Hydra program, so that --multirun, --cfg, --help and the like work as everywhere."""
 
+import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from bench.compose import CONF, compose_config, explain, typed
+from bench.config import RunConfig
 from bench.identity import prepare
 from bench.run import execute
 from bench.store import check_writable, path_of, read
@@ -19,10 +21,10 @@ from bench.store import check_writable, path_of, read
 def main(arguments: Sequence[str]) -> int:
     """Run each configuration that the arguments describe; return 1 if one failed, else 0."""
     failures, given = [], sys.argv
+    gc.freeze()  # what was imported: the garbage collector would look through it for every graph that is captured
 
-    def one(composed: DictConfig) -> None:
-        sys.argv = given  # Hydra has read its own by now, and the record tells the command as it was given
-        prepared = prepare(typed(composed))
+    def one(config: RunConfig) -> None:
+        prepared = prepare(config)
         results_dir = Path(prepared.config.results_dir)
         check_writable(results_dir)
         path = path_of(results_dir, prepared.name, prepared.run_id)
@@ -36,13 +38,18 @@ def main(arguments: Sequence[str]) -> int:
         if record["status"] != "ok":
             failures.append(path)
 
+    def composed_by_hydra(composed: DictConfig) -> None:
+        sys.argv = given  # Hydra has read its own by now, and the record tells the command as it was given
+        one(typed(composed))
+
     overrides = [a for a in arguments if not a.startswith("-")]
-    if len(overrides) == len(arguments):
-        compose_config(overrides)  # a wrong name is found, and explained, before Hydra starts
+    if len(overrides) == len(arguments) and "${" not in "".join(overrides):
+        one(compose_config(overrides))  # as a program with options of its own Hydra composes everything twice
+        return 1 if failures else 0
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing and leaving
     sys.argv = [sys.argv[0], *arguments]
     try:
-        hydra.main(config_path=str(CONF), config_name="config", version_base=None)(one)()
+        hydra.main(config_path=str(CONF), config_name="config", version_base=None)(composed_by_hydra)()
     except (HydraException, OmegaConfBaseException) as error:
         raise explain(error, overrides) from error
     return 1 if failures else 0

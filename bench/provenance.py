@@ -16,23 +16,28 @@ PACKAGES = ("torch", "transformers", "datasets", "evaluate", "tokenizers", "hydr
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def _git(*arguments: str) -> str | None:
+def _state() -> tuple[str | None, bool | None]:
+    """Return the commit, and whether tracked code differs from it; None for what git does not tell."""
     try:
-        done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, timeout=20)
+        done = subprocess.run(["git", "-C", str(ROOT), "status", "--porcelain=v2", "--branch", "--untracked-files=no", "--", ".", ":!results"],
+                              capture_output=True, text=True, timeout=20)
     except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
+        return None, None
+    if done.returncode != 0:
+        return None, None
+    lines = done.stdout.splitlines()
+    commit = next((line.split()[2] for line in lines if line.startswith("# branch.oid ")), None)
+    return None if commit == "(initial)" else commit, any(not line.startswith("#") for line in lines)
 
 
 @cache
 def provenance(device: torch.device) -> dict[str, Any]:
     """Return commit, versions and machine of this process; `dirty` says whether tracked code was changed."""
-    status = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!results")
-    installed = {name: metadata.version(name) for name in PACKAGES if _installed(name)}
+    commit, dirty = _state()
     return {
-        "commit": _git("rev-parse", "HEAD"),
-        "dirty": None if status is None else bool(status),
-        "packages": installed,
+        "commit": commit,
+        "dirty": dirty,
+        "packages": {name: version for name in PACKAGES if (version := _version(name))},
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
@@ -48,9 +53,8 @@ def without_folders(command: str) -> str:
     return re.sub(r"(?<![\w.])/(?:[^\s/'\"]+/)+", ".../", command)
 
 
-def _installed(name: str) -> bool:
+def _version(name: str) -> str | None:
     try:
-        metadata.version(name)
+        return metadata.version(name)
     except metadata.PackageNotFoundError:
-        return False
-    return True
+        return None

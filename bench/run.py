@@ -14,7 +14,6 @@ from typing import Any, cast
 import numpy as np
 import torch
 import transformers
-from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from bench import backbones, body, compression, store
@@ -25,6 +24,7 @@ from bench.measure import cost
 from bench.provenance import provenance
 from bench.store import Record
 from bench.tasks import data as task_data
+from bench.tasks.data import Rows
 from bench.tasks.metrics import score_split
 from bench.tasks.tokenise import tokenise
 from bench.training import processes
@@ -133,7 +133,7 @@ class Loaded:
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
-    splits: dict[str, Dataset]  # by role
+    splits: dict[str, Rows]  # by role
     train: Examples
     truncated: float  # share of the training rows
     size: Any
@@ -241,10 +241,10 @@ def evaluated(prepared: Prepared, loaded: Loaded, outcome: Outcome, device: torc
     }
 
 
-def _examples(split: Dataset, config: RunConfig, tokenizer: PreTrainedTokenizerBase, device: torch.device) -> tuple[Examples, float]:
+def _examples(split: Rows, config: RunConfig, tokenizer: PreTrainedTokenizerBase, device: torch.device) -> tuple[Examples, float]:
     """Return a split's examples on the device, and the share of them that was cut to the maximum length."""
     tokens = tokenise(split, config.task, tokenizer, config.training.max_length, Path(config.cache_dir))
-    return Examples.from_dataset(tokens.dataset, cast(int, tokenizer.pad_token_id), device), tokens.truncated
+    return Examples.from_table(tokens.table, cast(int, tokenizer.pad_token_id), device), tokens.truncated
 
 
 @dataclass(frozen=True)
@@ -253,7 +253,7 @@ class Answers:
 
     language: str | None
     values: np.ndarray
-    split: Dataset
+    split: Rows
     examples: Examples
     truncated: float
 

@@ -14,8 +14,6 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from bench.assignment.clusters import product_quantisation, residual_quantisation
-from bench.assignment.contextual import contextual_codes
 from bench.assignment.digits import hashed, integer_root, sequential, shuffled
 from bench.assignment.vectors import TokenVectors
 from bench.config import AssignmentConfig
@@ -50,18 +48,32 @@ class Assignment:
     stored: bool = True
 
 
+def _contextual(x: np.ndarray, v: int, f: int, q: int, config: AssignmentConfig, weights: np.ndarray | None) -> np.ndarray:
+    from bench.assignment.contextual import contextual_codes  # with joblib, which runs whose codes are cached or computed do not need
+
+    return contextual_codes(x, f, q, config.iterations, config.seed, weights)
+
+
+def _pq(x: np.ndarray, v: int, f: int, q: int, config: AssignmentConfig, weights: np.ndarray | None) -> np.ndarray:
+    from bench.assignment.clusters import product_quantisation  # as above
+
+    return product_quantisation(x, f, q, config.seed, weights)
+
+
+def _residual(x: np.ndarray, v: int, f: int, q: int, config: AssignmentConfig, weights: np.ndarray | None) -> np.ndarray:
+    from bench.assignment.clusters import residual_quantisation  # as above
+
+    return residual_quantisation(x, f, q, config.seed, weights)
+
+
 VECTORS = ("static", "context", "both")
 ASSIGNMENTS = {
     "sequential": Assignment(lambda _, v, f, q, config, w: sequential(v, f, q), stored=False),
     "random": Assignment(lambda _, v, f, q, config, w: shuffled(v, f, q, config.seed), ("seed",)),
     "hash": Assignment(lambda _, v, f, q, config, w: hashed(v, f, q, config.seed), ("seed",), injective=False, stored=False),
-    "contextual": Assignment(
-        lambda x, v, f, q, config, w: contextual_codes(x, f, q, config.iterations, config.seed, w),
-        ("corpus", "layer", "iterations", "seed"), "context"),
-    "pq": Assignment(
-        lambda x, v, f, q, config, w: product_quantisation(x, f, q, config.seed, w), ("seed",), "static", injective=False),
-    "residual": Assignment(
-        lambda x, v, f, q, config, w: residual_quantisation(x, f, q, config.seed, w), ("seed",), "static", injective=False),
+    "contextual": Assignment(_contextual, ("corpus", "layer", "iterations", "seed"), "context"),
+    "pq": Assignment(_pq, ("seed",), "static", injective=False),
+    "residual": Assignment(_residual, ("seed",), "static", injective=False),
 }  # fmt: skip
 
 

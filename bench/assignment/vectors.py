@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
-from joblib import Parallel, delayed
 from torch import nn
 
 from bench.errors import ConfigError
@@ -115,6 +114,8 @@ def _forward(model: "PreTrainedModel", layer: int) -> Iterator[Callable[[list[li
     Sequences go in batches of near lengths. On a CPU each batch is computed by one thread and the batches run side by
     side: quicker for short sequences, and the sums do not depend on the number of threads.
     """
+    from joblib import Parallel, delayed  # 40 modules, which a run does not need where codes are cached or there are none
+
     base, device = model.base_model, model.device
     depth, training, threads = model.config.num_hidden_layers, model.training, torch.get_num_threads()
     stacks = [m for m in base.modules() if isinstance(m, nn.ModuleList) and len(m) == depth]

@@ -233,6 +233,9 @@ def main(connection: Any, items: Sequence[Item], settings: Settings) -> None:
             log.setLevel(logging.CRITICAL)
         import torch
 
+        import bench.run  # noqa: F401 - what every run needs
+
+        gc.freeze()  # or the garbage collector would look through it between runs and for every graph that is captured
         torch.set_num_threads(settings.threads)
         say("ready", "", "")
         last = ("left" if work(items, settings, say) else "replace", "", "")

@@ -6,14 +6,13 @@ import json
 import logging
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-from datasets import Dataset, ReadInstruction
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -24,6 +23,47 @@ from bench.tasks.sources import Raw, Wanted
 
 log = logging.getLogger("bench")
 TASK_FILES = Path(__file__).resolve().parents[2] / "conf" / "task"
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A split's rows, with the few methods of `datasets.Dataset` that are used: to import that one takes 600 modules."""
+
+    table: pa.Table
+    fingerprint: str  # other content, other fingerprint
+
+    @property
+    def column_names(self) -> list[str]:
+        """Return the columns' names in order."""
+        return list(self.table.column_names)
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+    def __getitem__(self, column: str) -> list[Any]:
+        return list(self.table[column].to_pylist())
+
+    def select(self, rows: np.ndarray) -> "Rows":
+        """Return these rows."""
+        return _rows(self.table.take(pa.array(rows)))
+
+    def select_columns(self, names: list[str]) -> "Rows":
+        """Return these columns."""
+        return Rows(self.table.select(names), f"{self.fingerprint} {names}")
+
+    def add_column(self, name: str, values: list[Any]) -> "Rows":
+        """Return the rows with one more column."""
+        return Rows(self.table.append_column(name, pa.array(values)), f"{self.fingerprint} {name} {values[:1]}")
+
+
+def numbers(column: pa.ChunkedArray) -> np.ndarray:
+    """Return the numbers of a column without nulls; np.asarray would import pandas, and pyarrow.compute takes as long."""
+    return np.from_dlpack(column.combine_chunks())
+
+
+def _rows(table: pa.Table) -> Rows:
+    table = table.combine_chunks()
+    return Rows(table, _digest(table))
 
 
 def task_names() -> list[str]:
@@ -71,10 +111,10 @@ def languages_of(task: TaskConfig, role: str) -> list[str | None]:
 
 def load_split(
     task: TaskConfig, data: DataConfig, role: str, language: str | None = None, *, labels: bool = True
-) -> Dataset:
+) -> Rows:
     """Return a role's rows: text columns, `label` (int64; float32 for a regression), idx and categories if present.
 
-    `language` defaults to `task.train_language`. With `labels=False` they may be hidden (-1) or absent. The dataset's
+    `language` defaults to `task.train_language`. With `labels=False` they may be hidden (-1) or absent. The rows'
     fingerprint is the digest of its content. Raises DataError where the split is missing or is not what the task says.
     """
     wanted, spec = locate_split(task, data, role, language)
@@ -84,17 +124,15 @@ def load_split(
         tables[split] = _checked(sources.read(one), task, one, labels)
     lengths = {split: table.num_rows for split, table in tables.items()}
     try:
-        parts = ReadInstruction.from_spec(spec).to_absolute(lengths)
-        table = pa.concat_tables([tables[part.splitname].slice(part.from_, part.to - part.from_) for part in parts])
+        table = pa.concat_tables([tables[split].slice(start, end - start) for split, start, end in _parts(spec, lengths)])
     except (ValueError, AssertionError) as error:
         raise DataError(f"task.splits.{role} ({task.splits[role]}) cannot be cut from {lengths}: {error}") from error
     if not table.num_rows:
         raise DataError(f"task.splits.{role} ({task.splits[role]}) selects no row of {lengths}: widen the slice.")
-    table = table.combine_chunks()
-    return Dataset(table, fingerprint=_digest(table))
+    return _rows(table)
 
 
-def split_facts(task: TaskConfig, data: DataConfig, splits: Mapping[str, Dataset]) -> dict[str, dict[str, Any]]:
+def split_facts(task: TaskConfig, data: DataConfig, splits: Mapping[str, Rows]) -> dict[str, dict[str, Any]]:
     """Return role -> {split, rows, official_rows}; the official count is null for a split that is not an official one.
 
     `splits` has the loaded rows by role; a role in several languages gives the rows of one of them.
@@ -149,7 +187,7 @@ def locate_split(task: TaskConfig, data: DataConfig, role: str, language: str | 
                 f"task.splits.{role} ({prefix}{spec}): {owner.name} has other columns or labels than {task.name}."
             )
     try:
-        ReadInstruction.from_spec(spec)
+        _parts(spec, None)
     except (ValueError, AssertionError) as error:
         raise DataError(
             f"task.splits.{role} ({prefix}{spec}) is not a split or a slice such as 'train[:90%]': {error}"
@@ -159,6 +197,19 @@ def locate_split(task: TaskConfig, data: DataConfig, role: str, language: str | 
         raise DataError(f"task.train_language: {unknown('language', spoken, owner.languages)}")
     root = Path(data.root) if data.root is not None else None
     return Wanted(owner, role, prefix, spec, resolve_source(owner, data), root, spoken), spec
+
+
+def _parts(spec: str, lengths: dict[str, int] | None) -> list[tuple[str, int, int]]:
+    """Return (split, start, end) of each part that a spec reads of splits of these lengths, None: only check how it is written.
+
+    Raises ValueError or AssertionError for what datasets does not understand.
+    """
+    if re.fullmatch(r"\w+", spec):  # a whole split, the most common case
+        return [(spec, 0, lengths[spec])] if lengths else []
+    from datasets import ReadInstruction  # 600 modules
+
+    instruction = ReadInstruction.from_spec(spec)
+    return [(part.splitname, part.from_, part.to) for part in instruction.to_absolute(lengths)] if lengths else []
 
 
 def _names(spec: str) -> list[str]:
@@ -197,17 +248,19 @@ def _checked(raw: Raw, task: TaskConfig, wanted: Wanted, labelled: bool) -> pa.T
 
 
 def _checked_labels(column: pa.ChunkedArray, task: TaskConfig, wanted: Wanted, labelled: bool) -> pa.ChunkedArray:
+    wanted_type = pa.int64() if task.labels else pa.float32()
     try:
-        label = column.cast(pa.int64() if task.labels else pa.float32())
+        label = column if column.type == wanted_type else column.cast(wanted_type)
     except pa.ArrowInvalid as error:
         needed = "class codes" if task.labels else "numbers"
         raise DataError(
             f"task.label_column: '{task.label_column}' of {wanted} is {column.type}, and not {needed}."
         ) from error
-    missing = label.null_count + (0 if task.labels else pc.sum(pc.is_nan(label)).as_py() or 0)
+    values = numbers(label.drop_null() if label.null_count else label)
+    missing = label.null_count + int(np.isnan(values).sum())
     if missing:
         raise DataError(f"task.label_column: {missing} labels of {wanted} are empty or NaN; repair the file.")
-    hidden = pc.sum(pc.equal(label, -1)).as_py()
+    hidden = int((values == -1).sum())
     if hidden == len(label) and not labelled:
         return label
     if hidden:
@@ -216,11 +269,11 @@ def _checked_labels(column: pa.ChunkedArray, task: TaskConfig, wanted: Wanted, l
             f"select a split with labels in task.splits.{wanted.role} or task.evaluate."
         )
     low, high = (0, len(task.labels) - 1) if task.labels else task.label_range or (float("-inf"), float("inf"))
-    found = pc.min_max(label).as_py()
-    if found["min"] < low or found["max"] > high:
+    least, most = values.min().item(), values.max().item()
+    if least < low or most > high:
         key = "labels" if task.labels else "label_range"
         raise DataError(
-            f"task.{key} allows {low} to {high}, and {wanted} has labels from {found['min']} to {found['max']}."
+            f"task.{key} allows {low} to {high}, and {wanted} has labels from {least} to {most}."
         )
     return label
 

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import Dataset
 
 from bench.config import TaskConfig
 from bench.errors import BenchError, ConfigError, unknown
 from bench.store import split_name
+from bench.tasks.data import Rows
 
 MODULES = Path(__file__).parent / "metric_modules"
 # GLUE's own summary of a task with two metrics is their plain mean.
@@ -47,7 +47,7 @@ def score(task: TaskConfig, predictions: np.ndarray, labels: Sequence[Any] | np.
 
 
 def score_split(
-    task: TaskConfig, split: str, answered: Sequence[tuple[str | None, np.ndarray, Dataset]]
+    task: TaskConfig, split: str, answered: Sequence[tuple[str | None, np.ndarray, Rows]]
 ) -> dict[str, dict[str, float]]:
     """Return split -> metrics, for a task with categories also of each "<split>/<category>".
 
@@ -68,21 +68,20 @@ def score_split(
     return {split: mean} | scored
 
 
-def score_groups(task: TaskConfig, predictions: np.ndarray, dataset: Dataset) -> dict[str, dict[str, float]]:
+def score_groups(task: TaskConfig, predictions: np.ndarray, rows: Rows) -> dict[str, dict[str, float]]:
     """Return category -> {rows, metrics} for the columns of `task.groups` that the data has; predictions (rows,).
 
     A cell lists its tags with ';'. "Logic" counts the rows with any tag of that column, "Logic: Negation" those with
     this one, as the GLUE paper (Wang et al. 2019, section 4) reports its diagnostics. A row may be in several.
     """
     members: dict[str, list[int]] = {}
-    for column in (name for name in task.groups if name in dataset.column_names):
-        for row, cell in enumerate(dataset[column]):
+    for column in (name for name in task.groups if name in rows.column_names):
+        for row, cell in enumerate(rows[column]):
             tags = [tag.strip() for tag in (cell or "").split(";") if tag.strip()]
             for name in [column] * bool(tags) + [f"{column}: {tag}" for tag in tags]:
                 members.setdefault(name, []).append(row)
-    labels = np.asarray(dataset["label"])
-    return {name: {"rows": len(rows)} | score(task, np.asarray(predictions)[rows], labels[rows])
-            for name, rows in members.items()}
+    labels = np.asarray(rows["label"])
+    return {name: {"rows": len(own)} | score(task, np.asarray(predictions)[own], labels[own]) for name, own in members.items()}
 
 
 def check_names(task: TaskConfig) -> None:

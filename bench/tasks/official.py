@@ -9,8 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-from pyarrow import csv
 
 from bench.config import TaskConfig
 from bench.errors import DataError
@@ -114,6 +112,8 @@ def _mrpc_files(folder: Path, split: str) -> list[Path]:
 
 def read(task: TaskConfig, root: Path, split: str, language: str | None, asked: str) -> pa.Table:
     """Return the split with text columns, label (code, or float for a regression; -1 where hidden) and idx."""
+    import pyarrow.compute as pc  # a tenth of a second, which other sources' rows do not need
+
     layout, paths = layout_of(task), files(task, root, split, language, asked)
     headless = layout.headless if split != "test" else ()
     table = _lines(paths[0], headless, layout.drop_short)
@@ -145,6 +145,8 @@ def _lines(path: Path, names: tuple[str, ...], drop_short: bool) -> pa.Table:
     A row with another number of fields than the header is an error (a tab inside a text would shift the columns), but
     one with too few is left out where `drop_short` says so.
     """
+    from pyarrow import csv
+
     wrong: list[csv.InvalidRow] = []
 
     def invalid(row: csv.InvalidRow) -> str:
@@ -179,6 +181,8 @@ def _lines(path: Path, names: tuple[str, ...], drop_short: bool) -> pa.Table:
 
 def _labels(column: pa.ChunkedArray | None, task: TaskConfig, rows: int, path: Path) -> pa.ChunkedArray:
     """Return codes or numbers from the file's words; -1 where it has no labels. Raises DataError for other words."""
+    import pyarrow.compute as pc
+
     if column is None:
         return pa.array(np.full(rows, -1), pa.int64() if task.labels else pa.float32())
     try:

@@ -1,19 +1,22 @@
 """Where rows come from: rows made here, parquet files, the official TSV files, the hub. Each source gives one table."""
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
-from datasets import ClassLabel, DatasetDict, Features, load_dataset
 
 from bench.config import TaskConfig
 from bench.errors import DataError
 from bench.tasks import official
-from bench.tasks.lexical import generate
+from bench.tasks.lexical import Row, generate
+
+if TYPE_CHECKING:
+    from datasets import DatasetDict  # 600 modules, which only the hub's rows need
 
 
 @dataclass(frozen=True)
@@ -96,21 +99,26 @@ def _parquet_file(wanted: Wanted) -> Path:
 
 
 def _parquet(wanted: Wanted) -> Raw:
+    import pyarrow.parquet as pq  # rows made here do not need it
+
     path = _parquet_file(wanted)
     try:
-        table = pq.read_table(path)
+        with pq.ParquetFile(path) as file:  # pq.read_table would import pandas
+            table = file.read()
         table.validate(full=True)  # UTF-8 is not checked while reading
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0]
         raise DataError(
             f"data.root: {path} cannot be read ({reason}): it is damaged or half-downloaded; get it again."
         ) from error
-    return Raw(table, _class_names(Features.from_arrow_schema(table.schema), wanted.task))
+    return Raw(table, _class_names(table.schema, wanted.task))
 
 
-def _class_names(features: Features, task: TaskConfig) -> list[str] | None:
-    label = features.get(task.label_column)
-    return label.names if isinstance(label, ClassLabel) else None
+def _class_names(schema: pa.Schema, task: TaskConfig) -> list[str] | None:
+    """Return the names in the order of their codes where the file, as datasets writes it, has them."""
+    info: dict[str, Any] = json.loads((schema.metadata or {}).get(b"huggingface", b"{}")).get("info") or {}
+    label = (info.get("features") or {}).get(task.label_column) or {}
+    return label.get("names") if label.get("_type") == "ClassLabel" else None
 
 
 def _official(wanted: Wanted) -> Raw:
@@ -127,7 +135,21 @@ def _generated(wanted: Wanted) -> Raw:
 @cache  # a plan asks for the same few tasks thousands of times
 def generated(task: str) -> dict[str, pa.Table]:
     """Return the splits of a task that this package makes itself."""
-    return {split: pa.Table.from_pylist(rows) for split, rows in generate(task).items()}
+    return {split: _table(rows) for split, rows in generate(task).items()}
+
+
+def _table(rows: Sequence[Row]) -> pa.Table:
+    """Return rows of whole numbers and texts as a table; pa.Table.from_pylist would import pandas, to ask whether the values are its own."""
+    columns = {name: [row[name] for row in rows] for name in rows[0]}
+    return pa.Table.from_arrays([_column(values) for values in columns.values()], names=list(columns))
+
+
+def _column(values: list[Any]) -> pa.Array:
+    if isinstance(values[0], int):
+        return pa.Array.from_buffers(pa.int64(), len(values), [None, pa.py_buffer(np.array(values))])
+    texts = [value.encode() for value in values]
+    ends = np.cumsum([0, *map(len, texts)], dtype=np.int32)
+    return pa.Array.from_buffers(pa.string(), len(texts), [None, pa.py_buffer(ends), pa.py_buffer(b"".join(texts))])
 
 
 def _hub(wanted: Wanted) -> Raw:
@@ -135,19 +157,22 @@ def _hub(wanted: Wanted) -> Raw:
     if wanted.split not in splits:
         raise DataError(f"{wanted} is not on the hub: {choose(wanted, sorted(splits))}.")
     split = splits[wanted.split]
-    return Raw(split.data.table, _class_names(split.features, wanted.task))
+    return Raw(split.data.table, getattr(split.features.get(wanted.task.label_column), "names", None))
 
 
 @cache
-def hub_splits(task: str, hub: str | None, revision: str | None, config: str | None) -> DatasetDict:
+def hub_splits(task: str, hub: str | None, revision: str | None, config: str | None) -> "DatasetDict":
     """Return all splits of a hub data set at its pinned revision, from the local cache if it was fetched before.
 
     Raises DataError where it cannot be had, naming the sources that would work.
     """
     if hub is None or revision is None:
         raise DataError(f"task.hub and task.revision of {task} must be set for data.source=hub.")
+    import datasets
+
+    datasets.disable_progress_bars()  # a log file would hold every state of them
     try:
-        splits = load_dataset(hub, config, revision=revision)
+        splits = datasets.load_dataset(hub, config, revision=revision)
         # Without the hub, datasets takes the newest revision that it has.
         if not all(revision in file["filename"] for split in splits.values() for file in split.cache_files):
             raise FileNotFoundError(f"only another revision than {revision} was fetched")

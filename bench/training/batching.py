@@ -3,11 +3,15 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
-import datasets
 import numpy as np
+import pyarrow as pa
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    import datasets  # 600 modules, which a run does not need before it is evaluated
 
 WINDOW = 50  # batches that are shuffled together before they are sorted by length
 
@@ -31,15 +35,21 @@ class Examples:
         return len(self.lengths)
 
     @classmethod
-    def from_dataset(cls, dataset: datasets.Dataset, pad_token_id: int, device: torch.device) -> "Examples":
+    def from_dataset(cls, dataset: "datasets.Dataset", pad_token_id: int, device: torch.device) -> "Examples":
         """Return the examples of a tokenised data set, moved to `device`."""
-        arrow = dataset.with_format("arrow")[:]
-        columns = [name for name in ("input_ids", "token_type_ids") if name in dataset.column_names]
-        tokens = {name: arrow.column(name).combine_chunks() for name in columns}
-        lengths = np.asarray(tokens["input_ids"].value_lengths(), dtype=np.int64)
-        labels = torch.tensor(np.asarray(arrow.column("label")))
+        return cls.from_table(dataset.with_format("arrow")[:], pad_token_id, device)
+
+    @classmethod
+    def from_table(cls, table: pa.Table, pad_token_id: int, device: torch.device) -> "Examples":
+        """Return the examples of a tokenised table, moved to `device`."""
+        columns = [name for name in ("input_ids", "token_type_ids") if name in table.column_names]
+        tokens = {name: table[name].combine_chunks() for name in columns}
+        ends = {name: np.from_dlpack(column.offsets) for name, column in tokens.items()}  # np.asarray would import pandas
+        lengths = np.diff(ends["input_ids"]).astype(np.int64)
+        labels = torch.tensor(np.from_dlpack(table["label"].combine_chunks()))
         return cls(
-            tokens={name: torch.tensor(np.asarray(column.flatten()), dtype=torch.int32).to(device) for name, column in tokens.items()},
+            tokens={name: torch.tensor(np.from_dlpack(column.values)[ends[name][0] : ends[name][-1]], dtype=torch.int32).to(device)
+                    for name, column in tokens.items()},
             offsets=torch.tensor(np.cumsum(lengths) - lengths).to(device),
             lengths=lengths,
             labels=(labels.float() if labels.is_floating_point() else labels.long()).to(device),

@@ -13,14 +13,14 @@ import pytest
 
 from bench.config import DataConfig, TaskConfig
 from bench.errors import DataError
-from bench.tasks.data import data_identity, languages_of, load_split, read_task, resolve_source, split_facts
+from bench.tasks.data import Rows, data_identity, languages_of, load_split, read_task, resolve_source, split_facts
 from tests.tasks.rows import write_split
 
 GOOD: dict[str, list[Any]] = {"a": ["x", "y\ty", 'say "z"', "ü\n"], "b": list("1234"), "label": [0, 1, 1, 0]}
 
 
 def loading(tmp_path: Path, task: TaskConfig, columns: dict[str, list[Any]] | None = None,
-            names: list[str] | None = None, **kwargs: Any) -> datasets.Dataset:
+            names: list[str] | None = None, **kwargs: Any) -> Rows:
     if columns is not None:
         write_split(tmp_path, task, "train", columns, names)
     return load_split(task, DataConfig(root=str(tmp_path)), "train", **kwargs)
@@ -28,8 +28,8 @@ def loading(tmp_path: Path, task: TaskConfig, columns: dict[str, list[Any]] | No
 
 def test_parquet_rows_come_back_unchanged(tmp_path: Path, pair_task: TaskConfig) -> None:
     rows = loading(tmp_path, pair_task, GOOD | {"idx": [4, 5, 6, 7], "more": list("pqrs")}, ["no", "yes"])
-    assert rows.to_dict() == GOOD | {"idx": [4, 5, 6, 7]}
-    assert rows.features["label"].dtype == "int64"
+    assert rows.table.to_pydict() == GOOD | {"idx": [4, 5, 6, 7]}
+    assert rows.table.schema.field("label").type == pa.int64()
 
 
 @pytest.mark.parametrize(("spec", "kept"), [
@@ -77,7 +77,7 @@ def test_missing_column_is_named_with_those_that_are_there(
 def test_hidden_labels_are_read_where_no_labels_are_asked_for(tmp_path: Path, pair_task: TaskConfig) -> None:
     assert loading(tmp_path, pair_task, GOOD | {"label": [-1] * 4}, labels=False)["label"] == [-1] * 4
     without = {name: GOOD[name] for name in ("a", "b")}
-    assert loading(tmp_path, pair_task, without, labels=False).to_dict() == without
+    assert loading(tmp_path, pair_task, without, labels=False).table.to_pydict() == without
 
 
 @pytest.mark.parametrize(("labels", "said"), [
@@ -181,10 +181,10 @@ def test_identity_follows_the_content(tmp_path: Path, pair_task: TaskConfig) -> 
     moved = tmp_path / "elsewhere"
     write_split(moved, pair_task, "train", GOOD)
     assert data_identity(pair_task, DataConfig(root=str(moved)), ["train"]) == before
-    first = load_split(pair_task, data, "train")._fingerprint
+    first = load_split(pair_task, data, "train").fingerprint
     write_split(tmp_path, pair_task, "train", GOOD | {"label": [1, 1, 1, 0]})
     assert path.is_file() and data_identity(pair_task, data, ["train"]) != before
-    assert load_split(pair_task, data, "train")._fingerprint != first
+    assert load_split(pair_task, data, "train").fingerprint != first
     with pytest.raises(DataError, match="validation"):
         data_identity(pair_task, data, ["train", "validation"])
     with pytest.raises(DataError, match="make fetch TASKS=cola"):  # the hub is offline, and nothing was fetched

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
-from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
@@ -17,6 +17,7 @@ from sklearn import metrics as sk
 
 from bench.config import TaskConfig
 from bench.errors import BenchError, ConfigError
+from bench.tasks.data import Rows
 from bench.tasks.metrics import METRICS, score, score_groups
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -102,7 +103,7 @@ def test_unknown_names_say_what_was_meant() -> None:
 def test_categories_are_scored_apart() -> None:
     task = dataclasses.replace(THREE, groups=["Logic", "Knowledge", "Absent"])
     cells = ["Negation", "Negation;Disjunction", "", None, "Disjunction", "Negation"]
-    rows = Dataset.from_dict({"Logic": cells, "Knowledge": [""] * 6, "label": [0, 1, 2, 0, 1, 2]})
+    rows = Rows(pa.table({"Logic": cells, "Knowledge": [""] * 6, "label": [0, 1, 2, 0, 1, 2]}), "made here")
     predicted = np.array([0, 2, 2, 1, 1, 2])
     found = score_groups(task, predicted, rows)
     expected = {"Logic": [0, 1, 4, 5], "Logic: Negation": [0, 1, 5], "Logic: Disjunction": [1, 4]}

@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from datasets import Dataset
 
 from bench.config import DataConfig
 from bench.errors import DataError
-from bench.tasks.data import data_identity, load_split, read_task, resolve_source
+from bench.tasks.data import Rows, data_identity, load_split, read_task, resolve_source
 
 Row = dict[str, Any]
 Cells = Callable[[int, Row, str], list[Any]]  # place in the file, row, label as the file writes it -> fields
@@ -70,8 +69,8 @@ def official_file(root: Path, name: str, split: str, rows: list[Row]) -> Path:
     return path
 
 
-def same(left: Dataset, right: Dataset, columns: list[str]) -> None:
-    one, other = left.to_dict(), right.to_dict()
+def same(left: Rows, right: Rows, columns: list[str]) -> None:
+    one, other = left.table.to_pydict(), right.table.to_pydict()
     for column in columns:
         assert one[column] == other[column], column
 
@@ -87,7 +86,7 @@ def test_glue_files_read_as_parquet_row_by_row(tmp_path: Path, real: DataConfig,
     task = read_task(name)
     rows = load_split(dataclasses.replace(task, splits={"train": split}), real, "train", labels=False)
     official = split.removesuffix("_subset")
-    official_file(tmp_path, name, official, rows.to_list())
+    official_file(tmp_path, name, official, rows.table.to_pylist())
     task = dataclasses.replace(task, splits={"train": official}, official_rows={})
     data = DataConfig(root=str(tmp_path))
     assert resolve_source(task, data) == "official"
@@ -100,13 +99,13 @@ def test_mrpc_as_microsoft_publishes_it(tmp_path: Path, real: DataConfig) -> Non
     """GLUE's train and validation splits are one file, told apart by a list of ids; idx counts over both."""
     task, data = read_task("mrpc"), DataConfig(root=str(tmp_path))
     parts = {role: load_split(task, real, role) for role in ("train", "validation", "test")}
-    both = [(r, role) for role in ("train", "validation") for r in parts[role].to_list()]
+    both = [(r, role) for role in ("train", "validation") for r in parts[role].table.to_pylist()]
     both.sort(key=lambda pair: pair[0]["idx"])
     cells, header = LAYOUTS["mrpc"][3], LAYOUTS["mrpc"][1]
     lines(tmp_path / "MRPC/msr_paraphrase_train.txt", header,
           [cells(n, r, str(r["label"])) for n, (r, _) in enumerate(both)], start=b"\xef\xbb\xbf", end="\r\n")
     lines(tmp_path / "MRPC/msr_paraphrase_test.txt", header,
-          [cells(n, r, str(r["label"])) for n, r in enumerate(parts["test"].to_list())],
+          [cells(n, r, str(r["label"])) for n, r in enumerate(parts["test"].table.to_pylist())],
           start=b"\xef\xbb\xbf", end="\r\n")
     lines(tmp_path / "MRPC/mrpc_dev_ids.tsv", "",
           [[7 * n, 7 * n + 1] for n, (_, role) in enumerate(both) if role == "validation"])
@@ -118,7 +117,7 @@ def test_xnli_files_read_as_parquet_row_by_row(tmp_path: Path, real: DataConfig)
     task, data = read_task("xnli"), DataConfig(root=str(tmp_path))
     languages, names = ["en", "sw", "zh"], task.labels or []
     rows = {language: load_split(task, real, "validation", language) for language in languages}
-    listed = {language: rows[language].to_list() for language in languages}
+    listed = {language: rows[language].table.to_pylist() for language in languages}
     header = "language gold\x1flabel sentence1\x1fparse sentence1 sentence2 promptID match"
     path = lines(tmp_path / "XNLI-1.0/xnli.dev.tsv", header,
                  [[language, names[r["label"]], "( a )", r["premise"], r["hypothesis"], n, "True"]
@@ -163,7 +162,7 @@ def test_qqp_leaves_out_torn_rows_as_the_hub_does_and_keeps_the_others_places(tm
     path = lines(tmp_path / "QQP/train.tsv", "id qid1 qid2 question1 question2 is\x1fduplicate", rows)
     path.write_bytes(path.read_bytes().replace(b"\x1f", b"_"))
     task = dataclasses.replace(read_task("qqp"), official_rows={})
-    assert load_split(task, DataConfig(root=str(tmp_path)), "train").to_dict() == {
+    assert load_split(task, DataConfig(root=str(tmp_path)), "train").table.to_pydict() == {
         "question1": ["a", "e", "g"], "question2": ["b", "f", "h"], "label": [1, 0, 0], "idx": [0, 4, 5]}
 
 
@@ -174,7 +173,7 @@ def test_full_diagnostics_have_labels_and_categories(tmp_path: Path) -> None:
           [["Lexical entailment", "", "Negation;Disjunction", "", "News", "p", "h", "contradiction"]])
     task = dataclasses.replace(read_task("ax"), official_rows={})
     rows = load_split(task, DataConfig(root=str(tmp_path)), "test")
-    assert rows[0] == {"premise": "p", "hypothesis": "h", "label": 2, "idx": 0, "Domain": "News", "Knowledge": "",
+    assert rows.table.to_pylist()[0] == {"premise": "p", "hypothesis": "h", "label": 2, "idx": 0, "Domain": "News", "Knowledge": "",
                        "Lexical Semantics": "Lexical entailment", "Logic": "Negation;Disjunction",
                        "Predicate-Argument Structure": ""}
 

@@ -5,11 +5,13 @@ import multiprocessing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pytest
-from datasets import Dataset
 from transformers import AutoTokenizer, BertTokenizer, PreTrainedTokenizerBase, RobertaTokenizer
 
 from bench.config import TaskConfig
+from bench.tasks.data import Rows
 from bench.tasks.tokenise import tokenise
 
 PAIRS = TaskConfig(name="pairs", columns=["a", "b"], labels=["x", "y"])
@@ -17,6 +19,10 @@ ROWS: dict[str, list[Any]] = {
     "a": ["the cat sat on the mat", "a dog", "the cat the cat the cat the cat", ""],
     "b": ["the dog", "the cat sat on the mat on the mat", "a dog a dog a dog a dog a dog", "a"],
     "label": [0, 1, 1, 0], "idx": [3, 2, 1, 0], "Domain": list("abcd")}
+
+
+def rows_of(columns: dict[str, list[Any]]) -> Rows:
+    return Rows(pa.table(columns), repr(columns))
 
 
 def words(extra: tuple[str, ...] = ()) -> PreTrainedTokenizerBase:
@@ -35,62 +41,63 @@ def by_bytes() -> PreTrainedTokenizerBase:
 @pytest.mark.parametrize("length", [8, 12, 128])
 def test_ids_are_those_of_the_tokenizer_row_by_row(tmp_path: Path, make: Any, columns: list[str], length: int) -> None:
     tokenizer, task = make(), dataclasses.replace(PAIRS, columns=columns)
-    made = tokenise(Dataset.from_dict(ROWS), task, tokenizer, length, tmp_path)
+    made = tokenise(rows_of(ROWS), task, tokenizer, length, tmp_path)
     cut = 0
-    for row, tokens in enumerate(made.dataset):
+    for row, tokens in enumerate(made.table.to_pylist()):
         texts = [ROWS[column][row] for column in columns]
         expected = tokenizer(*texts, truncation="longest_first", max_length=length)
         assert tokens["input_ids"] == expected["input_ids"] and len(tokens["input_ids"]) <= length
         assert tokens.get("token_type_ids") == expected.get("token_type_ids")
         cut += len(tokenizer(*texts)["input_ids"]) > length
     assert made.truncated == cut / 4
-    assert (made.dataset["label"], made.dataset["idx"]) == (ROWS["label"], ROWS["idx"])
+    assert (made.table["label"].to_pylist(), made.table["idx"].to_pylist()) == (ROWS["label"], ROWS["idx"])
     has_types = {"token_type_ids"} if make is words else set()
-    assert set(made.dataset.column_names) == {"input_ids", "label", "idx"} | has_types
+    assert set(made.table.column_names) == {"input_ids", "label", "idx"} | has_types
 
 
 def test_cache_is_found_again_and_mapped_into_memory(tmp_path: Path) -> None:
-    first = tokenise(Dataset.from_dict(ROWS), PAIRS, words(), 8, tmp_path)
-    [folder] = (tmp_path / "tokenised").iterdir()
-    before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+    first = tokenise(rows_of(ROWS), PAIRS, words(), 8, tmp_path)
+    [path] = (tmp_path / "tokenised").iterdir()
+    before = path.stat().st_mtime_ns
     used = words()
     used(["a dog", "a"], padding=True, truncation=True, max_length=3)  # must not count as another tokenizer
-    again = tokenise(Dataset.from_dict(ROWS), PAIRS, used, 8, tmp_path)
-    assert [*(tmp_path / "tokenised").iterdir()] == [folder]
-    assert before == {path: path.stat().st_mtime_ns for path in folder.iterdir()}
-    assert again.dataset.to_dict() == first.dataset.to_dict() and again.truncated == first.truncated > 0
-    assert again.dataset.cache_files and all(folder in Path(f["filename"]).parents for f in again.dataset.cache_files)
+    again = tokenise(rows_of(ROWS), PAIRS, used, 8, tmp_path)
+    assert [*(tmp_path / "tokenised").iterdir()] == [path] and path.stat().st_mtime_ns == before
+    assert again.table == first.table and again.truncated == first.truncated > 0
+    held = pa.total_allocated_bytes()
+    tokenise(rows_of(ROWS), PAIRS, used, 8, tmp_path)
+    assert pa.total_allocated_bytes() == held  # in no memory of its own
 
 
 def test_other_content_is_other_cache(tmp_path: Path) -> None:
-    rows = Dataset.from_dict(ROWS)
-    other = Dataset.from_dict(ROWS | {"b": ["mat"] * 4})
+    rows = rows_of(ROWS)
+    other = rows_of(ROWS | {"b": ["mat"] * 4})
     swapped = dataclasses.replace(PAIRS, columns=["b", "a"])
     variants: list[tuple[Any, ...]] = [
         (rows, PAIRS, words(), 8), (rows, PAIRS, words(), 9), (rows, swapped, words(), 8), (other, PAIRS, words(), 8),
-        (rows.select([2, 0]), PAIRS, words(), 8), (rows, PAIRS, words(("more",)), 8), (rows, PAIRS, by_bytes(), 8)]
-    made = [tokenise(*variant, tmp_path).dataset["input_ids"][:] for variant in variants]
+        (rows.select(np.array([2, 0])), PAIRS, words(), 8), (rows, PAIRS, words(("more",)), 8), (rows, PAIRS, by_bytes(), 8)]
+    made = [tokenise(*variant, tmp_path).table["input_ids"].to_pylist() for variant in variants]
     assert len([*(tmp_path / "tokenised").iterdir()]) == len(variants)
-    assert made == [tokenise(*variant, tmp_path).dataset["input_ids"][:] for variant in variants]
+    assert made == [tokenise(*variant, tmp_path).table["input_ids"].to_pylist() for variant in variants]
     assert made[4] == [made[0][2], made[0][0]] and made[2] != made[0] != made[3]
 
 
 def test_half_written_caches_are_ignored_and_failures_leave_none(tmp_path: Path) -> None:
-    whole = tokenise(Dataset.from_dict(ROWS), PAIRS, words(), 8, tmp_path / "whole")
-    [folder] = (tmp_path / "whole" / "tokenised").iterdir()
-    half = tmp_path / "half" / "tokenised" / f"{folder.name}.0123.tmp"
-    half.mkdir(parents=True)
-    (half / "data-00000-of-00001.arrow").write_bytes(b"half")
-    again = tokenise(Dataset.from_dict(ROWS), PAIRS, words(), 8, tmp_path / "half")
-    assert again.dataset.to_dict() == whole.dataset.to_dict()
+    whole = tokenise(rows_of(ROWS), PAIRS, words(), 8, tmp_path / "whole")
+    [path] = (tmp_path / "whole" / "tokenised").iterdir()
+    half = tmp_path / "half" / "tokenised" / f"{path.name}.0123.tmp"
+    half.parent.mkdir(parents=True)
+    half.write_bytes(b"half")
+    again = tokenise(rows_of(ROWS), PAIRS, words(), 8, tmp_path / "half")
+    assert again.table == whole.table
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(OSError, match="file"):
-        tokenise(Dataset.from_dict(ROWS), PAIRS, words(), 8, tmp_path / "file")
+        tokenise(rows_of(ROWS), PAIRS, words(), 8, tmp_path / "file")
 
 
 def work(folder: Path) -> list[list[int]]:
-    rows = Dataset.from_dict({name: values * 300 for name, values in ROWS.items()})
-    return list(tokenise(rows, PAIRS, words(), 8, folder).dataset["input_ids"][:])
+    rows = rows_of({name: values * 300 for name, values in ROWS.items()})
+    return list(tokenise(rows, PAIRS, words(), 8, folder).table["input_ids"].to_pylist())
 
 
 def test_processes_may_tokenise_the_same_at_once(tmp_path: Path) -> None:
@@ -104,6 +111,6 @@ def test_large_vocabulary(tmp_path: Path, tokenizers_folder: Path) -> None:
     """XLM-R's real tokenizer: ids beyond 16 bits, and no token_type_ids."""
     tokenizer = AutoTokenizer.from_pretrained(tokenizers_folder / "xlm-roberta-base")
     assert len(tokenizer) == 250_002
-    made = tokenise(Dataset.from_dict(ROWS), PAIRS, tokenizer, 16, tmp_path)
+    made = tokenise(rows_of(ROWS), PAIRS, tokenizer, 16, tmp_path)
     expected = tokenizer(ROWS["a"], ROWS["b"], truncation="longest_first", max_length=16)["input_ids"]
-    assert made.dataset["input_ids"][:] == expected
+    assert made.table["input_ids"].to_pylist() == expected
