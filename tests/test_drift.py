@@ -60,9 +60,10 @@ def test_the_same_kind_of_text_passes_and_another_names_each_limit_with_both_val
     assert main(["drift", "--reference", reference, "--current", str(tmp_path / "clinic.txt"), *pq, *high]) == 0
 
 
-def test_new_codes_fit_the_current_text_better_and_come_back_from_their_file(text, pq, tmp_path, capsys):
+@pytest.mark.parametrize("more", [[], ["embedding.code_rows=100", "embedding.keep_dense=5"]])
+def test_new_codes_fit_the_current_text_better_and_come_back_from_their_file(text, pq, tmp_path, capsys, more):
     files = ["--reference", text("news.txt", NEWS), "--current", text("clinic.txt", CLINIC)]
-    assert main(["reassign", *files, *pq]) == 0
+    assert main(["reassign", *files, *pq, *more]) == 0
     assert f"assignment.corpus={tmp_path}/clinic.txt" in capsys.readouterr().out
     stem = tmp_path / "results/reassigned/tiny--clinic"
     facts = json.loads(stem.with_suffix(".json").read_text())
@@ -72,7 +73,7 @@ def test_new_codes_fit_the_current_text_better_and_come_back_from_their_file(tex
     assert hashlib.sha256(content.read_bytes()).hexdigest() == facts["sha256"]
     config = compose_config(pq)
     model, tokenizer = backbones.load_model(config.model, "none"), backbones.load_tokenizer(config.model)
-    settings = EmbeddingConfig(**{key: value for key, value in facts["config"]["embedding"].items() if key != "version"})
+    settings = EmbeddingConfig(**{key: value for key, value in facts["config"]["embedding"].items() if key not in ("version", "corpus")})
     module = method("subspace").empty(settings, 30522, 24, tokenizer.pad_token_id, None)
     module.load_state_dict(load_file(content))
     counts = token_counts(tokenizer, (tmp_path / "clinic.txt").read_text().splitlines(), 30522)

@@ -102,11 +102,8 @@ class SubspaceEmbedding(CompressedEmbedding):
         return self.rows_of(input_ids)
 
     def codes(self) -> np.ndarray:
-        """Return the codes (V, f) as int32. The padding token has none and gets zeros."""
-        codes = self.stored_codes() if self.share is None else self.stored_codes()[self.shares()]
-        if self.padding_idx is not None:
-            codes[self.padding_idx] = 0
-        return codes
+        """Return the codes (V, f) as int32. The padding token has none and gets zeros, or the first row where tokens share them."""
+        return self.stored_codes() if self.share is None else self.stored_codes()[self.shares()]
 
     def stored_codes(self) -> np.ndarray:
         """Return the rows of codes as int32: (V, f), or (U, f) where tokens share them."""

@@ -6,10 +6,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import LargestTensor, dense_table
-from safetensors.torch import load, save
+from safetensors.torch import load, load_file, save
 from scipy.spatial.distance import cdist
 
+from bench import backbones, store
 from bench.assignment.clusters import nearest_rows
+from bench.cli import main
 from bench.compose import compose_config
 from bench.config import EmbeddingConfig
 from bench.embeddings import method
@@ -20,14 +22,15 @@ from bench.identity import prepare
 
 def shared_codes(table: np.ndarray, codes: np.ndarray, counts: np.ndarray, special: list[int], number: int, kept: int, padding: int) -> np.ndarray:
     """Return the codes (V, f) by the words of the setting: each token those of the nearest of the frequent ones that keep no row."""
-    order = sorted((token for token in range(len(table)) if token != padding), key=lambda token: (token not in special, -counts[token], token))
+    rank = [(0, 0, token) if token in special else (1, -counts[token], token) for token in range(len(table)) if token != padding]
+    order = [token for *_, token in sorted(rank)]
     sharers = sorted(order[kept : kept + number])
     nearest = cdist(table.astype(np.float64), table[sharers].astype(np.float64)).argmin(1)
     nearest[sharers] = range(number)
     return codes[sharers][nearest]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=100)
 @given(st.data())
 def test_vectors_and_logits_are_those_of_a_dense_table_of_the_shared_codes(data):
     vocab_size, f, rows = data.draw(st.integers(6, 40)), data.draw(st.integers(1, 4)), data.draw(st.integers(2, 5))
@@ -111,3 +114,17 @@ def test_the_names_of_runs_and_their_identity_say_it():
     one, other = (prepare(compose_config([*keys, *more])) for more in (["embedding.code_rows=900"], []))
     assert "/subspace-concat-f8-q16-pq-fitted-keep-dense100-code-rows900/" in one.name and "code-rows" not in other.name
     assert one.canonical["embedding"]["code_rows"] == 900 and "code_rows" not in other.canonical["embedding"]
+
+
+def test_a_run_counts_its_codes_and_its_bytes_and_comes_back_from_its_files(tiny, tmp_path):
+    overrides = [*tiny, "embedding=subspace", "embedding.budget=9%", "embedding.keep_dense=50", "embedding.code_rows=700", "assignment=pq"]
+    assert main(["export", *overrides, "--onnx", "--to", str(tmp_path / "out")]) == 0
+    (record,), _ = store.read_all(tmp_path / "results")
+    assert 600 < record["fit"]["distinct_codes"] <= 700 and record["fit"]["relative_error"] < 1
+    size, embedding = record["size"], backbones.load_compressed(tmp_path / "out").get_input_embeddings()
+    packed = sum(tensor.numel() * tensor.element_size() for tensor in embedding.state_dict().values())
+    assert size["embedding_bytes"] == packed <= 0.09 * size["dense_embedding_bytes"]
+    assert len(embedding.index) == 701 and len(embedding.share) == embedding.num_embeddings == 30522
+    assert main(["export", *overrides, "--materialise", "--to", str(tmp_path / "dense")]) == 0
+    weights = load_file(tmp_path / "dense" / "model.safetensors")
+    assert torch.equal(weights["bert.embeddings.word_embeddings.weight"], embedding.materialise())
