@@ -10,11 +10,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
-import transformers
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers.initialization import no_init_weights
 
 from bench.assignment import ASSIGNMENTS
 from bench.body import pack, unpack
@@ -23,7 +21,7 @@ from bench.embeddings import method
 from bench.errors import BenchError, ConfigError, EnvironmentBroken, unknown
 
 COUNT_FROM_PADDING = ("camembert", "roberta", "xlm-roberta", "xlm-roberta-xl")  # model types
-if TYPE_CHECKING:  # transformers loads its models' code when one of these is named: seconds, and 250 MB that a plan does not need
+if TYPE_CHECKING:  # transformers reads 1,669 files when it is imported, and again when one of these is named: seconds, which a plan does not need
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 HEADS = {"none": "AutoModel", "classification": "AutoModelForSequenceClassification", "masked_lm": "AutoModelForMaskedLM"}
@@ -33,6 +31,8 @@ DESCRIPTION = "bench.json"  # beside model.safetensors: what to build before its
 
 def quiet_transformers() -> None:
     """Keep transformers' progress bars and its report on new heads out of the log."""
+    import transformers
+
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
 
@@ -95,7 +95,7 @@ def shape(config: ModelConfig) -> tuple[int, int]:
     if config.vocab_size is not None and config.width is not None:
         return config.vocab_size, config.width
     where, options = locate(config)
-    architecture = _from_pretrained(transformers.AutoConfig, config, where, options)
+    architecture = _from_pretrained("AutoConfig", config, where, options)
     # ALBERT and ELECTRA name the table's width `embedding_size`; DistilBERT maps `hidden_size` to its `dim`.
     return architecture.vocab_size, getattr(architecture, "embedding_size", None) or architecture.hidden_size
 
@@ -105,7 +105,7 @@ def positions(config: ModelConfig) -> int:
     if config.positions is not None:
         return config.positions
     where, options = locate(config)
-    return _positions(_from_pretrained(transformers.AutoConfig, config, where, options))
+    return _positions(_from_pretrained("AutoConfig", config, where, options))
 
 
 def _positions(architecture: Any) -> int:
@@ -114,9 +114,11 @@ def _positions(architecture: Any) -> int:
     return int(architecture.max_position_embeddings - offset)
 
 
-def _from_pretrained(auto: Any, config: ModelConfig, where: str, options: dict[str, Any]) -> Any:
+def _from_pretrained(auto: str, config: ModelConfig, where: str, options: dict[str, Any]) -> Any:
+    import transformers
+
     try:
-        return auto.from_pretrained(where, trust_remote_code=False, **options)
+        return getattr(transformers, auto).from_pretrained(where, trust_remote_code=False, **options)
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         hint = "run `make fetch` where the hub can be reached, or set model.source=local" if config.source == "hub" else "check it"
@@ -126,7 +128,7 @@ def _from_pretrained(auto: Any, config: ModelConfig, where: str, options: dict[s
 def load_tokenizer(config: ModelConfig) -> "PreTrainedTokenizerBase":
     """Return the model's fast tokenizer."""
     where, options = locate(config)
-    return cast("PreTrainedTokenizerBase", _from_pretrained(transformers.AutoTokenizer, config, where, options))
+    return cast("PreTrainedTokenizerBase", _from_pretrained("AutoTokenizer", config, where, options))
 
 
 def load_model(config: ModelConfig, head: str, **labels: Any) -> "PreTrainedModel":
@@ -135,15 +137,17 @@ def load_model(config: ModelConfig, head: str, **labels: Any) -> "PreTrainedMode
     `labels` go into the model's configuration (num_labels, id2label, problem_type). Raises ConfigError if the
     vocabulary or the width differ from those that the model's YAML file states.
     """
+    import transformers
+
     quiet_transformers()
     where, options = locate(config)
     if config.weights == "random":
-        architecture = _from_pretrained(transformers.AutoConfig, config, where, options)
+        architecture = _from_pretrained("AutoConfig", config, where, options)
         architecture.update(labels)
         model = getattr(transformers, HEADS[head]).from_config(architecture)
     else:
         options |= {"use_safetensors": True, "dtype": torch.float32, **labels}
-        model = _from_pretrained(getattr(transformers, HEADS[head]), config, where, options)
+        model = _from_pretrained(HEADS[head], config, where, options)
     found = tuple(table(model).shape)
     if found != shape(config):
         raise ConfigError(f"model.vocab_size and model.width say {shape(config)}, but the weights in {where} have {found}.")
@@ -162,10 +166,11 @@ def load_classifier(config: ModelConfig, task: TaskConfig) -> "PreTrainedModel":
 
 def check_masked_lm_head(config: ModelConfig) -> None:
     """Raise ConfigError if the model's file holds no masked-LM head; a decoder that is tied to the embedding may be missing."""
+    import transformers
     from transformers.utils.hub import cached_file
 
     where, options = locate(config)
-    architecture = _from_pretrained(transformers.AutoConfig, config, where, options)
+    architecture = _from_pretrained("AutoConfig", config, where, options)
     try:
         with torch.device("meta"):
             model = transformers.AutoModelForMaskedLM.from_config(architecture)
@@ -253,6 +258,9 @@ def load_compressed(folder: Path) -> "PreTrainedModel":
 
     Raises BenchError if the description names no transformers model, or if tensors are damaged, missing or left over.
     """
+    import transformers
+    from transformers.initialization import no_init_weights
+
     description = json.loads((folder / DESCRIPTION).read_text())
     architecture = getattr(transformers, description["architecture"], None)
     if not (isinstance(architecture, type) and issubclass(architecture, transformers.PreTrainedModel)):
