@@ -23,7 +23,7 @@ def draw(report: dict[str, Any], path: Path) -> list[Path]:
     across = min(2, len(panels))
     down = math.ceil(len(panels) / across)
     with rc_context(STYLE):
-        figure = Figure(figsize=(8 * across, 1 + 4.2 * down), layout="constrained")
+        figure = Figure(figsize=(11 * across, 1 + 4.2 * down), layout="constrained")
         device = report["provenance"]["device"]
         figure.suptitle(f"Training throughput on {device}, examples/s\n(random weights, synthetic rows as long as MRPC's)")
         grid = list(figure.subplots(down, across, squeeze=False).flat)
@@ -45,7 +45,7 @@ def _bars(axes: Axes, shown: list[dict[str, Any]], rows: list[dict[str, Any]]) -
     axes.barh(range(len(shown)), values, xerr=spread, color=[COLOURS[row["embedding"]] for row in shown], ecolor="#999999")
     axes.set_yticks(range(len(shown)), [f"{label(row)}, {row['embedding']} ({row['dtype']})" for row in shown])
     axes.invert_yaxis()
-    axes.set_xlim(0, 1.25 * max(max(row["examples_per_second"]) for row in shown))
+    axes.set_xlim(0, 1.45 * max(max(row["examples_per_second"]) for row in shown))
     for place, (value, row) in enumerate(zip(values, shown, strict=True)):
         times = ratio(row, rows, "trainer")
         axes.annotate(f"{value:,.0f}" + (f" ({times:.1f}×)" if times else ""), (max(row["examples_per_second"]), place),
