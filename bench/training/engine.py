@@ -117,7 +117,7 @@ def make_engine(choice: str, lanes: Sequence[Lane]) -> tuple[Engine, str | None]
         needs = "runs in one process only" if on_gpu else "needs a CUDA device"
         return _told(Engine(lanes), None if wanted == "eager" else f"training.engine={wanted} {needs}")
     random_state, rates, reason = torch.cuda.get_rng_state(), [lane.rates.clone() for lane in lanes], None
-    for kind in (CompiledEngine, GraphEngine)[wanted != "compile":]:
+    for kind in (CompiledEngine, GraphEngine) if wanted == "compile" else (GraphEngine,):
         try:
             return _told(kind(lanes), reason)
         except torch.cuda.OutOfMemoryError:
