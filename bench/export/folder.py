@@ -36,6 +36,8 @@ def new_folder(to: Path) -> Iterator[Path]:
             yield folder
             sums = [f"{backbones.sha256(path)}  {path.name}\n" for path in sorted(folder.iterdir())]
             (folder / SUMS).write_text("".join(sums))
+            for path in folder.iterdir():
+                path.chmod(0o644)  # safetensors makes its files readable by their owner alone, who is seldom the one that serves
             check_target(to)
             os.replace(folder, to)
     except OSError as error:

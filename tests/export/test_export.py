@@ -99,6 +99,7 @@ def test_a_kept_run_is_exported_by_its_id_without_training(trained, tmp_path, ca
     with torch.no_grad():
         assert torch.equal(bench.load_compressed(out)(**tokens).logits, kept(**tokens).logits)
     for path in out.iterdir():
+        assert path.stat().st_mode & 0o777 == 0o644, path.name
         assert str(tmp_path.parent).encode() not in path.read_bytes() and str(ROOT).encode() not in path.read_bytes(), path.name
 
 
