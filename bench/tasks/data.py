@@ -53,7 +53,7 @@ class Rows:
 
     def add_column(self, name: str, values: list[Any]) -> "Rows":
         """Return the rows with one more column."""
-        return Rows(self.table.append_column(name, pa.array(values)), f"{self.fingerprint} {name} {values[:1]}")
+        return _rows(self.table.append_column(name, pa.array(values)))
 
 
 def numbers(column: pa.ChunkedArray) -> np.ndarray:

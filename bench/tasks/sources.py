@@ -1,19 +1,18 @@
 """Where rows come from: rows made here, parquet files, the official TSV files, the hub. Each source gives one table."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
 import pyarrow as pa
 
 from bench.config import TaskConfig
 from bench.errors import DataError
 from bench.tasks import official
-from bench.tasks.lexical import Row, generate
+from bench.tasks.lexical import generate
 
 if TYPE_CHECKING:
     from datasets import DatasetDict  # 600 modules, which only the hub's rows need
@@ -135,21 +134,7 @@ def _generated(wanted: Wanted) -> Raw:
 @cache  # a plan asks for the same few tasks thousands of times
 def generated(task: str) -> dict[str, pa.Table]:
     """Return the splits of a task that this package makes itself."""
-    return {split: _table(rows) for split, rows in generate(task).items()}
-
-
-def _table(rows: Sequence[Row]) -> pa.Table:
-    """Return rows of whole numbers and texts as a table; pa.Table.from_pylist would import pandas, to ask whether the values are its own."""
-    columns = {name: [row[name] for row in rows] for name in rows[0]}
-    return pa.Table.from_arrays([_column(values) for values in columns.values()], names=list(columns))
-
-
-def _column(values: list[Any]) -> pa.Array:
-    if isinstance(values[0], int):
-        return pa.Array.from_buffers(pa.int64(), len(values), [None, pa.py_buffer(np.array(values))])
-    texts = [value.encode() for value in values]
-    ends = np.cumsum([0, *map(len, texts)], dtype=np.int32)
-    return pa.Array.from_buffers(pa.string(), len(texts), [None, pa.py_buffer(ends), pa.py_buffer(b"".join(texts))])
+    return {split: pa.Table.from_pylist(rows) for split, rows in generate(task).items()}
 
 
 def _hub(wanted: Wanted) -> Raw:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -234,3 +235,11 @@ def test_real_files_hold_the_declared_rows_and_label_order(real: DataConfig, cap
     for language in xnli.languages:
         assert len(load_split(xnli, real, "test", language)) == xnli.official_rows["test"]
     assert seen > 15 and not caplog.records
+
+
+def test_rows_of_other_content_have_another_fingerprint() -> None:
+    """Tokens are cached by it, so that a column that is other at its end only must tell."""
+    rows = load_split(read_task("lexical_sentiment"), DataConfig(), "test").select_columns(["sentence"])
+    first, other, again = (rows.add_column("label", [0] * (len(rows) - 1) + [last]) for last in (0, 1, 0))
+    assert first.fingerprint == again.fingerprint != other.fingerprint
+    assert len({rows.fingerprint, rows.select_columns([]).fingerprint, rows.select(np.arange(5)).fingerprint, first.fingerprint}) == 4
