@@ -67,7 +67,7 @@ def side_by_side(section: Section, frame: pd.DataFrame) -> str:
     """Return a Markdown table, a line per configuration and device: score, stored bytes, latency, memory; empty where nothing was measured."""
     runs = headline_runs(frame[(frame.model == section.model) & (frame.weights == section.weights) & (frame.suite == section.suite)])
     profiles = {config_id: profiles for config_id, profiles in zip(runs.config_id, runs.profiles, strict=True) if profiles}
-    scored = section.mean or section.columns[0]
+    scored = section.main
     lines = []
     for row in section.rows:
         score = section.cells[row.config_id, scored.name].score

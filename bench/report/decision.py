@@ -67,7 +67,7 @@ def subject(parts: Sequence[Section], wanted: ReportConfig) -> Subject:
     if not chosen:
         raise ConfigError(f"report.suite ({wanted.suite}) has no records of report.model ({wanted.model}).")
     section = max(chosen, key=lambda part: sum(cell.score.n for cell in part.cells.values()))
-    columns = [column for column in section.columns if column is not section.mean and column.scale == POINTS]
+    columns = [column for column in section.tasks if column.scale == POINTS]
     averaged = [column.name for column in columns] if section.mean is None else section.mean.parts
     names = wanted.tasks or [column.task for column in columns if column.name in averaged]
     return Subject(section, columns, _dense(section, columns), _options(section, columns),

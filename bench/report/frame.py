@@ -111,7 +111,9 @@ def _row(record: Record, widths: dict[str, int], suites: dict[str, str]) -> dict
     group = _without(config, "seed", "task", "data")
     group["training"] = _without(config["training"], "max_train_examples")
     base = _without(group, "embedding", "assignment", "recovery", "body")
-    family = [base, config.get("recovery"), config.get("body")]
+    base["training"] = _without(group["training"], "teacher", "teacher_weight")
+    aid = [config.get("recovery"), config["training"].get("teacher"), config["training"].get("teacher_weight")]
+    family = [base, aid, config.get("body")]
     return {
         "model": model["name"],
         "weights": weights,
@@ -126,8 +128,9 @@ def _row(record: Record, widths: dict[str, int], suites: dict[str, str]) -> dict
         "base_id": _digest(base),
         "recipe_id": _digest(base | {"training": _without(base["training"], "learning_rate")}),
         "embedding_id": embedding_id(config),
-        "recovery_id": _digest(config.get("recovery")),
+        "recovery_id": _digest(aid),
         "recovery": (config.get("recovery") or {}).get("name", "none"),
+        "plain": (config.get("recovery") or {}).get("name", "none") == config["training"].get("teacher", "none") == "none",
         "method": config["embedding"]["name"],
         "body": config.get("body", "fp32"),
         **{key: config["embedding"].get(key) for key in ("subspaces", "rows")},

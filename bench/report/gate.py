@@ -71,8 +71,7 @@ def _target(frame: pd.DataFrame, parts: Sequence[Section], config: RunConfig) ->
 
 def _losses(target: Target, config: RunConfig) -> Iterator[Check]:
     for task, limit in config.gate.loss.items():
-        cells = [(column, part.cells[row.config_id, column.name]) for part, row in target.lines for column in part.columns
-                 if column.task == task and column is not part.mean]
+        cells = [(column, part.cells[row.config_id, column.name]) for part, row in target.lines for column in part.tasks if column.task == task]
         if not cells:
             yield Check(f"loss of {task}", f"{limit:g} points at most", "no records", False)
         for column, cell in cells:

@@ -18,6 +18,9 @@ PARTS_TO_READ = (
 )
 
 
+MISSING = "Missing are seeds that other configurations have on the task; a sweep may plan fewer for some: `make status` knows its plan."
+
+
 class Drawn(NamedTuple):
     """A figure's title and its image, relative to the results folder."""
 
@@ -70,11 +73,11 @@ def _unique(frame: pd.DataFrame) -> list[tuple[str, bool]]:
 
 
 def _coverage(frame: pd.DataFrame, coverage: pd.DataFrame) -> str:
-    gaps = coverage[(coverage.missing != "") | (coverage[list(STATUSES[1:])] != "").any(axis=1)]
+    gaps = coverage[tables.begun(coverage) & ((coverage.missing != "") | (coverage[list(STATUSES[1:])] != "").any(axis=1))]
     text = f"## Coverage\n\n{tables.coverage_counts(coverage)}\n"
     text += "All configurations, seed by seed: [tables/coverage.md](tables/coverage.md).\n"
     if len(gaps):
-        text += f"\n### Not complete (seeds)\n\n{tables.coverage_markdown(gaps)}"
+        text += f"\n### Not complete (seeds)\n\n{MISSING}\n\n{tables.coverage_markdown(gaps)}"
     failed = tables.failures(frame)
     if len(failed):
         text += f"\n### Failures\n\n{tables.failures_markdown(failed)}"

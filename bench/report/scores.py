@@ -21,6 +21,7 @@ from bench.report.summary import Column, Row, Section
 MOST_LABELS = 12  # a panel with more points labels only dense and the Pareto front; of small multiples half as many, and then
 # only dense and the knee of the front
 WIDEST = 30  # letters of a label's line
+FLOORS = ("mean", "hash_only")  # what all tokens share, of a few bytes: drawn as levels, since their sizes would stretch the axis
 LINEAR_BELOW = 3  # axes whose ends differ by a smaller factor are linear
 FRONT = "#009E73"
 
@@ -66,6 +67,11 @@ class Point(NamedTuple):
     on_front: bool
     knee: bool
 
+    @property
+    def floor(self) -> bool:
+        """Return whether the method is one that every other has to beat."""
+        return self.kind.partition(",")[0] in FLOORS
+
 
 def main_score(section: Section, foot: str, measure: Measure) -> Chart | None:
     """Return the mean over tasks, or the only task, against a size."""
@@ -109,8 +115,9 @@ def _points(section: Section, column: Column, measure: Measure) -> list[Point]:
         if score.mean is not None and size:
             panel.append(Point(column.name, row.label, row.kind, row.body, size * measure.factor if measure.factor != 1 else size, score.mean,
                                score.low, score.high, score.interval, score.n, column.unit, column.chance, False, False))
-    sign = 1 if column.higher_is_better else -1
-    front = pareto_front([point.size for point in panel], [sign * point.mean for point in panel])
+    panel.sort(key=lambda point: point.floor)
+    sign, sized = 1 if column.higher_is_better else -1, [point for point in panel if not point.floor]
+    front = pareto_front([point.size for point in sized], [sign * point.mean for point in sized])
     bend = knee([panel[i].size for i in front], [sign * panel[i].mean for i in front])
     for place, index in enumerate(front):
         panel[index] = panel[index]._replace(on_front=True, knee=place == bend)
@@ -169,6 +176,10 @@ def _panel(
     if column.chance is not None:
         axes.axhline(column.chance, color="#555555", linewidth=1.4, linestyle=":", zorder=1)
         levels.append(column.chance)
+    for point in (point for point in data if point.floor):
+        axes.axhline(point.mean, zorder=1, **_floor(kinds[point.kind][0]))
+        levels.append(point.mean)
+    data = [point for point in data if not point.floor]
     front = sorted((point.size, point.mean) for point in data if point.on_front)
     sizes, means = [size for size, _ in front], [mean for _, mean in front]
     axes.step(sizes, means, where="post", color=FRONT, linewidth=1.8, alpha=0.7, zorder=2)
@@ -208,6 +219,10 @@ def _ring(size: float) -> dict[str, Any]:
             "zorder": 3}
 
 
+def _floor(colour: str) -> dict[str, Any]:
+    return {"color": colour, "linewidth": 1.4, "linestyle": "--"}
+
+
 def _limits(axes: Axes, column: Column, data: list[Point]) -> None:
     """Leave room for labels; a very wide interval is cut at the panel's edge rather than flattening the points."""
     levels = [point.mean for point in data] + ([] if column.chance is None else [column.chance])
@@ -226,7 +241,8 @@ def _limits(axes: Axes, column: Column, data: list[Point]) -> None:
 
 
 def _ends(data: list[Point]) -> tuple[float, float]:
-    return min(point.size for point in data), max(point.size for point in data)
+    sizes = [point.size for point in data if not point.floor] or [point.size for point in data]
+    return min(sizes), max(sizes)
 
 
 def _describe(axes: Axes, column: Column, data: list[Point], measure: Measure) -> None:
@@ -251,10 +267,12 @@ def _heading(column: Column, data: list[Point]) -> list[str]:
 def _legend(kinds: dict[str, tuple[str, str]], data: list[Point]) -> list[Line2D]:
     """Return what the marks mean: kinds first, then lines; only those that are drawn."""
     bodies = {point.kind: point.body for point in data}
+    floors = [point.kind for point in data if point.floor]
     handles = [
         Line2D([], [], color=colour, marker=marker, linestyle="none", markersize=9, label=kind, **_filling(bodies[kind], colour))
-        for kind, (colour, marker) in kinds.items()
+        for kind, (colour, marker) in kinds.items() if kind not in floors
     ]
+    handles += [Line2D([], [], label=kind, **_floor(colour)) for kind, (colour, _) in kinds.items() if kind in floors]
     if "dense" in kinds:
         handles.append(Line2D([], [], color="black", linewidth=1.2, label="dense level"))
     handles.append(Line2D([], [], color=FRONT, linewidth=1.8, alpha=0.7, label="Pareto front"))

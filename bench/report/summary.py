@@ -95,7 +95,7 @@ class Section:
     rows: list[Row]  # dense first, then by stored bytes, largest first
     columns: list[Column]
     cells: dict[tuple[str, str], Cell]  # (config_id, column name)
-    mean: Column | None  # also in `columns`, last
+    means: list[Column]  # over tasks, also in `columns`, last; the last one stands for the section
     no_mean: str  # why there is none
     machine: str  # where latency and memory were measured; empty: nowhere
     tokens: int | None  # of each row whose latency `bench cost` measured; None: latency and memory are what the runs noted
@@ -113,6 +113,16 @@ class Section:
         return [row for row in self.rows if row.body == "fp32"]
 
     @property
+    def tasks(self) -> list[Column]:
+        """Return the columns that are no means."""
+        return self.columns[: len(self.columns) - len(self.means)]
+
+    @property
+    def mean(self) -> Column | None:
+        """Return the mean over tasks that stands for the section."""
+        return self.means[-1] if self.means else None
+
+    @property
     def main(self) -> Column:
         """Return the column that stands for the section: the mean over tasks, where there is none the first task."""
         return self.mean or self.columns[0]
@@ -120,7 +130,7 @@ class Section:
     @property
     def unsure(self) -> list[Column]:
         """Return the tasks that keep a mean over tasks of one seed from having an interval: their metric is no share of rows."""
-        return [column for column in self.columns if self.mean and column.name in self.mean.parts and column.rows is None]
+        return [column for column in self.tasks if self.mean and column.name in self.mean.parts and column.rows is None]
 
     def values(self, config_id: str, column: Column) -> dict[int, list[float]]:
         """Return seed -> the tasks' scores, of the seeds that every task of the column has."""
@@ -145,16 +155,16 @@ def section_of(runs: pd.DataFrame, threshold: float) -> Section:
     counted = headline_runs(runs)
     columns = [_column(str(name), part, counted[counted.column == name]) for name, part in runs.groupby("column")]
     averaged = [column for column in columns if runs[runs.column == column.name].average.all()]
-    mean, no_mean = _mean_column(averaged)
     scales = {column.name: column.scale for column in columns}
     scores: dict[tuple[str, str], dict[int, float]] = {}
     for run in rows(counted.dropna(subset=["value"])):
         scores.setdefault((run.config_id, run.column), {})[run.seed] = run.value * scales[run.column]
-    columns = [*columns, mean] if mean else columns
+    no_mean = _no_mean(averaged)
+    having = {column.name: {config_id for config_id, name in scores if name == column.name} for column in averaged}
+    means = [] if no_mean else [_mean_column([column for column in averaged if column.name in names]) for names in shared(having)]
     machines = counted.dropna(subset=["latency_batch1_ms"]).groupby(["device", "threads"], dropna=False).size()
     machine: Any = machines.idxmax() if len(machines) else (None, None)  # the one with most runs
-    tried = [column.name for column in columns if column is not mean]
-    made = _rows(runs, counted, tried if mean is None else list(mean.parts), machine)
+    made = _rows(runs, counted, list(means[-1].parts) if means else [column.name for column in columns], machine)
     used = usage.source(counted[counted.kind == "dense"])
     if used.tokens:
         made = [_in_use(row, counted[counted.config_id == row.config_id].profiles.dropna(), used) for row in made]
@@ -162,7 +172,7 @@ def section_of(runs: pd.DataFrame, threshold: float) -> Section:
         made = [row._replace(peak_memory_bytes=None, latency_batch1_ms=None, latency_batch32_ms=None) for row in made]
         machine = (None, None)  # there is nothing to compare with
     place = f"{used.device} by bench cost" if used.tokens else _machine(*machine)
-    section = Section(model, weights, suite, made, columns, {}, mean, no_mean, place, used.tokens, threshold, scores)
+    section = Section(model, weights, suite, made, [*columns, *means], {}, means, no_mean, place, used.tokens, threshold, scores)
     section.cells.update(_cells(runs, counted, section))
     return section
 
@@ -179,38 +189,59 @@ def _column(name: str, runs: pd.DataFrame, counted: pd.DataFrame) -> Column:
                   None if pd.isna(rows) else int(rows))
 
 
-def _mean_column(averaged: list[Column]) -> tuple[Column | None, str]:
-    """Return the mean over tasks and "", or None and the reason why there can be none."""
+def _no_mean(averaged: list[Column]) -> str:
+    """Return why the tasks have no mean; empty where they have one."""
     tasks = [column.task for column in averaged]
     if len(tasks) < 2:
-        return None, "fewer than two tasks to average"
+        return "fewer than two tasks to average"
     if len(set(tasks)) < len(tasks):
-        return None, "a task is there on several selections of its data"
+        return "a task is there on several selections of its data"
     if any(column.scale == 1 or not column.higher_is_better for column in averaged):
-        return None, "a task has no finished run, or its headline is no fraction that grows with quality"
+        return "a task has no finished run, or its headline is no fraction that grows with quality"
+    return ""
+
+
+def shared(having: dict[str, set[str]]) -> list[list[str]]:
+    """Return the sets of tasks to average, from `having`: task -> its configurations. The last brings most scores together.
+
+    All tasks are one set. Those that most configurations lack are left out of another: where fewer tasks are shared by at
+    least twice as many configurations.
+    """
+    rarest, found, most = sorted(having, key=lambda task: len(having[task])), list[tuple[int, list[str]]](), 0
+    for start in range(len(rarest) - 1):
+        names = [task for task in having if task in rarest[start:]]
+        together = len(set.intersection(*(having[task] for task in names)))
+        if not found or together >= 2 * max(most, 1):
+            found.append((together * len(names), names))
+            most = together
+    return [names for _, names in sorted(found, key=lambda one: one[0])]
+
+
+def _mean_column(averaged: list[Column]) -> Column:
+    """Return the mean over these tasks."""
     marks = averaged[0].marks
     if any(column.marks != marks for column in averaged):
         marks = (", ".join(column.task for column in averaged if column.marks),)
     chances = [column.chance for column in averaged if column.chance is not None]
     chance = sum(chances) / len(chances) if len(chances) == len(averaged) else None
-    task = f"mean of {', '.join(tasks)}"
+    task = f"mean of {', '.join(column.task for column in averaged)}"
     names = tuple(column.name for column in averaged)
-    return Column(column_name(task, marks), task, marks, (), MEAN, None, 100.0, True, chance, names, None), ""
+    return Column(column_name(task, marks), task, marks, (), MEAN, None, 100.0, True, chance, names, None)
 
 
 def _references(runs: pd.DataFrame) -> dict[str, str]:
-    """Return config_id -> config_id of the dense model trained the same way.
+    """Return config_id -> config_id of the dense model that would be used instead.
 
-    Dense with the same recovery comes first, then dense without one; its body is in fp32, so that a difference is the cost of all together.
-    Where methods have learning rates of their own, it is the dense model at its only rate.
+    It has no recovery, no teacher and a body in fp32, so that a difference is the cost of all together; where there is none, it is the
+    dense model with the same recovery. Where methods have learning rates of their own, it is the dense model at its only rate.
     """
     unique = list(rows(runs.drop_duplicates("config_id")))
     dense = [row for row in unique if row.kind == "dense"]
     same = {(row.base_id, row.recovery_id): row.config_id for row in dense}
-    plain = {row.base_id: row.config_id for row in dense if row.recovery == "none"}
-    rates = Counter(row.recipe_id for row in dense if row.recovery == "none")
-    tuned = {row.recipe_id: row.config_id for row in dense if row.recovery == "none" and rates[row.recipe_id] == 1}
-    found = {row.config_id: same.get((row.base_id, row.recovery_id), plain.get(row.base_id, tuned.get(row.recipe_id))) for row in unique}
+    plain = {row.base_id: row.config_id for row in dense if row.plain}
+    rates = Counter(row.recipe_id for row in dense if row.plain)
+    tuned = {row.recipe_id: row.config_id for row in dense if row.plain and rates[row.recipe_id] == 1}
+    found = {row.config_id: plain.get(row.base_id, same.get((row.base_id, row.recovery_id), tuned.get(row.recipe_id))) for row in unique}
     return {config_id: reference for config_id, reference in found.items() if reference}
 
 

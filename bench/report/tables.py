@@ -18,8 +18,9 @@ HOW_TO_READ = (
     "both have, its percent of dense (the difference's uncertainty included), and the probability of losing more than the threshold "
     "(report.tolerated_loss, in points). Intervals: for one task Student's t over seeds; for the mean over tasks a stratified bootstrap over "
     "task and seed; for one seed binomial over the evaluated rows (Wilson, of a difference Newcombe, of a mean over tasks MOVER of these), "
-    "which says nothing about other seeds; none where seeds do not differ. tables/results.csv names each number's interval. Sizes count "
-    "the embedding only; stored bytes include packed codes.\n"
+    "which says nothing about other seeds; none where seeds do not differ. tables/results.csv names each number's interval. A task that most "
+    "configurations lack is left out of another mean; charts show the mean that brings most scores together. Sizes count the embedding "
+    "only; stored bytes include packed codes.\n"
 )
 BUDGETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.04, 0.125, 0.25, 1.0)  # of the dense table's bytes
 RUN_COLUMNS = [
@@ -60,16 +61,22 @@ def _seeds(seeds: Iterable[int]) -> str:
 
 
 def coverage_counts(lines: pd.DataFrame) -> str:
-    """Return a Markdown table: per model and task the number of configurations and of runs of each status."""
+    """Return a Markdown table: per model and task how many of all configurations have run there, and the number of runs of each status."""
     counted = []
-    for (model, weights, suite, task), part in lines.groupby(["model", "weights", "suite", "task"]):
+    for (model, weights, suite, task), every in lines.groupby(["model", "weights", "suite", "task"]):
+        part = every[begun(every)]
         counts = [sum(len(seeds.split()) for seeds in part[status]) for status in (*STATUSES, "missing")]
         total = sum(counts)
-        name = [escape(model), escape(weights), escape(suite), escape(task), str(len(part))]
+        name = [escape(model), escape(weights), escape(suite), escape(task), f"{len(part)} of {len(every)}"]
         counted.append([*name, f"{counts[0]} of {total}", *map(str, counts[1:]), str(part.collapsed.sum())])
     return table(
         ["model", "weights", "suite", "task", "configurations", "ok", *STATUSES[1:], "missing", "collapsed"], counted, 9
     )
+
+
+def begun(lines: pd.DataFrame) -> pd.Series:
+    """Return which lines of the coverage have a run."""
+    return (lines[list(STATUSES)] != "").any(axis=1)
 
 
 def coverage_markdown(lines: pd.DataFrame) -> str:

@@ -52,6 +52,13 @@ def test_each_figure_is_there_in_three_formats_with_its_points(folder: Path) -> 
         assert files[".png"][:4] == b"\x89PNG" and files[".pdf"][:4] == b"%PDF" and files[".svg"][:5] == b"<?xml" and files[".csv"]
 
 
+def test_what_needs_no_table_is_a_level_and_no_part_of_the_front(tmp_path: Path) -> None:
+    floor = record("pq8", value=0.9, changes={"embedding.name": "hash_only"})
+    write_report([record(value=0.8), record("sequential", value=0.5), floor], [], tmp_path)
+    drawn = points(tmp_path, "score-bytes").set_index("kind")
+    assert drawn.on_front.to_dict() == {"dense": True, "sequential": True, "hash_only": False}
+
+
 def test_every_figure_says_what_it_was_made_from(folder: Path) -> None:
     digest = re.search(r"ids (\w{12})", (folder / "INDEX.md").read_text())
     assert digest

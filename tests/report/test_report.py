@@ -133,6 +133,30 @@ def test_no_records_says_where_and_what_to_do(tmp_path: Path) -> None:
         write_report([], [(tmp_path / "runs" / "a.json", "cut in half")], tmp_path)
 
 
+@pytest.mark.parametrize(("with_cola", "second"), [(("dense", "pq8"), True), (("dense", "pq8", "random"), False)])
+def test_a_task_that_most_configurations_lack_is_left_out_of_a_second_mean(tmp_path: Path, with_cola: tuple[str, ...], second: bool) -> None:
+    """Most: fewer than half of the configurations that share the other tasks have it."""
+    made = [record(method, task, value=0.6) for method in ("dense", "pq8", "random", "sequential") for task in ("mrpc", "rte")]
+    write_report([*made, *(record(method, "cola", value=0.3) for method in with_cola)], [], tmp_path)
+    table = results(tmp_path)
+    whole = table.xs("mean of cola, mrpc, rte", level="task")
+    assert {name: bool(mean > 0) for name, mean in whole["mean"].items()} == {
+        "dense": True, "pq f=8 Q=64": True, "random f=3 Q=32": not second, "sequential f=3 Q=32": False}
+    assert ("dense", "mean of mrpc, rte") in table.index or not second
+    drawn = pd.read_csv(tmp_path / "figures" / "score-bytes--minilm--glue.csv")
+    assert (set(drawn.panel), len(drawn)) == ({"mean of mrpc, rte"} if second else {"mean of cola, mrpc, rte"}, 4 if second else 3)
+    assert f"| cola | {len(with_cola)} of 4 | {len(with_cola)} of {len(with_cola)} |" in index(tmp_path)
+
+
+def test_what_is_recovered_or_taught_is_compared_with_the_plain_dense_model(tmp_path: Path) -> None:
+    """That is what a reader would replace; the dense model with a teacher stands beside it."""
+    taught = {"training.teacher": "dense"}
+    write_report([record(value=0.80), record(value=0.83, changes=taught), record("pq8", value=0.81, changes=taught)], [], tmp_path)
+    table = results(tmp_path)["difference_to_dense"]
+    assert table[("dense + teacher", "mrpc")] == pytest.approx(3.0)
+    assert table[("pq f=8 Q=64 + teacher", "mrpc")] == pytest.approx(1.0)
+
+
 def test_missing_dense_reference_is_said(tmp_path: Path) -> None:
     write_report([record("pq8"), record("random"), record("dense", changes={"training.epochs": 9.0})], [], tmp_path)
     table = results(tmp_path)

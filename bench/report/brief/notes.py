@@ -54,7 +54,7 @@ def _unknown(frame: pd.DataFrame, parts: Sequence[Section], about: Subject, prob
     texts, join = words["unknown"], words["separator"].join
     declared = [yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted(TASKS.glob("*.yaml"))]
     names = [task["name"] for task in declared if task["suite"] == about.section.suite]
-    names += [column.task for column in about.section.columns if column is not about.section.mean and column.task not in names]
+    names += [column.task for column in about.section.tasks if column.task not in names]
     without = [name for name in names if name not in {column.task for column in about.columns}]
     said = [*texts["lines"], *([] if profiled else [texts["unprofiled"]])]
     said += [fill(texts["tasks"], {"suite": about.section.suite, "tasks": join(without)})] if without else []
