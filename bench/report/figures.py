@@ -75,7 +75,8 @@ def page(title: str, size: tuple[float, float], foot: str) -> Figure:
     foot_share = FOOT / size[1]
     figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1, rect=(0, foot_share, 1, 1 - foot_share)))
     FigureCanvasAgg(figure)
-    figure.suptitle(title, fontweight="bold")
+    letters = int(size[0] * 97 / matplotlib.rcParams["font.size"])
+    figure.suptitle("\n".join(textwrap.fill(line, letters) for line in title.splitlines()), fontweight="bold")
     figure.text(0.008, 0.08 / size[1], foot, fontsize=8, color="#555555", va="bottom")
     return figure
 

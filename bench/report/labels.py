@@ -33,8 +33,10 @@ class Segment(NamedTuple):
     y1: float
 
 
-def place_labels(axes: Axes, labels: Sequence[Label], lines: Sequence[Segment]) -> list[str]:
+def place_labels(axes: Axes, labels: Sequence[Label], lines: Sequence[Segment], unnamed: Sequence[tuple[float, float]] = ()) -> list[str]:
     """Draw the labels where each costs least and return the texts for which no free place was found.
+
+    They keep off the `unnamed` points, too, which have no label.
 
     A label that would cover another is left out unless it is needed. The axes' layout must be final. Greedy: the best
     of 96 places for each label from the top down, twice.
@@ -47,6 +49,8 @@ def place_labels(axes: Axes, labels: Sequence[Label], lines: Sequence[Segment]) 
     ends = axes.transData.transform(np.array(lines).reshape(-1, 2)).reshape(-1, 2, 2) * points_per_pixel
     thin = np.hstack([ends.min(axis=1) - LINE, ends.max(axis=1) + LINE])
     markers = np.hstack([anchors - MARKER, anchors + MARKER])
+    rest = axes.transData.transform(np.array(unnamed).reshape(-1, 2)) * points_per_pixel
+    rest = np.hstack([rest - MARKER, rest + MARKER])
     white = {"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.6}
     style: dict[str, Any] = {"ha": "center", "va": "center", "color": "#222222", "bbox": white, "zorder": 6}
     drawn = [axes.text(*label[:3], **style) for label in labels]
@@ -55,7 +59,7 @@ def place_labels(axes: Axes, labels: Sequence[Label], lines: Sequence[Segment]) 
     downwards = np.lexsort((anchors[:, 0], -anchors[:, 1]))
     for index in [*downwards, *downwards]:
         others = np.delete(boxes, index, axis=0), np.delete(markers, index, axis=0)
-        boxes[index] = _best(anchors[index], sizes[index], *others, thin, room)
+        boxes[index] = _best(anchors[index], sizes[index], *others, rest, thin, room)
     left_out = []
     for index in sorted(range(len(labels)), key=lambda i: labels[i].needed):
         label, box = labels[index], boxes[index].copy()
@@ -72,7 +76,7 @@ def place_labels(axes: Axes, labels: Sequence[Label], lines: Sequence[Segment]) 
 
 
 def _best(
-    anchor: np.ndarray, size: np.ndarray, others: np.ndarray, markers: np.ndarray, thin: np.ndarray, room: np.ndarray
+    anchor: np.ndarray, size: np.ndarray, others: np.ndarray, markers: np.ndarray, rest: np.ndarray, thin: np.ndarray, room: np.ndarray
 ) -> np.ndarray:
     """Return the cheapest box (x0, y0, x1, y1) around the anchor, in points; costs are in square points."""
     radius, angle = (grid.ravel() for grid in np.meshgrid(RADII, ANGLES, indexing="ij"))
@@ -81,7 +85,7 @@ def _best(
     own = np.hstack([anchor - MARKER, anchor + MARKER])
     outside = size.prod() - _overlap(boxes, room[None])[:, 0]
     hidden = _overlap(boxes, others).sum(axis=1)
-    covered = 3000 * (hidden > 1) + 10 * hidden + 15 * _overlap(boxes, np.vstack([markers, own])).sum(axis=1)
+    covered = 3000 * (hidden > 1) + 10 * hidden + 15 * _overlap(boxes, np.vstack([markers, own, rest])).sum(axis=1)
     crossed = _overlap(boxes, thin).sum(axis=1)
     blocks = np.vstack([others, markers])
     leader = (anchor + (centre - anchor) * np.linspace(0.15, 0.85, 5)[:, None, None])[:, :, None]

@@ -23,14 +23,14 @@ def part_sections(frame: pd.DataFrame, threshold: float) -> list[Section]:
 
 
 def _pieces(run: Any) -> Iterator[dict[str, Any]]:
-    """Yield the run once for each language or category; nothing for a run without any."""
+    """Yield the run once for each language or category; nothing for a run without several."""
     scores = {}
     for key, value in run.scores.items():
         where, _, metric = key.rpartition(".")
         split, _, part = where.partition("/")
         if split == run.split:
             scores[part, metric] = value
-    if not any(part for part, _ in scores):
+    if len({part for part, _ in scores if part}) < 2:
         return
     for (part, metric), value in scores.items():
         if metric == run.metric or (part, metric) == ("", GAP):

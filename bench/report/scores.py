@@ -154,8 +154,8 @@ def _chart(name: str, title: str, section: Section, wanted: list[tuple[Column, M
             letters = int(10.5 * axes.get_window_extent().width / figure.dpi)
             axes.set_title("\n".join(textwrap.fill(line, letters) for line in _heading(column, data)))
         settle(figure)
-        for axes, (labels, lines) in zip(grid, waiting, strict=False):
-            place_labels(axes, labels, lines)
+        for axes, around in zip(grid, waiting, strict=False):
+            place_labels(axes, *around)
     frames = [pd.DataFrame(points).rename(columns={"size": measure.field, "low": "ci95_low", "high": "ci95_high"})
               for _, measure, points in panels]
     return Chart(name, title, pd.concat(frames, ignore_index=True), figure)
@@ -163,8 +163,8 @@ def _chart(name: str, title: str, section: Section, wanted: list[tuple[Column, M
 
 def _panel(
     axes: Axes, column: Column, measure: Measure, data: list[Point], kinds: dict[str, tuple[str, str]], small: bool
-) -> tuple[list[Label], list[Segment]]:
-    """Draw all but the labels; return these and the line segments that they should keep off."""
+) -> tuple[list[Label], list[Segment], list[tuple[float, float]]]:
+    """Draw all but the labels; return these, and the line segments and other points that they should keep off."""
     _limits(axes, column, data)
     _describe(axes, column, data, measure)
     dense = [point for point in data if point.kind == "dense"]
@@ -205,7 +205,7 @@ def _panel(
     segments += [Segment(x, y, after, y) for x, y, after in zip(sizes, means, sizes[1:], strict=False)]
     segments += [Segment(x, y, x, up) for x, y, up in zip(sizes[1:], means, means[1:], strict=False)]
     segments += [Segment(p.size, p.low, p.size, p.high) for p in data if p.low is not None and p.high is not None]
-    return labels, segments
+    return labels, segments, [(p.size, p.mean) for p, needed in zip(data, chosen, strict=True) if not needed and len(labels) < len(data)]
 
 
 def _filling(body: str, colour: str) -> dict[str, Any]:

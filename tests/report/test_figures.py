@@ -52,6 +52,12 @@ def test_each_figure_is_there_in_three_formats_with_its_points(folder: Path) -> 
         assert files[".png"][:4] == b"\x89PNG" and files[".pdf"][:4] == b"%PDF" and files[".svg"][:5] == b"<?xml" and files[".csv"]
 
 
+def test_a_long_title_stays_on_its_page() -> None:
+    made = figures.page("minilm on xnli [not official: mnli:train_subset (76,476 rows)]: every language against English", (10, 3), "made here")
+    title = made.texts[0].get_window_extent()
+    assert 0 <= title.x0 < title.x1 <= made.bbox.width
+
+
 def test_what_needs_no_table_is_a_level_and_no_part_of_the_front(tmp_path: Path) -> None:
     floor = record("pq8", value=0.9, changes={"embedding.name": "hash_only"})
     write_report([record(value=0.8), record("sequential", value=0.5), floor], [], tmp_path)

@@ -50,6 +50,17 @@ def test_a_label_keeps_off_the_ring_around_its_point_and_off_its_interval() -> N
     assert not (box.x0 <= x <= box.x1 and box.y0 <= chart.transData.transform((5, 6))[1] and box.y1 >= chart.transData.transform((5, 4))[1])
 
 
+def test_a_label_keeps_off_points_that_have_none() -> None:
+    free = axes()
+    place_labels(free, [Label(5, 5, "configuration", True)], [])
+    (box,) = (text.get_window_extent() for text in free.texts)
+    x, y = free.transData.inverted().transform(((box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2))
+    chart = axes()
+    place_labels(chart, [Label(5, 5, "configuration", True)], [], [(x, y)])
+    (other,) = (text.get_window_extent() for text in chart.texts)
+    assert not other.contains(*chart.transData.transform((x, y)))
+
+
 def test_names_at_the_ends_of_equal_lines_stay_apart_and_below_the_panels_top() -> None:
     chart = axes()
     label_ends(chart, [(5, 9.9, f"line {i}") for i in range(6)] + [(5, 1, "another")])

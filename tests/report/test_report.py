@@ -307,6 +307,13 @@ def spread(method: str, seed: int, languages: dict[str, float]) -> Record:
     return made
 
 
+def test_a_single_language_needs_no_table_of_its_own(tmp_path: Path) -> None:
+    made = record("dense", "rte", value=0.7)
+    made["metrics"] = (made["metrics"] or {}) | {"validation/en": {"accuracy": 0.7}}
+    write_report([made, record("pq8", "rte", value=0.6)], [], tmp_path)
+    assert not list(tmp_path.rglob("parts--*")) and not list(tmp_path.rglob("languages--*"))
+
+
 def test_languages_have_a_table_of_their_own(tmp_path: Path) -> None:
     values = {("dense", 0): {"en": 0.8, "de": 0.6, "sw": 0.5}, ("dense", 1): {"en": 0.82, "de": 0.64, "sw": 0.5},
               ("pq8", 0): {"en": 0.7, "de": 0.5, "sw": 0.4}}
