@@ -256,8 +256,8 @@ def _setting(key: str, value: Any) -> str:
 
 
 def _label(frame: pd.DataFrame) -> None:
-    """Add to labels that several configurations of a model share the settings in which these differ."""
-    for _, rows in frame.groupby(["model", "weights", "configuration"], sort=False):
+    """Add to labels that several configurations of a model on a suite share the settings in which these differ."""
+    for _, rows in frame.groupby(["model", "weights", "suite", "configuration"], sort=False):
         settings = dict(zip(rows.config_id, rows.flat, strict=True))
         if len(settings) == 1:
             continue

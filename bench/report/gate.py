@@ -53,13 +53,14 @@ def checks(frame: pd.DataFrame, parts: Sequence[Section], covered: Sequence[Cove
 
 def _target(frame: pd.DataFrame, parts: Sequence[Section], config: RunConfig) -> tuple[Target, Check]:
     """Return what is checked, and whether it is there at all."""
-    label, model, limit = config.gate.configuration, config.gate.model, "finished runs"
+    label, model, limit, config_id = config.gate.configuration, config.gate.model, "finished runs", None
     if label is None:
         limit = f"recommended: {config.report.tolerated_loss:g} points at most"
         about = subject(parts, config.report)
         best = None if no_answer(about) else rank(about.options, about.matter, config.report.tolerated_loss)[0]
-        label, model = (best.option.row.label, about.section.model) if best and best.holds else (None, None)
-    lines = [(part, row) for part in parts for row in part.rows if row.label == label and model in (None, part.model)]
+        label, model, config_id = (best.option.row.label, about.section.model, best.option.row.config_id) if best and best.holds else (None,) * 3
+    lines = [(part, row) for part in parts for row in part.rows
+             if row.label == label and model in (None, part.model) and config_id in (None, row.config_id)]
     models = sorted({part.model for part, _ in lines})
     if len(models) > 1:
         raise ConfigError(f"gate.configuration ({label}) is one of several models: set gate.model to one of {', '.join(models)}.")

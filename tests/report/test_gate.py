@@ -94,6 +94,13 @@ def test_a_configuration_that_is_not_there_breaks_every_limit() -> None:
     assert len(found) == 4 and not any(check.held for check in found.values())
 
 
+def test_what_is_recommended_is_not_mixed_with_another_recipe_of_its_name_on_another_suite() -> None:
+    others = [record(method, "entailment", changes={"training.epochs": 9.0}) for method in ("dense", "pq8")]
+    runs = [record(method, task, seed) for method in ("dense", "pq8") for task in ("mrpc", "rte") for seed in range(3)]
+    found = checked([*runs, *others], "gate.loss.mrpc=1", chosen=["gate.embedding_bytes=null"])
+    assert found["configuration"].measured == "pq f=8 Q=64: 6 finished runs"
+
+
 def test_without_a_name_the_recommended_configuration_is_checked() -> None:
     assert checked(golden(), chosen=[])["configuration"].measured == "pq f=48 Q=60: 6 finished runs"
     assert not checked(golden(), chosen=["report.tolerated_loss=0.1"])["configuration"].held

@@ -148,6 +148,14 @@ def test_a_task_that_most_configurations_lack_is_left_out_of_a_second_mean(tmp_p
     assert f"| cola | {len(with_cola)} of 4 | {len(with_cola)} of {len(with_cola)} |" in index(tmp_path)
 
 
+def test_names_tell_recipes_apart_within_a_suite_only(tmp_path: Path) -> None:
+    other = {"training.epochs": 9.0}
+    write_report([record("pq8", "mrpc"), record("pq8", "rte"), record("pq8", "rte", changes=other), record("random", "mrpc"),
+                  record("random", "entailment", changes=other)], [], tmp_path)
+    assert {name for name, task in results(tmp_path).index if " of " not in task} == {
+        "pq f=8 Q=64 (epochs=3)", "pq f=8 Q=64 (epochs=9)", "random f=3 Q=32"}
+
+
 def test_what_is_recovered_or_taught_is_compared_with_the_plain_dense_model(tmp_path: Path) -> None:
     """That is what a reader would replace; the dense model with a teacher stands beside it."""
     taught = {"training.teacher": "dense"}
