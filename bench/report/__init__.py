@@ -67,8 +67,9 @@ def write_report(
 
 
 def _remove_older(results_dir: Path, written: list[Path]) -> None:
-    """Delete tables and figures of a section (<what>--<model>--<suite>) that an earlier report made and this one has no data for."""
-    for path in (path for folder in ("figures", "tables") for path in (results_dir / folder).glob("*--*--*.*")):
+    """Delete tables and figures that an earlier report made and this one has no data for, such as <what>--<model>--<suite>."""
+    made = ("figures/*--*--*.*", "tables/*--*--*.*", "tables/parts.csv", "tables/published.*")
+    for path in (path for pattern in made for path in results_dir.glob(pattern)):
         if path not in written:
             path.unlink()
 

@@ -10,6 +10,7 @@ from bench.config import ReportConfig
 from bench.errors import ConfigError, unknown
 from bench.report.summary import Cell, Column, Row, Section
 
+ENOUGH = 0.2  # share of a section's configurations that must have every task of a mean for these to decide
 POINTS = 100.0  # a task is compared in points where its headline metric is a fraction
 
 
@@ -56,7 +57,7 @@ class Subject(NamedTuple):
 def subject(parts: Sequence[Section], wanted: ReportConfig) -> Subject:
     """Return what is decided about: report.model and report.suite, else the section with most scores.
 
-    The tasks that matter are report.tasks, else those that the mean is over.
+    The tasks that matter are report.tasks, else those of the mean over most tasks that enough configurations have.
     Raises ConfigError for a model or suite without any record.
     """
     for key, value in (("model", wanted.model), ("suite", wanted.suite)):
@@ -66,13 +67,20 @@ def subject(parts: Sequence[Section], wanted: ReportConfig) -> Subject:
     chosen = [part for part in parts if wanted.model in (None, part.model) and wanted.suite in (None, part.suite)]
     if not chosen:
         raise ConfigError(f"report.suite ({wanted.suite}) has no records of report.model ({wanted.model}).")
-    section = max(chosen, key=lambda part: sum(cell.score.n for cell in part.cells.values()))
+    section = max(chosen, key=lambda part: sum(part.cells[row.config_id, column.name].score.n for row in part.rows for column in part.tasks))
     columns = [column for column in section.tasks if column.scale == POINTS]
-    averaged = [column.name for column in columns] if section.mean is None else section.mean.parts
+    averaged = _averaged(section) or [column.name for column in columns]
     names = wanted.tasks or [column.task for column in columns if column.name in averaged]
     return Subject(section, columns, _dense(section, columns), _options(section, columns),
                    [place for place, column in enumerate(columns) if column.task in names],
                    [name for name in names if name not in {column.task for column in columns}])
+
+
+def _averaged(section: Section) -> tuple[str, ...]:
+    """Return the columns of the mean over most tasks that enough configurations have, of all where none has enough."""
+    having = {mean.parts: sum(not section.cells[row.config_id, mean.name].missing for row in section.embeddings) for mean in section.means}
+    enough = [parts for parts, count in having.items() if count >= ENOUGH * len(section.embeddings)]
+    return max(enough or having, key=len, default=())
 
 
 def no_answer(about: Subject) -> str | None:

@@ -75,10 +75,15 @@ def page(title: str, size: tuple[float, float], foot: str) -> Figure:
     foot_share = FOOT / size[1]
     figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1, rect=(0, foot_share, 1, 1 - foot_share)))
     FigureCanvasAgg(figure)
-    letters = int(size[0] * 97 / matplotlib.rcParams["font.size"])
-    figure.suptitle("\n".join(textwrap.fill(line, letters) for line in title.splitlines()), fontweight="bold")
+    set_title(figure, title)
     figure.text(0.008, 0.08 / size[1], foot, fontsize=8, color="#555555", va="bottom")
     return figure
+
+
+def set_title(figure: Figure, title: str) -> None:
+    """Set the figure's title, in lines that its page holds."""
+    letters = int(figure.get_figwidth() * 97 / matplotlib.rcParams["font.size"])
+    figure.suptitle("\n".join(textwrap.fill(line, letters) for line in title.splitlines()), fontweight="bold")
 
 
 def legend(figure: Figure, handles: list[Any], columns: int) -> None:

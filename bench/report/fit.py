@@ -12,7 +12,7 @@ from matplotlib.ticker import EngFormatter, NullLocator
 from bench import store
 from bench.embeddings.base import DECILES
 from bench.report import markdown
-from bench.report.figures import STYLE, kind_styles, save
+from bench.report.figures import STYLE, kind_styles, save, set_title
 from bench.report.frame import kind, short_label
 
 PANELS = {"relative_error": "relative error", "weighted_error": "relative error, tokens by frequency",
@@ -55,7 +55,7 @@ def draw(frame: pd.DataFrame, model: str) -> Figure:
     with rc_context(STYLE):
         figure = Figure(figsize=(15, 5.6), layout="constrained")
         FigureCanvasAgg(figure)
-        figure.suptitle(f"{model}: fit to the pretrained table before any training", fontweight="bold")
+        set_title(figure, f"{model}: fit to the pretrained table before any training")
         styles = kind_styles(set(frame.kind) - {"dense"})
         for axes, (name, title) in zip(figure.subplots(1, len(PANELS)), PANELS.items(), strict=True):
             for one, (colour, marker) in styles.items():

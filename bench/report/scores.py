@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.markers import CARETDOWN, CARETUP
 from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullLocator
 
-from bench.report.figures import STYLE, Chart, kind_styles, legend, page, settle
+from bench.report.figures import STYLE, Chart, kind_styles, legend, page, set_title, settle
 from bench.report.labels import Label, Segment, place_labels
 from bench.report.markdown import one_line
 from bench.report.statistics import knee, pareto_front
@@ -80,9 +80,9 @@ def main_score(section: Section, foot: str, measure: Measure) -> Chart | None:
 
 def tasks(section: Section, foot: str, measure: Measure) -> Chart | None:
     """Return small multiples: each task against a size; None where there is only one."""
-    columns = [column for column in section.columns if column is not section.mean]
     title = f"{_title(section, measure.title)}, task by task"
-    return _chart(f"tasks-{measure.key}", title, section, [(column, measure) for column in columns], foot) if len(columns) > 1 else None
+    wanted = [(column, measure) for column in section.tasks]
+    return _chart(f"tasks-{measure.key}", title, section, wanted, foot) if len(wanted) > 1 else None
 
 
 def costs(section: Section, foot: str) -> Chart | None:
@@ -145,7 +145,7 @@ def _chart(name: str, title: str, section: Section, wanted: list[tuple[Column, M
             axes.remove()
         repeated = len(panels) > 1 and len({column.name for column, *_ in panels}) == 1
         if repeated:
-            figure.suptitle("\n".join([title, *_heading(panels[0][0], panels[0][2])]), fontweight="bold")
+            set_title(figure, "\n".join([title, *_heading(panels[0][0], panels[0][2])]))
         handles = _legend(kinds, everything)
         legend(figure, handles, 4 if max(len(str(handle.get_label())) for handle in handles) > WIDEST else 3 + across)
         waiting = [_panel(axes, *panel, kinds, len(panels) > 1)
@@ -275,12 +275,13 @@ def _legend(kinds: dict[str, tuple[str, str]], data: list[Point]) -> list[Line2D
     handles += [Line2D([], [], label=kind, **_floor(colour)) for kind, (colour, _) in kinds.items() if kind in floors]
     if "dense" in kinds:
         handles.append(Line2D([], [], color="black", linewidth=1.2, label="dense level"))
-    handles.append(Line2D([], [], color=FRONT, linewidth=1.8, alpha=0.7, label="Pareto front"))
+    if any(point.on_front for point in data):
+        handles.append(Line2D([], [], color=FRONT, linewidth=1.8, alpha=0.7, label="Pareto front"))
     if any(point.knee for point in data):
         handles.append(Line2D([], [], label="knee of the front", **_ring(14)))
     if any(point.chance is not None for point in data):
         handles.append(Line2D([], [], color="#555555", linewidth=1.4, linestyle=":", label="chance"))
-    if intervals := sorted({point.interval.split()[0] for point in data if point.interval}):
+    if intervals := sorted({point.interval.split()[0] for point in data if point.interval and not point.floor}):
         bar: dict[str, Any] = {"marker": "|", "markersize": 16, "linestyle": "none"}
         names = {"Student's": "over seeds", "stratified": "over tasks and seeds", "Wilson": "over rows, 1 seed",
                  "MOVER": "over rows, 1 seed"}

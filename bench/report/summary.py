@@ -159,6 +159,8 @@ def section_of(runs: pd.DataFrame, threshold: float) -> Section:
     scores: dict[tuple[str, str], dict[int, float]] = {}
     for run in rows(counted.dropna(subset=["value"])):
         scores.setdefault((run.config_id, run.column), {})[run.seed] = run.value * scales[run.column]
+    finished = [column for column in averaged if column.metric]
+    averaged = finished if len(finished) > 1 else averaged
     no_mean = _no_mean(averaged)
     having = {column.name: {config_id for config_id, name in scores if name == column.name} for column in averaged}
     means = [] if no_mean else [_mean_column([column for column in averaged if column.name in names]) for names in shared(having)]
@@ -204,8 +206,8 @@ def _no_mean(averaged: list[Column]) -> str:
 def shared(having: dict[str, set[str]]) -> list[list[str]]:
     """Return the sets of tasks to average, from `having`: task -> its configurations. The last brings most scores together.
 
-    All tasks are one set. Those that most configurations lack are left out of another: where fewer tasks are shared by at
-    least twice as many configurations.
+    All tasks are one set, if any configuration has them all. Those that half of the configurations or more lack are left out
+    of another: where fewer tasks are shared by at least twice as many configurations.
     """
     rarest, found, most = sorted(having, key=lambda task: len(having[task])), list[tuple[int, list[str]]](), 0
     for start in range(len(rarest) - 1):
@@ -214,7 +216,7 @@ def shared(having: dict[str, set[str]]) -> list[list[str]]:
         if not found or together >= 2 * max(most, 1):
             found.append((together * len(names), names))
             most = together
-    return [names for _, names in sorted(found, key=lambda one: one[0])]
+    return [names for size, names in sorted(found, key=lambda one: one[0]) if size or len(found) == 1]
 
 
 def _mean_column(averaged: list[Column]) -> Column:
@@ -241,7 +243,7 @@ def _references(runs: pd.DataFrame) -> dict[str, str]:
     plain = {row.base_id: row.config_id for row in dense if row.plain}
     rates = Counter(row.recipe_id for row in dense if row.plain)
     tuned = {row.recipe_id: row.config_id for row in dense if row.plain and rates[row.recipe_id] == 1}
-    found = {row.config_id: plain.get(row.base_id, same.get((row.base_id, row.recovery_id), tuned.get(row.recipe_id))) for row in unique}
+    found = {row.config_id: plain.get(row.base_id, tuned.get(row.recipe_id, same.get((row.base_id, row.recovery_id)))) for row in unique}
     return {config_id: reference for config_id, reference in found.items() if reference}
 
 

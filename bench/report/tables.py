@@ -14,13 +14,13 @@ from bench.report.summary import ALL, Cell, Column, Row, Section
 from bench.store import STATUSES
 
 HOW_TO_READ = (
-    "Scores are mean ± sample standard deviation over seeds [95 % interval]. Below each: its difference to dense (without recovery, "
-    "teacher) over the seeds that both have, its percent of dense (the difference's uncertainty included), and the probability of losing "
-    "more than the threshold (report.tolerated_loss, in points). Intervals: for one task Student's t over seeds; for the mean over tasks a "
-    "stratified bootstrap over task and seed; for one seed binomial over the evaluated rows (Wilson, of a difference Newcombe, of a mean over "
-    "tasks MOVER of these), which says nothing about other seeds; none where seeds do not differ. tables/results.csv names each number's "
-    "interval. A task that most configurations lack is left out of another mean; charts show the mean that brings most scores together. "
-    "Sizes count the embedding only; stored bytes include packed codes.\n"
+    "Scores are mean ± sample standard deviation over seeds [95 % interval]. Below each: its difference to dense (where there is one, "
+    "without recovery and teacher) over the seeds that both have, its percent of dense (the difference's uncertainty included), and the "
+    "probability of losing more than the threshold (report.tolerated_loss, in points). Intervals: for one task Student's t over seeds; for "
+    "the mean over tasks a stratified bootstrap over task and seed; for one seed binomial over the evaluated rows (Wilson, of a difference "
+    "Newcombe, of a mean over tasks MOVER of these), which says nothing about other seeds; none where seeds do not differ. "
+    "tables/results.csv names each number's interval. Tasks that at least half of the configurations lack are left out of another mean; "
+    "charts show the mean that brings most scores together. Sizes count the embedding only; stored bytes include packed codes.\n"
 )
 BUDGETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.04, 0.125, 0.25, 1.0)  # of the dense table's bytes
 RUN_COLUMNS = [

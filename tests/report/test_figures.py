@@ -7,7 +7,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from bench.report import figures, write_report
+from bench.report import figures, scores, write_report
+from bench.report.frame import to_frame
+from bench.report.summary import sections
 from bench.store import Record
 from tests.report.factory import record
 
@@ -60,9 +62,16 @@ def test_a_long_title_stays_on_its_page() -> None:
 
 def test_what_needs_no_table_is_a_level_and_no_part_of_the_front(tmp_path: Path) -> None:
     floor = record("pq8", value=0.9, changes={"embedding.name": "hash_only"})
-    write_report([record(value=0.8), record("sequential", value=0.5), floor], [], tmp_path)
+    assert floor["size"]
+    floor["size"]["embedding_bytes"] = 4
+    runs = [record(value=0.8), record("sequential", value=0.5), floor]
+    write_report(runs, [], tmp_path)
     drawn = points(tmp_path, "score-bytes").set_index("kind")
     assert drawn.on_front.to_dict() == {"dense": True, "sequential": True, "hash_only": False}
+    chart = scores.main_score(sections(to_frame(runs), 1.0)[0], "made here", scores.SIZES[1])
+    assert chart
+    axes, level = chart.figure.axes[0], [90.0, 90.0]
+    assert axes.get_xlim()[0] > 1000 and [line.get_linestyle() for line in axes.lines if list(line.get_ydata()) == level] == ["--"]
 
 
 def test_every_figure_says_what_it_was_made_from(folder: Path) -> None:

@@ -101,6 +101,15 @@ def test_what_is_recommended_is_not_mixed_with_another_recipe_of_its_name_on_ano
     assert found["configuration"].measured == "pq f=8 Q=64: 6 finished runs"
 
 
+@pytest.mark.parametrize(("others", "decides"), [(2, True), (9, False)])
+def test_a_task_that_few_configurations_have_still_decides_unless_hardly_any_has_it(others: int, decides: bool) -> None:
+    """The chart's mean is over the other two tasks; a fifth of the configurations must have a task."""
+    runs = [record("dense", task, value=0.8) for task in ("mrpc", "rte", "cola")]
+    runs += [record("pq8", task, value=value) for task, value in (("mrpc", 0.79), ("rte", 0.79), ("cola", 0.4))]
+    runs += [record("random", task, value=0.5, changes={"embedding.rows": 40 + rows}) for rows in range(others) for task in ("mrpc", "rte")]
+    assert checked(runs, "report.tolerated_loss=2", chosen=["gate.embedding_bytes=1000000000"])["configuration"].held != decides
+
+
 def test_without_a_name_the_recommended_configuration_is_checked() -> None:
     assert checked(golden(), chosen=[])["configuration"].measured == "pq f=48 Q=60: 6 finished runs"
     assert not checked(golden(), chosen=["report.tolerated_loss=0.1"])["configuration"].held

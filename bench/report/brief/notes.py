@@ -44,6 +44,8 @@ def _care(about: Subject, words: dict[str, Any]) -> list[str]:
     everything = [option.results for option in about.options] + ([tuple(dense)] if dense else [])
     single = [column.task for place, column in enumerate(columns) if max((results[place].seeds for results in everything), default=0) == 1]
     said += [fill(cares["single"], {"tasks": join(single)})] if single else []
+    besides = [column.task for place, column in enumerate(columns) if place not in about.matter]
+    said += [fill(cares["besides"], {"tasks": join(besides)})] if besides else []
     return said + [fill(cares["collapsed"], {"task": column.task, "count": result.collapsed, "seeds": result.seeds})
                    for column, result in zip(columns, dense, strict=False) if result.collapsed]
 
