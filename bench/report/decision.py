@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from bench.config import ReportConfig
 from bench.errors import ConfigError, unknown
-from bench.report.summary import Cell, Column, Row, Section
+from bench.report.summary import FLOORS, Cell, Column, Row, Section
 
 ENOUGH = 0.2  # share of a section's configurations that must have every task of a mean for these to decide
 POINTS = 100.0  # a task is compared in points where its headline metric is a fraction
@@ -49,7 +49,7 @@ class Subject(NamedTuple):
     section: Section
     columns: list[Column]
     dense: Row | None  # the dense configuration with a score on most of these tasks; None where none has any
-    options: list[Option]  # the compressed configurations with a score on any of them, smallest first
+    options: list[Option]  # the compressed configurations with a score on any of them, smallest first; no floors
     matter: list[int]  # places in `columns` of the tasks that matter
     missing: list[str]  # tasks that matter and have no score
 
@@ -110,7 +110,7 @@ def _options(section: Section, columns: Sequence[Column]) -> list[Option]:
     found = []
     for row in section.embeddings:
         results = results_of(section, row, columns)
-        if row.kind != "dense" and row.bytes is not None and any(result.score is not None for result in results):
+        if row.kind != "dense" and row.method not in FLOORS and row.bytes is not None and any(result.score is not None for result in results):
             found.append(Option(row, row.bytes, results))
     return sorted(found, key=lambda option: (option.bytes, option.row.label))
 

@@ -16,12 +16,11 @@ from bench.report.figures import STYLE, Chart, kind_styles, legend, page, set_ti
 from bench.report.labels import Label, Segment, place_labels
 from bench.report.markdown import one_line
 from bench.report.statistics import knee, pareto_front
-from bench.report.summary import Column, Row, Section
+from bench.report.summary import FLOORS, Column, Row, Section
 
 MOST_LABELS = 12  # a panel with more points labels only dense and the Pareto front; of small multiples half as many, and then
 # only dense and the knee of the front
 WIDEST = 30  # letters of a label's line
-FLOORS = ("mean", "hash_only")  # what all tokens share, of a few bytes: drawn as levels, since their sizes would stretch the axis
 LINEAR_BELOW = 3  # axes whose ends differ by a smaller factor are linear
 FRONT = "#009E73"
 
@@ -69,7 +68,7 @@ class Point(NamedTuple):
 
     @property
     def floor(self) -> bool:
-        """Return whether the method is one that every other has to beat."""
+        """Return whether it is drawn as a level: its few bytes would stretch the axis."""
         return self.kind.partition(",")[0] in FLOORS
 
 

@@ -15,6 +15,7 @@ from bench.report.statistics import NOTHING, Summary, summarise
 COSTS = ["peak_memory_bytes", "latency_batch1_ms", "latency_batch32_ms"]
 UNBOUNDED = ("loss", "perplexity", "mse", "rmse", "mae")  # metrics that are no fractions and are shown as they are
 
+FLOORS = ("mean", "hash_only")  # methods that every other has to beat: all tokens share what they store
 MEAN = "headline metrics"
 ALL, GAP = "all", "gap"  # among a task's languages or categories: the split's own score, and how far other languages are behind
 

@@ -110,6 +110,11 @@ def test_a_task_that_few_configurations_have_still_decides_unless_hardly_any_has
     assert checked(runs, "report.tolerated_loss=2", chosen=["gate.embedding_bytes=1000000000"])["configuration"].held != decides
 
 
+def test_a_floor_is_never_recommended() -> None:
+    runs = [record("dense", value=0.8), record("pq8", value=0.79, changes={"embedding.name": "hash_only"})]
+    assert checked(runs, "report.tolerated_loss=2", chosen=["gate.embedding_bytes=1000000000"])["configuration"].measured == "none"
+
+
 def test_without_a_name_the_recommended_configuration_is_checked() -> None:
     assert checked(golden(), chosen=[])["configuration"].measured == "pq f=48 Q=60: 6 finished runs"
     assert not checked(golden(), chosen=["report.tolerated_loss=0.1"])["configuration"].held
