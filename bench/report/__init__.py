@@ -17,7 +17,8 @@ from bench.report.index import Drawn, index
 from bench.report.markdown import escape, slug
 from bench.report.parts import part_sections
 from bench.report.published import PAPER, TITLE, beside, published_grid, read_published
-from bench.report.summary import Section, sections
+from bench.report.section import Section
+from bench.report.summary import sections
 from bench.store import Record
 
 log = logging.getLogger("bench")

@@ -9,8 +9,9 @@ import pandas as pd
 from bench.errors import BenchError
 from bench.report.frame import headline_runs, rows, to_frame
 from bench.report.markdown import escape, table
+from bench.report.section import Column
 from bench.report.statistics import summarise
-from bench.report.summary import Column, sections
+from bench.report.summary import sections
 from bench.store import Record, write_atomically
 
 KEYS = ["model", "weights", "suite", "column", "config_id"]

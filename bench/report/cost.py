@@ -9,7 +9,7 @@ import pandas as pd
 from bench import store
 from bench.report import markdown
 from bench.report.frame import headline_runs, short_label
-from bench.report.summary import Section
+from bench.report.section import Section
 from bench.report.tables import score_text
 from bench.store import LatencyPart, ProfilePart
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from bench.config import ReportConfig
 from bench.errors import ConfigError, unknown
-from bench.report.summary import FLOORS, Cell, Column, Row, Section
+from bench.report.section import FLOORS, Cell, Column, Row, Section
 
 ENOUGH = 0.2  # share of a section's configurations that must have every task of a mean for these to decide
 POINTS = 100.0  # a task is compared in points where its headline metric is a fraction

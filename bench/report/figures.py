@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from bench.report.summary import Section
+from bench.report.section import Section
 
 # Okabe & Ito's colours, each with a marker of its own for print in black and white.
 STYLES = {

@@ -112,7 +112,8 @@ def _row(record: Record, widths: dict[str, int], suites: dict[str, str]) -> dict
     group["training"] = _without(config["training"], "max_train_examples")
     base = _without(group, "embedding", "assignment", "recovery", "body")
     base["training"] = _without(group["training"], "teacher", "teacher_weight")
-    aid = [config.get("recovery"), config["training"].get("teacher"), config["training"].get("teacher_weight")]
+    recovery, teacher = (config.get("recovery") or {}).get("name", "none"), config["training"].get("teacher", "none")
+    aid = [config.get("recovery"), teacher, config["training"].get("teacher_weight")]
     family = [base, aid, config.get("body")]
     return {
         "model": model["name"],
@@ -129,8 +130,8 @@ def _row(record: Record, widths: dict[str, int], suites: dict[str, str]) -> dict
         "recipe_id": _digest(base | {"training": _without(base["training"], "learning_rate")}),
         "embedding_id": embedding_id(config),
         "recovery_id": _digest(aid),
-        "recovery": (config.get("recovery") or {}).get("name", "none"),
-        "plain": (config.get("recovery") or {}).get("name", "none") == config["training"].get("teacher", "none") == "none",
+        "recovery": recovery,
+        "plain": recovery == teacher == "none",
         "method": config["embedding"]["name"],
         "body": config.get("body", "fp32"),
         **{key: config["embedding"].get(key) for key in ("subspaces", "rows")},

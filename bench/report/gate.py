@@ -12,7 +12,7 @@ from bench.report.cost import ratio
 from bench.report.decision import no_answer, rank, subject
 from bench.report.domain import Covered
 from bench.report.frame import headline_runs
-from bench.report.summary import Cell, Column, Row, Section
+from bench.report.section import Cell, Column, Row, Section
 from bench.store import LatencyPart, device_key
 
 COVERAGE = {"known": "unknown_rate", "well_fitted": "badly_fitted_rate"}  # a share that is covered: 1 - the fact of `bench coverage`
@@ -53,14 +53,15 @@ def checks(frame: pd.DataFrame, parts: Sequence[Section], covered: Sequence[Cove
 
 def _target(frame: pd.DataFrame, parts: Sequence[Section], config: RunConfig) -> tuple[Target, Check]:
     """Return what is checked, and whether it is there at all."""
-    label, model, limit, config_id = config.gate.configuration, config.gate.model, "finished runs", None
+    label, model, limit, recommended = config.gate.configuration, config.gate.model, "finished runs", None
     if label is None:
         limit = f"recommended: {config.report.tolerated_loss:g} points at most"
         about = subject(parts, config.report)
         best = None if no_answer(about) else rank(about.options, about.matter, config.report.tolerated_loss)[0]
-        label, model, config_id = (best.option.row.label, about.section.model, best.option.row.config_id) if best and best.holds else (None,) * 3
+        if best and best.holds:
+            label, model, recommended = best.option.row.label, about.section.model, best.option.row.config_id
     lines = [(part, row) for part in parts for row in part.rows
-             if row.label == label and model in (None, part.model) and config_id in (None, row.config_id)]
+             if row.label == label and model in (None, part.model) and recommended in (None, row.config_id)]
     models = sorted({part.model for part, _ in lines})
     if len(models) > 1:
         raise ConfigError(f"gate.configuration ({label}) is one of several models: set gate.model to one of {', '.join(models)}.")

@@ -9,15 +9,13 @@ from bench.report.frame import digest
 from bench.report.grid import to_markdown
 from bench.report.markdown import escape
 from bench.report.published import TITLE, published_grid
-from bench.report.summary import ALL, Section
+from bench.report.section import ALL, Section
 from bench.store import STATUSES
 
 PARTS_TO_READ = (
     "Single tags are in [tables/parts.csv](tables/parts.csv). `all` is the mean over languages, or "
     "the score of all rows; `gap` is the training language's score minus the mean of the others'."
 )
-
-
 MISSING = "Missing are seeds that other configurations have on the task; a sweep may plan fewer for some: `make status` knows its plan."
 
 

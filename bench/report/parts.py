@@ -6,7 +6,8 @@ from typing import Any
 import pandas as pd
 
 from bench.report.frame import headline_runs, rows
-from bench.report.summary import ALL, GAP, Section, section_of
+from bench.report.section import ALL, GAP, Section
+from bench.report.summary import section_of
 
 
 def part_sections(frame: pd.DataFrame, threshold: float) -> list[Section]:

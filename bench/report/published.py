@@ -9,7 +9,7 @@ import pandas as pd
 from bench.errors import ConfigError
 from bench.report.frame import rows
 from bench.report.grid import Grid
-from bench.report.summary import Column, Row, Section
+from bench.report.section import Column, Row, Section
 
 PAPER = Path(__file__).resolve().parents[2] / "results" / "paper"
 COLUMNS = ["source", "table", "page", "claim", "quantity", "number", "model", "task", "configuration"]

@@ -15,8 +15,8 @@ from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullLocator
 from bench.report.figures import STYLE, Chart, kind_styles, legend, page, set_title, settle
 from bench.report.labels import Label, Segment, place_labels
 from bench.report.markdown import one_line
+from bench.report.section import FLOORS, Column, Row, Section
 from bench.report.statistics import knee, pareto_front
-from bench.report.summary import FLOORS, Column, Row, Section
 
 MOST_LABELS = 12  # a panel with more points labels only dense and the Pareto front; of small multiples half as many, and then
 # only dense and the knee of the front
@@ -114,7 +114,7 @@ def _points(section: Section, column: Column, measure: Measure) -> list[Point]:
         if score.mean is not None and size:
             panel.append(Point(column.name, row.label, row.kind, row.body, size * measure.factor if measure.factor != 1 else size, score.mean,
                                score.low, score.high, score.interval, score.n, column.unit, column.chance, False, False))
-    panel.sort(key=lambda point: point.floor)
+    panel.sort(key=lambda point: point.floor)  # last, so that a place among the others is one in the panel
     sign, sized = 1 if column.higher_is_better else -1, [point for point in panel if not point.floor]
     front = pareto_front([point.size for point in sized], [sign * point.mean for point in sized])
     bend = knee([panel[i].size for i in front], [sign * panel[i].mean for i in front])
@@ -197,14 +197,16 @@ def _panel(
         axes.plot(point.size, point.mean, **_ring(20))
     crowded = small and len(data) > MOST_LABELS / 2
     chosen = [p.kind == "dense" or (p.on_front and (not crowded or p.knee)) for p in data]
-    labels = [Label(p.size, p.mean, textwrap.fill(p.configuration, WIDEST), needed) for p, needed in zip(data, chosen, strict=True)
-              if needed or not (crowded or len(data) > MOST_LABELS)]
+    named = [needed or not (crowded or len(data) > MOST_LABELS) for needed in chosen]
+    labels = [Label(p.size, p.mean, textwrap.fill(p.configuration, WIDEST), needed)
+              for p, needed, shown in zip(data, chosen, named, strict=True) if shown]
+    unnamed = [(p.size, p.mean) for p, shown in zip(data, named, strict=True) if not shown]
     low, high = axes.get_xlim()
     segments = [Segment(low, level, high, level) for level in levels]
     segments += [Segment(x, y, after, y) for x, y, after in zip(sizes, means, sizes[1:], strict=False)]
     segments += [Segment(x, y, x, up) for x, y, up in zip(sizes[1:], means, means[1:], strict=False)]
     segments += [Segment(p.size, p.low, p.size, p.high) for p in data if p.low is not None and p.high is not None]
-    return labels, segments, [(p.size, p.mean) for p, needed in zip(data, chosen, strict=True) if not needed and len(labels) < len(data)]
+    return labels, segments, unnamed
 
 
 def _filling(body: str, colour: str) -> dict[str, Any]:

@@ -9,8 +9,8 @@ import pandas as pd
 from bench.report.frame import headline_runs, rows
 from bench.report.grid import Grid
 from bench.report.markdown import escape, one_line, table
+from bench.report.section import ALL, Cell, Column, Row, Section
 from bench.report.statistics import Summary
-from bench.report.summary import ALL, Cell, Column, Row, Section
 from bench.store import STATUSES
 
 HOW_TO_READ = (

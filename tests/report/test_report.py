@@ -133,65 +133,6 @@ def test_no_records_says_where_and_what_to_do(tmp_path: Path) -> None:
         write_report([], [(tmp_path / "runs" / "a.json", "cut in half")], tmp_path)
 
 
-@pytest.mark.parametrize(("with_cola", "second"), [(("dense", "pq8"), True), (("dense", "pq8", "random"), False)])
-def test_a_task_that_most_configurations_lack_is_left_out_of_a_second_mean(tmp_path: Path, with_cola: tuple[str, ...], second: bool) -> None:
-    """Most: at most half of the configurations that share the other tasks have it."""
-    made = [record(method, task, value=0.6) for method in ("dense", "pq8", "random", "sequential") for task in ("mrpc", "rte")]
-    write_report([*made, *(record(method, "cola", value=0.3) for method in with_cola)], [], tmp_path)
-    table = results(tmp_path)
-    whole = table.xs("mean of cola, mrpc, rte", level="task")
-    assert {name: bool(mean > 0) for name, mean in whole["mean"].items()} == {
-        "dense": True, "pq f=8 Q=64": True, "random f=3 Q=32": not second, "sequential f=3 Q=32": False}
-    assert ("dense", "mean of mrpc, rte") in table.index or not second
-    drawn = pd.read_csv(tmp_path / "figures" / "score-bytes--minilm--glue.csv")
-    assert (set(drawn.panel), len(drawn)) == ({"mean of mrpc, rte"} if second else {"mean of cola, mrpc, rte"}, 4 if second else 3)
-    assert f"| cola | {len(with_cola)} of 4 | {len(with_cola)} of {len(with_cola)} |" in index(tmp_path)
-    assert "Not complete" not in index(tmp_path), "what was never begun is counted, not listed"
-
-
-def test_names_tell_recipes_apart_within_a_suite_only(tmp_path: Path) -> None:
-    other = {"training.epochs": 9.0}
-    write_report([record("pq8", "mrpc"), record("pq8", "rte"), record("pq8", "rte", changes=other), record("random", "mrpc"),
-                  record("random", "entailment", changes=other)], [], tmp_path)
-    assert {name for name, task in results(tmp_path).index if " of " not in task} == {
-        "pq f=8 Q=64 (epochs=3)", "pq f=8 Q=64 (epochs=9)", "random f=3 Q=32"}
-
-
-def test_what_is_recovered_or_taught_is_compared_with_the_plain_dense_model(tmp_path: Path) -> None:
-    """That is what a reader would replace; the dense model with a teacher stands beside it."""
-    taught = {"training.teacher": "dense"}
-    write_report([record(value=0.80), record(value=0.83, changes=taught), record("pq8", value=0.81, changes=taught)], [], tmp_path)
-    table = results(tmp_path)["difference_to_dense"]
-    assert table[("dense + teacher", "mrpc")] == pytest.approx(3.0)
-    assert table[("pq f=8 Q=64 + teacher", "mrpc")] == pytest.approx(1.0)
-
-
-def test_plain_dense_at_its_only_rate_comes_before_a_recovered_one_at_the_same_rate(tmp_path: Path) -> None:
-    recovered = {"training.learning_rate": 1e-4, "recovery": {"name": "distil"}}
-    write_report([record(value=0.80), record(value=0.90, changes=recovered), record("pq8", value=0.81, changes=recovered)], [], tmp_path)
-    found = results(tmp_path)["difference_to_dense"]
-    assert next(found[key] for key in found.index if key[0].startswith("pq f=8")) == pytest.approx(1.0)
-
-
-def test_missing_dense_reference_is_said(tmp_path: Path) -> None:
-    write_report([record("pq8"), record("random"), record("dense", changes={"training.epochs": 9.0})], [], tmp_path)
-    table = results(tmp_path)
-    assert table.loc[("pq f=8 Q=64", "mrpc"), "no_difference"] == "no dense reference"
-    assert "<br>no dense reference" in index(tmp_path)
-
-
-@pytest.mark.parametrize(("rates", "expected"), [([5e-5], -10.0), ([5e-5, 1e-3], -5.0), ([5e-5, 2e-5], None)])
-def test_a_method_with_a_learning_rate_of_its_own_is_compared_with_dense_at_its_only_rate(
-    tmp_path: Path, rates: list[float], expected: float | None
-) -> None:
-    """Dense at the method's own rate comes first; between several others nobody chooses."""
-    dense = [record(value=0.8 - 0.05 * (rate > 5e-5), changes={"training.learning_rate": rate}) for rate in rates]
-    write_report([*dense, record("pq8", value=0.7, changes={"training.learning_rate": 1e-3})], [], tmp_path)
-    cell = results(tmp_path).loc[("pq f=8 Q=64", "mrpc")]
-    found = None if cell["no_difference"] == "no dense reference" else cell["difference_to_dense"]
-    assert found == (None if expected is None else pytest.approx(expected))
-
-
 @pytest.mark.parametrize("part", ["task", "schema", "headline"])
 def test_mixed_versions_are_refused_naming_both(tmp_path: Path, part: str) -> None:
     old, new = record(), record("pq8")
@@ -225,6 +166,14 @@ def test_labels_name_what_differs(tmp_path: Path) -> None:
         "pq f=8 Q=64 random init",
         "pq f=8 Q=64 + distil",
     }
+
+
+def test_names_tell_recipes_apart_within_a_suite_only(tmp_path: Path) -> None:
+    other = {"training.epochs": 9.0}
+    write_report([record("pq8", "mrpc"), record("pq8", "rte"), record("pq8", "rte", changes=other), record("random", "mrpc"),
+                  record("random", "entailment", changes=other)], [], tmp_path)
+    assert {name for name, task in results(tmp_path).index if " of " not in task} == {
+        "pq f=8 Q=64 (epochs=3)", "pq f=8 Q=64 (epochs=9)", "random f=3 Q=32"}
 
 
 def test_same_run_made_twice_counts_once(tmp_path: Path) -> None:
@@ -311,52 +260,6 @@ def test_reporting_needs_no_torch() -> None:
     code = "import sys, bench.report; print('torch' in sys.modules, 'transformers' in sys.modules)"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout.split() == ["False", "False"]
-
-
-def spread(method: str, seed: int, languages: dict[str, float]) -> Record:
-    """Return a record whose metrics are those of `languages`, their mean and the gap to English."""
-    made = record(method, "rte", seed, float(np.mean(list(languages.values()))))
-    assert made["metrics"] is not None
-    others = np.mean([value for name, value in languages.items() if name != "en"])
-    made["metrics"]["validation"]["gap"] = languages["en"] - float(others)
-    made["metrics"] |= {f"validation/{name}": {"accuracy": value} for name, value in languages.items()}
-    return made
-
-
-def test_a_single_language_needs_no_table_of_its_own(tmp_path: Path) -> None:
-    made = record("dense", "rte", value=0.7)
-    made["metrics"] = (made["metrics"] or {}) | {"validation/en": {"accuracy": 0.7}}
-    write_report([made, record("pq8", "rte", value=0.6)], [], tmp_path)
-    assert not list(tmp_path.rglob("parts*")) and not list(tmp_path.rglob("languages--*"))
-    write_report([spread("dense", 0, {"en": 0.7, "de": 0.6}), *([one := record("pq8", "rte", value=0.6)])], [], tmp_path)
-    assert list(tmp_path.rglob("parts*"))
-    write_report([made, one], [], tmp_path)
-    assert not list(tmp_path.rglob("parts*")), "what an older report made of records that are gone goes, too"
-
-
-def test_languages_have_a_table_of_their_own(tmp_path: Path) -> None:
-    values = {("dense", 0): {"en": 0.8, "de": 0.6, "sw": 0.5}, ("dense", 1): {"en": 0.82, "de": 0.64, "sw": 0.5},
-              ("pq8", 0): {"en": 0.7, "de": 0.5, "sw": 0.4}}
-    write_report([spread(method, seed, languages) for (method, seed), languages in values.items()], [], tmp_path)
-    table = pd.read_csv(tmp_path / "tables" / "parts.csv", keep_default_na=False, na_values=[""])
-    table = table.set_index(["configuration", "task"])
-    german = table.loc[("dense", "de")]
-    assert (german["mean"], german["sd"], german["seeds"]) == (pytest.approx(62), pytest.approx(100 * np.std([0.6, 0.64], ddof=1)), "0 1")
-    assert table.loc[("pq f=8 Q=64", "de"), "difference_to_dense"] == pytest.approx(-10)
-    assert table.loc[("pq f=8 Q=64", "gap"), "difference_to_dense"] == pytest.approx(0, abs=1e-9)
-    assert (table["suite"] == "rte").all()
-    text = (tmp_path / "tables" / "parts--minilm--rte.md").read_text()
-    heads = re.findall(r"(\w+)<br>", next(line for line in text.splitlines() if line.startswith("| configuration")))
-    assert heads == ["all", "gap", "de", "en", "sw"], "the split's own score first"
-    assert "70.0" in text and "81.0" in text
-    dots = pd.read_csv(tmp_path / "figures" / "languages--minilm--rte.csv")
-    assert set(dots.language) == {"de", "en", "sw"} and dots[dots.language == "en"]["mean"].tolist() == pytest.approx([81, 70])
-
-
-def test_no_table_of_parts_without_any(tmp_path: Path) -> None:
-    write_report(golden(), [], tmp_path)
-    assert not (tmp_path / "tables" / "parts.csv").exists()
-    assert not list((tmp_path / "figures").glob("languages*"))
 
 
 def store_with(tmp_path: Path) -> tuple[Path, Path]:

@@ -69,7 +69,7 @@ def official_file(root: Path, name: str, split: str, rows: list[Row]) -> Path:
     return path
 
 
-def same(left: Rows, right: Rows, columns: list[str]) -> None:
+def assert_same(left: Rows, right: Rows, columns: list[str]) -> None:
     one, other = left.table.to_pydict(), right.table.to_pydict()
     for column in columns:
         assert one[column] == other[column], column
@@ -92,7 +92,7 @@ def test_glue_files_read_as_parquet_row_by_row(tmp_path: Path, real: DataConfig,
     assert resolve_source(task, data) == "official"
     # A random subset, and MRPC's train split, keep the places of the whole file: idx is then not the row's number.
     ordered = list(rows["idx"]) == list(range(len(rows)))
-    same(load_split(task, data, "train", labels=False), rows, [*task.columns, "label", *["idx"] * ordered])
+    assert_same(load_split(task, data, "train", labels=False), rows, [*task.columns, "label", *["idx"] * ordered])
 
 
 def test_mrpc_as_microsoft_publishes_it(tmp_path: Path, real: DataConfig) -> None:
@@ -110,7 +110,7 @@ def test_mrpc_as_microsoft_publishes_it(tmp_path: Path, real: DataConfig) -> Non
     lines(tmp_path / "MRPC/mrpc_dev_ids.tsv", "",
           [[7 * n, 7 * n + 1] for n, (_, role) in enumerate(both) if role == "validation"])
     for role, rows in parts.items():
-        same(load_split(task, data, role), rows, [*task.columns, "label", "idx"])
+        assert_same(load_split(task, data, role), rows, [*task.columns, "label", "idx"])
 
 
 def test_xnli_files_read_as_parquet_row_by_row(tmp_path: Path, real: DataConfig) -> None:
@@ -124,12 +124,12 @@ def test_xnli_files_read_as_parquet_row_by_row(tmp_path: Path, real: DataConfig)
                   for n in range(len(rows["en"])) for language in languages for r in [listed[language][n]]])
     path.write_bytes(path.read_bytes().replace(b"\x1f", b"_"))
     for language in languages:
-        same(load_split(task, data, "validation", language), rows[language], ["premise", "hypothesis", "label"])
+        assert_same(load_split(task, data, "validation", language), rows[language], ["premise", "hypothesis", "label"])
     word = {"contradiction": "contradictory"}
     lines(tmp_path / "XNLI-MT-1.0/multinli/multinli.train.sw.tsv", "premise hypo label",
           [[r["premise"], r["hypothesis"], word.get(names[r["label"]], names[r["label"]])] for r in listed["sw"]])
     task = dataclasses.replace(task, train_language="sw", splits=task.splits | {"train": "train"}, official_rows={})
-    same(load_split(task, data, "train"), rows["sw"], ["premise", "hypothesis", "label"])
+    assert_same(load_split(task, data, "train"), rows["sw"], ["premise", "hypothesis", "label"])
 
 
 def test_quotes_are_text_and_lines_are_rows(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from bench.report.brief.tables import measured
 from bench.report.brief.text import fill, model_text
 from bench.report.decision import no_answer, subject
 from bench.report.domain import Covered
-from bench.report.summary import Section
+from bench.report.section import Section
 from bench.report.usage import Source
 
 HERE = Path(__file__).parent

@@ -12,7 +12,7 @@ from bench.report.brief.text import fill, mark_text, model_text
 from bench.report.decision import Result, Subject, results_of
 from bench.report.domain import Covered
 from bench.report.frame import rows
-from bench.report.summary import Section
+from bench.report.section import Section
 
 TASKS = Path(__file__).resolve().parents[3] / "conf" / "task"
 

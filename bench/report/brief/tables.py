@@ -10,7 +10,7 @@ from bench.report.brief import costing
 from bench.report.brief.text import fill, mark_text, percent_text, reason_text, signed, size_text
 from bench.report.decision import Result, Subject, results_of
 from bench.report.frame import headline_runs
-from bench.report.summary import Column, Row
+from bench.report.section import Column, Row
 from bench.report.usage import Source, profiled, source
 
 COMPARE = ("size", "file", "total", "latency1", "latency32", "memory", "monthly")

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bench.report.frame import Mark
-from bench.report.summary import Section
+from bench.report.section import Section
 
 UNITS = (("GB", 10**9), ("MB", 10**6), ("kB", 10**3), ("B", 1))
 
