@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from matplotlib import rc_context
 
 from bench.report import figures, scores, write_report
 from bench.report.frame import to_frame
@@ -55,7 +56,8 @@ def test_each_figure_is_there_in_three_formats_with_its_points(folder: Path) -> 
 
 
 def test_a_long_title_stays_on_its_page() -> None:
-    made = figures.page("minilm on xnli [not official: mnli:train_subset (76,476 rows)]: every language against English", (10, 3), "made here")
+    with rc_context(figures.STYLE):
+        made = figures.page("minilm on xnli [not official: mnli:train_subset (76,476 rows)]: every language against English", (10, 3), "made here")
     title = made.texts[0].get_window_extent()
     assert 0 <= title.x0 < title.x1 <= made.bbox.width
 
