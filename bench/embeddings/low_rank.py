@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from bench.config import EmbeddingConfig
 from bench.embeddings.base import CompressedEmbedding, EmbeddingMethod, Size, Vocabulary
+from bench.embeddings.lookup import lookup
 from bench.errors import ConfigError
 
 
@@ -18,7 +19,7 @@ class LowRankEmbedding(CompressedEmbedding):
         self.projection = nn.Linear(rank, embedding_dim, bias=False)
 
     def rows_of(self, input_ids: Tensor) -> Tensor:
-        vectors: Tensor = self.projection(nn.functional.embedding(input_ids, self.weight))
+        vectors: Tensor = self.projection(lookup(self.weight, input_ids))
         return vectors
 
 

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from bench.assignment.digits import integer_root
 from bench.config import EmbeddingConfig
 from bench.embeddings.base import CompressedEmbedding, EmbeddingMethod, Size, Vocabulary
+from bench.embeddings.lookup import lookup
 
 ROUNDS = 20  # of alternating least squares
 
@@ -22,7 +23,7 @@ class QuotientRemainderEmbedding(CompressedEmbedding):
 
     def rows_of(self, input_ids: Tensor) -> Tensor:
         low, high = input_ids % self.rows, input_ids // self.rows
-        return nn.functional.embedding(low, self.remainder) * nn.functional.embedding(high, self.quotient)
+        return lookup(self.remainder, low) * lookup(self.quotient, high)
 
 
 class QuotientRemainder(EmbeddingMethod):

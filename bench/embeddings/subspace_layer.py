@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from bench.embeddings import rounding
 from bench.embeddings.base import CompressedEmbedding
+from bench.embeddings.lookup import lookup
 from bench.embeddings.packing import pack, unpack
 from bench.embeddings.rounding import rounded
 
@@ -88,14 +89,14 @@ class SubspaceEmbedding(CompressedEmbedding):
         if self.compose == "sum":
             vectors: Tensor = F.embedding_bag(index.flatten(0, -2), self._table(), mode="sum").view(*input_ids.shape, -1)
         else:
-            vectors = F.embedding(index, self._table()).flatten(-2)
+            vectors = lookup(self._table(), index).flatten(-2)
         if self.projection is not None:
             vectors = self.projection(vectors)
         if self.rotation is not None:
             vectors = vectors @ self.rotation.T
         if self.gain is not None:
             vectors = vectors * self.gain[input_ids].unsqueeze(-1)
-        return vectors if self.kept is None else vectors + F.embedding(slot, F.pad(self.kept_rows(), (0, 0, 0, 1)))
+        return vectors if self.kept is None else vectors + lookup(F.pad(self.kept_rows(), (0, 0, 0, 1)), slot)
 
     def forward(self, input_ids: Tensor) -> Tensor:
         """Return the vectors (..., d) of token ids (...). Padding is the zero row: nothing has to be masked."""

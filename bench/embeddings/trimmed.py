@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from bench.config import EmbeddingConfig
 from bench.embeddings.base import CompressedEmbedding, EmbeddingMethod, Size, Vocabulary
+from bench.embeddings.lookup import lookup
 from bench.embeddings.packing import bits_per_code, pack, unpack
 
 
@@ -32,7 +33,7 @@ class TrimmedEmbedding(CompressedEmbedding):
         return slots
 
     def rows_of(self, input_ids: Tensor) -> Tensor:
-        return nn.functional.embedding(self.slot[input_ids], self.weight)
+        return lookup(self.weight, self.slot[input_ids])
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from bench.config import EmbeddingConfig
 from bench.embeddings.base import CompressedEmbedding, EmbeddingMethod, Size, Vocabulary
+from bench.embeddings.lookup import lookup
 from bench.embeddings.packing import pack, unpack
 
 
@@ -22,7 +23,7 @@ class TruncatedEmbedding(CompressedEmbedding):
         self.register_buffer("dimensions", dimensions, persistent=False)
 
     def rows_of(self, input_ids: Tensor) -> Tensor:
-        vectors = nn.functional.embedding(input_ids, self.weight)
+        vectors = lookup(self.weight, input_ids)
         return vectors.new_zeros(*input_ids.shape, self.embedding_dim).index_copy(-1, self.dimensions, vectors)
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:

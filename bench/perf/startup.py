@@ -1,5 +1,6 @@
 """How long a user waits: from the start of a process to its first training step, and from one run to the next."""
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -20,7 +21,7 @@ from bench.provenance import ROOT
 
 
 class Startup(TypedDict):
-    first_step_seconds: float | None  # from the start of the process, with everything cached on disk
+    first_step_seconds: float | None  # from the start of the process, with everything cached on disk, Python's bytecode too
     next_run_seconds: float | None  # from the end of a run to the first step of the next, in the same worker
     error: str | None
 
@@ -40,9 +41,12 @@ def _measured(device: torch.device) -> tuple[float, float]:
         model = ["model.name=random", "model.source=local", f"model.path={folder}/model", "model.sha256=null", "model.revision=null"]
         common = [*model, "task=lexical_sentiment", f"device={device.type}", f"results_dir={folder}/results", f"cache_dir={folder}/cache"]
         one = ["run", *common, "embedding=dense", "training.max_steps=4"]
-        _times([*one, "seed=0"], ["| step 1/"])  # fills the caches
-        (first,) = _times([*one, "seed=1"], ["| step 1/"])
-        _, end, step = _times(["sweep", *common, "sweep=smoke", "workers=1"], ["| step 1/", "1 of 2 runs ended", "| step 1/"])
+        environment = dict(os.environ)
+        if environment.pop("PYTHONDONTWRITEBYTECODE", None):  # as container images set it: each process would compile every module
+            environment["PYTHONPYCACHEPREFIX"] = f"{folder}/bytecode"
+        _times([*one, "seed=0"], ["| step 1/"], environment)  # fills the caches
+        (first,) = _times([*one, "seed=1"], ["| step 1/"], environment)
+        _, end, step = _times(["sweep", *common, "sweep=smoke", "workers=1"], ["| step 1/", "1 of 2 runs ended", "| step 1/"], environment)
         return first, step - end
 
 
@@ -61,10 +65,11 @@ def placeholder_tokenizer(padding: int) -> PreTrainedTokenizerFast:
                                    mask_token="[MASK]")
 
 
-def _times(arguments: Sequence[str], words: Sequence[str]) -> list[float]:
+def _times(arguments: Sequence[str], words: Sequence[str], environment: dict[str, str]) -> list[float]:
     """Return when, in seconds from the start of `python -m bench <arguments>`, its log first holds each of `words` in turn."""
     begun, times, lines = time.perf_counter(), list[float](), list[str]()
-    process = subprocess.Popen([sys.executable, "-m", "bench", *arguments], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen([sys.executable, "-m", "bench", *arguments], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL,
+                               stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     for line in process.stderr:
         lines.append(line)

@@ -16,6 +16,7 @@ from torch import nn
 
 from bench.training import processes
 from bench.training.lane import Lane
+from bench.training.precision import Projections
 
 log = logging.getLogger("bench")
 ENGINES = ("auto", "eager", "graph", "compile")
@@ -158,4 +159,4 @@ def buckets(lengths: Sequence[int], most: int, flops: float) -> list[int]:
 
 def flops_per_token(model: nn.Module) -> int:
     """Return the operations on one token in a step: six for each weight of a linear layer (Kaplan et al. 2020, section 2.1)."""
-    return 6 * sum(layer.weight.numel() for layer in model.modules() if type(layer) is nn.Linear)
+    return 6 * sum(layer.weight.numel() for layer in model.modules() if isinstance(layer, nn.Linear | Projections))

@@ -6,6 +6,7 @@ counter of the steps by which it finds them. It reads nothing back, so that a CU
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.config import TrainingConfig
+from bench.embeddings.lookup import lookup
 from bench.training import processes
 from bench.training.batching import Examples
 from bench.training.precision import HalfWeights, autocast
@@ -106,6 +108,10 @@ class Lane:
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.half = HalfWeights(model) if dtype == "bf16" and processes.COUNT == 1 else None  # processes exchange fp32 gradients
         self.shared = Shared(model, device)
+        self.lookups = [layer for layer in model.modules()
+                        if type(layer) is nn.Embedding and not (layer.max_norm or layer.scale_grad_by_freq or layer.sparse)]
+        for layer in self.lookups:
+            layer.forward = partial(lookup, layer.weight, padding_idx=layer.padding_idx)  # type: ignore[method-assign]
         self.rows = torch.from_numpy(schedule.rows[:, processes.RANK :: processes.COUNT].copy()).to(device)
         self.counts = torch.from_numpy((schedule.rows >= 0).sum(1) / processes.COUNT).float().to(device)  # as gradients are averaged
         self.rates = torch.from_numpy(schedule.rates.astype(np.float32)).to(device)
@@ -142,7 +148,9 @@ class Lane:
             else:
                 group["lr"] = group["factor"] * float(self.schedule.rates[int(self.counter)])
         self._gradients(length)
-        nn.utils.clip_grad_norm_(self.parameters, self.config.max_grad_norm)
+        # AdamW divides the gradients by its `grad_scale`, so that to clip them takes no pass over them of its own.
+        norm = nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
+        self.optimizer.grad_scale = ((norm + 1e-6) / self.config.max_grad_norm).clamp(min=1)  # type: ignore[attr-defined]
         self.optimizer.step()
         if self.half:
             self.half.refresh()
@@ -152,7 +160,7 @@ class Lane:
         """Set the gradients of the mean loss over the batch's real rows (a last, smaller batch is exact), and note the loss."""
         rows = self.rows.index_select(0, self.counter)[0]
         count = self.counts.index_select(0, self.counter)[0]
-        kept = {id(weight) for weight in self.half.weights} if self.half else set[int]()
+        kept = {id(weight) for weight in self.half.copies} if self.half else set[int]()
         for parameter in self.parameters:
             if id(parameter) not in kept:
                 parameter.grad = None
@@ -185,5 +193,7 @@ class Lane:
         if self.half:
             self.half.restore()
             self.half = None
+        while self.lookups:
+            del self.lookups.pop().forward
         self.uncompile()
         self.forward = closed  # its own method is a cycle, which would keep the lane until the garbage collector comes

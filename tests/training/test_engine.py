@@ -251,13 +251,14 @@ def test_bf16_copies_leave_their_layers_again_and_a_tied_weight_stays_one(device
     trained = BertForMaskedLM(BertConfig(vocab_size=30, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64))
     before = {name: (id(p), p.dtype) for name, p in trained.named_parameters()}
     own = Trainee(Guesses(trained.to(device)), examples(device), replace(CONFIG, max_steps=2), 0, "t").lane("bf16")
-    decoder, query = trained.cls.predictions.decoder, trained.bert.encoder.layer[0].attention.self.query
-    assert decoder.weight is trained.get_input_embeddings().weight and query.weight.dtype == torch.bfloat16
+    decoder, output = trained.cls.predictions.decoder, trained.bert.encoder.layer[0].output.dense
+    assert decoder.weight is trained.get_input_embeddings().weight and output.weight.dtype == torch.bfloat16
     engine, _ = make_engine("auto", [own])
     engine.step(0)
     engine.step(1)
     own.close()
     assert {name: (id(p), p.dtype) for name, p in trained.named_parameters()} == before
+    assert not any("forward" in vars(module) for module in trained.modules())
     assert decoder.weight is trained.get_input_embeddings().weight
 
 

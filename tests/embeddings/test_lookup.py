@@ -1,0 +1,42 @@
+"""Rows looked up in a table, and the gradient that they leave in it: those of torch."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench.embeddings.lookup import gradient_of, lookup
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+@given(st.integers(1, 9), st.sampled_from([(1,), (4,), (3, 5), (2, 3, 4)]), st.booleans(), st.integers(0, 2**31))
+def test_the_product_is_the_gradient_of_torchs_embedding(rows, shape, padded, seed):
+    generator = torch.Generator().manual_seed(seed)
+    table = torch.randn(rows, 3, generator=generator, dtype=torch.float64, requires_grad=True)
+    ids = torch.randint(0, rows, shape, generator=generator)
+    gradient = torch.randn(*shape, 3, generator=generator, dtype=torch.float64)
+    padding = rows - 1 if padded else None
+    F.embedding(ids, table, padding).backward(gradient)
+    torch.testing.assert_close(gradient_of(gradient, ids, rows, padding), table.grad)
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=needs_gpu)])
+@pytest.mark.parametrize("rows", [2, 500, 30522])
+@pytest.mark.parametrize("padding", [None, 1])
+def test_a_lookup_is_torchs_embedding_and_the_same_each_time(rows, padding, device):
+    generator = torch.Generator().manual_seed(0)
+    table = torch.randn(rows, 64, generator=generator).to(device).requires_grad_()
+    ids = torch.randint(0, rows, (32, 56), generator=generator).to(device)
+    gradient = torch.randn(32, 56, 64, generator=generator).to(device)
+
+    def found(function):
+        vectors = function()
+        return vectors.detach(), torch.autograd.grad(vectors, table, gradient)[0]
+
+    own = found(lambda: lookup(table, ids, padding))
+    for one, other in zip(own, found(lambda: F.embedding(ids, table, padding)), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+    for one, other in zip(own, found(lambda: lookup(table, ids, padding)), strict=True):
+        assert torch.equal(one, other)

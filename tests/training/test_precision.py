@@ -1,0 +1,95 @@
+"""bf16 copies of linear layers compute what autocast computes, also where three layers are one product."""
+
+from itertools import chain
+
+import pytest
+import torch
+from torch import nn
+from transformers import BertConfig, BertModel, DistilBertConfig, DistilBertModel
+
+from bench.training.engine import flops_per_token
+from bench.training.precision import HalfWeights, Projections, autocast
+
+CPU = torch.device("cpu")
+
+
+class Attention(nn.Module):
+    """One head, whose keys and values may come from elsewhere."""
+
+    def __init__(self, bias):
+        super().__init__()
+        self.query, self.key = (nn.Linear(16, 8, bias=bias) for _ in range(2))
+        self.value, self.out = (nn.Linear(16, 16, bias=bias) for _ in range(2))
+
+    def forward(self, states, others):
+        weights = (self.query(states) @ self.key(others).transpose(1, 2)).softmax(-1)
+        return self.out(weights @ self.value(others))
+
+
+class Attentions(nn.Module):
+    """Attention to itself, to other states, and to itself by weights of which another attention has one, too."""
+
+    def __init__(self, bias=True):
+        super().__init__()
+        torch.manual_seed(0)
+        self.own, self.cross, self.tied, self.twin = (Attention(bias) for _ in range(4))
+        self.twin.key.weight = self.tied.key.weight
+
+    def forward(self, states, others):
+        states = states + self.own(states, states)
+        states = states + self.cross(states, others)
+        return states + self.tied(states, states) + self.twin(states, states)
+
+
+def outcome(model, half=None):
+    """Return the outputs, and each weight's gradient by name, of a batch in two parts."""
+    weights = dict(model.named_parameters())
+    half = half and half(model)
+    generator, outputs = torch.Generator().manual_seed(1), []
+    for part in range(2):
+        with autocast("bf16", CPU):
+            outputs.append(model(*torch.randn(2, 3, 5, 16, generator=generator)))
+        outputs[-1].float().square().sum().backward()
+        if half:
+            half.collect(first=part == 0)
+    return torch.stack(outputs).detach().float(), {name: weight.grad for name, weight in weights.items()}
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("frozen", [[], ["own.value.weight", "out"]], ids=["all", "some frozen"])
+def test_the_copies_compute_what_autocast_does(bias, frozen):
+    plain, copied = Attentions(bias), Attentions(bias)
+    for model in (plain, copied):
+        for name, weight in model.named_parameters():
+            weight.requires_grad_(not any(part in name for part in frozen))
+    (expected, gradients), (found, own) = outcome(plain), outcome(copied, HalfWeights)
+    torch.testing.assert_close(found, expected, rtol=2e-2, atol=2e-2)
+    assert {name for name, gradient in own.items() if gradient is None} == {name for name in own if any(part in name for part in frozen)}
+    for name in [name for name, gradient in own.items() if gradient is not None]:
+        assert own[name].dtype == torch.float32
+        error = (own[name] - gradients[name]).norm()
+        assert error <= 0.02 * gradients[name].norm() + 1e-3 or name.endswith("key.bias"), name  # whose gradient is 0
+
+
+@pytest.mark.parametrize("model", [
+    BertModel(BertConfig(vocab_size=30, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64)),
+    DistilBertModel(DistilBertConfig(vocab_size=30, dim=32, n_layers=2, n_heads=2, hidden_dim=64)),
+], ids=["bert", "distilbert"])
+def test_each_attention_is_one_product_and_the_layers_come_back(model):
+    before, flops = {name: id(weight) for name, weight in model.named_parameters()}, flops_per_token(model)
+    half = HalfWeights(model)
+    assert sum(isinstance(module, Projections) for module in model.modules()) == 2
+    assert flops_per_token(model) == flops
+    half.restore()
+    assert {name: id(weight) for name, weight in model.named_parameters()} == before
+    assert all(weight.dtype == torch.float32 for weight in model.parameters())
+
+
+def test_a_step_reaches_the_copies():
+    plain, copied = Attentions(), Attentions()
+    half = HalfWeights(copied)
+    with torch.no_grad():
+        for weight in chain(plain.parameters(), half.copies):
+            weight.mul_(1.5)
+    half.refresh()
+    torch.testing.assert_close(outcome(copied)[0], outcome(plain)[0], rtol=2e-2, atol=2e-2)
