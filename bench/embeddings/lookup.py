@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 ONE_HOT = 2**22  # elements: 16 MiB
 
@@ -40,3 +40,16 @@ def lookup(table: Tensor, ids: Tensor, padding_idx: int | None = None) -> Tensor
     small = table.is_cuda and len(table) * ids.numel() <= ONE_HOT
     rows: Tensor = _Lookup.apply(table, ids, padding_idx) if small else F.embedding(ids, table, padding_idx)
     return rows
+
+
+class Lookup(nn.Embedding):
+    """`nn.Embedding` by `lookup`."""
+
+    @staticmethod
+    def stands_for(layer: nn.Embedding) -> bool:
+        """Return whether the layer has none of the options that `lookup` does not know."""
+        return not (layer.max_norm or layer.scale_grad_by_freq or layer.sparse)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the rows (..., d) of the ids (...)."""
+        return lookup(self.weight, input, self.padding_idx)

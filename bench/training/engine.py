@@ -15,8 +15,8 @@ import torch
 from torch import nn
 
 from bench.training import processes
+from bench.training.half_weights import Projections
 from bench.training.lane import Lane
-from bench.training.precision import Projections
 
 log = logging.getLogger("bench")
 ENGINES = ("auto", "eager", "graph", "compile")

@@ -6,8 +6,8 @@ counter of the steps by which it finds them. It reads nothing back, so that a CU
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from functools import cache, partial
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -15,10 +15,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.config import TrainingConfig
-from bench.embeddings.lookup import lookup
+from bench.embeddings.base import CompressedEmbedding
+from bench.embeddings.lookup import Lookup
 from bench.training import processes
-from bench.training.batching import Examples
-from bench.training.precision import HalfWeights, autocast
+from bench.training.batching import Examples, gathered
+from bench.training.half_weights import HalfWeights
+from bench.training.precision import autocast
 from bench.training.processes import Shared
 
 
@@ -44,6 +46,11 @@ def losses_of(logits: Tensor, labels: Tensor) -> Tensor:
     if labels.is_floating_point():
         return F.mse_loss(logits.float().squeeze(-1), labels, reduction="none")
     return F.cross_entropy(logits.float(), labels, reduction="none")
+
+
+def mean_loss(losses: Callable[[Tensor, Tensor], Tensor], logits: Tensor, labels: Tensor, rows: Tensor, count: Tensor) -> Tensor:
+    """Return the sum of the losses of what is a row, and not -1 to fill the batch, over `count`."""
+    return losses(logits, labels).where(rows >= 0, 0).sum() / count
 
 
 @dataclass(frozen=True)
@@ -86,6 +93,12 @@ def repeated(model: nn.Module) -> Iterator[nn.Module]:
             yield from repeated(child)
 
 
+@cache
+def untraced(kind: type[Any]) -> type[Any]:
+    """Return a class of the same modules whose forward pass torch.compile leaves as it is."""
+    return type(kind.__name__, (kind,), {"forward": torch.compiler.disable(kind.forward)})
+
+
 def closed(**_: Tensor) -> Tensor:
     """Stand for the forward pass of a lane that is closed."""
     raise RuntimeError("This lane is closed.")
@@ -108,10 +121,10 @@ class Lane:
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.half = HalfWeights(model) if dtype == "bf16" and processes.COUNT == 1 else None  # processes exchange fp32 gradients
         self.shared = Shared(model, device)
-        self.lookups = [layer for layer in model.modules()
-                        if type(layer) is nn.Embedding and not (layer.max_norm or layer.scale_grad_by_freq or layer.sparse)]
-        for layer in self.lookups:
-            layer.forward = partial(lookup, layer.weight, padding_idx=layer.padding_idx)  # type: ignore[method-assign]
+        self.classes: list[tuple[nn.Module, type[Any]]] = []  # of modules that have another one while the lane trains
+        for layer in model.modules():
+            if type(layer) is nn.Embedding and Lookup.stands_for(layer):
+                self._disguise(layer, Lookup)
         self.rows = torch.from_numpy(schedule.rows[:, processes.RANK :: processes.COUNT].copy()).to(device)
         self.counts = torch.from_numpy((schedule.rows >= 0).sum(1) / processes.COUNT).float().to(device)  # as gradients are averaged
         self.rates = torch.from_numpy(schedule.rates.astype(np.float32)).to(device)
@@ -120,31 +133,47 @@ class Lane:
         rate: float | Tensor = torch.zeros((), device=device) if device.type == "cuda" else 0.0  # a graph reads it on the device
         self.optimizer = make_optimizer(self.parameters, config, rate, objective)
         self.forward: Callable[..., Tensor] = self._forward
-        self.blocks: list[nn.Module] = []  # that are compiled
+        self.gather, self.mean_loss = gathered, mean_loss
+        self.compiled: list[nn.Module] = []
 
     def _forward(self, **inputs: Tensor) -> Tensor:
         with autocast(self.dtype, self.device):
             return self.shared.model(**inputs).logits  # type: ignore[no-any-return]
 
     def compile(self) -> None:
-        """Have torch.compile fuse the model's blocks, at its first step: the code of one serves all, and all lanes' of this architecture."""
-        self.blocks = list(repeated(self.model))
-        for block in self.blocks:
-            block.forward = torch.compile(block.forward, dynamic=True)
-        if not self.blocks:
-            self.forward = torch.compile(self._forward, dynamic=True)
+        """Have torch.compile fuse the model's blocks and what is around them, at the first step.
+
+        The code of one block serves all, and all lanes' of this architecture, whatever their embedding, which is left as it is.
+        """
+        fused = partial(torch.compile, dynamic=True)
+        self.gather, self.mean_loss = fused(gathered), fused(mean_loss)
+        blocks = list(repeated(self.model))
+        if not blocks:
+            self.forward = fused(self._forward)
+        embeddings = [module for module in self.model.modules() if any(isinstance(child, nn.Embedding) for child in module.children())]
+        for module in blocks + embeddings:
+            module.forward = fused(module.forward)
+            self.compiled.append(module)
+        for module in self.model.modules():
+            if isinstance(module, CompressedEmbedding):
+                self._disguise(module, untraced(cast(Any, type(module))))
+
+    def _disguise(self, module: nn.Module, kind: type[Any]) -> None:
+        """Exchange the module's class: torch.compile knows it again in the next lane, where it would not know a method's stand-in."""
+        self.classes.append((module, type(module)))
+        module.__class__ = kind
 
     def uncompile(self) -> None:
         """Undo `compile`."""
-        self.forward = self._forward
-        while self.blocks:
-            del self.blocks.pop().forward  # the block's own, behind which its class's comes to light
+        self.forward, self.gather, self.mean_loss = self._forward, gathered, mean_loss
+        while self.compiled:
+            del self.compiled.pop().forward  # the module's own, behind which its class's comes to light
 
     def step(self, length: int) -> None:
         """Train on the rows that the counter points to, padded to `length` tokens, and count."""
         for group in self.optimizer.param_groups:
             if isinstance(group["lr"], Tensor):
-                group["lr"].copy_(group["factor"] * self.rates.index_select(0, self.counter)[0])
+                torch.mul(self.rates.index_select(0, self.counter)[0], group["factor"], out=group["lr"])
             else:
                 group["lr"] = group["factor"] * float(self.schedule.rates[int(self.counter)])
         self._gradients(length)
@@ -168,9 +197,8 @@ class Lane:
         parts = rows.split(self.device_batch)
         for part in parts:
             with self.shared.alone(last=part is parts[-1]):
-                inputs, labels = self.data.padded(part.clamp(min=0), length)
-                losses = self.objective.losses(self.forward(**inputs), labels)
-                mean = losses.where(part >= 0, 0).sum() / count
+                inputs, labels = self.data.padded(part.clamp(min=0), length, self.gather)
+                mean = self.mean_loss(self.objective.losses, self.forward(**inputs), labels, part, count)
                 mean.backward()
             loss += mean.detach()
             if self.half:
@@ -193,7 +221,8 @@ class Lane:
         if self.half:
             self.half.restore()
             self.half = None
-        while self.lookups:
-            del self.lookups.pop().forward
+        while self.classes:
+            module, kind = self.classes.pop()
+            module.__class__ = kind
         self.uncompile()
         self.forward = closed  # its own method is a cycle, which would keep the lane until the garbage collector comes

@@ -14,7 +14,10 @@ from hypothesis import strategies as st
 from torch import nn
 from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassification, get_linear_schedule_with_warmup
 
+from bench.assignment.digits import sequential
+from bench.backbones import swap_embedding
 from bench.config import TrainingConfig
+from bench.embeddings.subspace_layer import SubspaceEmbedding
 from bench.training import engine as engines
 from bench.training.batching import Examples, training_batches
 from bench.training.engine import buckets, make_engine
@@ -152,17 +155,35 @@ def test_a_graph_pads_the_steps_it_takes_over_by_no_more_than_another_graph_is_w
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
-def test_compiled_blocks_train_as_others_do_and_leave_the_model_as_it_was():
+def test_compiled_modules_train_as_others_do_and_leave_the_model_as_it_was():
     plain, compiled = lane(model(), examples()), lane(model(), examples())
     compiled.compile()
     for own in (plain, compiled):
         for step in range(10):
             own.step(int(own.schedule.lengths[step]))
     np.testing.assert_allclose(compiled.losses, plain.losses, atol=2e-5)
-    layers = compiled.model.bert.encoder.layer
-    assert all("forward" in vars(layer) for layer in layers)
+    modules = [compiled.model.bert.embeddings, *compiled.model.bert.encoder.layer]
+    assert all("forward" in vars(module) for module in modules)
     compiled.close()
-    assert not any("forward" in vars(layer) for layer in layers)
+    assert not any("forward" in vars(module) for module in compiled.model.modules())
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
+def test_what_is_compiled_once_serves_other_runs_also_with_another_embedding_of_the_kind():
+    def trained(rows):
+        smaller = model()
+        swap_embedding(smaller, SubspaceEmbedding(sequential(30, 2, rows), rows, 32, sub_dim=16, padding_idx=0))
+        kinds = [type(module) for module in smaller.modules()]
+        own = lane(smaller, examples())
+        own.compile()
+        for step in range(3):
+            own.step(int(own.schedule.lengths[step]))
+        own.close()
+        assert [type(module) for module in smaller.modules()] == kinds
+
+    trained(6)
+    with torch.compiler.set_stance("fail_on_recompile"):
+        trained(8)
 
 
 @pytest.fixture(params=[engines.PADDING, 0.0], ids=["few graphs", "a graph for each length"])
@@ -180,6 +201,30 @@ def test_graph_losses_are_those_of_the_eager_engine(dtype, tolerance, choice, gr
     np.testing.assert_allclose(graph, eager, atol=tolerance)
     if dtype == "fp32":
         np.testing.assert_allclose(weights, same, atol=1e-3)
+
+
+@needs_gpu
+def test_a_graph_is_the_eager_engine_to_the_bit_and_so_is_its_repetition():
+    """At a size where a step's streams work at the same time: one that did not wait for another would show."""
+    generator = torch.Generator().manual_seed(0)
+    ids, labels = (torch.randint(0, top, (n,), generator=generator).cuda() for top, n in ((30522, 64 * 48), (2, 64)))
+    data = Examples({"input_ids": ids}, torch.arange(0, 64 * 48, 48).cuda(), np.full(64, 48), labels, {"input_ids": 0})
+
+    def trained(choice):
+        torch.manual_seed(0)
+        large = BertForSequenceClassification(BertConfig(
+            hidden_size=384, num_hidden_layers=4, intermediate_size=1536, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)).cuda()
+        own = lane(large, data, "bf16", batch_size=32)
+        engine, _ = make_engine(choice, [own])
+        torch.manual_seed(1)
+        for step in range(20):
+            engine.step(step)
+        own.close()
+        return own.losses[:20].cpu(), weights_of(large)
+
+    eager, graph, again = trained("eager"), trained("graph"), trained("graph")
+    assert torch.equal(graph[0], again[0]) and torch.equal(graph[1], again[1])
+    np.testing.assert_allclose(graph[0], eager[0], atol=2e-3)
 
 
 @needs_gpu
@@ -250,6 +295,7 @@ def test_lanes_side_by_side_train_as_each_does_alone(device, graphs):
 def test_bf16_copies_leave_their_layers_again_and_a_tied_weight_stays_one(device):
     trained = BertForMaskedLM(BertConfig(vocab_size=30, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64))
     before = {name: (id(p), p.dtype) for name, p in trained.named_parameters()}
+    kinds = [type(module) for module in trained.modules()]
     own = Trainee(Guesses(trained.to(device)), examples(device), replace(CONFIG, max_steps=2), 0, "t").lane("bf16")
     decoder, output = trained.cls.predictions.decoder, trained.bert.encoder.layer[0].output.dense
     assert decoder.weight is trained.get_input_embeddings().weight and output.weight.dtype == torch.bfloat16
@@ -258,7 +304,7 @@ def test_bf16_copies_leave_their_layers_again_and_a_tied_weight_stays_one(device
     engine.step(1)
     own.close()
     assert {name: (id(p), p.dtype) for name, p in trained.named_parameters()} == before
-    assert not any("forward" in vars(module) for module in trained.modules())
+    assert [type(module) for module in trained.modules()] == kinds
     assert decoder.weight is trained.get_input_embeddings().weight
 
 

@@ -8,7 +8,8 @@ from torch import nn
 from transformers import BertConfig, BertModel, DistilBertConfig, DistilBertModel
 
 from bench.training.engine import flops_per_token
-from bench.training.precision import HalfWeights, Projections, autocast
+from bench.training.half_weights import HalfWeights, Projections
+from bench.training.precision import autocast
 
 CPU = torch.device("cpu")
 
