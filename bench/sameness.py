@@ -1,4 +1,4 @@
-"""Do two engines give the same results? The same runs with each, over paired seeds, and the differences beside the seeds' spread."""
+"""Do the engines give the same results? The same runs with each, over paired seeds, and the differences beside the seeds' spread."""
 
 import statistics
 from collections.abc import Sequence
@@ -13,16 +13,17 @@ from bench.report.statistics import Summary, summarise
 from bench.run import execute
 from bench.store import Record
 
-ENGINES = ("eager", "graph")
+ENGINES = ("eager", "graph", "compile")  # the others are compared with the first
 TASKS = ("mrpc", "rte", "stsb")
 SEEDS = (0, 1, 2)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The headline metric of one task with both engines, over paired seeds."""
+    """The headline metric of one task with the eager engine and another one, over paired seeds."""
 
     task: str
+    engine: str
     metric: str
     eager: list[float]
     other: list[float]
@@ -45,9 +46,9 @@ class Comparison:
 
 
 def compare(overrides: Sequence[str], tasks: Sequence[str] = TASKS) -> list[Comparison]:
-    """Return the comparison of each task, from records below results_dir/sameness; runs that are missing are carried out.
+    """Return the comparisons of each task, from records below results_dir/sameness; runs that are missing are carried out.
 
-    Raises BenchError if a run failed or the second engine fell back to the first.
+    Raises BenchError if a run failed or an engine fell back to another.
     """
     found = []
     for task in tasks:
@@ -64,7 +65,7 @@ def compare(overrides: Sequence[str], tasks: Sequence[str] = TASKS) -> list[Comp
                                      f"({training['engine_fallback']}): there is nothing to compare.")
                 values[engine].append(headline["value"])
                 metric = headline["metric"]
-        found.append(Comparison(task, metric, *(values[engine] for engine in ENGINES)))
+        found += [Comparison(task, engine, metric, values[ENGINES[0]], values[engine]) for engine in ENGINES[1:]]
     return found
 
 

@@ -159,13 +159,13 @@ def chart(overrides: Sequence[str]) -> int:
 
 
 def sameness(overrides: Sequence[str]) -> int:
-    """Train MRPC, RTE and STS-B with the eager and the graph engine on a GPU and print the differences (data.root=<folder>)."""
+    """Train MRPC, RTE and STS-B with every engine on a GPU and print the differences from the eager one (data.root=<folder>)."""
     from bench.sameness import compare
 
     compared = compare(overrides)
     for one in compared:
         mean, low, high = one.difference.mean, one.difference.low, one.difference.high
         interval = "" if low is None else f" [{low:+.4f}, {high:+.4f}]"
-        print(f"{one.task} {one.metric}: eager {one.eager}, graph {one.other}; mean difference {mean:+.4f}{interval}, "
+        print(f"{one.task} {one.metric}: eager {one.eager}, {one.engine} {one.other}; mean difference {mean:+.4f}{interval}, "
               f"standard deviation over seeds {one.spread:.4f}: {'same' if one.same else 'DIFFERENT'}")
     return 0 if all(one.same for one in compared) else 1
