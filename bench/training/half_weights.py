@@ -37,8 +37,12 @@ class Projections(nn.Module):
             self.products = dict(enumerate(F.linear(states, self.weight, self.bias).split(self.sizes, dim=-1)))
         product = self.products.pop(place)
         if not self.products:
-            self.states = None
+            self.forget()
         return product
+
+    def forget(self) -> None:
+        """Drop the products that nobody asked for."""
+        self.states, self.products = None, {}
 
 
 class Projection(nn.Module):
@@ -64,10 +68,12 @@ class HalfWeights:
         elsewhere = {id(p) for layer in model.modules() if type(layer) is not nn.Linear for p in layer.parameters(recurse=False)}
         self.places: list[tuple[nn.Module, str, nn.Module | nn.Parameter]] = []
         self.copies: dict[nn.Parameter, tuple[nn.Parameter, slice]] = {}  # the copy, and which of its rows
+        self.joints: list[Projections] = []
         for attention in list(model.modules()):
             layers = projections(attention)
             if layers and all(p.requires_grad and owners[id(p)] == 1 for layer in layers.values() for p in layer.parameters()):
                 joint, end = Projections(list(layers.values())), 0
+                self.joints.append(joint)
                 for place, (name, layer) in enumerate(layers.items()):
                     rows = slice(end, end := end + layer.out_features)
                     self.copies |= {weight: (getattr(joint, kind), rows) for kind, weight in layer.named_parameters()}
@@ -101,7 +107,9 @@ class HalfWeights:
             torch._foreach_copy_([copy[rows] for copy, rows in self.copies.values()], list(self.copies))
 
     def forget(self) -> None:
-        """Drop the copies' gradients."""
+        """Drop the copies' gradients, and what a forward pass left behind."""
+        for joint in self.joints:
+            joint.forget()
         for copy, _ in self.copies.values():
             copy.grad = None
 

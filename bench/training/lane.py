@@ -150,7 +150,9 @@ class Lane:
         blocks = list(repeated(self.model))
         if not blocks:
             self.forward = fused(self._forward)
-        embeddings = [module for module in self.model.modules() if any(isinstance(child, nn.Embedding) for child in module.children())]
+        within = {module for block in blocks for module in block.modules()}
+        embeddings = [module for module in self.model.modules()
+                      if any(isinstance(child, nn.Embedding) for child in module.children()) and within.isdisjoint(module.modules())]
         for module in blocks + embeddings:
             module.forward = fused(module.forward)
             self.compiled.append(module)

@@ -12,7 +12,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
-from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassification, get_linear_schedule_with_warmup
+from transformers import (
+    BertConfig,
+    BertForMaskedLM,
+    BertForSequenceClassification,
+    MPNetConfig,
+    MPNetForSequenceClassification,
+    get_linear_schedule_with_warmup,
+)
 
 from bench.assignment.digits import sequential
 from bench.backbones import swap_embedding
@@ -166,6 +173,15 @@ def test_compiled_modules_train_as_others_do_and_leave_the_model_as_it_was():
     assert all("forward" in vars(module) for module in modules)
     compiled.close()
     assert not any("forward" in vars(module) for module in compiled.model.modules())
+
+
+def test_an_encoder_with_a_table_of_its_own_is_not_compiled_around_its_blocks():
+    """MPNet's encoder looks relative positions up."""
+    config = MPNetConfig(vocab_size=30, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64)
+    own = lane(MPNetForSequenceClassification(config), examples())
+    own.compile()
+    compiled = [module for module in own.model.modules() if "forward" in vars(module)]
+    assert compiled == [own.model.mpnet.embeddings, *own.model.mpnet.encoder.layer]
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")

@@ -65,6 +65,7 @@ def test_the_copies_compute_what_autocast_does(bias, frozen):
             weight.requires_grad_(not any(part in name for part in frozen))
     (expected, gradients), (found, own) = outcome(plain), outcome(copied, HalfWeights)
     torch.testing.assert_close(found, expected, rtol=2e-2, atol=2e-2)
+    assert not any(module.products for module in copied.modules() if isinstance(module, Projections))  # those of `cross` were not all taken
     assert {name for name, gradient in own.items() if gradient is None} == {name for name in own if any(part in name for part in frozen)}
     for name in [name for name, gradient in own.items() if gradient is not None]:
         assert own[name].dtype == torch.float32
