@@ -9,7 +9,10 @@ from torch import Tensor, nn
 
 
 def projections(attention: nn.Module) -> dict[str, nn.Linear]:
-    """Return the module's query, key and value projections by name; none where it has no three of one shape of input."""
+    """Return the module's query, key and value projections by name: its linear layers whose names begin with q, k and v.
+
+    None where there are not just three, for one width of input, all with a bias or none.
+    """
     layers = {name: layer for name, layer in attention.named_children() if type(layer) is nn.Linear and name[0] in "qkv"}
     alike = len({(layer.in_features, layer.bias is None) for layer in layers.values()}) == 1
     return layers if alike and sorted(name[0] for name in layers) == ["k", "q", "v"] else {}
@@ -64,7 +67,7 @@ class HalfWeights:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        owners = Counter(id(p) for layer in model.modules() for p in layer.parameters(recurse=False))
+        owners = Counter(id(p) for _, layer in model.named_modules(remove_duplicate=False) for p in layer.parameters(recurse=False))
         elsewhere = {id(p) for layer in model.modules() if type(layer) is not nn.Linear for p in layer.parameters(recurse=False)}
         self.places: list[tuple[nn.Module, str, nn.Module | nn.Parameter]] = []
         self.copies: dict[nn.Parameter, tuple[nn.Parameter, slice]] = {}  # the copy, and which of its rows

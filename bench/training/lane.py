@@ -143,8 +143,10 @@ class Lane:
     def compile(self) -> None:
         """Have torch.compile fuse the model's blocks and what is around them, at the first step.
 
-        The code of one block serves all, and all lanes' of this architecture, whatever their embedding, which is left as it is.
+        The code of one block serves all, and all lanes' of this architecture. What adds up the embeddings is compiled once for
+        each method, whose own layer is left as it is.
         """
+        torch._dynamo.config.recompile_limit = 64  # of a function: methods, with the body frozen or not, in training or not
         fused = partial(torch.compile, dynamic=True)
         self.gather, self.mean_loss = fused(gathered), fused(mean_loss)
         blocks = list(repeated(self.model))
@@ -166,7 +168,7 @@ class Lane:
         module.__class__ = kind
 
     def uncompile(self) -> None:
-        """Undo `compile`."""
+        """Undo `compile`, but for the classes of embeddings, which `close` gives back."""
         self.forward, self.gather, self.mean_loss = self._forward, gathered, mean_loss
         while self.compiled:
             del self.compiled.pop().forward  # the module's own, behind which its class's comes to light

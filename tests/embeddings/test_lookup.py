@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.embeddings.lookup import gradient_of, lookup
+from bench.embeddings.lookup import OneHotLookup, lookup
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
@@ -18,8 +18,17 @@ def test_the_product_is_the_gradient_of_torchs_embedding(rows, shape, padded, se
     ids = torch.randint(0, rows, shape, generator=generator)
     gradient = torch.randn(*shape, 3, generator=generator, dtype=torch.float64)
     padding = rows - 1 if padded else None
-    F.embedding(ids, table, padding).backward(gradient)
-    torch.testing.assert_close(gradient_of(gradient, ids, rows, padding), table.grad)
+    expected, own = F.embedding(ids, table, padding), OneHotLookup.apply(table, ids, padding)
+    assert torch.equal(own, expected)
+    torch.testing.assert_close(*(torch.autograd.grad(vectors, table, gradient) for vectors in (own, expected)))
+
+
+def test_the_product_is_exact_also_where_it_is_compiled_for_bf16():
+    table, ids = torch.randn(20, 8, requires_grad=True), torch.randint(0, 20, (4, 6))
+    gradient = torch.randn(4, 6, 8)
+    with torch.autocast("cpu", torch.bfloat16):
+        vectors = torch.compile(OneHotLookup.apply, backend="aot_eager")(table, ids, None)
+    torch.testing.assert_close(*(torch.autograd.grad(found, table, gradient) for found in (vectors, F.embedding(ids, table))))
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=needs_gpu)])

@@ -28,18 +28,19 @@ class Attention(nn.Module):
 
 
 class Attentions(nn.Module):
-    """Attention to itself, to other states, and to itself by weights of which another attention has one, too."""
+    """Attention to itself, to other states, and to itself by a weight and by a layer that another attention has, too."""
 
     def __init__(self, bias=True):
         super().__init__()
         torch.manual_seed(0)
-        self.own, self.cross, self.tied, self.twin = (Attention(bias) for _ in range(4))
+        self.own, self.cross, self.tied, self.twin, self.other = (Attention(bias) for _ in range(5))
         self.twin.key.weight = self.tied.key.weight
+        self.other.value = self.twin.value
 
     def forward(self, states, others):
         states = states + self.own(states, states)
         states = states + self.cross(states, others)
-        return states + self.tied(states, states) + self.twin(states, states)
+        return states + self.tied(states, states) + self.twin(states, states) + self.other(states, states)
 
 
 def outcome(model, half=None):
