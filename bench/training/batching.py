@@ -16,6 +16,14 @@ if TYPE_CHECKING:
 WINDOW = 50  # batches that are shuffled together before they are sorted by length
 
 
+def gathered(tokens: list[Tensor], pads: list[int], offsets: Tensor, lengths: Tensor, rows: Tensor, length: int) -> list[Tensor]:
+    """Return the rows' part of each column of tokens, padded, and the mask of what is no padding: each (B, length)."""
+    positions = torch.arange(length, device=rows.device)
+    inside = positions < lengths[rows].unsqueeze(1)
+    source = (offsets[rows].unsqueeze(1) + positions).where(inside, 0)
+    return [flat[source].long().where(inside, pad) for flat, pad in zip(tokens, pads, strict=True)] + [inside.long()]
+
+
 @dataclass(frozen=True)
 class Examples:
     """N tokenised examples laid end to end, so that any batch is one gather, on the CPU or on the device."""
@@ -56,23 +64,14 @@ class Examples:
             pad={"input_ids": pad_token_id, "token_type_ids": 0},
         )
 
-    def padded(self, rows: Tensor, length: int, gather: Callable[..., list[Tensor]] | None = None) -> tuple[dict[str, Tensor], Tensor]:
+    def padded(self, rows: Tensor, length: int, gather: Callable[..., list[Tensor]] = gathered) -> tuple[dict[str, Tensor], Tensor]:
         """Return the model's inputs (B, length) and labels (B,) of `rows`, a tensor on the same device; reads nothing back."""
-        pads = [self.pad[name] for name in self.tokens]
-        columns = (gather or gathered)(list(self.tokens.values()), pads, self.offsets, self.lengths_there, rows, length)
+        columns = gather(list(self.tokens.values()), [self.pad[name] for name in self.tokens], self.offsets, self.lengths_there, rows, length)
         return dict(zip([*self.tokens, "attention_mask"], columns, strict=True)), self.labels[rows]
 
     def batch(self, rows: np.ndarray) -> tuple[dict[str, Tensor], Tensor]:
         """Return the same, padded to the longest of `rows`."""
         return self.padded(torch.from_numpy(rows).to(self.offsets.device), int(self.lengths[rows].max()))
-
-
-def gathered(tokens: list[Tensor], pads: list[int], offsets: Tensor, lengths: Tensor, rows: Tensor, length: int) -> list[Tensor]:
-    """Return the rows' part of each column of tokens, padded, and the mask of what is no padding: each (B, length)."""
-    positions = torch.arange(length, device=rows.device)
-    inside = positions < lengths[rows].unsqueeze(1)
-    source = (offsets[rows].unsqueeze(1) + positions).where(inside, 0)
-    return [flat[source].long().where(inside, pad) for flat, pad in zip(tokens, pads, strict=True)] + [inside.long()]
 
 
 def training_batches(lengths: np.ndarray, batch_size: int, seed: int) -> Iterator[np.ndarray]:

@@ -1,7 +1,6 @@
 """Engines do the same step: eager against a plain loop on the CPU, CUDA graphs against eager on a GPU."""
 
 import copy
-import shutil
 from collections import Counter
 from dataclasses import replace
 from functools import partial
@@ -12,19 +11,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
-from transformers import (
-    BertConfig,
-    BertForMaskedLM,
-    BertForSequenceClassification,
-    MPNetConfig,
-    MPNetForSequenceClassification,
-    get_linear_schedule_with_warmup,
-)
+from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassification, get_linear_schedule_with_warmup
 
-from bench.assignment.digits import sequential
-from bench.backbones import swap_embedding
 from bench.config import TrainingConfig
-from bench.embeddings.subspace_layer import SubspaceEmbedding
 from bench.training import engine as engines
 from bench.training.batching import Examples, training_batches
 from bench.training.engine import buckets, make_engine
@@ -161,47 +150,6 @@ def test_a_graph_pads_the_steps_it_takes_over_by_no_more_than_another_graph_is_w
     for top in set(padded) - {max(padded)}:  # the next graph up had no room for this one's longest steps
         above = min(other for other in padded if other > top)
         assert waste[above] + flops * (above - top) * padded.count(top) > engines.PADDING
-
-
-@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
-def test_compiled_modules_train_as_others_do_and_leave_the_model_as_it_was():
-    plain, compiled = lane(model(), examples()), lane(model(), examples())
-    compiled.compile()
-    for own in (plain, compiled):
-        for step in range(10):
-            own.step(int(own.schedule.lengths[step]))
-    np.testing.assert_allclose(compiled.losses, plain.losses, atol=2e-5)
-    modules = [compiled.model.bert.embeddings, *compiled.model.bert.encoder.layer]
-    assert all("forward" in vars(module) for module in modules)
-    compiled.close()
-    assert not any("forward" in vars(module) for module in compiled.model.modules())
-
-
-def test_an_encoder_with_a_table_of_its_own_is_not_compiled_around_its_blocks():
-    """MPNet's encoder looks relative positions up."""
-    config = MPNetConfig(vocab_size=30, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64)
-    own = lane(MPNetForSequenceClassification(config), examples())
-    own.compile()
-    compiled = [module for module in own.model.modules() if "forward" in vars(module)]
-    assert compiled == [own.model.mpnet.embeddings, *own.model.mpnet.encoder.layer]
-
-
-@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
-def test_what_is_compiled_once_serves_other_runs_also_with_another_embedding_of_the_kind():
-    def trained(rows):
-        smaller = model()
-        swap_embedding(smaller, SubspaceEmbedding(sequential(30, 2, rows), rows, 32, sub_dim=16, padding_idx=0))
-        kinds = [type(module) for module in smaller.modules()]
-        own = lane(smaller, examples())
-        own.compile()
-        for step in range(3):
-            own.step(int(own.schedule.lengths[step]))
-        own.close()
-        assert [type(module) for module in smaller.modules()] == kinds
-
-    trained(6)
-    with torch.compiler.set_stance("fail_on_recompile"):
-        trained(8)
 
 
 @pytest.fixture(params=[engines.PADDING, 0.0], ids=["few graphs", "a graph for each length"])

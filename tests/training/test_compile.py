@@ -1,0 +1,56 @@
+"""What torch.compile fuses of a lane, and that it leaves no trace."""
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from transformers import MPNetConfig, MPNetForSequenceClassification
+
+from bench.assignment.digits import sequential
+from bench.backbones import swap_embedding
+from bench.embeddings.subspace_layer import SubspaceEmbedding
+from tests.training.test_engine import examples, lane, model
+
+needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
+
+
+@needs_compiler
+def test_compiled_modules_train_as_others_do_and_leave_the_model_as_it_was():
+    plain, compiled = lane(model(), examples()), lane(model(), examples())
+    compiled.compile()
+    for own in (plain, compiled):
+        for step in range(10):
+            own.step(int(own.schedule.lengths[step]))
+    np.testing.assert_allclose(compiled.losses, plain.losses, atol=2e-5)
+    modules = [compiled.model.bert.embeddings, *compiled.model.bert.encoder.layer]
+    assert all("forward" in vars(module) for module in modules)
+    compiled.close()
+    assert not any("forward" in vars(module) for module in compiled.model.modules())
+
+
+def test_an_encoder_with_a_table_of_its_own_is_not_compiled_around_its_blocks():
+    """MPNet's encoder looks relative positions up."""
+    config = MPNetConfig(vocab_size=30, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64)
+    own = lane(MPNetForSequenceClassification(config), examples())
+    own.compile()
+    compiled = [module for module in own.model.modules() if "forward" in vars(module)]
+    assert compiled == [own.model.mpnet.embeddings, *own.model.mpnet.encoder.layer]
+
+
+@needs_compiler
+def test_what_is_compiled_once_serves_other_runs_also_with_another_embedding_of_the_kind():
+    def trained(rows):
+        smaller = model()
+        swap_embedding(smaller, SubspaceEmbedding(sequential(30, 2, rows), rows, 32, sub_dim=16, padding_idx=0))
+        kinds = [type(module) for module in smaller.modules()]
+        own = lane(smaller, examples())
+        own.compile()
+        for step in range(3):
+            own.step(int(own.schedule.lengths[step]))
+        own.close()
+        assert [type(module) for module in smaller.modules()] == kinds
+
+    trained(6)
+    with torch.compiler.set_stance("fail_on_recompile"):
+        trained(8)
