@@ -11,7 +11,7 @@ from torch import Tensor, nn
 def projections(attention: nn.Module) -> dict[str, nn.Linear]:
     """Return the module's query, key and value projections by name: its linear layers whose names begin with q, k and v.
 
-    None where there are not just three, for one width of input, all with a bias or none.
+    Empty where these are not just three, for one width of input, and all with a bias or all without.
     """
     layers = {name: layer for name, layer in attention.named_children() if type(layer) is nn.Linear and name[0] in "qkv"}
     alike = len({(layer.in_features, layer.bias is None) for layer in layers.values()}) == 1

@@ -1,4 +1,4 @@
-"""Engines do the same step: eager against a plain loop on the CPU, CUDA graphs against eager on a GPU."""
+"""Engines do the same step: eager against a plain loop, CUDA graphs against eager on a GPU."""
 
 import copy
 from collections import Counter
