@@ -10,6 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 
 import torch
 from torch import nn
@@ -39,6 +40,12 @@ class Engine:
             lane.step(self.lengths[number])
 
 
+@cache
+def stream(number: int) -> torch.cuda.Stream:
+    """Return the same stream each time: for every one that it meets, cuBLAS keeps 64 MiB of an H100's memory."""
+    return torch.cuda.Stream()
+
+
 class GraphEngine(Engine):
     """The same steps as CUDA graphs, one for each padded length, all in one memory pool."""
 
@@ -53,7 +60,7 @@ class GraphEngine(Engine):
         for lane in lanes:
             lane.rates.zero_()  # AdamW at a rate of 0 leaves every weight as it is, so that rehearsing trains nothing
         self.graphs: dict[int, torch.cuda.CUDAGraph] = {}
-        self.stream, self.branches = torch.cuda.Stream(), [torch.cuda.Stream() for _ in lanes]
+        self.stream, *self.branches = (stream(number) for number in range(1 + len(lanes)))
         pool = torch.cuda.graph_pool_handle()
         for length in sorted(set(self.lengths), reverse=True):  # longest first: the shorter ones reuse its memory
             gc.collect()  # the previous run's graphs: to destroy one while another is captured ends the capture

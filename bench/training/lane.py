@@ -20,6 +20,7 @@ from bench.embeddings.lookup import Lookup
 from bench.training import processes
 from bench.training.batching import Examples, gathered
 from bench.training.half_weights import HalfWeights
+from bench.training.one_pass import BETAS, EPS, OnePass, adamw
 from bench.training.precision import autocast
 from bench.training.processes import Shared
 
@@ -81,7 +82,18 @@ def make_optimizer(
         own: dict[str, Any] = {"weight_decay": config.weight_decay if decays else 0.0, "factor": objective.factor if fast else 1.0}
         own["lr"] = rate.clone() if isinstance(rate, Tensor) else rate
         groups.setdefault((fast, not decays), own | {"params": []})["params"].append(parameter)
-    return torch.optim.AdamW([groups[key] for key in sorted(groups)], lr=rate, fused=True, capturable=isinstance(rate, Tensor))
+    own_order = [groups[key] for key in sorted(groups)]
+    return torch.optim.AdamW(own_order, lr=rate, betas=BETAS, eps=EPS, fused=True, capturable=isinstance(rate, Tensor))
+
+
+def total_norm(gradients: Sequence[Tensor]) -> Tensor:
+    """Return their Euclidean norm () in fp32, also of gradients in bf16."""
+    by_dtype: dict[torch.dtype, list[Tensor]] = {}
+    for gradient in gradients:
+        by_dtype.setdefault(gradient.dtype, []).append(gradient)
+    norms = [norm for some in by_dtype.values() for norm in torch._foreach_norm(some, 2, torch.float32)]
+    norm: Tensor = torch.linalg.vector_norm(torch.stack(norms))
+    return norm
 
 
 def repeated(model: nn.Module) -> Iterator[nn.Module]:
@@ -135,6 +147,7 @@ class Lane:
         self.forward: Callable[..., Tensor] = self._forward
         self.gather, self.mean_loss = gathered, mean_loss
         self.compiled: list[nn.Module] = []
+        self.one_pass: OnePass | None = None
 
     def _forward(self, **inputs: Tensor) -> Tensor:
         with autocast(self.dtype, self.device):
@@ -147,7 +160,9 @@ class Lane:
         each method, whose own layer is left as it is.
         """
         torch._dynamo.config.recompile_limit = 64  # of a function: methods, with the body frozen or not, in training or not
-        fused = partial(torch.compile, dynamic=True)
+        # What does not depend on each other goes into one kernel: MiniLM trains 3 % faster by it, XLM-R with f=3 tables 5 % (H100).
+        joined: dict[str, Any] = {"combo_kernels": True}
+        fused = partial(torch.compile, dynamic=True, options=joined | {"combo_kernel_per_subkernel_blocks": True})
         self.gather, self.mean_loss = fused(gathered), fused(mean_loss)
         blocks = list(repeated(self.model))
         if not blocks:
@@ -161,6 +176,9 @@ class Lane:
         for module in self.model.modules():
             if isinstance(module, CompressedEmbedding):
                 self._disguise(module, untraced(cast(Any, type(module))))
+        half = self.half if self.device_batch == self.config.batch_size else None  # the gradients of parts are added up in fp32
+        update = torch.compile(adamw, dynamic=True, options=joined)  # a quarter faster than with blocks of its own for each matrix
+        self.one_pass = OnePass(half, self.optimizer, len(self.losses), self.device, update)
 
     def _disguise(self, module: nn.Module, kind: type[Any]) -> None:
         """Exchange the module's class: torch.compile knows it again in the next lane, where it would not know a method's stand-in."""
@@ -172,6 +190,9 @@ class Lane:
         self.forward, self.gather, self.mean_loss = self._forward, gathered, mean_loss
         while self.compiled:
             del self.compiled.pop().forward  # the module's own, behind which its class's comes to light
+        if self.one_pass:
+            self.one_pass.close()
+            self.one_pass = None
 
     def step(self, length: int) -> None:
         """Train on the rows that the counter points to, padded to `length` tokens, and count."""
@@ -182,8 +203,11 @@ class Lane:
                 group["lr"] = group["factor"] * float(self.schedule.rates[int(self.counter)])
         self._gradients(length)
         # AdamW divides the gradients by its `grad_scale`, so that to clip them takes no pass over them of its own.
-        norm = nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
-        self.optimizer.grad_scale = ((norm + 1e-6) / self.config.max_grad_norm).clamp(min=1)  # type: ignore[attr-defined]
+        gradients = [p.grad for p in self.parameters if p.grad is not None] + (self.one_pass.half_gradients() if self.one_pass else [])
+        scale = ((total_norm(gradients) + 1e-6) / self.config.max_grad_norm).clamp(min=1)
+        self.optimizer.grad_scale = scale  # type: ignore[attr-defined]
+        if self.one_pass:
+            self.one_pass.step(self.counter, scale)
         self.optimizer.step()
         if self.half:
             self.half.refresh()
@@ -214,6 +238,8 @@ class Lane:
         for state in self.optimizer.state.values():
             for value in state.values():
                 value.zero_()
+        if self.one_pass:
+            self.one_pass.reset()
         if self.half:  # a rehearsal can end within a backward pass
             self.half.forget()
         self.rates.copy_(rates)
@@ -222,11 +248,11 @@ class Lane:
 
     def close(self) -> None:
         """Leave the model with its trained fp32 weights; the lane trains no more, and holds none of its memory."""
+        self.uncompile()
         if self.half:
             self.half.restore()
             self.half = None
         while self.classes:
             module, kind = self.classes.pop()
             module.__class__ = kind
-        self.uncompile()
         self.forward = closed  # its own method is a cycle, which would keep the lane until the garbage collector comes

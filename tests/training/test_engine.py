@@ -222,7 +222,7 @@ def test_a_step_that_cannot_be_captured_falls_back_to_eager_from_the_same_weight
 
 @needs_gpu
 def test_a_step_that_cannot_be_compiled_is_captured_as_it_is(monkeypatch):
-    def broken(*_):
+    def broken(*_, **__):
         raise RuntimeError("no compiler here")
 
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=broken))
