@@ -42,7 +42,7 @@ class Engine:
 
 @cache
 def stream(number: int) -> torch.cuda.Stream:
-    """Return the same stream each time: for every one that it meets, cuBLAS keeps 64 MiB of an H100's memory."""
+    """Return the same stream each time: for every stream that it ran on, cuBLAS keeps 64 MiB of an H100's memory."""
     return torch.cuda.Stream()
 
 

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -94,13 +95,15 @@ class HalfWeights:
     @torch.no_grad()
     def collect(self, first: bool) -> None:
         """Add the copies' gradients to the fp32 weights', or put them there if they are the step's first."""
-        used = [(weight, copy.grad[rows]) for weight, (copy, rows) in self.copies.items() if copy.grad is not None]
-        if not used:
-            return
-        for weight, _ in used:
-            if weight.grad is None:
-                weight.grad = torch.empty_like(weight)
-        (torch._foreach_copy_ if first else torch._foreach_add_)([w.grad for w, _ in used], [grad for _, grad in used])  # type: ignore[misc]
+        used = {weight: copy.grad[rows] for weight, (copy, rows) in self.copies.items() if copy.grad is not None}
+        for weight in self.copies:
+            if weight not in used:
+                weight.grad = None if first else weight.grad  # else the last step's
+            elif weight.grad is None:
+                weight.grad = torch.zeros_like(weight)
+        if used:
+            sums = [cast(Tensor, weight.grad) for weight in used]
+            (torch._foreach_copy_ if first else torch._foreach_add_)(sums, list(used.values()))
         self.forget()
 
     @torch.no_grad()

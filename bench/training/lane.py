@@ -82,12 +82,12 @@ def make_optimizer(
         own: dict[str, Any] = {"weight_decay": config.weight_decay if decays else 0.0, "factor": objective.factor if fast else 1.0}
         own["lr"] = rate.clone() if isinstance(rate, Tensor) else rate
         groups.setdefault((fast, not decays), own | {"params": []})["params"].append(parameter)
-    own_order = [groups[key] for key in sorted(groups)]
-    return torch.optim.AdamW(own_order, lr=rate, betas=BETAS, eps=EPS, fused=True, capturable=isinstance(rate, Tensor))
+    in_order = [groups[key] for key in sorted(groups)]
+    return torch.optim.AdamW(in_order, lr=rate, betas=BETAS, eps=EPS, fused=True, capturable=isinstance(rate, Tensor))
 
 
 def total_norm(gradients: Sequence[Tensor]) -> Tensor:
-    """Return their Euclidean norm () in fp32, also of gradients in bf16."""
+    """Return the Euclidean norm () of all gradients together, in fp32, also of those in bf16."""
     by_dtype: dict[torch.dtype, list[Tensor]] = {}
     for gradient in gradients:
         by_dtype.setdefault(gradient.dtype, []).append(gradient)
@@ -160,7 +160,7 @@ class Lane:
         each method, whose own layer is left as it is.
         """
         torch._dynamo.config.recompile_limit = 64  # of a function: methods, with the body frozen or not, in training or not
-        # What does not depend on each other goes into one kernel: MiniLM trains 3 % faster by it, XLM-R with f=3 tables 5 % (H100).
+        # Kernels that do not depend on one another are joined: MiniLM trains 3 % faster by it, XLM-R with f=3 tables 5 % (H100).
         joined: dict[str, Any] = {"combo_kernels": True}
         fused = partial(torch.compile, dynamic=True, options=joined | {"combo_kernel_per_subkernel_blocks": True})
         self.gather, self.mean_loss = fused(gathered), fused(mean_loss)
@@ -176,8 +176,11 @@ class Lane:
         for module in self.model.modules():
             if isinstance(module, CompressedEmbedding):
                 self._disguise(module, untraced(cast(Any, type(module))))
+        self.step_in_one_pass(torch.compile(adamw, dynamic=True, options=joined))  # a quarter slower with blocks of each matrix's own
+
+    def step_in_one_pass(self, update: Callable[..., None]) -> None:
+        """Have `update`, which does what `adamw` does, step the matrices."""
         half = self.half if self.device_batch == self.config.batch_size else None  # the gradients of parts are added up in fp32
-        update = torch.compile(adamw, dynamic=True, options=joined)  # a quarter faster than with blocks of its own for each matrix
         self.one_pass = OnePass(half, self.optimizer, len(self.losses), self.device, update)
 
     def _disguise(self, module: nn.Module, kind: type[Any]) -> None:

@@ -9,18 +9,18 @@ from torch import Tensor, nn
 from bench.training.half_weights import HalfWeights
 
 BETAS, EPS = (0.9, 0.999), 1e-8  # PyTorch's
-AT_ONCE = 6  # matrices of one shape: BERT-base's step takes 0.85 ms, one by one 1.5 (H100)
+AT_ONCE = 6  # matrices of one shape that a call steps: BERT-base's take 0.85 ms in all, one by one 1.5 (H100)
 
 
 def adamw(
     weights: Sequence[Tensor], gradients: Sequence[Tensor], means: Sequence[Tensor], squares: Sequence[Tensor],
     copies: Sequence[Tensor | None], corrections: Tensor, scale: Tensor, rate: Tensor, shrink: Tensor,
 ) -> None:
-    """Move the weights by a step of AdamW (Loshchilov & Hutter 2019, algorithm 2), in place, and their copies to where they are then.
+    """Move the weights by a step of AdamW (Loshchilov & Hutter 2019, algorithm 2), in place, and set their copies to the result.
 
-    All of one place have one shape; gradients, which are divided by `scale`, and copies may have another dtype. `corrections`
-    (2,) are 1 - beta ** step, by which the moving averages of the gradient and its square, which began at 0, are too small;
-    `shrink` is 1 - rate * decay.
+    Tensors at the same place of the lists have the same shape; gradients, which are divided by `scale`, and copies may have
+    another dtype. `corrections` (2,) are 1 - beta ** step, by which the moving averages of the gradient and its square, which
+    began at 0, are too small; `shrink` is 1 - rate * decay.
     """
     for weight, gradient, mean, square, copy in zip(weights, gradients, means, squares, copies, strict=True):
         scaled = gradient.float() / scale
@@ -46,7 +46,7 @@ class Matrix:
 
 
 def batched(matrices: Sequence[Matrix]) -> Iterator[list[Matrix]]:
-    """Yield AT_ONCE of them as long as there are as many, then one by one: two numbers, for each of which the step is compiled."""
+    """Yield AT_ONCE of them as long as there are as many, then one by one: for each length of list the step is compiled anew."""
     whole = len(matrices) - len(matrices) % AT_ONCE
     yield from (list(matrices[at : at + AT_ONCE]) for at in range(0, whole, AT_ONCE))
     yield from ([matrix] for matrix in matrices[whole:])
@@ -56,14 +56,15 @@ class OnePass:
     """Takes the step of the matrices among the optimizer's parameters, to which it leaves the vectors.
 
     The weight of a linear layer goes through memory once, where to make its gradient fp32, AdamW, which writes back the
-    gradient that it scaled, and to make the copy anew are a pass each.
+    gradient that it scaled, and to make the copy anew are a pass each. Until `close` the matrices' copies are not among those
+    of `half`. A matrix is taken to have had a gradient in every step.
     """
 
     def __init__(
         self, half: HalfWeights | None, optimizer: torch.optim.AdamW, steps: int, device: torch.device, update: Callable[..., None]
     ) -> None:
         self.half, self.update = half, update
-        self.copies = {weight: half.copies.pop(weight) for weight in list(half.copies) if weight.ndim > 1} if half else {}
+        self.copies = {weight: copy for weight, copy in half.copies.items() if weight.ndim > 1} if half else {}
         self.batches: list[tuple[dict[str, Any], list[list[Matrix]]]] = []  # of each group
         for group in optimizer.param_groups:
             alike: dict[tuple[torch.Size, bool], list[Matrix]] = {}
@@ -73,6 +74,8 @@ class OnePass:
             self.batches.append((group, [batch for some in alike.values() for batch in batched(some)]))
         count = torch.arange(1, steps + 1, dtype=torch.float64)
         self.corrections = torch.stack([1 - beta**count for beta in BETAS], dim=1).float().to(device)
+        if half:  # last, so that what fails before leaves `half` as it is
+            half.copies = {weight: copy for weight, copy in half.copies.items() if weight not in self.copies}
 
     @property
     def matrices(self) -> list[Matrix]:

@@ -20,6 +20,7 @@ needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="torch.c
 def test_compiled_modules_train_as_others_do_and_leave_the_model_as_it_was(dtype, tolerance):
     plain, compiled = lane(model(), examples(), dtype), lane(model(), examples(), dtype)
     compiled.compile()
+    assert any(matrix.copy is not None for matrix in compiled.one_pass.matrices) == (dtype == "bf16")
     for own in (plain, compiled):
         for step in range(10):
             own.step(int(own.schedule.lengths[step]))
@@ -28,7 +29,7 @@ def test_compiled_modules_train_as_others_do_and_leave_the_model_as_it_was(dtype
     assert all("forward" in vars(module) for module in modules)
     for own in (plain, compiled):
         own.close()
-    np.testing.assert_allclose(weights_of(compiled.model), weights_of(plain.model), atol=10 * tolerance)
+    np.testing.assert_allclose(weights_of(compiled.model), weights_of(plain.model), atol=tolerance)
     assert not any("forward" in vars(module) for module in compiled.model.modules())
 
 

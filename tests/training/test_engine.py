@@ -193,7 +193,9 @@ def test_training_by_graphs_repeats_itself_to_the_bit_also_at_the_size_of_a_real
 @needs_gpu
 @pytest.mark.parametrize("choice", ["graph", "compile"])
 def test_dropout_differs_from_step_to_step_and_repeats_with_the_seed(choice):
-    first, again, other = (run_engine(choice, "cuda", dropout=0.3, seed=seed)[2] for seed in (0, 0, 1))
+    runs = [run_engine(choice, "cuda", dropout=0.3, seed=seed) for seed in (0, 0, 1)]
+    assert {(engine.name, fallback) for engine, fallback, _, _ in runs} == {(choice, None)}
+    first, again, other = (losses for _, _, losses, _ in runs)
     np.testing.assert_array_equal(first, again)
     assert np.abs(first - other).max() > 1e-3
 
@@ -221,27 +223,28 @@ def test_a_step_that_cannot_be_captured_falls_back_to_eager_from_the_same_weight
 
 
 @needs_gpu
-def test_a_step_that_cannot_be_compiled_is_captured_as_it_is(monkeypatch):
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_a_step_that_cannot_be_compiled_is_captured_as_it_is(dtype, monkeypatch):
     def broken(*_, **__):
         raise RuntimeError("no compiler here")
 
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=broken))
-    engine, fallback, losses, _ = run_engine("compile", "cuda")
+    engine, fallback, losses, _ = run_engine("compile", "cuda", dtype)
     assert engine.name == "graph" and "compile engine could not take the step" in (fallback or "")
-    np.testing.assert_array_equal(losses, run_engine("graph", "cuda")[2])
+    np.testing.assert_array_equal(losses, run_engine("graph", "cuda", dtype)[2])
 
 
-@pytest.mark.parametrize("device", DEVICES)
-def test_lanes_side_by_side_train_as_each_does_alone(device, graphs):
+@pytest.mark.parametrize(("device", "choice"), [("cpu", "auto"), *(pytest.param("cuda", kind, marks=needs_gpu) for kind in ("graph", "compile"))])
+def test_lanes_side_by_side_train_as_each_does_alone(device, choice, graphs):
     """Different seeds, so different batches, and different rates."""
     own = [{"seed": 3}, {"seed": 0}, {"seed": 7, "learning_rate": 3e-4}]
     alone = [lane(model(device), examples(device), **one) for one in own]
     for one in alone:
-        engine, _ = make_engine("auto", [one])
+        engine, _ = make_engine(choice, [one])
         for step in range(STEPS):
             engine.step(step)
     together = [lane(model(device), examples(device), **one) for one in own]
-    engine, fallback = make_engine("auto", together)
+    engine, fallback = make_engine(choice, together)
     for step in range(STEPS):
         engine.step(step)
     assert fallback is None

@@ -96,3 +96,28 @@ def test_a_step_reaches_the_copies():
             weight.mul_(1.5)
     half.refresh()
     torch.testing.assert_close(outcome(copied)[0], outcome(plain)[0], rtol=2e-2, atol=2e-2)
+
+
+def test_what_was_not_used_has_no_gradient_of_an_earlier_step():
+    """Two layers; the second serves the first step, and the second part only of the next but one."""
+    layers = nn.ModuleDict({"first": nn.Linear(4, 4), "second": nn.Linear(4, 4)})
+    first, second = layers["first"].weight, layers["second"].weight
+    half = HalfWeights(layers)
+
+    def part(states, *names, begins):
+        with autocast("bf16", CPU):
+            for name in names:
+                states = layers[name](states)
+        states.float().sum().backward()
+        half.collect(first=begins)
+
+    one, other = torch.randn(3, 4), torch.randn(3, 4)
+    part(one, "first", "second", begins=True)
+    assert second.grad.abs().sum() > 0
+    part(one, "first", begins=True)
+    assert first.grad is not None and second.grad is None
+    part(other, "second", begins=True)
+    alone = second.grad.clone()
+    part(one, "first", begins=True)
+    part(other, "second", begins=False)
+    torch.testing.assert_close(second.grad, alone)
