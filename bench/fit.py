@@ -1,5 +1,7 @@
 """How well an embedding fits the pretrained table before any training: a predictor that costs little."""
 
+import logging
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -15,6 +17,7 @@ from bench.embeddings.base import decile_errors, relative_error
 from bench.identity import Prepared
 from bench.tasks import data as task_data
 
+log = logging.getLogger("bench")
 ASKED, NEIGHBOURS = 1000, 10  # tokens whose nearest neighbours are compared, and how many of them
 
 
@@ -24,12 +27,12 @@ def fits(runs: Sequence[Prepared]) -> list[dict[str, Any]]:
     Errors are relative, sqrt(sum w ||e - e'||^2 / sum w ||e||^2): with w = 1, with w the tokens' counts in the corpus of
     the run's assignment, and in each tenth of the tokens from the most to the least frequent.
     """
-    model, tokenizer, rows = None, None, dict[str, dict[str, Any]]()
+    model, tokenizer, rows, different = None, None, list[dict[str, Any]](), dict[str, Prepared]()
     for run in runs:
+        different.setdefault(repr([run.canonical["embedding"], run.canonical["assignment"]]), run)
+    began = time.perf_counter()
+    for run in different.values():
         config = run.config
-        key = repr([run.canonical["embedding"], run.canonical["assignment"]])
-        if key in rows:
-            continue
         if model is None or tokenizer is None:
             model, tokenizer = backbones.load_model(config.model, "none"), backbones.load_tokenizer(config.model)
         split = task_data.load_split(config.task, config.data, "train").select_columns(config.task.columns)
@@ -39,10 +42,11 @@ def fits(runs: Sequence[Prepared]) -> list[dict[str, Any]]:
         size = method(config.embedding.name).size(config.embedding, len(table), table.shape[1], codes is not None and codes.stored)
         counts = cached_counts(tokenizer, texts(), len(table), Path(config.cache_dir))
         padding = cast(int | None, tokenizer.pad_token_id)
-        rows[key] = {
+        rows.append({
             "model": config.model.name, "config": run.canonical, "embedding_bytes": size.bytes, "embedding_params": size.params,
-            "byte_share": size.bytes / (4 * table.numel()), **errors(module, table, counts, padding)}
-    return list(rows.values())
+            "byte_share": size.bytes / (4 * table.numel()), **errors(module, table, counts, padding)})
+        log.info("fit | %d of %d embeddings after %.0f s", len(rows), len(different), time.perf_counter() - began)
+    return rows
 
 
 @torch.no_grad()

@@ -35,6 +35,7 @@ def test_measures_equal_a_plain_computation():
 def test_the_command_writes_a_table_and_a_chart(tiny, tmp_path):
     done = run_bench("fit", "sweep=smoke", *[o for o in tiny if not o.startswith("task=")])
     assert done.returncode == 0, done.stderr
+    assert "fit | 1 of 2 embeddings" in done.stderr and "fit | 2 of 2 embeddings" in done.stderr
     folder = tmp_path / "results" / "fit"
     frame = pd.read_csv(folder / "tiny.csv")
     assert set(frame.kind) == {"dense", "sequential"} and frame.relative_error.max() > 0.5
