@@ -97,9 +97,9 @@ class HalfWeights:
         """Add the copies' gradients to the fp32 weights', or put them there if they are the step's first."""
         used = {weight: copy.grad[rows] for weight, (copy, rows) in self.copies.items() if copy.grad is not None}
         for weight in self.copies:
-            if weight not in used:
-                weight.grad = None if first else weight.grad  # else the last step's
-            elif weight.grad is None:
+            if first and weight not in used:
+                weight.grad = None  # it is the last step's
+            elif weight in used and weight.grad is None:
                 weight.grad = torch.zeros_like(weight)
         if used:
             sums = [cast(Tensor, weight.grad) for weight in used]
