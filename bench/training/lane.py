@@ -176,7 +176,7 @@ class Lane:
         for module in self.model.modules():
             if isinstance(module, CompressedEmbedding):
                 self._disguise(module, untraced(cast(Any, type(module))))
-        self.step_in_one_pass(torch.compile(adamw, dynamic=True, options=joined))  # 29 % slower with blocks of each matrix's own
+        self.step_in_one_pass(torch.compile(adamw, dynamic=True, options=joined))  # 31 % slower with blocks of each matrix's own
 
     def step_in_one_pass(self, update: Callable[..., None]) -> None:
         """Have `update`, which does what `adamw` does, step the matrices."""
