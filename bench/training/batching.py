@@ -36,8 +36,8 @@ class Examples:
 
     @cached_property
     def lengths_there(self) -> Tensor:
-        """Return the lengths (N,) on the device of the tokens."""
-        return torch.from_numpy(self.lengths).to(self.offsets.device)
+        """Return a copy of the lengths (N,) on the device of the tokens."""
+        return torch.tensor(self.lengths, device=self.offsets.device)
 
     def __len__(self) -> int:
         return len(self.lengths)

@@ -56,9 +56,6 @@ class GraphEngine(Engine):
         most = max(int(lane.data.lengths.max()) for lane in lanes)
         self.lengths = buckets(self.lengths, most, lanes[0].config.batch_size * flops_per_token(lanes[0].model))
         random_state = torch.cuda.get_rng_state()
-        rates = [lane.rates.clone() for lane in lanes]
-        for lane in lanes:
-            lane.rates.zero_()  # AdamW at a rate of 0 leaves every weight as it is, so that rehearsing trains nothing
         self.graphs: dict[int, torch.cuda.CUDAGraph] = {}
         self.stream, *self.branches = (stream(number) for number in range(1 + len(lanes)))
         pool = torch.cuda.graph_pool_handle()
@@ -67,14 +64,14 @@ class GraphEngine(Engine):
             self.stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(self.stream):
                 for lane in lanes:
-                    lane.counter.zero_()
+                    lane.rehearse()
                 self._side_by_side(length)
             torch.cuda.current_stream().wait_stream(self.stream)
             self.graphs[length] = torch.cuda.CUDAGraph()
             with uncollected(), torch.cuda.graph(self.graphs[length], pool=pool, stream=self.stream):
                 self._side_by_side(length)
-        for lane, own in zip(lanes, rates, strict=True):
-            lane.reset(own)
+        for lane in lanes:
+            lane.reset()
         torch.cuda.set_rng_state(random_state)
 
     def _side_by_side(self, length: int) -> None:
@@ -124,7 +121,7 @@ def make_engine(choice: str, lanes: Sequence[Lane]) -> tuple[Engine, str | None]
     if wanted == "eager" or not on_gpu or processes.COUNT > 1:
         needs = "runs in one process only" if on_gpu else "needs a CUDA device"
         return _told(Engine(lanes), None if wanted == "eager" else f"training.engine={wanted} {needs}")
-    random_state, rates, reason = torch.cuda.get_rng_state(), [lane.rates.clone() for lane in lanes], None
+    random_state, reason = torch.cuda.get_rng_state(), None
     for kind in (CompiledEngine, GraphEngine) if wanted == "compile" else (GraphEngine,):
         try:
             return _told(kind(lanes), reason)
@@ -135,9 +132,9 @@ def make_engine(choice: str, lanes: Sequence[Lane]) -> tuple[Engine, str | None]
             generator = torch.cuda.default_generators[torch.cuda.current_device()]
             generator.graphsafe_set_state(generator.clone_state())  # one that does not believe itself in a capture any more
             torch.cuda.set_rng_state(random_state)
-            for lane, own in zip(lanes, rates, strict=True):
+            for lane in lanes:
                 lane.uncompile()
-                lane.reset(own)
+                lane.reset()
             reason = f"the {kind.name} engine could not take the step ({str(error).splitlines()[0]})"
     return _told(Engine(lanes), reason)
 

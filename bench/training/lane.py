@@ -5,7 +5,7 @@ counter of the steps by which it finds them. It reads nothing back, so that a CU
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any, cast
 
@@ -126,7 +126,8 @@ class Lane:
     def __init__(
         self, model: nn.Module, data: Examples, schedule: Schedule, config: TrainingConfig, dtype: str, objective: Objective = TASK
     ) -> None:
-        self.model, self.data, self.schedule, self.config, self.dtype = model, data, schedule, config, dtype
+        self.model, self.schedule, self.config, self.dtype = model, schedule, config, dtype
+        self.data = replace(data)  # with lengths on the device of its own, for a rehearsal to change
         self.objective = objective
         self.device = device = data.offsets.device
         self.device_batch = min(config.device_batch or config.batch_size, config.batch_size)
@@ -139,7 +140,7 @@ class Lane:
                 self._disguise(layer, Lookup)
         self.rows = torch.from_numpy(schedule.rows[:, processes.RANK :: processes.COUNT].copy()).to(device)
         self.counts = torch.from_numpy((schedule.rows >= 0).sum(1) / processes.COUNT).float().to(device)  # as gradients are averaged
-        self.rates = torch.from_numpy(schedule.rates.astype(np.float32)).to(device)
+        self.rates = torch.zeros(len(schedule.rates), device=device)
         self.losses = torch.zeros(len(schedule.rows), device=device)
         self.counter = torch.zeros(1, dtype=torch.long, device=device)
         rate: float | Tensor = torch.zeros((), device=device) if device.type == "cuda" else 0.0  # a graph reads it on the device
@@ -148,6 +149,7 @@ class Lane:
         self.gather, self.mean_loss = gathered, mean_loss
         self.compiled: list[nn.Module] = []
         self.one_pass: OnePass | None = None
+        self.reset()
 
     def _forward(self, **inputs: Tensor) -> Tensor:
         with autocast(self.dtype, self.device):
@@ -236,8 +238,18 @@ class Lane:
                 self.half.collect(first=part is parts[0])
         self.losses.index_copy_(0, self.counter, self.shared.mean(loss).unsqueeze(0))
 
-    def reset(self, rates: Tensor) -> None:
-        """Forget what a rehearsal at a rate of 0 left behind, and take these rates (steps,)."""
+    def rehearse(self) -> None:
+        """Have steps train nothing until `reset`: AdamW at a rate of 0 leaves every weight as it is.
+
+        Of each row they see one token: without padding to hide, transformers would leave out the mask, which in a capture, where
+        it cannot look, it makes, so that something else would run than what was rehearsed.
+        """
+        self.rates.zero_()
+        self.data.lengths_there.fill_(1)
+        self.counter.zero_()
+
+    def reset(self) -> None:
+        """Be ready for the first step, without what a rehearsal left behind."""
         for state in self.optimizer.state.values():
             for value in state.values():
                 value.zero_()
@@ -245,7 +257,8 @@ class Lane:
             self.one_pass.reset()
         if self.half:  # a rehearsal can end within a backward pass
             self.half.forget()
-        self.rates.copy_(rates)
+        self.rates.copy_(torch.from_numpy(self.schedule.rates))
+        self.data.lengths_there.copy_(torch.from_numpy(self.data.lengths))
         self.counter.zero_()
         self.losses.zero_()
 

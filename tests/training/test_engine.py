@@ -124,7 +124,7 @@ def test_what_a_rehearsal_left_in_the_bf16_copies_is_no_part_of_the_first_step()
     with pytest.raises(Breaks):
         broken.step(40)
     handle.remove()
-    broken.reset(broken.rates.clone())
+    broken.reset()
     torch.testing.assert_close(first_step(broken), first_step(clean))
 
 
@@ -167,6 +167,39 @@ def test_graph_losses_are_those_of_the_eager_engine(dtype, tolerance, choice, gr
     np.testing.assert_allclose(graph, eager, atol=tolerance)
     if dtype == "fp32":
         np.testing.assert_allclose(weights, same, atol=1e-3)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_rehearsal_sees_padding_in_every_row_and_what_comes_after_it_does_not(device):
+    data = examples(device)
+    own, other = lane(model(device), data), lane(model(device), data)
+    rows = torch.arange(8, device=device)
+    expected, _ = data.padded(rows, 40)
+    own.rehearse()
+    seen, _ = own.data.padded(rows, 40)
+    assert seen["attention_mask"].sum(1).tolist() == [1] * 8
+    own.reset()
+    for unlike in (own, other):  # they have the examples in common
+        again, _ = unlike.data.padded(rows, 40)
+        assert all(torch.equal(again[name], column) for name, column in expected.items())
+
+
+@needs_gpu
+@pytest.mark.parametrize("choice", ["graph", "compile"])
+def test_examples_that_need_no_padding_train_by_graphs_too(choice):
+    torch.compiler.reset()  # what other tests had compiled would do
+    ids = torch.randint(1, 30, (64 * 16,), generator=torch.Generator().manual_seed(0), dtype=torch.int32).cuda()
+    data = Examples({"input_ids": ids}, torch.arange(0, 64 * 16, 16).cuda(), np.full(64, 16), torch.arange(64).cuda() % 2, {"input_ids": 0})
+    losses = {}
+    for kind in ("eager", choice):
+        own = lane(model("cuda"), data)
+        engine, fallback = make_engine(kind, [own])
+        assert (engine.name, fallback) == (kind, None)
+        for step in range(STEPS):
+            engine.step(step)
+        losses[kind] = own.losses.cpu().numpy()
+        own.close()
+    np.testing.assert_allclose(losses[choice], losses["eager"], atol=1e-5)
 
 
 @needs_gpu
