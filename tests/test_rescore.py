@@ -1,6 +1,7 @@
 """Metrics from stored answers equal those of the run; changed definitions move the record, wrong data are refused."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -60,3 +61,13 @@ def test_missing_answers_other_data_and_another_task_are_refused(tiny: list[str]
     done = run_bench("rescore", f"results_dir={results}")
     assert done.returncode == 1
     assert "holds no predictions" in done.stdout and "not scored 1" in done.stdout
+
+
+def test_records_that_came_without_their_answers_are_counted_in_one_line(tiny: list[str], tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    records = [run(compose_config([*tiny, "embedding=dense", f"seed={seed}"])) for seed in (0, 1)]
+    for record, code, summary in zip(records, (0, 1), ("same 1 | not scored 1", "same 0 | not scored 2"), strict=True):
+        shutil.rmtree(store.predictions_folder(results, record["name"], record["run_id"]))
+        done = run_bench("rescore", f"results_dir={results}")
+        assert done.returncode == code  # a failure only where there is nothing to score
+        assert "Runs without predictions" in done.stdout and done.stdout.strip().endswith(summary)

@@ -65,14 +65,17 @@ def rescore(overrides: Sequence[str]) -> int:
     """Compute all metrics again from the stored predictions, without training (results_dir=<folder> data.root=<folder>)."""
     from bench.compose import compose_config
     from bench.rescore import rescore as rescore_one
-    from bench.store import read_all
+    from bench.store import predictions_folder, read_all
 
     config = compose_config(overrides)
     results_dir = Path(config.results_dir)
-    changed = same = 0
+    changed = same = elsewhere = 0
     skipped = []
     for record in read_all(results_dir)[0]:
         if record["status"] != "ok":
+            continue
+        if not predictions_folder(results_dir, record["name"], record["run_id"]).exists():
+            elsewhere += 1
             continue
         try:
             if rescore_one(record, config.data, results_dir):
@@ -82,8 +85,11 @@ def rescore(overrides: Sequence[str]) -> int:
                 same += 1
         except BenchError as error:
             skipped.append(f"not scored {record['name']}: {error}")
-    print(*skipped, f"changed {changed} | same {same} | not scored {len(skipped)}", sep="\n")
-    return 1 if skipped else 0
+    if elsewhere:
+        print(f"Runs without predictions in {results_dir}/predictions, which git does not keep: {elsewhere}. "
+              "To score one, delete its record and run it again.")
+    print(*skipped, f"changed {changed} | same {same} | not scored {len(skipped) + elsewhere}", sep="\n")
+    return 1 if skipped or not changed + same else 0
 
 
 def submit(overrides: Sequence[str]) -> int:
