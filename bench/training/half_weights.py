@@ -100,7 +100,7 @@ class HalfWeights:
             if first and weight not in used:
                 weight.grad = None  # it is the last step's
             elif weight in used and weight.grad is None:
-                weight.grad = torch.zeros_like(weight)
+                weight.grad = (torch.empty_like if first else torch.zeros_like)(weight)
         if used:
             sums = [cast(Tensor, weight.grad) for weight in used]
             (torch._foreach_copy_ if first else torch._foreach_add_)(sums, list(used.values()))

@@ -241,11 +241,11 @@ class Lane:
     def rehearse(self) -> None:
         """Have steps train nothing until `reset`: AdamW at a rate of 0 leaves every weight as it is.
 
-        Of each row they see one token: without padding to hide, transformers would leave out the mask, which in a capture, where
-        it cannot look, it makes, so that something else would run than what was rehearsed.
+        Of each row they see one token at most: without padding to hide, transformers would leave out the mask, which it makes in a
+        capture, where it cannot look, so that something else would run than what was rehearsed.
         """
         self.rates.zero_()
-        self.data.lengths_there.fill_(1)
+        self.data.lengths_there.clamp_(max=1)
         self.counter.zero_()
 
     def reset(self) -> None:
