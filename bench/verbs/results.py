@@ -87,9 +87,9 @@ def rescore(overrides: Sequence[str]) -> int:
             skipped.append(f"not scored {record['name']}: {error}")
     if elsewhere:
         print(f"Runs without predictions in {results_dir}/predictions, which git does not keep: {elsewhere}. "
-              "To score one, delete its record and run it again.")
+              "To score one, run it again with another results_dir.")
     print(*skipped, f"changed {changed} | same {same} | not scored {len(skipped) + elsewhere}", sep="\n")
-    return 1 if skipped or not changed + same else 0
+    return 1 if skipped or (elsewhere and not changed + same) else 0
 
 
 def submit(overrides: Sequence[str]) -> int:

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
-from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassification, get_linear_schedule_with_warmup
+from transformers import BertConfig, BertForSequenceClassification, get_linear_schedule_with_warmup
 
 from bench.config import TrainingConfig
 from bench.training import engine as engines
@@ -284,36 +284,6 @@ def test_lanes_side_by_side_train_as_each_does_alone(device, choice, graphs):
         np.testing.assert_allclose(one.losses.cpu(), other.losses.cpu(), atol=2e-5)
         np.testing.assert_allclose(weights_of(one.model), weights_of(other.model), atol=5e-4)
     assert len({float(one.losses.sum()) for one in together}) == 3
-
-
-@pytest.mark.parametrize("device", DEVICES)
-def test_bf16_copies_leave_their_layers_again_and_a_tied_weight_stays_one(device):
-    trained = BertForMaskedLM(BertConfig(vocab_size=30, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64))
-    before = {name: (id(p), p.dtype) for name, p in trained.named_parameters()}
-    kinds = [type(module) for module in trained.modules()]
-    own = Trainee(Guesses(trained.to(device)), examples(device), replace(CONFIG, max_steps=2), 0, "t").lane("bf16")
-    decoder, output = trained.cls.predictions.decoder, trained.bert.encoder.layer[0].output.dense
-    assert decoder.weight is trained.get_input_embeddings().weight and output.weight.dtype == torch.bfloat16
-    engine, _ = make_engine("auto", [own])
-    engine.step(0)
-    engine.step(1)
-    own.close()
-    assert {name: (id(p), p.dtype) for name, p in trained.named_parameters()} == before
-    assert [type(module) for module in trained.modules()] == kinds
-    assert decoder.weight is trained.get_input_embeddings().weight
-
-
-class Guesses(nn.Module):
-    """A masked language model whose logits of the first token decide between two classes."""
-
-    def __init__(self, inner):
-        super().__init__()
-        self.inner = inner
-
-    def forward(self, **inputs):
-        output = self.inner(**inputs)
-        output.logits = output.logits[:, 0, :2]
-        return output
 
 
 def test_a_divergent_lane_stops_no_other():

@@ -1,15 +1,18 @@
 """bf16 copies of linear layers compute what autocast computes, also where three layers are one product."""
 
+from dataclasses import replace
 from itertools import chain
 
 import pytest
 import torch
 from torch import nn
-from transformers import BertConfig, BertModel, DistilBertConfig, DistilBertModel
+from transformers import BertConfig, BertForMaskedLM, BertModel, DistilBertConfig, DistilBertModel
 
-from bench.training.engine import flops_per_token
+from bench.training.engine import flops_per_token, make_engine
+from bench.training.finetune import Trainee
 from bench.training.half_weights import HalfWeights, Projections
 from bench.training.precision import autocast
+from tests.training.test_engine import CONFIG, DEVICES, examples
 
 CPU = torch.device("cpu")
 
@@ -121,3 +124,33 @@ def test_what_was_not_used_has_no_gradient_of_an_earlier_step():
     part(one, "first", begins=True)
     part(other, "second", begins=False)
     torch.testing.assert_close(second.grad, alone)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_bf16_copies_leave_their_layers_again_and_a_tied_weight_stays_one(device):
+    trained = BertForMaskedLM(BertConfig(vocab_size=30, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64))
+    before = {name: (id(p), p.dtype) for name, p in trained.named_parameters()}
+    kinds = [type(module) for module in trained.modules()]
+    own = Trainee(Guesses(trained.to(device)), examples(device), replace(CONFIG, max_steps=2), 0, "t").lane("bf16")
+    decoder, output = trained.cls.predictions.decoder, trained.bert.encoder.layer[0].output.dense
+    assert decoder.weight is trained.get_input_embeddings().weight and output.weight.dtype == torch.bfloat16
+    engine, _ = make_engine("auto", [own])
+    engine.step(0)
+    engine.step(1)
+    own.close()
+    assert {name: (id(p), p.dtype) for name, p in trained.named_parameters()} == before
+    assert [type(module) for module in trained.modules()] == kinds
+    assert decoder.weight is trained.get_input_embeddings().weight
+
+
+class Guesses(nn.Module):
+    """A masked language model whose logits of the first token decide between two classes."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, **inputs):
+        output = self.inner(**inputs)
+        output.logits = output.logits[:, 0, :2]
+        return output
