@@ -97,6 +97,7 @@ faults: install  ## 200 tiny runs on 4 workers under kill -9, with a second swee
 
 lint: install  ## Check style
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check --quiet .
 
 typecheck: install  ## Check types
 	$(BIN)/mypy

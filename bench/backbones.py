@@ -24,7 +24,11 @@ COUNT_FROM_PADDING = ("camembert", "roberta", "xlm-roberta", "xlm-roberta-xl")  
 if TYPE_CHECKING:  # transformers reads 1,669 files when it is imported, and again when one of these is named: seconds, which a plan does not need
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-HEADS = {"none": "AutoModel", "classification": "AutoModelForSequenceClassification", "masked_lm": "AutoModelForMaskedLM"}
+HEADS = {
+    "none": "AutoModel",
+    "classification": "AutoModelForSequenceClassification",
+    "masked_lm": "AutoModelForMaskedLM",
+}
 SOURCES = ("package", "hub", "local")
 DESCRIPTION = "bench.json"  # beside model.safetensors: what to build before its tensors are loaded
 
@@ -43,7 +47,9 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-digest = cache(sha256)  # of files that nothing changes while this process lives: a plan asks for the same few thousands of times
+digest = cache(
+    sha256
+)  # of files that nothing changes while this process lives: a plan asks for the same few thousands of times
 
 
 def locate(config: ModelConfig) -> tuple[str, dict[str, Any]]:
@@ -62,19 +68,27 @@ def locate(config: ModelConfig) -> tuple[str, dict[str, Any]]:
         package, _, inside = config.path.partition("/")
         spec = importlib.util.find_spec(package)
         if spec is None or not spec.submodule_search_locations:
-            raise EnvironmentBroken(f"model.path ({config.path}): the package '{package}' is not installed; run `make install`.")
+            raise EnvironmentBroken(
+                f"model.path ({config.path}): the package '{package}' is not installed; run `make install`."
+            )
         folder = Path(spec.submodule_search_locations[0]) / inside
     else:
         folder = Path(config.path)
     if not (folder / "config.json").is_file():
-        raise ConfigError(f"model.path ({config.path}): no config.json in {folder}; point it to a folder with a saved model.")
+        raise ConfigError(
+            f"model.path ({config.path}): no config.json in {folder}; point it to a folder with a saved model."
+        )
     weights = folder / "model.safetensors"
     if config.sha256 and config.weights == "pretrained":
         if not weights.is_file():
-            raise EnvironmentBroken(f"model.path ({config.path}): no model.safetensors in {folder}; install the model again.")
+            raise EnvironmentBroken(
+                f"model.path ({config.path}): no model.safetensors in {folder}; install the model again."
+            )
         if digest(weights) != config.sha256:
-            raise EnvironmentBroken(f"model.sha256 ({config.sha256}) is not the SHA-256 of {weights} ({digest(weights)}): "
-                                    "the weights are damaged or another version; install the model again.")
+            raise EnvironmentBroken(
+                f"model.sha256 ({config.sha256}) is not the SHA-256 of {weights} ({digest(weights)}): "
+                "the weights are damaged or another version; install the model again."
+            )
     return str(folder), {}
 
 
@@ -86,7 +100,9 @@ def identity(config: ModelConfig) -> dict[str, Any]:
         return known | {"path": where, "revision": config.revision}
     if config.sha256 and config.weights == "pretrained":
         return known | {"sha256": config.sha256}
-    files = sorted(p for p in Path(where).iterdir() if p.suffix in (".safetensors", ".json", ".txt", ".model"))
+    files = sorted(
+        p for p in Path(where).iterdir() if p.suffix in (".safetensors", ".json", ".txt", ".model")
+    )
     return known | {"sha256": hashlib.sha256("".join(digest(p) for p in files).encode()).hexdigest()}
 
 
@@ -121,7 +137,11 @@ def _from_pretrained(auto: str, config: ModelConfig, where: str, options: dict[s
         return getattr(transformers, auto).from_pretrained(where, trust_remote_code=False, **options)
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
-        hint = "run `make fetch` where the hub can be reached, or set model.source=local" if config.source == "hub" else "check it"
+        hint = (
+            "run `make fetch` where the hub can be reached, or set model.source=local"
+            if config.source == "hub"
+            else "check it"
+        )
         raise EnvironmentBroken(f"model.path ({config.path}) cannot be loaded ({reason}): {hint}.") from error
 
 
@@ -150,9 +170,13 @@ def load_model(config: ModelConfig, head: str, **labels: Any) -> "PreTrainedMode
         model = _from_pretrained(HEADS[head], config, where, options)
     found = tuple(table(model).shape)
     if found != shape(config):
-        raise ConfigError(f"model.vocab_size and model.width say {shape(config)}, but the weights in {where} have {found}.")
+        raise ConfigError(
+            f"model.vocab_size and model.width say {shape(config)}, but the weights in {where} have {found}."
+        )
     if (longest := _positions(model.config)) != positions(config):
-        raise ConfigError(f"model.positions says {positions(config)}, but the model in {where} takes {longest} tokens: set it to that.")
+        raise ConfigError(
+            f"model.positions says {positions(config)}, but the model in {where} takes {longest} tokens: set it to that."
+        )
     return cast("PreTrainedModel", model.eval())
 
 
@@ -160,8 +184,13 @@ def load_classifier(config: ModelConfig, task: TaskConfig) -> "PreTrainedModel":
     """Return the encoder with a new head for the task's classes, or for one number where it has none."""
     if task.labels is None:
         return load_model(config, "classification", num_labels=1, problem_type="regression")
-    return load_model(config, "classification", num_labels=len(task.labels), id2label=dict(enumerate(task.labels)),
-                      label2id={label: i for i, label in enumerate(task.labels)})
+    return load_model(
+        config,
+        "classification",
+        num_labels=len(task.labels),
+        id2label=dict(enumerate(task.labels)),
+        label2id={label: i for i, label in enumerate(task.labels)},
+    )
 
 
 def check_masked_lm_head(config: ModelConfig) -> None:
@@ -178,13 +207,19 @@ def check_masked_lm_head(config: ModelConfig) -> None:
             stored = set(file.keys())
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
-        raise ConfigError(f"model={config.name} has no masked-LM head that can be read ({reason}): use recovery=distil.") from error
+        raise ConfigError(
+            f"model={config.name} has no masked-LM head that can be read ({reason}): use recovery=distil."
+        ) from error
     prefix = f"{model.base_model_prefix}."
     decoder = {id(p) for p in cast(nn.Module, model.get_output_embeddings()).parameters()}
-    needed = {name for name, p in model.named_parameters() if not name.startswith(prefix) and id(p) not in decoder}
+    needed = {
+        name for name, p in model.named_parameters() if not name.startswith(prefix) and id(p) not in decoder
+    }
     if config.weights != "random" and (missing := sorted(needed - stored)):
-        raise ConfigError(f"model={config.name} has no masked-LM head (its file lacks {missing[0]}), which recovery=masked_lm needs: "
-                          "use recovery=distil.")
+        raise ConfigError(
+            f"model={config.name} has no masked-LM head (its file lacks {missing[0]}), which recovery=masked_lm needs: "
+            "use recovery=distil."
+        )
 
 
 def table(model: "PreTrainedModel") -> Tensor:
@@ -197,7 +232,9 @@ def check_finite(values: Tensor) -> None:
     """Raise BenchError, with the number of rows, where the embedding table has NaN or infinite values."""
     bad = int((~values.isfinite().all(dim=1)).sum())
     if bad:
-        raise BenchError(f"The pretrained embedding table has NaN or infinite values in {bad:,} of its {len(values):,} rows.")
+        raise BenchError(
+            f"The pretrained embedding table has NaN or infinite values in {bad:,} of its {len(values):,} rows."
+        )
 
 
 def swap_embedding(model: "PreTrainedModel", embedding: nn.Module) -> None:
@@ -216,14 +253,20 @@ def swap_embedding(model: "PreTrainedModel", embedding: nn.Module) -> None:
         cast(nn.Linear, head).weight = embedding.weight
         return
     if head.weight.shape != old.weight.shape:  # DeBERTa-v2 with legacy=False
-        raise BenchError(f"{type(model).__name__}: its head multiplies by the table itself, not by a decoder that "
-                         "could be replaced; use the architecture's other masked-LM head.")
+        raise BenchError(
+            f"{type(model).__name__}: its head multiplies by the table itself, not by a decoder that "
+            "could be replaced; use the architecture's other masked-LM head."
+        )
     model.set_output_embeddings(cast(Any, embedding).decoder(head.bias))
     model.config.tie_word_embeddings = False  # or transformers would tie the decoder to a weight that is gone
 
 
 def save_compressed(
-    model: "PreTrainedModel", folder: Path, config: EmbeddingConfig, codes_stored: bool, assignment: AssignmentConfig | None = None,
+    model: "PreTrainedModel",
+    folder: Path,
+    config: EmbeddingConfig,
+    codes_stored: bool,
+    assignment: AssignmentConfig | None = None,
     body: str = "fp32",
 ) -> Path:
     """Write model.safetensors, config.json and a description to `folder`; return the tensors' file.
@@ -243,10 +286,17 @@ def save_compressed(
             shared[name] = first
     head = model.get_output_embeddings()
     tied = model.config.tie_word_embeddings or not (head is None or isinstance(head, nn.Linear))
-    description = {"architecture": type(model).__name__, "embedding": asdict(config), "codes_stored": codes_stored,
-                   "assignment": asdict(assignment or AssignmentConfig(name="sequential")),
-                   "vocab_size": model.config.vocab_size, "tied": tied, "shared": shared, "body": body,
-                   "padding_idx": cast(Any, model.get_input_embeddings()).padding_idx}
+    description = {
+        "architecture": type(model).__name__,
+        "embedding": asdict(config),
+        "codes_stored": codes_stored,
+        "assignment": asdict(assignment or AssignmentConfig(name="sequential")),
+        "vocab_size": model.config.vocab_size,
+        "tied": tied,
+        "shared": shared,
+        "body": body,
+        "padding_idx": cast(Any, model.get_input_embeddings()).padding_idx,
+    }
     model.config.save_pretrained(folder)
     (folder / DESCRIPTION).write_text(json.dumps(description, indent=1))
     save_file(pack(state, model, body), folder / "model.safetensors", metadata={"format": "pt"})
@@ -264,7 +314,9 @@ def load_compressed(folder: Path) -> "PreTrainedModel":
     description = json.loads((folder / DESCRIPTION).read_text())
     architecture = getattr(transformers, description["architecture"], None)
     if not (isinstance(architecture, type) and issubclass(architecture, transformers.PreTrainedModel)):
-        raise BenchError(f"{folder / DESCRIPTION} names no transformers model: {description['architecture']}.")
+        raise BenchError(
+            f"{folder / DESCRIPTION} names no transformers model: {description['architecture']}."
+        )
     config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
     config.tie_word_embeddings = description["tied"]
     # As few rows as the padding token allows: the table is replaced before it is filled.
@@ -273,7 +325,9 @@ def load_compressed(folder: Path) -> "PreTrainedModel":
     chosen, codes = method(settings.name), None
     if chosen.assigned and not description["codes_stored"]:
         made = AssignmentConfig(**description["assignment"])
-        codes = ASSIGNMENTS[made.name].build(np.empty(0), vocab_size, cast(int, settings.subspaces), cast(int, settings.rows), made, None)
+        codes = ASSIGNMENTS[made.name].build(
+            np.empty(0), vocab_size, cast(int, settings.subspaces), cast(int, settings.rows), made, None
+        )
     with no_init_weights():  # of values that the file's replace: most of the time of loading
         model = architecture(config)
         width = cast(nn.Embedding, model.get_input_embeddings()).embedding_dim
@@ -283,14 +337,22 @@ def load_compressed(folder: Path) -> "PreTrainedModel":
     try:
         state = unpack(load_file(folder / "model.safetensors"), model, description.get("body", "fp32"))
         parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
-        state = {name: nn.Parameter(tensor) if name in parameters and tensor.is_floating_point() else tensor for name, tensor in state.items()}
+        state = {
+            name: nn.Parameter(tensor) if name in parameters and tensor.is_floating_point() else tensor
+            for name, tensor in state.items()
+        }
         state |= {name: state[first] for name, first in description["shared"].items()}
         for name, parameter in model.named_parameters():  # of a masked-LM head: one row or element a token
-            if parameter.shape[:1] == (config.vocab_size,) and name in state and len(state[name]) == vocab_size:
+            if (
+                parameter.shape[:1] == (config.vocab_size,)
+                and name in state
+                and len(state[name]) == vocab_size
+            ):
                 parameter.data = torch.empty_like(state[name])
         model.load_state_dict(state, assign=True)  # the file stays mapped: what is never read takes no memory
     except (RuntimeError, ValueError, KeyError, SafetensorError) as error:
-        raise BenchError(f"{folder / 'model.safetensors'} does not hold the model that {DESCRIPTION} describes: "
-                         f"{error}") from error
+        raise BenchError(
+            f"{folder / 'model.safetensors'} does not hold the model that {DESCRIPTION} describes: {error}"
+        ) from error
     config.vocab_size = vocab_size
     return cast("PreTrainedModel", model.eval())

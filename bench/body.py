@@ -22,8 +22,11 @@ def forms(model: "PreTrainedModel", body: str) -> dict[str, str]:
     """Return the name of every parameter outside the embedding, and how a body in this form stores it."""
     embedding = {id(parameter) for parameter in model.get_input_embeddings().parameters()}
     matrices = {id(module.weight) for module in model.modules() if isinstance(module, nn.Linear)}
-    return {name: body if body != "int8" or id(parameter) in matrices else "fp32"
-            for name, parameter in model.named_parameters() if id(parameter) not in embedding}
+    return {
+        name: body if body != "int8" or id(parameter) in matrices else "fp32"
+        for name, parameter in model.named_parameters()
+        if id(parameter) not in embedding
+    }
 
 
 def stored_bytes(model: "PreTrainedModel", body: str) -> int:
@@ -49,7 +52,11 @@ def round_off(model: "PreTrainedModel", body: str) -> None:
 def pack(state: dict[str, Tensor], model: "PreTrainedModel", body: str) -> dict[str, Tensor]:
     """Return the model's state as a file holds it: numbers under a parameter's name, int8 ones with "<name>_scales" (n, 1)."""
     chosen = forms(model, body)
-    return {name + part: tensor for name, whole in state.items() for part, tensor in _stored(whole, chosen.get(name, "fp32")).items()}
+    return {
+        name + part: tensor
+        for name, whole in state.items()
+        for part, tensor in _stored(whole, chosen.get(name, "fp32")).items()
+    }
 
 
 def unpack(state: dict[str, Tensor], model: "PreTrainedModel", body: str) -> dict[str, Tensor]:

@@ -13,16 +13,45 @@ from bench.verbs.sweeps import cancel, gc, plan, retry, run, search, status, swe
 log = logging.getLogger("bench")
 VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     verb.__name__: verb
-    for verb in (run, plan, sweep, status, retry, cancel, gc, search, report, gate, export, rescore, submit, tasks, fetch, fit, coverage,
-                 drift, reassign, cost, perf, chart, sameness)
+    for verb in (
+        run,
+        plan,
+        sweep,
+        status,
+        retry,
+        cancel,
+        gc,
+        search,
+        report,
+        gate,
+        export,
+        rescore,
+        submit,
+        tasks,
+        fetch,
+        fit,
+        coverage,
+        drift,
+        reassign,
+        cost,
+        perf,
+        chart,
+        sameness,
+    )
 }
 
 
 def set_up_logging() -> None:
     """Send progress to standard error, one line an event, with the time."""
-    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=logging.WARNING, force=True)
+    logging.basicConfig(
+        format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=logging.WARNING, force=True
+    )
     log.setLevel(logging.INFO)
-    for key, value in {"TOKENIZERS_PARALLELISM": "false", "DATASETS_VERBOSITY": "error", "HF_HUB_VERBOSITY": "error"}.items():
+    for key, value in {
+        "TOKENIZERS_PARALLELISM": "false",
+        "DATASETS_VERBOSITY": "error",
+        "HF_HUB_VERBOSITY": "error",
+    }.items():
         os.environ.setdefault(key, value)
 
 
@@ -37,7 +66,9 @@ def main(arguments: Sequence[str]) -> int:
     try:
         if arguments[0] not in VERBS:
             raise ConfigError(unknown("verb", arguments[0], VERBS))
-        if arguments[0] != "fetch":  # the only verb that talks to the hub: the others read what it left, on any node
+        if (
+            arguments[0] != "fetch"
+        ):  # the only verb that talks to the hub: the others read what it left, on any node
             os.environ.setdefault("HF_HUB_OFFLINE", "1")
         return VERBS[arguments[0]](arguments[1:])
     except BenchError as error:

@@ -35,8 +35,14 @@ def explain(error: Exception, overrides: Sequence[str]) -> ConfigError:
             return ConfigError(f"'{override}' has no value: write {override}=<value>.")
         if (CONF / key).is_dir() and re.fullmatch(r"[\w./-]+", value) and value not in choices(key):
             return ConfigError(unknown(key, value, choices(key)))
-    text = str(error) if not isinstance(error, ConfigCompositionException) else f"{error} {error.__cause__ or ''}"
-    if (match := re.search(r"override '([\w.]+)'", text)) or (match := re.search(r"full_key: ([\w.]+)", text)):
+    text = (
+        str(error)
+        if not isinstance(error, ConfigCompositionException)
+        else f"{error} {error.__cause__ or ''}"
+    )
+    if (match := re.search(r"override '([\w.]+)'", text)) or (
+        match := re.search(r"full_key: ([\w.]+)", text)
+    ):
         key = match[1]
         known = _keys(OmegaConf.structured(RunConfig))
         if key not in known:

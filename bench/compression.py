@@ -50,41 +50,68 @@ def compressed(
     """
     embedding, assignment = config.embedding, assignment_of(config)
     chosen, table = method(embedding.name), backbones.table(model)
-    padding = cast(int | None, tokenizer.pad_token_id)  # a model's own configuration can name another token (Multilingual MiniLM: <s>)
+    padding = cast(
+        int | None, tokenizer.pad_token_id
+    )  # a model's own configuration can name another token (Multilingual MiniLM: <s>)
     backbones.check_finite(table)
     vocabulary = vocabulary_of(config, tokenizer, texts, len(table))
     codes = None
     if assignment is not None:
         wanted = bench.assignment.vectors_of(assignment)
         codes = bench.assignment.assign(
-            assignment, vocab_size=len(table), subspaces=cast(int, embedding.subspaces), rows=cast(int, embedding.rows),
+            assignment,
+            vocab_size=len(table),
+            subspaces=cast(int, embedding.subspaces),
+            rows=cast(int, embedding.rows),
             table=chosen.coordinates(embedding, table).numpy() if wanted in ("static", "both") else None,
-            vectors=_token_vectors(config, model, tokenizer, texts) if wanted in ("context", "both") else None,
+            vectors=_token_vectors(config, model, tokenizer, texts)
+            if wanted in ("context", "both")
+            else None,
             weights=None if vocabulary is None else _clustered(vocabulary, embedding.keep_dense, padding),
-            cache_dir=Path(config.cache_dir))
+            cache_dir=Path(config.cache_dir),
+        )
     generator = torch.Generator().manual_seed(config.seed)
-    module = chosen.build(embedding, table, None if codes is None else codes.codes, padding, codes is not None and codes.stored,
-                          model.config.initializer_range, generator, vocabulary)
+    module = chosen.build(
+        embedding,
+        table,
+        None if codes is None else codes.codes,
+        padding,
+        codes is not None and codes.stored,
+        model.config.initializer_range,
+        generator,
+        vocabulary,
+    )
     if codes is not None and embedding.code_rows is not None:
-        codes = bench.assignment.described(cast(SubspaceEmbedding, module).codes(), codes.stored, injective=False)
+        codes = bench.assignment.described(
+            cast(SubspaceEmbedding, module).codes(), codes.stored, injective=False
+        )
     return module, codes
 
 
 def swap(
-    config: RunConfig, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Texts, counts: np.ndarray
+    config: RunConfig,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Texts,
+    counts: np.ndarray,
 ) -> tuple[SizePart, FitPart]:
     """Replace the model's embedding in place; return the record's `size` and `fit`. `counts` (V,): of the training rows' tokens."""
     embedding, table = config.embedding, backbones.table(model)
     chosen = method(embedding.name)
     module, codes = compressed(config, model, tokenizer, texts)
     padding = cast(int | None, tokenizer.pad_token_id)
-    fit: FitPart = {"relative_error": None, "decile_errors": None,
-                    "distinct_codes": None if codes is None else codes.distinct,
-                    "codes_sha256": None if codes is None else codes.sha256}
+    fit: FitPart = {
+        "relative_error": None,
+        "decile_errors": None,
+        "distinct_codes": None if codes is None else codes.distinct,
+        "codes_sha256": None if codes is None else codes.sha256,
+    }
     if not (chosen.assigned and embedding.init == "random"):
         missed, norms = squared_errors(module, table, padding)
         fit["relative_error"] = relative_error(missed, norms)
-        fit["decile_errors"] = decile_errors(missed, norms, counts if padding is None else np.delete(counts, padding))
+        fit["decile_errors"] = decile_errors(
+            missed, norms, counts if padding is None else np.delete(counts, padding)
+        )
     backbones.swap_embedding(model, module)
     size = chosen.size(embedding, len(table), table.shape[1], codes is not None and codes.stored)
     dense = method("dense").size(embedding, len(table), table.shape[1], codes_stored=False)
@@ -96,27 +123,43 @@ def save(config: RunConfig, model: PreTrainedModel, folder: Path) -> None:
 
     Raises EnvironmentBroken if the folder cannot be written.
     """
-    codes_stored, assignment = bool(getattr(model.get_input_embeddings(), "codes_stored", False)), assignment_of(config)
-    if assignment is not None:  # codes that are not stored are made without a corpus, and a file's name says nothing elsewhere
+    codes_stored, assignment = (
+        bool(getattr(model.get_input_embeddings(), "codes_stored", False)),
+        assignment_of(config),
+    )
+    if (
+        assignment is not None
+    ):  # codes that are not stored are made without a corpus, and a file's name says nothing elsewhere
         assignment = replace(assignment, corpus=AssignmentConfig.corpus)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".", suffix=".tmp") as scratch:
-            backbones.save_compressed(model, Path(scratch) / "model", config.embedding, codes_stored, assignment, config.body)
+            backbones.save_compressed(
+                model, Path(scratch) / "model", config.embedding, codes_stored, assignment, config.body
+            )
             shutil.rmtree(folder, ignore_errors=True)
             os.replace(Path(scratch) / "model", folder)
     except OSError as error:
         raise store.unwritable(folder, error) from error
 
 
-def vocabulary_of(config: RunConfig, tokenizer: PreTrainedTokenizerBase, texts: Texts, vocab_size: int) -> Vocabulary | None:
+def vocabulary_of(
+    config: RunConfig, tokenizer: PreTrainedTokenizerBase, texts: Texts, vocab_size: int
+) -> Vocabulary | None:
     """Return the tokens' counts in the corpus where the embedding or its assignment depends on them."""
     chosen, assignment = method(config.embedding.name), assignment_of(config)
     power = config.embedding.frequency_power if assignment is None else assignment.frequency_power
     if not (power or chosen.needs_counts(config.embedding)):
         return None
-    unknown = cast(int, tokenizer.unk_token_id if tokenizer.unk_token_id is not None else tokenizer.pad_token_id)
-    return Vocabulary(cached_counts(tokenizer, texts(), vocab_size, Path(config.cache_dir)), tuple(tokenizer.all_special_ids), unknown, power)
+    unknown = cast(
+        int, tokenizer.unk_token_id if tokenizer.unk_token_id is not None else tokenizer.pad_token_id
+    )
+    return Vocabulary(
+        cached_counts(tokenizer, texts(), vocab_size, Path(config.cache_dir)),
+        tuple(tokenizer.all_special_ids),
+        unknown,
+        power,
+    )
 
 
 def _clustered(vocabulary: Vocabulary, kept: int, padding: int | None) -> np.ndarray | None:
@@ -128,8 +171,12 @@ def _clustered(vocabulary: Vocabulary, kept: int, padding: int | None) -> np.nda
     return weights
 
 
-def _token_vectors(config: RunConfig, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Texts) -> TokenVectors:
+def _token_vectors(
+    config: RunConfig, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Texts
+) -> TokenVectors:
     """Return the tokens' vectors in context, computed only if no codes made from them are cached."""
     read, layer = texts(), config.assignment.layer
-    return TokenVectors(vectors_key(model, tokenizer, read, layer),
-                        lambda: token_vectors(model, tokenizer, read, layer, batch_size=64))
+    return TokenVectors(
+        vectors_key(model, tokenizer, read, layer),
+        lambda: token_vectors(model, tokenizer, read, layer, batch_size=64),
+    )

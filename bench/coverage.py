@@ -39,14 +39,20 @@ def cover(run: Prepared, corpus: str) -> Coverage:
     config = run.config
     model, tokenizer = backbones.load_model(config.model, "none"), backbones.load_tokenizer(config.model)
     split = task_data.load_split(config.task, config.data, "train").select_columns(config.task.columns)
-    module, _ = compression.compressed(config, model, tokenizer, compression.texts_of(config.assignment.corpus, config, split))
+    module, _ = compression.compressed(
+        config, model, tokenizer, compression.texts_of(config.assignment.corpus, config, split)
+    )
     words = words_of(tokenizer, passages(corpus))
     if not words:
         raise DataError(f"--corpus ({corpus}) holds no words: give a text file with one passage a line.")
-    return measure(words, token_errors(module, backbones.table(model)), cast(int | None, tokenizer.unk_token_id))
+    return measure(
+        words, token_errors(module, backbones.table(model)), cast(int | None, tokenizer.unk_token_id)
+    )
 
 
-def words_of(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> Counter[tuple[str, tuple[int, ...]]]:
+def words_of(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]
+) -> Counter[tuple[str, tuple[int, ...]]]:
     """Return how often each word occurs with its tokens; what is one word is the tokenizer's own first cut."""
     found: Counter[tuple[str, tuple[int, ...]]] = Counter()
     for text in texts:
@@ -74,33 +80,62 @@ def token_errors(module: nn.Module, table: torch.Tensor) -> np.ndarray:
 
 def measure(words: Counter[tuple[str, tuple[int, ...]]], errors: np.ndarray, unknown: int | None) -> Coverage:
     """Return rates over the words' occurrences, and the terms by what they lose: occurrences times mean relative error."""
-    lines = [{"term": term, "count": count, "tokens": len(ids), "unknown": unknown in ids, "relative_error": float(errors[list(ids)].mean())}
-             for (term, ids), count in words.items()]
+    lines = [
+        {
+            "term": term,
+            "count": count,
+            "tokens": len(ids),
+            "unknown": unknown in ids,
+            "relative_error": float(errors[list(ids)].mean()),
+        }
+        for (term, ids), count in words.items()
+    ]
     frame = pd.DataFrame(lines)
     frame["loss"] = frame["count"] * frame.relative_error
     limit = np.quantile(errors, BADLY)
-    tokens, counts = (np.concatenate(part) for part in zip(
-        *((np.array(ids), np.full(len(ids), count)) for (_, ids), count in words.items()), strict=True))
+    tokens, counts = (
+        np.concatenate(part)
+        for part in zip(
+            *((np.array(ids), np.full(len(ids), count)) for (_, ids), count in words.items()), strict=True
+        )
+    )
     total = frame["count"].sum()
     facts = {
-        "words": float(total), "different_words": float(len(frame)), "tokens_per_word": float(counts.sum() / total),
-        "unknown_rate": float(frame["count"][frame.unknown].sum() / total), "split_rate": float(frame["count"][frame.tokens > 1].sum() / total),
+        "words": float(total),
+        "different_words": float(len(frame)),
+        "tokens_per_word": float(counts.sum() / total),
+        "unknown_rate": float(frame["count"][frame.unknown].sum() / total),
+        "split_rate": float(frame["count"][frame.tokens > 1].sum() / total),
         "badly_fitted_rate": float(counts[errors[tokens] > limit].sum() / counts.sum()),
-        "relative_error": float((frame.loss.sum()) / total)}
+        "relative_error": float((frame.loss.sum()) / total),
+    }
     return Coverage(facts, frame.sort_values(["loss", "term"], ascending=[False, True], ignore_index=True))
 
 
 def write_coverage(coverage: Coverage, corpus: str, run: Prepared, folder: Path) -> list[Path]:
     """Write rates and terms that lose most as <name>.md, all terms as <name>.csv, the rates for the gate as .json; return the files."""
     stem = markdown.slug(Path(corpus).stem.lower())
-    shown = [[markdown.escape(value if isinstance(value, str) else f"{value:.3f}" if isinstance(value, float) else value) for value in line]
-             for line in coverage.terms.drop(columns="unknown").head(SHOWN).itertuples(index=False)]
-    facts = markdown.table(["measure", "value"], [[name, f"{value:,.4g}"] for name, value in coverage.facts.items()], numeric=1)
+    shown = [
+        [
+            markdown.escape(
+                value if isinstance(value, str) else f"{value:.3f}" if isinstance(value, float) else value
+            )
+            for value in line
+        ]
+        for line in coverage.terms.drop(columns="unknown").head(SHOWN).itertuples(index=False)
+    ]
+    facts = markdown.table(
+        ["measure", "value"], [[name, f"{value:,.4g}"] for name, value in coverage.facts.items()], numeric=1
+    )
     terms = markdown.table(["term", "occurrences", "tokens", "relative error", "loss"], shown, numeric=4)
-    text = f"# Coverage of {markdown.escape(Path(corpus).name)}\n\n{facts}\n## Terms that lose most\n\n{terms}"
+    text = (
+        f"# Coverage of {markdown.escape(Path(corpus).name)}\n\n{facts}\n## Terms that lose most\n\n{terms}"
+    )
     store.write_atomically(folder / f"{stem}.md", text)
     store.write_atomically(folder / f"{stem}.csv", coverage.terms.to_csv(index=False))
     model, _, method, _ = run.name.split("/")
     covered = Covered(stem, f"{model}/{method}", embedding_id(run.canonical), coverage.facts)
-    store.write_atomically(folder / f"{stem}.json", json.dumps(covered._asdict(), indent=1, sort_keys=True) + "\n")
+    store.write_atomically(
+        folder / f"{stem}.json", json.dumps(covered._asdict(), indent=1, sort_keys=True) + "\n"
+    )
     return [folder / f"{stem}.{kind}" for kind in ("md", "csv", "json")]

@@ -69,7 +69,9 @@ class Comparison:
         self.tokenizer: PreTrainedTokenizerBase = backbones.load_tokenizer(config.model)
         self.table: Tensor = backbones.table(self.model)
         self.padding = cast(int | None, self.tokenizer.pad_token_id)
-        self.split = task_data.load_split(config.task, config.data, "train").select_columns(config.task.columns)
+        self.split = task_data.load_split(config.task, config.data, "train").select_columns(
+            config.task.columns
+        )
         self.reference, self.current = self._text("--reference", reference), self._text("--current", current)
 
     def _text(self, flag: str, corpus: str) -> Text:
@@ -97,9 +99,15 @@ class Comparison:
         words = coverage.words_of(self.tokenizer, text.passages)
         if not words:
             raise DataError(f"{text.name} holds no words: give a text file with one passage a line.")
-        covered = coverage.measure(words, coverage.token_errors(module, self.table), cast(int | None, self.tokenizer.unk_token_id)).facts
+        covered = coverage.measure(
+            words, coverage.token_errors(module, self.table), cast(int | None, self.tokenizer.unk_token_id)
+        ).facts
         weighted = float(errors(module, self.table, text.counts, self.padding)["weighted_error"])
-        return {"tokens": float(text.counts.sum()), **{name: covered[name] for name in COVERAGE}, "weighted_error": weighted}
+        return {
+            "tokens": float(text.counts.sum()),
+            **{name: covered[name] for name in COVERAGE},
+            "weighted_error": weighted,
+        }
 
     def drift(self) -> Drift:
         """Return how far the current text is from the reference, for the embedding that was made for the reference."""
@@ -108,8 +116,10 @@ class Comparison:
         order = np.random.default_rng(0).permutation(len(both))
         mixed = self.counts([both[i] for i in order[:size]])
         rest = self.reference.counts + self.current.counts - mixed
-        between = {name: (measure(self.reference.counts, self.current.counts), measure(rest, mixed))
-                   for name, measure in (("divergence", divergence), ("unseen_rate", unseen_rate))}
+        between = {
+            name: (measure(self.reference.counts, self.current.counts), measure(rest, mixed))
+            for name, measure in (("divergence", divergence), ("unseen_rate", unseen_rate))
+        }
         facts = (self.facts(module, self.reference), self.facts(module, self.current))
         return Drift(between, facts, passed(between, facts, self.config.drift))
 
@@ -117,13 +127,22 @@ class Comparison:
         """Return codes and tables made for the current text; raises ConfigError where they do not depend on any text."""
         run = self.run_for(self.current)
         if not any("corpus" in (run.canonical[part] or {}) for part in ("embedding", "assignment")):
-            raise ConfigError(f"embedding={run.config.embedding.name} with assignment={run.config.assignment.name} is made without any text, so "
-                              "that nothing changes: use assignment=contextual, or set assignment.frequency_power=1.")
+            raise ConfigError(
+                f"embedding={run.config.embedding.name} with assignment={run.config.assignment.name} is made without any text, so "
+                "that nothing changes: use assignment=contextual, or set assignment.frequency_power=1."
+            )
         (old, _), (new, codes) = self.made_for(self.reference), self.made_for(self.current)
         sha256 = None if codes is None else codes.sha256
-        metadata = {"codes_sha256": sha256 or "", "config": json.dumps({key: run.canonical[key] for key in ("model", "embedding", "assignment")})}
-        content = safetensors.torch.save({name: tensor.contiguous() for name, tensor in new.state_dict().items()}, metadata)
-        return Reassigned((self.facts(old, self.current), self.facts(new, self.current)), content, sha256, run)
+        metadata = {
+            "codes_sha256": sha256 or "",
+            "config": json.dumps({key: run.canonical[key] for key in ("model", "embedding", "assignment")}),
+        }
+        content = safetensors.torch.save(
+            {name: tensor.contiguous() for name, tensor in new.state_dict().items()}, metadata
+        )
+        return Reassigned(
+            (self.facts(old, self.current), self.facts(new, self.current)), content, sha256, run
+        )
 
 
 def divergence(reference: np.ndarray, current: np.ndarray) -> float:
@@ -136,29 +155,54 @@ def unseen_rate(reference: np.ndarray, current: np.ndarray) -> float:
     return float(current[reference == 0].sum() / current.sum())
 
 
-def passed(between: dict[str, tuple[float, float]], facts: tuple[dict[str, float], dict[str, float]], limits: DriftConfig) -> list[str]:
+def passed(
+    between: dict[str, tuple[float, float]],
+    facts: tuple[dict[str, float], dict[str, float]],
+    limits: DriftConfig,
+) -> list[str]:
     """Return one sentence for each limit that is passed, with its key and both values."""
     before, now = facts
-    found = {"divergence": (between["divergence"][0] - between["divergence"][1], "Jensen-Shannon divergence beyond chance"),
-             "unseen": (between["unseen_rate"][0] - between["unseen_rate"][1], "share of tokens unseen in the reference, beyond chance"),
-             "unknown": (now["unknown_rate"] - before["unknown_rate"], "rise of the share of words unknown to the tokenizer"),
-             "error": (now["weighted_error"] / before["weighted_error"] - 1 if before["weighted_error"] else 0.0,
-                       "relative rise of the embedding's error")}
-    return [f"drift.{key} ({getattr(limits, key):g}) is passed: {value:.4f} {words}" for key, (value, words) in found.items()
-            if value > getattr(limits, key)]
+    found = {
+        "divergence": (
+            between["divergence"][0] - between["divergence"][1],
+            "Jensen-Shannon divergence beyond chance",
+        ),
+        "unseen": (
+            between["unseen_rate"][0] - between["unseen_rate"][1],
+            "share of tokens unseen in the reference, beyond chance",
+        ),
+        "unknown": (
+            now["unknown_rate"] - before["unknown_rate"],
+            "rise of the share of words unknown to the tokenizer",
+        ),
+        "error": (
+            now["weighted_error"] / before["weighted_error"] - 1 if before["weighted_error"] else 0.0,
+            "relative rise of the embedding's error",
+        ),
+    }
+    return [
+        f"drift.{key} ({getattr(limits, key):g}) is passed: {value:.4f} {words}"
+        for key, (value, words) in found.items()
+        if value > getattr(limits, key)
+    ]
 
 
 def drift_table(found: Drift) -> str:
     """Return the comparison as Markdown."""
     between = [[name, "", f"{value:.4g}", f"{chance:.4g}"] for name, (value, chance) in found.between.items()]
-    facts = [[name, f"{value:,.4g}", f"{found.facts[1][name]:,.4g}", ""] for name, value in found.facts[0].items()]
+    facts = [
+        [name, f"{value:,.4g}", f"{found.facts[1][name]:,.4g}", ""] for name, value in found.facts[0].items()
+    ]
     return markdown.table(["measure", "reference", "current", "by chance"], [*between, *facts], 3)
 
 
 def reassigned_table(found: Reassigned) -> str:
     """Return old and new on the current text as Markdown."""
-    return markdown.table(["on the current text", "before", "after"],
-                          [[name, f"{value:,.4g}", f"{found.facts[1][name]:,.4g}"] for name, value in found.facts[0].items()], 2)
+    return markdown.table(
+        ["on the current text", "before", "after"],
+        [[name, f"{value:,.4g}", f"{found.facts[1][name]:,.4g}"] for name, value in found.facts[0].items()],
+        2,
+    )
 
 
 def write_drift(found: Drift, comparison: Comparison) -> Path:
@@ -173,8 +217,12 @@ def write_reassigned(found: Reassigned, comparison: Comparison) -> list[Path]:
     """Write reassigned/<model>--<current text>.safetensors, .json (with its SHA-256) and .md; return the files."""
     paths = [_path("reassigned", comparison, ending) for ending in (".safetensors", ".json", ".md")]
     facts: dict[str, Any] = {
-        "sha256": hashlib.sha256(found.content).hexdigest(), "codes_sha256": found.codes_sha256, "before": found.facts[0], "after": found.facts[1],
-        "config": {key: found.prepared.canonical[key] for key in ("model", "embedding", "assignment")}}
+        "sha256": hashlib.sha256(found.content).hexdigest(),
+        "codes_sha256": found.codes_sha256,
+        "before": found.facts[0],
+        "after": found.facts[1],
+        "config": {key: found.prepared.canonical[key] for key in ("model", "embedding", "assignment")},
+    }
     store.write_atomically(paths[0], found.content)
     store.write_atomically(paths[1], json.dumps(facts, indent=1, allow_nan=False) + "\n")
     store.write_atomically(paths[2], f"# {_title(comparison)}\n\n{reassigned_table(found)}\n{HOW_TO_READ}")
@@ -183,7 +231,9 @@ def write_reassigned(found: Reassigned, comparison: Comparison) -> list[Path]:
 
 def _title(comparison: Comparison) -> str:
     """Return what is compared, by the files' names alone."""
-    current, reference = (markdown.escape(Path(text.name).name) for text in (comparison.current, comparison.reference))
+    current, reference = (
+        markdown.escape(Path(text.name).name) for text in (comparison.current, comparison.reference)
+    )
     return f"{current} against {reference}, {markdown.escape(comparison.config.model.name)}"
 
 

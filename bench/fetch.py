@@ -48,15 +48,21 @@ def _model(name: str) -> Fetched:
         from huggingface_hub import snapshot_download
 
         try:
-            where = snapshot_download(where, revision=config.revision, allow_patterns=MODEL_FILES, ignore_patterns=["*/*"])
+            where = snapshot_download(
+                where, revision=config.revision, allow_patterns=MODEL_FILES, ignore_patterns=["*/*"]
+            )
         except Exception as error:  # huggingface_hub and httpx have no base class in common
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
-            raise EnvironmentBroken(f"model={name}: {config.path} cannot be fetched ({reason}): try again where the hub can be "
-                                    "reached, or set model.source=local and model.path to a folder with the model.") from error
+            raise EnvironmentBroken(
+                f"model={name}: {config.path} cannot be fetched ({reason}): try again where the hub can be "
+                "reached, or set model.source=local and model.path to a folder with the model."
+            ) from error
     folder = Path(where)
     if not any(folder.glob("*.safetensors")):
-        raise EnvironmentBroken(f"model={name}: {config.path} at revision {config.revision} has no safetensors file, and pickled "
-                                "weights are not read: set model.revision to a commit that has one.")
+        raise EnvironmentBroken(
+            f"model={name}: {config.path} at revision {config.revision} has no safetensors file, and pickled "
+            "weights are not read: set model.revision to a commit that has one."
+        )
     return Fetched(name, sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()), folder)
 
 

@@ -34,18 +34,32 @@ def fits(runs: Sequence[Prepared]) -> list[dict[str, Any]]:
     for run in different.values():
         config = run.config
         if model is None or tokenizer is None:
-            model, tokenizer = backbones.load_model(config.model, "none"), backbones.load_tokenizer(config.model)
+            model, tokenizer = (
+                backbones.load_model(config.model, "none"),
+                backbones.load_tokenizer(config.model),
+            )
         split = task_data.load_split(config.task, config.data, "train").select_columns(config.task.columns)
         texts = compression.texts_of(config.assignment.corpus, config, split)
         table = backbones.table(model)
         module, codes = compression.compressed(config, model, tokenizer, texts)
-        size = method(config.embedding.name).size(config.embedding, len(table), table.shape[1], codes is not None and codes.stored)
+        size = method(config.embedding.name).size(
+            config.embedding, len(table), table.shape[1], codes is not None and codes.stored
+        )
         counts = cached_counts(tokenizer, texts(), len(table), Path(config.cache_dir))
         padding = cast(int | None, tokenizer.pad_token_id)
-        rows.append({
-            "model": config.model.name, "config": run.canonical, "embedding_bytes": size.bytes, "embedding_params": size.params,
-            "byte_share": size.bytes / (4 * table.numel()), **errors(module, table, counts, padding)})
-        log.info("fit | %d of %d embeddings after %.0f s", len(rows), len(different), time.perf_counter() - began)
+        rows.append(
+            {
+                "model": config.model.name,
+                "config": run.canonical,
+                "embedding_bytes": size.bytes,
+                "embedding_params": size.params,
+                "byte_share": size.bytes / (4 * table.numel()),
+                **errors(module, table, counts, padding),
+            }
+        )
+        log.info(
+            "fit | %d of %d embeddings after %.0f s", len(rows), len(different), time.perf_counter() - began
+        )
     return rows
 
 

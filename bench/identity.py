@@ -43,18 +43,24 @@ def prepare(config: RunConfig) -> Prepared:
     _check_numbers(config)
     for key, name in (("model.name", config.model.name), ("task.name", config.task.name)):
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-            raise ConfigError(f"{key} ({name}) may hold letters, digits, '.', '_' and '-' only: it becomes a folder's name.")
+            raise ConfigError(
+                f"{key} ({name}) may hold letters, digits, '.', '_' and '-' only: it becomes a folder's name."
+            )
     if config.recovery.name not in RECOVERIES:
         raise ConfigError(unknown("recovery", config.recovery.name, RECOVERIES))
     if config.recovery.name == "masked_lm" and config.model.source != "hub":
         backbones.check_masked_lm_head(config.model)
     model_identity, (vocab_size, width), longest = _model(_frozen(config.model))
     if config.training.max_length > longest:
-        raise ConfigError(f"training.max_length ({config.training.max_length}) is more than the {longest} positions of the model "
-                          f"'{config.model.name}': use training.max_length={longest} or less.")
+        raise ConfigError(
+            f"training.max_length ({config.training.max_length}) is more than the {longest} positions of the model "
+            f"'{config.model.name}': use training.max_length={longest} or less."
+        )
     chosen = method(config.embedding.name)
     used, assignment = assignment_of(config), None
-    embedding = chosen.resolve(config.embedding, vocab_size, width, None if used is None else bench.assignment.kind(used.name))
+    embedding = chosen.resolve(
+        config.embedding, vocab_size, width, None if used is None else bench.assignment.kind(used.name)
+    )
     parts = {"embedding": chosen.identity(embedding)}
     if used is not None:
         bench.assignment.check(used, vocab_size, embedding.subspaces or 0, embedding.rows or 0)
@@ -83,14 +89,18 @@ def prepare(config: RunConfig) -> Prepared:
     if config.body != "fp32":
         canonical["body"], method_slug = config.body, f"{method_slug}-{config.body}-body"
     name = f"{config.model.name}/{config.task.name}/{method_slug}/s{config.seed}"
-    return Prepared(replace(config, embedding=embedding), canonical, run_id(canonical), name, vocab_size, width, source)
+    return Prepared(
+        replace(config, embedding=embedding), canonical, run_id(canonical), name, vocab_size, width, source
+    )
 
 
 def with_seed(run: Prepared, seed: int) -> Prepared:
     """Return the run with another seed, which must be 0 or greater."""
     canonical = run.canonical | {"seed": seed}
     name = f"{run.name.rpartition('/')[0]}/s{seed}"
-    return replace(run, config=replace(run.config, seed=seed), canonical=canonical, run_id=run_id(canonical), name=name)
+    return replace(
+        run, config=replace(run.config, seed=seed), canonical=canonical, run_id=run_id(canonical), name=name
+    )
 
 
 def run_id(canonical: dict[str, Any]) -> str:
@@ -102,9 +112,23 @@ def slug(embedding: EmbeddingConfig, assignment: dict[str, Any] | None) -> str:
     """Return a short folder name of the method, for people; runs are told apart by their id."""
     chosen = method(embedding.name)
     if assignment is None or chosen.own_assignment:
-        return "-".join([embedding.name, *(f"{key}{getattr(embedding, key)}" for key in chosen.settings)]).replace("_", "-")
-    extras = [f"{key}{value}".replace("_", "-") for key, value in chosen.identity(embedding).items() if key in chosen.extras]
-    words = [embedding.name, embedding.compose, f"f{embedding.subspaces}", f"q{embedding.rows}", assignment["name"], embedding.init, *extras]
+        return "-".join(
+            [embedding.name, *(f"{key}{getattr(embedding, key)}" for key in chosen.settings)]
+        ).replace("_", "-")
+    extras = [
+        f"{key}{value}".replace("_", "-")
+        for key, value in chosen.identity(embedding).items()
+        if key in chosen.extras
+    ]
+    words = [
+        embedding.name,
+        embedding.compose,
+        f"f{embedding.subspaces}",
+        f"q{embedding.rows}",
+        assignment["name"],
+        embedding.init,
+        *extras,
+    ]
     return "-".join(words)
 
 
@@ -120,8 +144,17 @@ def _model(items: tuple[tuple[str, Any], ...]) -> tuple[dict[str, Any], tuple[in
 
 def _check_numbers(config: RunConfig) -> None:
     training: TrainingConfig = config.training
-    positive = ("epochs", "max_steps", "batch_size", "learning_rate", "max_grad_norm", "max_length", "max_train_examples",
-                "eval_batch_size", "device_batch")
+    positive = (
+        "epochs",
+        "max_steps",
+        "batch_size",
+        "learning_rate",
+        "max_grad_norm",
+        "max_length",
+        "max_train_examples",
+        "eval_batch_size",
+        "device_batch",
+    )
     recovered = ("steps", "batch_size", "learning_rate", "table_factor", "max_length")
     for group, part, keys in (("training", training, positive), ("recovery", config.recovery, recovered)):
         for key in keys:
@@ -129,14 +162,22 @@ def _check_numbers(config: RunConfig) -> None:
             if value is not None and not value > 0:
                 raise ConfigError(f"{group}.{key} ({value}) must be greater than 0.")
     if config.recovery.frozen_steps < 0 or config.recovery.seed < 0:
-        raise ConfigError(f"recovery.frozen_steps ({config.recovery.frozen_steps}) and recovery.seed ({config.recovery.seed}) must be 0 or greater.")
+        raise ConfigError(
+            f"recovery.frozen_steps ({config.recovery.frozen_steps}) and recovery.seed ({config.recovery.seed}) must be 0 or greater."
+        )
     if not 0 < training.teacher_weight <= 1:
-        raise ConfigError(f"training.teacher_weight ({training.teacher_weight}) must be greater than 0, and 1 at most.")
+        raise ConfigError(
+            f"training.teacher_weight ({training.teacher_weight}) must be greater than 0, and 1 at most."
+        )
     if not 0 <= training.warmup_fraction <= 1:
         raise ConfigError(f"training.warmup_fraction ({training.warmup_fraction}) must lie between 0 and 1.")
-    for key, value, allowed in (("training.dtype", training.dtype, DTYPES), ("training.engine", training.engine, ENGINES),
-                                ("training.teacher", training.teacher, TEACHERS), ("body", config.body, FORMS),
-                                ("device", config.device, ("auto", "cpu", "cuda"))):
+    for key, value, allowed in (
+        ("training.dtype", training.dtype, DTYPES),
+        ("training.engine", training.engine, ENGINES),
+        ("training.teacher", training.teacher, TEACHERS),
+        ("body", config.body, FORMS),
+        ("device", config.device, ("auto", "cpu", "cuda")),
+    ):
         if value not in allowed:
             raise ConfigError(unknown(key, value, allowed))
     if config.seed < 0:
@@ -144,6 +185,10 @@ def _check_numbers(config: RunConfig) -> None:
     task: TaskConfig = config.task
     for role in ("train", *task.evaluate, *task.predict):
         if role not in task.splits:
-            raise ConfigError(f"task.evaluate names the role '{role}', but task.splits has only: {', '.join(task.splits)}.")
+            raise ConfigError(
+                f"task.evaluate names the role '{role}', but task.splits has only: {', '.join(task.splits)}."
+            )
     if task.headline not in task.metrics:
-        raise ConfigError(f"task.headline ({task.headline}) is not one of task.metrics: {', '.join(task.metrics)}.")
+        raise ConfigError(
+            f"task.headline ({task.headline}) is not one of task.metrics: {', '.join(task.metrics)}."
+        )

@@ -12,15 +12,39 @@ from typing import Any
 
 import torch
 
-PACKAGES = ("torch", "transformers", "datasets", "evaluate", "tokenizers", "hydra-core", "scikit-learn", "numpy")
+PACKAGES = (
+    "torch",
+    "transformers",
+    "datasets",
+    "evaluate",
+    "tokenizers",
+    "hydra-core",
+    "scikit-learn",
+    "numpy",
+)
 ROOT = Path(__file__).resolve().parent.parent
 
 
 def _state() -> tuple[str | None, bool | None]:
     """Return the commit, and whether tracked code differs from it; None for what git does not tell."""
     try:
-        done = subprocess.run(["git", "-C", str(ROOT), "status", "--porcelain=v2", "--branch", "--untracked-files=no", "--", ".", ":!results"],
-                              capture_output=True, text=True, timeout=20)
+        done = subprocess.run(
+            [
+                "git",
+                "-C",
+                str(ROOT),
+                "status",
+                "--porcelain=v2",
+                "--branch",
+                "--untracked-files=no",
+                "--",
+                ".",
+                ":!results",
+            ],
+            capture_output=True,
+            text=True,
+            timeout=20,
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None, None
     if done.returncode != 0:
@@ -43,7 +67,9 @@ def provenance(device: torch.device) -> dict[str, Any]:
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "threads": torch.get_num_threads(),
         "cuda": torch.version.cuda if device.type == "cuda" else None,
-        "command": without_folders(" ".join(["python -m bench", *sys.argv[1:]])) if sys.argv[0].endswith("__main__.py") else None,
+        "command": without_folders(" ".join(["python -m bench", *sys.argv[1:]]))
+        if sys.argv[0].endswith("__main__.py")
+        else None,
         "slurm_job_id": os.environ.get("SLURM_JOB_ID"),
     }
 

@@ -13,7 +13,14 @@ from bench.store import Record
 from bench.tasks import data as task_data
 from bench.tasks.metrics import score_split
 
-SAME = ("columns", "label_column", "labels", "label_range", "hub", "revision")  # or the stored answers mean something else
+SAME = (
+    "columns",
+    "label_column",
+    "labels",
+    "label_range",
+    "hub",
+    "revision",
+)  # or the stored answers mean something else
 RENEWED = ("task_version", "metrics", "headline")  # taken from the task's file as it is now
 
 
@@ -32,18 +39,36 @@ def rescore(record: Record, data: DataConfig, results_dir: Path) -> bool:
     metrics: dict[str, dict[str, float]] = {}
     for role in task.evaluate:
         split = task.splits[role]
-        metrics |= score_split(task, split, [
-            (language, store.read_predictions(folder, store.split_name(split, language)), task_data.load_split(task, data, role, language))
-            for language in task_data.languages_of(task, role)])
-    config = record["config"] | {"task": record["config"]["task"] | {key: getattr(task, key) for key in RENEWED}}
+        metrics |= score_split(
+            task,
+            split,
+            [
+                (
+                    language,
+                    store.read_predictions(folder, store.split_name(split, language)),
+                    task_data.load_split(task, data, role, language),
+                )
+                for language in task_data.languages_of(task, role)
+            ],
+        )
+    config = record["config"] | {
+        "task": record["config"]["task"] | {key: getattr(task, key) for key in RENEWED}
+    }
     if (metrics, config) == (record["metrics"], record["config"]):
         return False
     reported = task.splits[task.evaluate[0]]
     new: dict[str, Any] = record | {
-        "run_id": run_id(config), "config": config, "metrics": metrics,
+        "run_id": run_id(config),
+        "config": config,
+        "metrics": metrics,
         "task": dict(record["task"] or {}) | {"version": task.task_version},
-        "headline": {"split": reported, "metric": task.headline, "value": metrics[reported][task.headline],
-                     "higher_is_better": task.higher_is_better}}
+        "headline": {
+            "split": reported,
+            "metric": task.headline,
+            "value": metrics[reported][task.headline],
+            "higher_is_better": task.higher_is_better,
+        },
+    }
     store.write(new, results_dir)  # type: ignore[arg-type]
     if new["run_id"] != record["run_id"]:
         shutil.move(folder, store.predictions_folder(results_dir, record["name"], new["run_id"]))
@@ -56,7 +81,9 @@ def _task_now(record: Record) -> TaskConfig:
     then, now = record["config"]["task"], task_data.read_task(record["config"]["task"]["name"])
     for key in SAME:
         if then[key] != getattr(now, key):
-            raise BenchError(f"task.{key} of {now.name} was {then[key]} for {record['name']} and is {getattr(now, key)} now: "
-                             "the run must be trained again.")
+            raise BenchError(
+                f"task.{key} of {now.name} was {then[key]} for {record['name']} and is {getattr(now, key)} now: "
+                "the run must be trained again."
+            )
     names = {field.name for field in fields(TaskConfig)} - {*RENEWED}
     return replace(now, **{key: value for key, value in then.items() if key in names})

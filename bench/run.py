@@ -48,7 +48,9 @@ def pick_device(name: str) -> torch.device:
 def device_of(config: RunConfig) -> torch.device:
     """Return the run's device, with torch set to deterministic algorithms where the run asks for them."""
     if config.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts; torch insists on it
+        os.environ.setdefault(
+            "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
+        )  # read when CUDA starts; torch insists on it
     torch.use_deterministic_algorithms(config.deterministic)
     return processes.own_device(pick_device(config.device))
 
@@ -73,8 +75,11 @@ def recorded(prepared: Prepared, device: torch.device, measured: Callable[[], di
         raise
     except (KeyboardInterrupt, Exception) as error:
         record["status"] = status_of(error)
-        record["error"] = {"type": type(error).__name__, "message": str(error),
-                           "traceback": traceback.format_exc()[-4000:]}
+        record["error"] = {
+            "type": type(error).__name__,
+            "message": str(error),
+            "traceback": traceback.format_exc()[-4000:],
+        }
         log.error("%s | %s: %s", prepared.name, record["status"], str(error) or type(error).__name__)
         if isinstance(error, KeyboardInterrupt):
             raise
@@ -95,10 +100,23 @@ def status_of(error: BaseException) -> str:
 
 def _blank(prepared: Prepared, device: torch.device) -> Record:
     return {
-        "schema_version": store.SCHEMA_VERSION, "run_id": prepared.run_id, "status": "pending", "name": prepared.name,
-        "created_at": datetime.now(UTC).isoformat(timespec="seconds"), "config": prepared.canonical, "task": None,
-        "model": None, "size": None, "fit": None, "metrics": None, "headline": None, "training": None, "recovery": None,
-        "cost": None, "provenance": provenance(device), "error": None,
+        "schema_version": store.SCHEMA_VERSION,
+        "run_id": prepared.run_id,
+        "status": "pending",
+        "name": prepared.name,
+        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "config": prepared.canonical,
+        "task": None,
+        "model": None,
+        "size": None,
+        "fit": None,
+        "metrics": None,
+        "headline": None,
+        "training": None,
+        "recovery": None,
+        "cost": None,
+        "provenance": provenance(device),
+        "error": None,
     }
 
 
@@ -115,13 +133,22 @@ def _fitting(prepared: Prepared, device: torch.device) -> dict[str, Any]:
     training = prepared.config.training
     for retries in itertools.count():
         device_batch = -(-(training.device_batch or training.batch_size) // 2**retries)
-        smaller = replace(training, device_batch=device_batch, eval_batch_size=-(-training.eval_batch_size // 2**retries))
+        smaller = replace(
+            training, device_batch=device_batch, eval_batch_size=-(-training.eval_batch_size // 2**retries)
+        )
         try:
-            return _measured(replace(prepared, config=replace(prepared.config, training=smaller)), device, retries)
+            return _measured(
+                replace(prepared, config=replace(prepared.config, training=smaller)), device, retries
+            )
         except torch.cuda.OutOfMemoryError as error:
             if device_batch == 1 or processes.COUNT > 1:  # the other processes would wait for this one
                 raise
-            log.warning("%s | %s: it begins again with half the device batch of %d", prepared.name, str(error).splitlines()[0], device_batch)
+            log.warning(
+                "%s | %s: it begins again with half the device batch of %d",
+                prepared.name,
+                str(error).splitlines()[0],
+                device_batch,
+            )
         gc.collect()  # the failed attempt's model, which the exception held until here
         torch.cuda.empty_cache()
     raise AssertionError("unreachable")
@@ -144,11 +171,16 @@ class Loaded:
 def load(prepared: Prepared, device: torch.device) -> Loaded:
     """Return the run's model and data, ready to be trained."""
     config, task = prepared.config, prepared.config.task
-    splits = {role: task_data.load_split(task, config.data, role, task_data.languages_of(task, role)[0],
-                                         labels=role not in task.predict)
-              for role in ("train", *task.evaluate, *task.predict)}
+    splits = {
+        role: task_data.load_split(
+            task, config.data, role, task_data.languages_of(task, role)[0], labels=role not in task.predict
+        )
+        for role in ("train", *task.evaluate, *task.predict)
+    }
     if limit := config.training.max_train_examples:
-        kept = np.random.default_rng(0).permutation(len(splits["train"]))[:limit]  # the same rows for every seed
+        kept = np.random.default_rng(0).permutation(len(splits["train"]))[
+            :limit
+        ]  # the same rows for every seed
         splits["train"] = splits["train"].select(np.sort(kept))
     tokenizer = backbones.load_tokenizer(config.model)
     texts = splits["train"].select_columns(task.columns)
@@ -157,26 +189,39 @@ def load(prepared: Prepared, device: torch.device) -> Loaded:
     transformers.set_seed(config.seed)  # the new head is the same for every embedding
     model = backbones.load_classifier(config.model, task)
     counts = np.bincount(train.tokens["input_ids"].cpu().numpy(), minlength=prepared.vocab_size)
-    size, fit = compression.swap(config, model, tokenizer, compression.texts_of(config.assignment.corpus, config, texts), counts)
+    size, fit = compression.swap(
+        config, model, tokenizer, compression.texts_of(config.assignment.corpus, config, texts), counts
+    )
     recovery: dict[str, Any] = {"name": "none"}
     dtype = resolve_dtype(config.training.dtype, device)
     if config.recovery.name != "none":
         unlabelled = compression.texts_of(config.recovery.corpus, config, texts)()
-        recovery = recover(model, config, prepared.canonical["model"], tokenizer, unlabelled, device, dtype, prepared.name)
+        recovery = recover(
+            model, config, prepared.canonical["model"], tokenizer, unlabelled, device, dtype, prepared.name
+        )
     return Loaded(model, tokenizer, splits, train, truncated, size, fit, recovery)
 
 
 def trainees_of(runs: Sequence[Prepared], loaded: Sequence[Loaded], device: torch.device) -> list[Trainee]:
     """Return what is trained in each of the runs, with the answers of its teacher where it has one, on the device."""
     dtype = resolve_dtype(runs[0].config.training.dtype, device)
-    pupils = {place: Pupil(run.config, run.canonical, one.train, run.name)
-              for place, (run, one) in enumerate(zip(runs, loaded, strict=True)) if run.config.training.teacher != "none"}
+    pupils = {
+        place: Pupil(run.config, run.canonical, one.train, run.name)
+        for place, (run, one) in enumerate(zip(runs, loaded, strict=True))
+        if run.config.training.teacher != "none"
+    }
     logits = dict(zip(pupils, teacher_logits(list(pupils.values()), device, dtype), strict=True))
     found = []
     for place, (run, one) in enumerate(zip(runs, loaded, strict=True)):
         training = run.config.training
-        train, objective = taught(one.train, logits[place], training.teacher_weight) if place in logits else (one.train, TASK)
-        found.append(Trainee(cast(Any, one.model).to(device), train, training, run.config.seed, run.name, objective))
+        train, objective = (
+            taught(one.train, logits[place], training.teacher_weight)
+            if place in logits
+            else (one.train, TASK)
+        )
+        found.append(
+            Trainee(cast(Any, one.model).to(device), train, training, run.config.seed, run.name, objective)
+        )
     return found
 
 
@@ -192,7 +237,9 @@ def _measured(prepared: Prepared, device: torch.device, oom_retries: int) -> dic
     return evaluated(prepared, loaded, outcome, device, oom_retries)
 
 
-def evaluated(prepared: Prepared, loaded: Loaded, outcome: Outcome, device: torch.device, oom_retries: int = 0) -> dict[str, Any]:
+def evaluated(
+    prepared: Prepared, loaded: Loaded, outcome: Outcome, device: torch.device, oom_retries: int = 0
+) -> dict[str, Any]:
     """Return the record's parts of a run whose model, on the device, is trained."""
     config, task = prepared.config, prepared.config.task
     dtype = resolve_dtype(config.training.dtype, device)
@@ -206,7 +253,9 @@ def evaluated(prepared: Prepared, loaded: Loaded, outcome: Outcome, device: torc
             timed = answered[0].examples
             collapsed = any(bool(np.ptp(answer.values) == 0) for answer in answered)
         if role in task.evaluate:
-            metrics |= score_split(task, task.splits[role], [(one.language, one.values, one.split) for one in answered])
+            metrics |= score_split(
+                task, task.splits[role], [(one.language, one.values, one.split) for one in answered]
+            )
     reported = task.splits[task.evaluate[0]]
     facts = task_data.split_facts(task, config.data, loaded.splits)
     for role, facts_of in facts.items():
@@ -215,33 +264,74 @@ def evaluated(prepared: Prepared, loaded: Loaded, outcome: Outcome, device: torc
         facts["train"]["max_train_examples"] = limit
     value = metrics[reported][task.headline]
     if config.keep_weights and processes.FIRST:
-        compression.save(config, loaded.model, store.weights_folder(Path(config.results_dir), prepared.name, prepared.run_id))
-    shared = device.type == "cuda" and max(config.workers or 1, outcome.runs_at_once) > 1  # a time beside others says little about a model
+        compression.save(
+            config,
+            loaded.model,
+            store.weights_folder(Path(config.results_dir), prepared.name, prepared.run_id),
+        )
+    shared = (
+        device.type == "cuda" and max(config.workers or 1, outcome.runs_at_once) > 1
+    )  # a time beside others says little about a model
     log.info("%s | %s %s = %.4f", prepared.name, reported, task.headline, value)
     return {
-        "task": {"name": task.name, "suite": task.suite, "version": task.task_version, "source": prepared.source,
-                 "data_sha256": prepared.canonical["data"]["sha256"], "splits": facts, "chance": task.chance,
-                 "majority": task.majority, "average": task.average},
-        "model": {"name": config.model.name, "revision": config.model.revision, "sha256": config.model.sha256,
-                  "weights": config.model.weights, "width": prepared.width, "vocab_size": prepared.vocab_size},
+        "task": {
+            "name": task.name,
+            "suite": task.suite,
+            "version": task.task_version,
+            "source": prepared.source,
+            "data_sha256": prepared.canonical["data"]["sha256"],
+            "splits": facts,
+            "chance": task.chance,
+            "majority": task.majority,
+            "average": task.average,
+        },
+        "model": {
+            "name": config.model.name,
+            "revision": config.model.revision,
+            "sha256": config.model.sha256,
+            "weights": config.model.weights,
+            "width": prepared.width,
+            "vocab_size": prepared.vocab_size,
+        },
         "size": loaded.size,
         "fit": loaded.fit,
         "metrics": metrics,
-        "headline": {"split": reported, "metric": task.headline, "value": value, "higher_is_better": task.higher_is_better},
-        "training": {"steps": outcome.steps, "epochs": outcome.epochs, "train_rows": len(loaded.splits["train"]),
-                     "seconds": outcome.seconds, "start_seconds": outcome.start_seconds,
-                     "engine": outcome.engine, "engine_fallback": outcome.fallback, "examples_per_second": outcome.examples / outcome.seconds,
-                     "effective_batch": config.training.batch_size, "device_batch": outcome.device_batch,
-                     "oom_retries": oom_retries, "runs_at_once": outcome.runs_at_once,
-                     "processes": processes.COUNT, "dtype": dtype, "curve": outcome.curve,
-                     "collapsed": collapsed},
+        "headline": {
+            "split": reported,
+            "metric": task.headline,
+            "value": value,
+            "higher_is_better": task.higher_is_better,
+        },
+        "training": {
+            "steps": outcome.steps,
+            "epochs": outcome.epochs,
+            "train_rows": len(loaded.splits["train"]),
+            "seconds": outcome.seconds,
+            "start_seconds": outcome.start_seconds,
+            "engine": outcome.engine,
+            "engine_fallback": outcome.fallback,
+            "examples_per_second": outcome.examples / outcome.seconds,
+            "effective_batch": config.training.batch_size,
+            "device_batch": outcome.device_batch,
+            "oom_retries": oom_retries,
+            "runs_at_once": outcome.runs_at_once,
+            "processes": processes.COUNT,
+            "dtype": dtype,
+            "curve": outcome.curve,
+            "collapsed": collapsed,
+        },
         "recovery": loaded.recovery,
-        "cost": {"peak_memory_bytes": cost.peak_memory_bytes(device),
-                 "latency_ms": None if shared else cost.latency_ms(loaded.model, timed, dtype), "profiles": None},
+        "cost": {
+            "peak_memory_bytes": cost.peak_memory_bytes(device),
+            "latency_ms": None if shared else cost.latency_ms(loaded.model, timed, dtype),
+            "profiles": None,
+        },
     }
 
 
-def _examples(split: Rows, config: RunConfig, tokenizer: PreTrainedTokenizerBase, device: torch.device) -> tuple[Examples, float]:
+def _examples(
+    split: Rows, config: RunConfig, tokenizer: PreTrainedTokenizerBase, device: torch.device
+) -> tuple[Examples, float]:
     """Return a split's examples on the device, and the share of them that was cut to the maximum length."""
     tokens = tokenise(split, config.task, tokenizer, config.training.max_length, Path(config.cache_dir))
     return Examples.from_table(tokens.table, cast(int, tokenizer.pad_token_id), device), tokens.truncated
@@ -258,8 +348,14 @@ class Answers:
     truncated: float
 
 
-def answers(model: Any, prepared: Prepared, role: str, tokenizer: PreTrainedTokenizerBase, device: torch.device,
-            dtype: str) -> Iterator[Answers]:
+def answers(
+    model: Any,
+    prepared: Prepared,
+    role: str,
+    tokenizer: PreTrainedTokenizerBase,
+    device: torch.device,
+    dtype: str,
+) -> Iterator[Answers]:
     """Yield the answers to a role, language by language, each stored as soon as it is there."""
     config, task = prepared.config, prepared.config.task
     folder = store.predictions_folder(Path(config.results_dir), prepared.name, prepared.run_id)

@@ -56,16 +56,29 @@ def compare(overrides: Sequence[str], tasks: Sequence[str] = TASKS) -> list[Comp
         metric = ""
         for seed in SEEDS:
             for engine in ENGINES:
-                record = _record(prepare(compose_config([f"task={task}", *overrides, f"seed={seed}", f"training.engine={engine}"])), engine)
+                record = _record(
+                    prepare(
+                        compose_config(
+                            [f"task={task}", *overrides, f"seed={seed}", f"training.engine={engine}"]
+                        )
+                    ),
+                    engine,
+                )
                 headline, training = record["headline"], record["training"]
                 if headline is None or training is None:
-                    raise BenchError(f"{record['name']} with training.engine={engine} ended as {record['status']}: there is nothing to compare.")
+                    raise BenchError(
+                        f"{record['name']} with training.engine={engine} ended as {record['status']}: there is nothing to compare."
+                    )
                 if training["engine"] != engine:
-                    raise BenchError(f"{record['name']} trained with the engine {training['engine']}, not {engine} "
-                                     f"({training['engine_fallback']}): there is nothing to compare.")
+                    raise BenchError(
+                        f"{record['name']} trained with the engine {training['engine']}, not {engine} "
+                        f"({training['engine_fallback']}): there is nothing to compare."
+                    )
                 values[engine].append(headline["value"])
                 metric = headline["metric"]
-        found += [Comparison(task, engine, metric, values[ENGINES[0]], values[engine]) for engine in ENGINES[1:]]
+        found += [
+            Comparison(task, engine, metric, values[ENGINES[0]], values[engine]) for engine in ENGINES[1:]
+        ]
     return found
 
 

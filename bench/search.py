@@ -93,7 +93,9 @@ class Search:
         check(first[0].config)
         for run in first:
             if not run.config.task.higher_is_better:
-                raise ConfigError(f"search.tasks ({run.config.task.name}): its headline is better when lower, and the search looks for high scores.")
+                raise ConfigError(
+                    f"search.tasks ({run.config.task.name}): its headline is better when lower, and the search looks for high scores."
+                )
         self.folder = Path(self.config.results_dir) / "search" / self.settings.name
         store.check_writable(Path(self.config.results_dir))
         store.make_folder(self.folder)
@@ -118,21 +120,36 @@ class Search:
             from optuna.storages import JournalStorage
             from optuna.storages.journal import JournalFileBackend
         except ImportError as error:
-            raise EnvironmentBroken("bench search needs optuna: pip install -c constraints.txt -e '.[search]'.") from error
+            raise EnvironmentBroken(
+                "bench search needs optuna: pip install -c constraints.txt -e '.[search]'."
+            ) from error
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         ids = sorted(run.run_id for runs in self.possible.values() for run in runs)
         return optuna.create_study(  # TPE learns from few trials, also while others still run
-            storage=JournalStorage(JournalFileBackend(str(self.folder / "journal.log"))), sampler=optuna.samplers.TPESampler(),
-            study_name=hashlib.sha256("\n".join(ids).encode()).hexdigest()[:12], directions=["maximize", "minimize"], load_if_exists=True)
+            storage=JournalStorage(JournalFileBackend(str(self.folder / "journal.log"))),
+            sampler=optuna.samplers.TPESampler(),
+            study_name=hashlib.sha256("\n".join(ids).encode()).hexdigest()[:12],
+            directions=["maximize", "minimize"],
+            load_if_exists=True,
+        )
 
     def take(self) -> list[tuple["Trial", Claim]]:
         """Return the next trials, claimed: those that dead processes left, then new ones; none when all have ended."""
         while True:
-            running = [trial for trial in self.study.get_trials(deepcopy=False) if not trial.state.is_finished()]
-            taken = list(itertools.islice(self._adopt([trial.number for trial in running]), self.settings.batch))
-            while len(taken) < self.settings.batch and len(self.study.get_trials(deepcopy=False)) < self.settings.trials:
+            running = [
+                trial for trial in self.study.get_trials(deepcopy=False) if not trial.state.is_finished()
+            ]
+            taken = list(
+                itertools.islice(self._adopt([trial.number for trial in running]), self.settings.batch)
+            )
+            while (
+                len(taken) < self.settings.batch
+                and len(self.study.get_trials(deepcopy=False)) < self.settings.trials
+            ):
                 trial = self.study.ask()
-                if claim := claims.take(self._claimed(trial.number)):  # or another took it for a dead process's
+                if claim := claims.take(
+                    self._claimed(trial.number)
+                ):  # or another took it for a dead process's
                     taken.append((trial, claim))
             if taken or not running:
                 return taken
@@ -147,7 +164,10 @@ class Search:
                 if now.state.is_finished():  # by another, between the two looks
                     claim.release()
                 else:
-                    yield Trial(self.study, now._trial_id), claim  # as Study.ask makes one; values that it had are suggested again
+                    yield (
+                        Trial(self.study, now._trial_id),
+                        claim,
+                    )  # as Study.ask makes one; values that it had are suggested again
 
     def _claimed(self, number: int) -> Path:
         return self.folder / self.study.study_name / f"trial-{number}.json"
@@ -156,8 +176,12 @@ class Search:
         """End the trials: as impossible, as dominated by fit, or with accuracy and bytes after a run of seed 0 a task."""
         from optuna.trial import TrialState
 
-        points = {trial.number: _point({key: trial.suggest_categorical(key, values) for key, values in self.settings.space.items()})
-                  for trial in trials}
+        points = {
+            trial.number: _point(
+                {key: trial.suggest_categorical(key, values) for key, values in self.settings.space.items()}
+            )
+            for trial in trials
+        }
         left = [trial for trial in trials if points[trial.number] in self.possible]
         for trial in trials:
             if trial not in left:
@@ -173,8 +197,11 @@ class Search:
         fitted = [t.user_attrs for t in self.study.get_trials(deepcopy=False) if "fit_error" in t.user_attrs]
         passed = []
         for trial in left:
-            if any(other["embedding_bytes"] <= trial.user_attrs["embedding_bytes"]
-                   and other["fit_error"] * (1 + self.settings.slack) < trial.user_attrs["fit_error"] for other in fitted):
+            if any(
+                other["embedding_bytes"] <= trial.user_attrs["embedding_bytes"]
+                and other["fit_error"] * (1 + self.settings.slack) < trial.user_attrs["fit_error"]
+                for other in fitted
+            ):
                 trial.set_user_attr("outcome", "dominated by fit")
                 self.study.tell(trial, state=TrialState.PRUNED)
             else:
@@ -191,12 +218,17 @@ class Search:
 
     def halve(self) -> dict[Point, tuple[int, float, int]]:
         """Return each trained candidate's seeds, mean score over tasks and seeds, and bytes."""
-        found = {_point(trial.params): (1, trial.values[0], trial.user_attrs["embedding_bytes"])
-                 for trial in self.study.get_trials(deepcopy=False) if trial.values}
+        found = {
+            _point(trial.params): (1, trial.values[0], trial.user_attrs["embedding_bytes"])
+            for trial in self.study.get_trials(deepcopy=False)
+            if trial.values
+        }
         kept, seeds = list(found), 1
         while kept and seeds < self.settings.seeds:
             gaps = gaps_to_front({point: found[point][1:] for point in kept})
-            kept = sorted(kept, key=lambda point: gaps[point])[: max(math.ceil(len(kept) / 2), sum(gap == 0 for gap in gaps.values()))]
+            kept = sorted(kept, key=lambda point: gaps[point])[
+                : max(math.ceil(len(kept) / 2), sum(gap == 0 for gap in gaps.values()))
+            ]
             seeds = min(2 * seeds, self.settings.seeds)
             scores = self._scores(kept, seeds)
             kept = [point for point in kept if scores[point] is not None]
@@ -204,8 +236,13 @@ class Search:
         return found
 
     def _sweep(self, points: Sequence[Point], seeds: int) -> Sweep:
-        return Sweep(f"search-{self.settings.name}", self.settings.purpose, list(self.settings.fixed), [list(point) for point in points],
-                     {"task": self.settings.tasks, "seed": list(range(seeds))})
+        return Sweep(
+            f"search-{self.settings.name}",
+            self.settings.purpose,
+            list(self.settings.fixed),
+            [list(point) for point in points],
+            {"task": self.settings.tasks, "seed": list(range(seeds))},
+        )
 
     def _plan(self, points: Sequence[Point], seeds: int) -> Plan:
         sweep = self._sweep(points, seeds)
@@ -222,42 +259,78 @@ class Search:
         for point in points:
             runs = [run for run, *_ in expand(self._sweep([point], seeds), self.others).values()]
             headlines = [store.read(plan.path(run))["headline"] for run in runs]
-            scores[point] = None if None in headlines else float(np.mean([one["value"] for one in headlines if one]))
+            scores[point] = (
+                None if None in headlines else float(np.mean([one["value"] for one in headlines if one]))
+            )
         return scores
 
     def close(self, found: dict[Point, tuple[int, float, int]]) -> Found:
         """Write trials.csv and front.md and return the end of the search."""
         most = max((seeds for seeds, _, _ in found.values()), default=0)
-        gaps = gaps_to_front({point: (score, size) for point, (seeds, score, size) in found.items() if seeds == most})
+        gaps = gaps_to_front(
+            {point: (score, size) for point, (seeds, score, size) in found.items() if seeds == most}
+        )
         trials = self.study.get_trials(deepcopy=False)
         lines = []
         for trial in trials:
             seeds, score, _ = found.get(_point(trial.params), (None, None, None))
             outcome = "front" if gaps.get(_point(trial.params)) == 0 else trial.user_attrs.get("outcome")
-            lines.append({"trial": trial.number, **trial.params, "embedding_bytes": trial.user_attrs.get("embedding_bytes"),
-                          "fit_error": trial.user_attrs.get("fit_error"), "outcome": outcome, "seeds": seeds, "score": score})
+            lines.append(
+                {
+                    "trial": trial.number,
+                    **trial.params,
+                    "embedding_bytes": trial.user_attrs.get("embedding_bytes"),
+                    "fit_error": trial.user_attrs.get("fit_error"),
+                    "outcome": outcome,
+                    "seeds": seeds,
+                    "score": score,
+                }
+            )
         table = pd.DataFrame(lines).astype({"seeds": "Int64", "embedding_bytes": "Int64"})
-        front = table[table.outcome == "front"].drop_duplicates(list(self.settings.space)).sort_values("embedding_bytes")
+        front = (
+            table[table.outcome == "front"]
+            .drop_duplicates(list(self.settings.space))
+            .sort_values("embedding_bytes")
+        )
         store.write_atomically(self.folder / "trials.csv", table.to_csv(index=False))
         shown = front.drop(columns=["trial", "outcome"])
-        cells = [[markdown.escape(f"{value:.4f}" if isinstance(value, float) else value) for value in line] for line in shown.itertuples(index=False)]
+        cells = [
+            [markdown.escape(f"{value:.4f}" if isinstance(value, float) else value) for value in line]
+            for line in shown.itertuples(index=False)
+        ]
         text = markdown.table(list(shown.columns), cells, numeric=len(shown.columns))
-        store.write_atomically(self.folder / "front.md", f"# {self.settings.name}: {self.settings.purpose}\n\n{text}")
+        store.write_atomically(
+            self.folder / "front.md", f"# {self.settings.name}: {self.settings.purpose}\n\n{text}"
+        )
         counts = table.drop_duplicates(list(self.settings.space)).outcome.value_counts()
         told = ", ".join(f"{name} {count}" for name, count in sorted(counts.items()) if name != "front")
         if not found:
             return Found(table, [f"trials {len(trials)} ({told}) | front 0"], "failed" in counts, self.config)
         plan = self._everything(found)
         ends, failed = launch.closing(plan, list(self.todo.values()))
-        return Found(table, [text, *ends[:-1], f"trials {len(trials)} ({told}) | {ends[-1]} | front {len(front)}"], failed, self.config)
+        return Found(
+            table,
+            [text, *ends[:-1], f"trials {len(trials)} ({told}) | {ends[-1]} | front {len(front)}"],
+            failed,
+            self.config,
+        )
 
     def _everything(self, found: dict[Point, tuple[int, float, int]]) -> Plan:
         """Return the plan of all runs of the trained candidates, and of those that failed."""
-        failed = [_point(t.params) for t in self.study.get_trials(deepcopy=False) if t.user_attrs.get("outcome") == "failed"]
+        failed = [
+            _point(t.params)
+            for t in self.study.get_trials(deepcopy=False)
+            if t.user_attrs.get("outcome") == "failed"
+        ]
         numbers = {seeds for seeds, _, _ in found.values()}
-        plans = [self._plan([point for point, (own, _, _) in found.items() if own == seeds], seeds) for seeds in numbers]
+        plans = [
+            self._plan([point for point, (own, _, _) in found.items() if own == seeds], seeds)
+            for seeds in numbers
+        ]
         plans += [self._plan(failed, 1)] if failed else []
-        return against_store(plans[0].sweep, {run_id: one for plan in plans for run_id, one in plan.declared.items()})
+        return against_store(
+            plans[0].sweep, {run_id: one for plan in plans for run_id, one in plan.declared.items()}
+        )
 
 
 def gaps_to_front(found: dict[Point, tuple[float, int]]) -> dict[Point, float]:
@@ -267,7 +340,11 @@ def gaps_to_front(found: dict[Point, tuple[float, int]]) -> dict[Point, float]:
     """
     gaps = {}
     for point, (score, size) in found.items():
-        better = [(other, bytes_) for other, bytes_ in found.values() if bytes_ <= size and other >= score and (other, bytes_) != (score, size)]
+        better = [
+            (other, bytes_)
+            for other, bytes_ in found.values()
+            if bytes_ <= size and other >= score and (other, bytes_) != (score, size)
+        ]
         gaps[point] = max((other - score for other, _ in better), default=-1.0)
     return {point: 0.0 if gap < 0 else max(gap, 1e-12) for point, gap in gaps.items()}
 
@@ -286,7 +363,9 @@ def _check(space: dict[str, Any], fixed: Sequence[str], others: Sequence[str]) -
         raise ConfigError("search.space is empty: give every key at least one value.")
     for key in space:
         if key.partition(".")[0] in ("model", "task", "data", "seed"):
-            raise ConfigError(f"search.space must not hold {key}: candidates are compared on one model, the same tasks and the same seeds.")
+            raise ConfigError(
+                f"search.space must not hold {key}: candidates are compared on one model, the same tasks and the same seeds."
+            )
     for key, values in space.items():
         for value in values:
             compose_config([*fixed, f"{key}={text_of(value)}", *others])

@@ -24,7 +24,9 @@ class TaskPart(TypedDict):
     version: int
     source: str  # generated | parquet | official | hub
     data_sha256: str  # digest of the data, or the hub revision it is pinned to
-    splits: dict[str, dict[str, Any]]  # role -> {split, rows, official_rows}; train also max_train_examples when limited
+    splits: dict[
+        str, dict[str, Any]
+    ]  # role -> {split, rows, official_rows}; train also max_train_examples when limited
     chance: float | None
     majority: float | None
     average: bool  # counted in the suite's average
@@ -54,7 +56,9 @@ class SizePart(TypedDict):
 
 class FitPart(TypedDict):
     relative_error: float | None  # ||E - E'||_F / ||E||_F before training; null for a random initialisation
-    decile_errors: NotRequired[list[float] | None]  # the same in each tenth of the tokens, from the most to the least frequent in
+    decile_errors: NotRequired[
+        list[float] | None
+    ]  # the same in each tenth of the tokens, from the most to the least frequent in
     # the training rows as tokenised; not in records made before it was
     distinct_codes: int | None
     codes_sha256: str | None
@@ -77,7 +81,9 @@ class TrainingPart(TypedDict):
     engine_fallback: str | None  # why the engine is not the one asked for
     examples_per_second: float
     effective_batch: int
-    device_batch: int  # rows that went through the model at once; the gradients of a batch's parts are added up
+    device_batch: (
+        int  # rows that went through the model at once; the gradients of a batch's parts are added up
+    )
     runs_at_once: int  # that trained side by side; `seconds` and the peak of memory are those of all of them
     processes: int  # that shared each batch, a device each
     oom_retries: int  # how often the run began again with half the device batch after running out of memory
@@ -93,7 +99,9 @@ class LatencyPart(TypedDict):
     p50_ms: float
     p95_ms: float
     rows_per_second: float  # over all rounds
-    ratio_to_dense: float | None  # median of the rounds' ratios, null for dense itself; below: its 95 % interval
+    ratio_to_dense: (
+        float | None
+    )  # median of the rounds' ratios, null for dense itself; below: its 95 % interval
     ratio_low: float | None
     ratio_high: float | None
 
@@ -112,9 +120,15 @@ class ProfilePart(TypedDict):
 
 
 class CostPart(TypedDict):
-    peak_memory_bytes: int | None  # GPU: allocated by torch; CPU: resident, the process's peak within this run
-    latency_ms: dict[str, float] | None  # "batch1", "batch32": median forward on the evaluation texts; None: others used the GPU meanwhile
-    profiles: dict[str, ProfilePart] | None  # by device; null: not measured (records before `bench cost` have no such key)
+    peak_memory_bytes: (
+        int | None
+    )  # GPU: allocated by torch; CPU: resident, the process's peak within this run
+    latency_ms: (
+        dict[str, float] | None
+    )  # "batch1", "batch32": median forward on the evaluation texts; None: others used the GPU meanwhile
+    profiles: (
+        dict[str, ProfilePart] | None
+    )  # by device; null: not measured (records before `bench cost` have no such key)
 
 
 def device_key(name: str) -> str:
@@ -136,9 +150,13 @@ class Record(TypedDict):
     metrics: dict[str, dict[str, float]] | None  # split[/language or category] -> metric -> value, fractions
     headline: HeadlinePart | None
     training: TrainingPart | None
-    recovery: dict[str, Any] | None  # name; of a recovered model sha256, reused, texts, steps, seconds, engine, curve
+    recovery: (
+        dict[str, Any] | None
+    )  # name; of a recovered model sha256, reused, texts, steps, seconds, engine, curve
     cost: CostPart | None
-    provenance: dict[str, Any]  # commit, dirty, packages, python, platform, device, cuda, command, slurm_job_id
+    provenance: dict[
+        str, Any
+    ]  # commit, dirty, packages, python, platform, device, cuda, command, slurm_job_id
     error: dict[str, str] | None  # type, message, traceback (its end)
 
 
@@ -152,7 +170,9 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise EnvironmentBroken(f"{folder} cannot be made ({error.strerror}): set cache_dir to a folder that you can write.") from error
+        raise EnvironmentBroken(
+            f"{folder} cannot be made ({error.strerror}): set cache_dir to a folder that you can write."
+        ) from error
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -180,8 +200,10 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 def unwritable(path: Path, error: OSError) -> EnvironmentBroken:
     """Return the error of a folder that is full or read-only."""
-    return EnvironmentBroken(f"{path} cannot be written ({error.strerror}): free some space or set results_dir to "
-                             "a folder that you can write.")
+    return EnvironmentBroken(
+        f"{path} cannot be written ({error.strerror}): free some space or set results_dir to "
+        "a folder that you can write."
+    )
 
 
 def split_name(split: str, language: str | None) -> str:
@@ -205,7 +227,9 @@ def _predictions_file(folder: Path, split: str) -> Path:
 
 def write_predictions(folder: Path, split: str, values: np.ndarray) -> None:
     """Write the answers (rows,) of a run to one split: <folder>/<split>.safetensors."""
-    write_atomically(_predictions_file(folder, split), safetensors.numpy.save({"predictions": values}, {"split": split}))
+    write_atomically(
+        _predictions_file(folder, split), safetensors.numpy.save({"predictions": values}, {"split": split})
+    )
 
 
 def read_predictions(folder: Path, split: str) -> np.ndarray:
@@ -230,7 +254,9 @@ def read(path: Path) -> Record:
     if not isinstance(record, dict):
         raise ValueError("not a JSON object")
     if record.get("schema_version") != SCHEMA_VERSION:
-        raise ValueError(f"schema_version {record.get('schema_version')!r}, this version of bench reads {SCHEMA_VERSION}")
+        raise ValueError(
+            f"schema_version {record.get('schema_version')!r}, this version of bench reads {SCHEMA_VERSION}"
+        )
     if missing := Record.__required_keys__ - record.keys():
         raise ValueError(f"no key {', '.join(sorted(missing))}")
     if record["status"] not in STATUSES:
@@ -254,8 +280,10 @@ def each(results_dir: Path) -> Iterator[tuple[Path, Record | str]]:
 def read_all(results_dir: Path) -> tuple[list[Record], list[tuple[Path, str]]]:
     """Return all good records in the order of their files, and (file, reason) of those that cannot be read."""
     found = list(each(results_dir))
-    return ([content for _, content in found if not isinstance(content, str)],
-            [(path, content) for path, content in found if isinstance(content, str)])
+    return (
+        [content for _, content in found if not isinstance(content, str)],
+        [(path, content) for path, content in found if isinstance(content, str)],
+    )
 
 
 def stamp(path: Path) -> str | None:

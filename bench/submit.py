@@ -15,9 +15,17 @@ from bench.tasks.data import read_task
 
 # (task, split) -> file, as gluebenchmark.com/faq lists them.
 FILES = {
-    ("cola", "test"): "CoLA", ("sst2", "test"): "SST-2", ("mrpc", "test"): "MRPC", ("stsb", "test"): "STS-B",
-    ("qqp", "test"): "QQP", ("mnli", "test_matched"): "MNLI-m", ("mnli", "test_mismatched"): "MNLI-mm",
-    ("qnli", "test"): "QNLI", ("rte", "test"): "RTE", ("wnli", "test"): "WNLI", ("mnli", "ax:test"): "AX",
+    ("cola", "test"): "CoLA",
+    ("sst2", "test"): "SST-2",
+    ("mrpc", "test"): "MRPC",
+    ("stsb", "test"): "STS-B",
+    ("qqp", "test"): "QQP",
+    ("mnli", "test_matched"): "MNLI-m",
+    ("mnli", "test_mismatched"): "MNLI-mm",
+    ("qnli", "test"): "QNLI",
+    ("rte", "test"): "RTE",
+    ("wnli", "test"): "WNLI",
+    ("mnli", "ax:test"): "AX",
 }
 WORDS = ("mnli", "qnli", "rte")  # tasks whose labels are written as words; the others' as codes
 
@@ -36,8 +44,10 @@ def write_submission(runs: Sequence[Prepared], to: Path) -> list[str]:
                 sources[FILES[task.name, split]].append((run, split))
     wrong = [f"{name}.tsv ({len(found)} runs)" for name, found in sources.items() if len(found) != 1]
     if wrong:
-        raise BenchError(f"The submission needs one run that predicts each test set, but has for {', '.join(wrong)}: use "
-                         "sweep=glue_test, and name one embedding and one seed.")
+        raise BenchError(
+            f"The submission needs one run that predicts each test set, but has for {', '.join(wrong)}: use "
+            "sweep=glue_test, and name one embedding and one seed."
+        )
     content = BytesIO()
     with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, [(run, split)] in sources.items():
@@ -53,8 +63,10 @@ def _file(run: Prepared, split: str) -> str:
     owner, _, plain = split.rpartition(":")
     task = read_task(owner or run.config.task.name)
     if len(values) != task.official_rows[plain]:
-        raise BenchError(f"{run.name}: {len(values)} predictions of {split}, and the leaderboard's test set has "
-                         f"{task.official_rows[plain]} rows: get the official data.")
+        raise BenchError(
+            f"{run.name}: {len(values)} predictions of {split}, and the leaderboard's test set has "
+            f"{task.official_rows[plain]} rows: get the official data."
+        )
     lines = [f"{row}\t{_word(run.config.task, value)}" for row, value in enumerate(values)]
     return "\n".join(["index\tprediction", *lines]) + "\n"
 

@@ -29,8 +29,12 @@ def execute_together(runs: Sequence[Prepared]) -> list[Record] | None:
     except (EnvironmentBroken, TimeLimit):
         raise
     except Exception as error:
-        log.warning("%s | %d runs cannot train side by side (%s): they train one after the other", runs[0].name, len(runs),
-                    str(error).splitlines()[0] if str(error) else type(error).__name__)
+        log.warning(
+            "%s | %d runs cannot train side by side (%s): they train one after the other",
+            runs[0].name,
+            len(runs),
+            str(error).splitlines()[0] if str(error) else type(error).__name__,
+        )
         return None
 
     def parts(place: int) -> dict[str, Any]:

@@ -75,24 +75,39 @@ class Cluster:
         for one in sockets:
             one.close()
         user = subprocess.run(["id", "-un"], capture_output=True, text=True, check=True).stdout.strip()
-        (folder / "slurm.conf").write_text(CONF.format(host=socket.gethostname().split(".")[0], dir=folder, user=user, ports=ports))
+        (folder / "slurm.conf").write_text(
+            CONF.format(host=socket.gethostname().split(".")[0], dir=folder, user=user, ports=ports)
+        )
         (folder / "gres.conf").write_text(f"AutoDetect=off\nName=gpu File={folder}/gpu\n")
         (folder / "cgroup.conf").write_text("# none\n")
         self.daemons: dict[str, subprocess.Popen[bytes]] = {}
-        self._start("munged", "--foreground", f"--key-file={folder}/munge.key", f"--socket={folder}/munge.sock", "--force",
-                    f"--pid-file={folder}/munged.pid", f"--log-file={folder}/munged.log", f"--seed-file={folder}/munged.seed")
+        self._start(
+            "munged",
+            "--foreground",
+            f"--key-file={folder}/munge.key",
+            f"--socket={folder}/munge.sock",
+            "--force",
+            f"--pid-file={folder}/munged.pid",
+            f"--log-file={folder}/munged.log",
+            f"--seed-file={folder}/munged.seed",
+        )
         wait_for((folder / "munge.sock").exists, 10, "munged did not start")
         self.start_controller()
         self.start_node("n1")
         self.start_node("n2")
-        wait_for(lambda: self.ask("sinfo", "-h", "-N", "-o", "%T").split().count("idle") == 2, 30, "the nodes did not come up")
+        wait_for(
+            lambda: self.ask("sinfo", "-h", "-N", "-o", "%T").split().count("idle") == 2,
+            30,
+            "the nodes did not come up",
+        )
 
     def _start(self, program: str, *arguments: str, name: str = "") -> None:
         path = shutil.which(program, path=PATH)
         assert path
         with open(self.folder / f"{name or program}.out", "ab") as out:
-            self.daemons[name or program] = subprocess.Popen([path, *arguments], env=self.environment, stdout=out, stderr=out,
-                                                             start_new_session=True)
+            self.daemons[name or program] = subprocess.Popen(
+                [path, *arguments], env=self.environment, stdout=out, stderr=out, start_new_session=True
+            )
 
     def start_controller(self) -> None:
         """Start slurmctld; again after it was killed, it goes on from its state."""
@@ -116,7 +131,11 @@ class Cluster:
         marks = {f"SLURM_CONF={self.folder}/slurm.conf", f"SLURMD_NODENAME={node}"}
         pids = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
         own = [pid for pid in pids if marks <= set(self._read(pid, "environ").split("\0"))]
-        parents = {int(self._read(pid, "stat").rpartition(")")[2].split()[1]) for pid in own if self._read(pid, "stat")}
+        parents = {
+            int(self._read(pid, "stat").rpartition(")")[2].split()[1])
+            for pid in own
+            if self._read(pid, "stat")
+        }
         return [*(pid for pid in parents if self._read(pid, "cmdline").startswith("slurmstepd")), *own]
 
     @staticmethod

@@ -12,8 +12,14 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def run_bench(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
     """Return the finished `python -m bench <arguments>`, as a user would start it."""
-    return subprocess.run([sys.executable, "-m", "bench", *arguments], cwd=ROOT, capture_output=True, text=True,
-                          timeout=300, **options)  # type: ignore[call-overload,no-any-return]
+    return subprocess.run(
+        [sys.executable, "-m", "bench", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        **options,
+    )  # type: ignore[call-overload,no-any-return]
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = 90, what: str = "nothing happened") -> Any:
@@ -27,8 +33,14 @@ def wait_for(condition: Callable[[], Any], seconds: float = 90, what: str = "not
 
 def start_training(*overrides: str) -> subprocess.Popen[str]:
     """Return a running `python -m bench sweep <overrides>` that has begun to train, in a session of its own."""
-    process = subprocess.Popen([sys.executable, "-m", "bench", "sweep", *overrides], cwd=ROOT, stderr=subprocess.PIPE,
-                               stdout=subprocess.PIPE, text=True, start_new_session=True)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bench", "sweep", *overrides],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
     assert process.stderr is not None
     for line in process.stderr:
         if "| step" in line:

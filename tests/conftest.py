@@ -9,9 +9,12 @@ import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-if name := os.environ.get("PYTEST_XDIST_WORKER"):  # a core each: on shared ones the threads of all processes wait for one another
+if name := os.environ.get(
+    "PYTEST_XDIST_WORKER"
+):  # a core each: on shared ones the threads of all processes wait for one another
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {cores[int(name.removeprefix("gw")) % len(cores)]})
+
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -26,7 +29,9 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     packaged, _ = locate(compose_config(["model=minilm"]).model)
     AutoTokenizer.from_pretrained(packaged).save_pretrained(folder)
     torch.manual_seed(0)
-    config = BertConfig(vocab_size=30522, hidden_size=24, num_hidden_layers=2, num_attention_heads=2, intermediate_size=48)
+    config = BertConfig(
+        vocab_size=30522, hidden_size=24, num_hidden_layers=2, num_attention_heads=2, intermediate_size=48
+    )
     BertModel(config).save_pretrained(folder)
     return folder
 
@@ -37,14 +42,27 @@ def steady_model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     folder = tmp_path_factory.mktemp("steady-model") / "model"
     shutil.copytree(tiny_model, folder)
     config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}))
+    (folder / "config.json").write_text(
+        json.dumps(config | {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0})
+    )
     return folder
 
 
 @pytest.fixture
 def tiny(tiny_model: Path, tmp_path: Path) -> list[str]:
     """Return the overrides of a run that takes about a second and writes below `tmp_path`."""
-    return ["model.name=tiny", "model.source=local", f"model.path={tiny_model}", "model.sha256=null", "model.width=24",
-            "model.revision=null", "task=lexical_sentiment", "training.max_steps=6", "training.batch_size=8",
-            "training.max_train_examples=48", "device=cpu", f"results_dir={tmp_path}/results",
-            f"cache_dir={tmp_path}/cache"]
+    return [
+        "model.name=tiny",
+        "model.source=local",
+        f"model.path={tiny_model}",
+        "model.sha256=null",
+        "model.width=24",
+        "model.revision=null",
+        "task=lexical_sentiment",
+        "training.max_steps=6",
+        "training.batch_size=8",
+        "training.max_train_examples=48",
+        "device=cpu",
+        f"results_dir={tmp_path}/results",
+        f"cache_dir={tmp_path}/cache",
+    ]

@@ -25,7 +25,12 @@ from bench.config import EmbeddingConfig
 from bench.embeddings import method
 from bench.export import command, folder
 
-MINILM = ["task=lexical_sentiment", "training.max_steps=60", "training.batch_size=16", "training.learning_rate=1e-4"]
+MINILM = [
+    "task=lexical_sentiment",
+    "training.max_steps=60",
+    "training.batch_size=16",
+    "training.learning_rate=1e-4",
+]
 POINTS = {
     "dense": ["embedding=dense"],
     "contextual f=3 Q=32": ["embedding=subspace", "assignment=contextual"],
@@ -51,8 +56,16 @@ def xlm_r(to: Path) -> EmbeddingConfig:
     """Write dense/, plain/ (a checkpoint as transformers writes it) and small/ below `to`; return the compressed embedding's configuration."""
     torch.manual_seed(0)
     architecture = transformers.XLMRobertaConfig(
-        vocab_size=250_002, hidden_size=768, num_hidden_layers=12, num_attention_heads=12, intermediate_size=3072,
-        max_position_embeddings=514, type_vocab_size=1, layer_norm_eps=1e-5, num_labels=3)
+        vocab_size=250_002,
+        hidden_size=768,
+        num_hidden_layers=12,
+        num_attention_heads=12,
+        intermediate_size=3072,
+        max_position_embeddings=514,
+        type_vocab_size=1,
+        layer_norm_eps=1e-5,
+        num_labels=3,
+    )
     model = transformers.AutoModelForSequenceClassification.from_config(architecture).eval()
     model.save_pretrained(to / "plain")
     saved(model, to / "dense", EmbeddingConfig(name="dense"), False)
@@ -78,7 +91,13 @@ def loaded(kind: str, path: Path) -> Any:
 
 def resident() -> int:
     """Return the bytes of this process that lie in memory."""
-    return 1024 * int(next(line.split()[1] for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmRSS")))
+    return 1024 * int(
+        next(
+            line.split()[1]
+            for line in Path("/proc/self/status").read_text().splitlines()
+            if line.startswith("VmRSS")
+        )
+    )
 
 
 def load_once(kind: str, path: Path) -> dict[str, float]:
@@ -90,39 +109,92 @@ def load_once(kind: str, path: Path) -> dict[str, float]:
     with torch.no_grad():
         for tensor in [*model.parameters(), *model.buffers()]:
             tensor.sum()
-    return {"returned": returned, "ready": time.perf_counter() - begun, "grown": resident() - before, "resident": resident()}
+    return {
+        "returned": returned,
+        "ready": time.perf_counter() - begun,
+        "grown": resident() - before,
+        "resident": resident(),
+    }
 
 
 def interval(statistic: Callable[[np.ndarray], np.ndarray], *samples: np.ndarray) -> str:
     """Return the bootstrap's 95 % interval; `statistic` gets resampled (n, 2000) columns, the samples' rows apart if there are several."""
     rng = np.random.default_rng(0)
-    low, high = np.quantile(statistic(*(sample[rng.integers(len(sample), size=(len(sample), 2000))] for sample in samples)), [0.025, 0.975])
+    low, high = np.quantile(
+        statistic(*(sample[rng.integers(len(sample), size=(len(sample), 2000))] for sample in samples)),
+        [0.025, 0.975],
+    )
     return f"{low:.3g} to {high:.3g}"
 
 
 def loading(to: Path) -> list[Figure]:
     """Measure loading and memory in fresh processes that have imported everything, the kinds in turn."""
     fresh = multiprocessing.get_context("forkserver")
-    fresh.set_forkserver_preload(["bench.export.command", "transformers.models.xlm_roberta.modeling_xlm_roberta"])
+    fresh.set_forkserver_preload(
+        ["bench.export.command", "transformers.models.xlm_roberta.modeling_xlm_roberta"]
+    )
     found: dict[str, list[dict[str, float]]] = {"plain": [], "dense": [], "small": []}
     for _ in range(REPEATS):
         for kind, measured in found.items():
             with fresh.Pool(1) as one:
                 measured.append(one.apply(load_once, (kind, to / kind)))
-    times = {(kind, key): np.array([one[key] for one in measured]) for kind, measured in found.items() for key in measured[0]}
+    times = {
+        (kind, key): np.array([one[key] for one in measured])
+        for kind, measured in found.items()
+        for key in measured[0]
+    }
     figures = []
-    for kind, name in (("plain", "dense, from_pretrained (no digests)"), ("dense", "dense, load_compressed (digests checked)"),
-                       ("small", "compressed, load_compressed (digests checked)")):
-        figures += [Figure("xlm-r-base", f"seconds until the call returns: {name}", float(np.median(times[kind, "returned"])), "s"),
-                    Figure("xlm-r-base", f"seconds until every weight was read: {name}", float(np.median(times[kind, "ready"])), "s"),
-                    Figure("xlm-r-base", f"memory taken by the model, all weights read: {name}", float(np.median(times[kind, "grown"])), "bytes"),
-                    Figure("xlm-r-base", f"memory of the whole process: {name}", float(np.median(times[kind, "resident"])), "bytes")]
+    for kind, name in (
+        ("plain", "dense, from_pretrained (no digests)"),
+        ("dense", "dense, load_compressed (digests checked)"),
+        ("small", "compressed, load_compressed (digests checked)"),
+    ):
+        figures += [
+            Figure(
+                "xlm-r-base",
+                f"seconds until the call returns: {name}",
+                float(np.median(times[kind, "returned"])),
+                "s",
+            ),
+            Figure(
+                "xlm-r-base",
+                f"seconds until every weight was read: {name}",
+                float(np.median(times[kind, "ready"])),
+                "s",
+            ),
+            Figure(
+                "xlm-r-base",
+                f"memory taken by the model, all weights read: {name}",
+                float(np.median(times[kind, "grown"])),
+                "bytes",
+            ),
+            Figure(
+                "xlm-r-base",
+                f"memory of the whole process: {name}",
+                float(np.median(times[kind, "resident"])),
+                "bytes",
+            ),
+        ]
     for reference in ("dense", "plain"):
-        for key, what, limit in (("ready", "loading until every weight was read", ">= 2"), ("returned", "loading until the call returns", "")):
+        for key, what, limit in (
+            ("ready", "loading until every weight was read", ">= 2"),
+            ("returned", "loading until the call returns", ""),
+        ):
             ratio = times[reference, key], times["small", key]
-            figures.append(Figure("xlm-r-base", f"{what}: times as fast as {reference}", float(np.median(ratio[0]) / np.median(ratio[1])), "x",
-                                  interval(lambda a, b: np.median(a, 0) / np.median(b, 0), *ratio), limit if reference == "dense" else ""))
-    for key, what in (("grown", "memory taken by the model, less than dense"), ("resident", "memory of the whole process, less than dense")):
+            figures.append(
+                Figure(
+                    "xlm-r-base",
+                    f"{what}: times as fast as {reference}",
+                    float(np.median(ratio[0]) / np.median(ratio[1])),
+                    "x",
+                    interval(lambda a, b: np.median(a, 0) / np.median(b, 0), *ratio),
+                    limit if reference == "dense" else "",
+                )
+            )
+    for key, what in (
+        ("grown", "memory taken by the model, less than dense"),
+        ("resident", "memory of the whole process, less than dense"),
+    ):
         saving = 1 - np.median(times["small", key]) / np.median(times["dense", key])
         figures.append(Figure("xlm-r-base", what, 100 * float(saving), "%", "", ">= 60"))
     return figures
@@ -144,9 +216,17 @@ def latency(to: Path) -> list[Figure]:
                     times[kind].append(time.thread_time() - begun)
         dense, small = (np.array(times[kind][3:]) for kind in ("dense", "small"))
         where = f"batch {rows}, sequence {length}, CPU time on 1 thread"
-        figures += [Figure("xlm-r-base", f"latency, dense, {where}", 1000 * float(np.median(dense)), "ms"),
-                    Figure("xlm-r-base", f"latency of compressed over dense, median of {pairs} pairs, {where}", float(np.median(small / dense)), "x",
-                           interval(lambda ratio: np.median(ratio, 0), small / dense), "<= 1.02")]
+        figures += [
+            Figure("xlm-r-base", f"latency, dense, {where}", 1000 * float(np.median(dense)), "ms"),
+            Figure(
+                "xlm-r-base",
+                f"latency of compressed over dense, median of {pairs} pairs, {where}",
+                float(np.median(small / dense)),
+                "x",
+                interval(lambda ratio: np.median(ratio, 0), small / dense),
+                "<= 1.02",
+            ),
+        ]
     return figures
 
 
@@ -156,12 +236,25 @@ def xlm_r_figures(to: Path) -> list[Figure]:
     embedding = method("subspace").size(config, 250_002, 768, True).bytes
     whole, small = ((to / kind / "model.safetensors").stat().st_size for kind in ("dense", "small"))
     stored = small - (whole - table)  # the same file but for the embedding, its header's difference included
-    return [Figure("xlm-r-base", f"embedding on disk at f=3 Q={config.rows}, codes packed", stored, "bytes"),
-            Figure("xlm-r-base", "embedding on disk, of the dense table's fp32 bytes", 100 * stored / table, "%", "", "<= 0.11"),
-            Figure("xlm-r-base", "the same by formula", 100 * embedding / table, "%"),
-            Figure("xlm-r-base", "whole-model file, dense", whole, "bytes"), Figure("xlm-r-base", "whole-model file, compressed", small, "bytes"),
-            Figure("xlm-r-base", "whole-model file, less than dense", 100 * (1 - small / whole), "%", "", ">= 60"),
-            *loading(to), *latency(to)]
+    return [
+        Figure("xlm-r-base", f"embedding on disk at f=3 Q={config.rows}, codes packed", stored, "bytes"),
+        Figure(
+            "xlm-r-base",
+            "embedding on disk, of the dense table's fp32 bytes",
+            100 * stored / table,
+            "%",
+            "",
+            "<= 0.11",
+        ),
+        Figure("xlm-r-base", "the same by formula", 100 * embedding / table, "%"),
+        Figure("xlm-r-base", "whole-model file, dense", whole, "bytes"),
+        Figure("xlm-r-base", "whole-model file, compressed", small, "bytes"),
+        Figure(
+            "xlm-r-base", "whole-model file, less than dense", 100 * (1 - small / whole), "%", "", ">= 60"
+        ),
+        *loading(to),
+        *latency(to),
+    ]
 
 
 def minilm_figures(to: Path) -> list[Figure]:
@@ -174,12 +267,27 @@ def minilm_figures(to: Path) -> list[Figure]:
         dense = dense or facts["files"]["model.safetensors"]
         for file, limit in (("model.safetensors", 50), ("model.onnx", None), ("model-int8.onnx", 15)):
             share, bounded = 100 * facts["files"][file] / dense, limit and name == "contextual f=3 Q=32"
-            figures += [Figure("minilm", f"{name}, {file}", facts["files"][file], "bytes"),
-                        Figure("minilm", f"{name}, {file}, of the dense model.safetensors", share, "%", "", f"<= {limit}" if bounded else "")]
+            figures += [
+                Figure("minilm", f"{name}, {file}", facts["files"][file], "bytes"),
+                Figure(
+                    "minilm",
+                    f"{name}, {file}, of the dense model.safetensors",
+                    share,
+                    "%",
+                    "",
+                    f"<= {limit}" if bounded else "",
+                ),
+            ]
             if file != "model.safetensors":
                 one = facts["onnx"]["models"][file]
-                figures.append(Figure("minilm", f"{name}, {file}: accuracy on lexical_sentiment's test split (synthetic, one seed)",
-                                      100 * one["headline"], "%"))
+                figures.append(
+                    Figure(
+                        "minilm",
+                        f"{name}, {file}: accuracy on lexical_sentiment's test split (synthetic, one seed)",
+                        100 * one["headline"],
+                        "%",
+                    )
+                )
         print(name, flush=True)
     return figures
 
@@ -199,13 +307,23 @@ def write(frame: pd.DataFrame, to: Path, name: str) -> None:
     known = provenance.provenance(torch.device("cpu"))
     to.mkdir(parents=True, exist_ok=True)
     frame.to_csv(to / f"{name}.csv", index=False)
-    shown = frame.assign(value=[f"{value:,.0f}" if unit == "bytes" else f"{value:.3f}" for value, unit in zip(frame.value, frame.unit, strict=True)])
+    shown = frame.assign(
+        value=[
+            f"{value:,.0f}" if unit == "bytes" else f"{value:.3f}"
+            for value, unit in zip(frame.value, frame.unit, strict=True)
+        ]
+    )
     rows = "\n".join(f"| {' | '.join(map(str, row))} |" for row in shown.itertuples(index=False))
-    packages = ", ".join(f"{name} {version}" for name, version in known["packages"].items() if name in ("torch", "transformers"))
+    packages = ", ".join(
+        f"{name} {version}"
+        for name, version in known["packages"].items()
+        if name in ("torch", "transformers")
+    )
     (to / f"{name}.md").write_text(
         f"# {name} exported, measured\n\n`python tests/export_figures.py {name}`, commit {known['commit']}; {platform.machine()} CPU, "
         f"{known['threads']} threads, {packages}, Python {known['python']}.\n\n{__doc__.split(chr(10), 2)[2].strip()}\n\n"
-        f"| {' | '.join(frame.columns)} |\n|---|---|--:|---|---|---|\n{rows}\n")
+        f"| {' | '.join(frame.columns)} |\n|---|---|--:|---|---|---|\n{rows}\n"
+    )
 
 
 if __name__ == "__main__":

@@ -28,24 +28,54 @@ def tiny_model(folder: Path) -> Path:
     from bench.compose import compose_config
 
     AutoTokenizer.from_pretrained(locate(compose_config(["model=minilm"]).model)[0]).save_pretrained(folder)
-    BertModel(BertConfig(vocab_size=30522, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8)).save_pretrained(folder)
+    BertModel(
+        BertConfig(
+            vocab_size=30522, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8
+        )
+    ).save_pretrained(folder)
     return folder
 
 
 def sweeps(folder: Path, model: Path, runs: int) -> list[list[str]]:
     """Return the arguments of two sweeps whose runs together are `runs`: those that learn, and those that diverge."""
-    common = ["sweep=smoke", "model.name=tiny", "model.source=local", f"model.path={model}", "model.sha256=null", "model.width=8",
-              "model.revision=null", "training.max_steps=2", "training.warmup_fraction=0", "embedding=dense", "device=cpu",
-              f"results_dir={folder}/results", f"cache_dir={folder}/cache"]
+    common = [
+        "sweep=smoke",
+        "model.name=tiny",
+        "model.source=local",
+        f"model.path={model}",
+        "model.sha256=null",
+        "model.width=8",
+        "model.revision=null",
+        "training.max_steps=2",
+        "training.warmup_fraction=0",
+        "embedding=dense",
+        "device=cpu",
+        f"results_dir={folder}/results",
+        f"cache_dir={folder}/cache",
+    ]
     failing = max(1, runs // FAILING)
-    return [[*common, "--seeds", str(runs - failing)],
-            [*common, "training.learning_rate=1e30", "training.max_grad_norm=1e30", "training.max_steps=30", "--seeds", str(failing)]]
+    return [
+        [*common, "--seeds", str(runs - failing)],
+        [
+            *common,
+            "training.learning_rate=1e30",
+            "training.max_grad_norm=1e30",
+            "training.max_steps=30",
+            "--seeds",
+            str(failing),
+        ],
+    ]
 
 
 def start(arguments: list[str], workers: int) -> subprocess.Popen[str]:
     """Return a running sweep."""
-    return subprocess.Popen([sys.executable, "-m", "bench", "sweep", *arguments, f"workers={workers}"], cwd=ROOT, text=True,
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    return subprocess.Popen(
+        [sys.executable, "-m", "bench", "sweep", *arguments, f"workers={workers}"],
+        cwd=ROOT,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
 
 
 def kill_one(results: Path, generator: random.Random, killed: list[str]) -> str | None:
@@ -64,7 +94,9 @@ def kill_one(results: Path, generator: random.Random, killed: list[str]) -> str 
     return None
 
 
-def faults(folder: Path, model: Path, runs: int, workers: int, every: float, seed: int = 0) -> dict[str, object]:
+def faults(
+    folder: Path, model: Path, runs: int, workers: int, every: float, seed: int = 0
+) -> dict[str, object]:
     """Return what was counted when all sweeps have ended; raises AssertionError for anything lost, torn or done twice."""
     from bench import store
 
@@ -79,23 +111,38 @@ def faults(folder: Path, model: Path, runs: int, workers: int, every: float, see
         if time.monotonic() - last < every:
             continue
         ended = len(list(results.rglob("*.json")))
-        if ended > before and (victim := kill_one(results, generator, killed)):  # a slow machine must get on in between
+        if ended > before and (
+            victim := kill_one(results, generator, killed)
+        ):  # a slow machine must get on in between
             killed.append(victim)
             last, before = time.monotonic(), ended
     outputs = [process.communicate() for process in processes]
     records, problems = store.read_all(results)
     per_run = Counter(record["run_id"] for record in records)
     statuses = Counter(record["status"] for record in records)
-    ended = [line.split(" | ")[-1] for _, err in outputs for line in err.splitlines() if "accuracy = " in line or "| diverged" in line]
-    counted = {"runs": runs, "kills": len(killed), "statuses": dict(statuses), "carried out": len(ended), "seconds": round(time.monotonic() - begun),
-               "closing lines": [out.splitlines()[-1] for out, _ in outputs]}
+    ended = [
+        line.split(" | ")[-1]
+        for _, err in outputs
+        for line in err.splitlines()
+        if "accuracy = " in line or "| diverged" in line
+    ]
+    counted = {
+        "runs": runs,
+        "kills": len(killed),
+        "statuses": dict(statuses),
+        "carried out": len(ended),
+        "seconds": round(time.monotonic() - begun),
+        "closing lines": [out.splitlines()[-1] for out, _ in outputs],
+    }
     print(json.dumps(counted, indent=1))
     assert not problems, problems
     assert set(per_run.values()) == {1} and len(per_run) == runs, "every run has exactly one record"
     failed = max(1, runs // FAILING)
     assert statuses == {"ok": runs - failed, "diverged": failed}, "only those fail that fail by themselves"
     assert runs <= len(ended) <= runs + len(killed), "only a killed run is carried out twice"
-    assert not list(results.rglob("*.claim*")) and not list((results / "runs").rglob("*.tmp")), "nothing is left behind"
+    assert not list(results.rglob("*.claim*")) and not list((results / "runs").rglob("*.tmp")), (
+        "nothing is left behind"
+    )
     assert [process.returncode for process in processes] == [0, 0, 1], outputs[0][1][-2000:]
     return counted
 
@@ -108,7 +155,13 @@ def main() -> None:
     parser.add_argument("--every", type=float, default=4.0, help="seconds between kills")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        faults(Path(folder), tiny_model(Path(folder) / "model"), arguments.runs, arguments.workers, arguments.every)
+        faults(
+            Path(folder),
+            tiny_model(Path(folder) / "model"),
+            arguments.runs,
+            arguments.workers,
+            arguments.every,
+        )
     print("every run has exactly one record; nothing torn, nothing lost")
 
 

@@ -37,18 +37,32 @@ def hub(root: Path, revisions: dict[str, str]) -> Iterator[str]:
             files = sorted(file for file in folder.rglob("*") if file.is_file())
             names = [str(file.relative_to(folder)) for file in files]
             if verb == "revision":
-                return self.send(200, {"id": repository, "sha": revision, "siblings": [{"rfilename": name} for name in names]})
-            entries = [{"type": "file", "path": name, "size": file.stat().st_size, "oid": digest(file)}
-                       for name, file in zip(names, files, strict=True)]
-            entries += [{"type": "directory", "path": str(sub.relative_to(folder)), "oid": "0" * 40}
-                        for sub in folder.rglob("*") if sub.is_dir()]
+                return self.send(
+                    200,
+                    {"id": repository, "sha": revision, "siblings": [{"rfilename": name} for name in names]},
+                )
+            entries = [
+                {"type": "file", "path": name, "size": file.stat().st_size, "oid": digest(file)}
+                for name, file in zip(names, files, strict=True)
+            ]
+            entries += [
+                {"type": "directory", "path": str(sub.relative_to(folder)), "oid": "0" * 40}
+                for sub in folder.rglob("*")
+                if sub.is_dir()
+            ]
             if verb == "tree":
-                return self.send(200, [entry for entry in entries if entry["path"].rpartition("/")[0] == path])
+                return self.send(
+                    200, [entry for entry in entries if entry["path"].rpartition("/")[0] == path]
+                )
             if verb == "paths-info":
                 return self.send(200, [entry for entry in entries if entry["path"] in form.get("paths", [])])
             if path not in names:
                 return self.send(404, {}, {"X-Error-Code": "EntryNotFound"})
-            return self.send(200, (folder / path).read_bytes(), {"ETag": f'"{digest(folder / path)}"', "X-Repo-Commit": revision})
+            return self.send(
+                200,
+                (folder / path).read_bytes(),
+                {"ETag": f'"{digest(folder / path)}"', "X-Repo-Commit": revision},
+            )
 
         do_GET = do_HEAD = do_POST = answer
 

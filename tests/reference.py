@@ -19,7 +19,9 @@ def dense_table(
 ) -> Tensor:
     """Return the (V, d) table that the stacked tables (f * Q, s) stand for: each token's rows, put together."""
     rows = len(weight) // codes.shape[1]
-    pieces = [weight[i * rows : (i + 1) * rows][torch.from_numpy(codes[:, i]).long()] for i in range(codes.shape[1])]
+    pieces = [
+        weight[i * rows : (i + 1) * rows][torch.from_numpy(codes[:, i]).long()] for i in range(codes.shape[1])
+    ]
     vectors = torch.cat(pieces, dim=1) if compose == "concat" else torch.stack(pieces).sum(0)
     vectors = vectors if projection is None else vectors @ projection.T
     if padding_idx is None:
@@ -41,15 +43,28 @@ def stored_shapes(path: Path) -> dict[str, list[int]]:
 
 
 def built(
-    name: str, keys: dict[str, Any], vocab_size: int, width: int, codes_stored: bool, table: Tensor | None = None
+    name: str,
+    keys: dict[str, Any],
+    vocab_size: int,
+    width: int,
+    codes_stored: bool,
+    table: Tensor | None = None,
 ) -> tuple[EmbeddingConfig, torch.nn.Module, np.ndarray | None]:
     """Return a resolved configuration, the module for a random table with random codes, padding 0, and the codes."""
     chosen, rng = method(name), np.random.default_rng(0)
     config = chosen.resolve(EmbeddingConfig(name=name, **keys), vocab_size, width)
-    codes = rng.integers(0, config.rows, (vocab_size, config.subspaces), dtype=np.int32) if chosen.assigned else None
-    table = torch.from_numpy(rng.normal(size=(vocab_size, width)).astype(np.float32)) if table is None else table
+    codes = (
+        rng.integers(0, config.rows, (vocab_size, config.subspaces), dtype=np.int32)
+        if chosen.assigned
+        else None
+    )
+    table = (
+        torch.from_numpy(rng.normal(size=(vocab_size, width)).astype(np.float32)) if table is None else table
+    )
     vocabulary = Vocabulary(rng.permutation(vocab_size), (0, 3, 4), 3, config.frequency_power)
-    module = chosen.build(config, table, codes, 0, codes_stored, 0.02, torch.Generator().manual_seed(0), vocabulary)
+    module = chosen.build(
+        config, table, codes, 0, codes_stored, 0.02, torch.Generator().manual_seed(0), vocabulary
+    )
     return config, module, codes
 
 

@@ -29,7 +29,15 @@ def test_every_shipped_model_composes_pinned_and_plans_without_being_loaded(name
         [f"model={name}", "task=lexical_sentiment", "assignment=sequential", "embedding.subspaces=4"]
     )
     model, text = config.model, (CONF / "model" / f"{name}.yaml").read_text()
-    assert set(yaml.safe_load(text)) >= {"name", "source", "path", "revision", "vocab_size", "width", "license"}
+    assert set(yaml.safe_load(text)) >= {
+        "name",
+        "source",
+        "path",
+        "revision",
+        "vocab_size",
+        "width",
+        "license",
+    }
     assert model.name == name and model.license in ("apache-2.0", "mit")
     if model.source == "hub":
         assert re.fullmatch(r"[\w.-]+/[\w.-]+", model.path)
@@ -49,7 +57,9 @@ def test_minilm_has_the_weights_that_its_file_names():
 
 def test_weights_with_another_checksum_break_the_environment_and_the_file_is_named():
     wrong = "0" * 64
-    with pytest.raises(EnvironmentBroken, match=rf"model\.sha256 \({wrong}\) .*model\.safetensors \({MINILM.sha256}\)"):
+    with pytest.raises(
+        EnvironmentBroken, match=rf"model\.sha256 \({wrong}\) .*model\.safetensors \({MINILM.sha256}\)"
+    ):
         backbones.load_model(replace(MINILM, sha256=wrong), "classification")
 
 
@@ -85,7 +95,9 @@ def test_minilm_with_real_weights_takes_the_swap_and_its_file_shrinks_by_the_rig
 def folder(tmp_path: Path) -> Path:
     """Return a folder with a tiny BERT, 50 x 8."""
     BertModel(
-        BertConfig(vocab_size=50, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8)
+        BertConfig(
+            vocab_size=50, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8
+        )
     ).save_pretrained(tmp_path)
     return tmp_path
 
@@ -103,7 +115,9 @@ def test_random_weights_need_only_the_configuration_file(folder):
 
 
 def test_a_shape_other_than_the_yaml_files_is_a_wrong_configuration(folder):
-    with pytest.raises(ConfigError, match=r"model\.vocab_size and model\.width say \(51, 8\), but .*\(50, 8\)"):
+    with pytest.raises(
+        ConfigError, match=r"model\.vocab_size and model\.width say \(51, 8\), but .*\(50, 8\)"
+    ):
         backbones.load_model(local(folder, vocab_size=51, width=8), "none")
     with pytest.raises(ConfigError, match=r"model\.positions says 511, but .* takes 512 tokens"):
         backbones.load_model(local(folder, positions=511), "none")
@@ -123,7 +137,11 @@ def test_a_local_folder_counts_by_its_content_not_by_its_path(folder, tmp_path_f
 @pytest.mark.parametrize(
     ("config", "error", "message"),
     [
-        (ModelConfig(source="hubb", path="a/b"), ConfigError, r"Unknown model\.source 'hubb'\. Did you mean 'hub'\?"),
+        (
+            ModelConfig(source="hubb", path="a/b"),
+            ConfigError,
+            r"Unknown model\.source 'hubb'\. Did you mean 'hub'\?",
+        ),
         (ModelConfig(source="local"), ConfigError, r"model\.path is empty"),
         (
             ModelConfig(source="local", path="no/such/folder"),

@@ -152,14 +152,20 @@ class TestFamily:
         model(**inputs, labels=labels).loss.backward()
         optimiser.step()
         moved = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
-        assert {name for name, p in model.named_parameters() if p is model.get_input_embeddings().weight} <= moved
+        assert {
+            name for name, p in model.named_parameters() if p is model.get_input_embeddings().weight
+        } <= moved
         assert second_names_of_biases(model) == shared
         if head == "masked_lm":
             assert model.get_output_embeddings().bias is not None
-            assert any(p is model.get_output_embeddings().bias for n, p in model.named_parameters() if n in moved)
+            assert any(
+                p is model.get_output_embeddings().bias for n, p in model.named_parameters() if n in moved
+            )
 
     @pytest.mark.parametrize("codes_stored", [False, True])
-    def test_saved_and_loaded_again_bit_for_bit_without_a_dense_table(self, family, head, codes_stored, tmp_path):
+    def test_saved_and_loaded_again_bit_for_bit_without_a_dense_table(
+        self, family, head, codes_stored, tmp_path
+    ):
         model = new_model(family, head)
         dense = sum(p.numel() for p in model.parameters())
         width = backbones.table(model).shape[1]
@@ -183,20 +189,31 @@ class TestFamily:
 
     @pytest.mark.parametrize("form", ["bf16", "int8"])
     @pytest.mark.parametrize("name", ["dense", "subspace"])
-    def test_a_body_in_fewer_bits_is_loaded_bit_for_bit_and_its_file_is_as_large_as_counted(self, family, head, name, form, tmp_path):
+    def test_a_body_in_fewer_bits_is_loaded_bit_for_bit_and_its_file_is_as_large_as_counted(
+        self, family, head, name, form, tmp_path
+    ):
         model = new_model(family, head)
         config, shape = EmbeddingConfig("dense"), backbones.table(model).shape
         if name == "subspace":
             _, config = swapped(model, codes_stored=True)
-        size, dense = (method(one.name).size(one, *shape, codes_stored=True) for one in (config, EmbeddingConfig("dense")))
+        size, dense = (
+            method(one.name).size(one, *shape, codes_stored=True)
+            for one in (config, EmbeddingConfig("dense"))
+        )
         before = logits(model)
         body.round_off(model, form)
         path = backbones.save_compressed(model, tmp_path, config, True, body=form)
         loaded = backbones.load_compressed(tmp_path)
         assert torch.equal(logits(loaded), logits(model)) and not torch.equal(logits(model), before)
         assert {p.dtype for p in loaded.parameters()} == {torch.float32}
-        assert tensor_bytes(path) == cost.sizes(model, model.get_input_embeddings(), size, dense, form)["total_bytes"]
-        assert backbones.save_compressed(loaded, tmp_path / "again", config, True, body=form).read_bytes() == path.read_bytes()
+        assert (
+            tensor_bytes(path)
+            == cost.sizes(model, model.get_input_embeddings(), size, dense, form)["total_bytes"]
+        )
+        assert (
+            backbones.save_compressed(loaded, tmp_path / "again", config, True, body=form).read_bytes()
+            == path.read_bytes()
+        )
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -242,7 +259,9 @@ def test_a_dense_model_is_saved_and_loaded_with_its_head_tied(tmp_path):
     model = new_model("bert", "masked_lm")
     table = backbones.table(model)
     config = EmbeddingConfig(name="dense")
-    backbones.swap_embedding(model, method("dense").build(config, table, None, 0, False, 0.02, torch.Generator()))
+    backbones.swap_embedding(
+        model, method("dense").build(config, table, None, 0, False, 0.02, torch.Generator())
+    )
     path = backbones.save_compressed(model, tmp_path, config, codes_stored=False)
     loaded = backbones.load_compressed(tmp_path)
     assert torch.equal(logits(loaded), logits(model))

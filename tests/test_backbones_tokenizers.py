@@ -17,8 +17,12 @@ from bench.config import ModelConfig
 from bench.embeddings import method
 from bench.identity import prepare
 
-FOLDER = Path(os.environ.get("BENCH_TOKENIZERS", Path(__file__).resolve().parents[2] / "shared" / "tokenizers"))
-pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="no tokenizers: set BENCH_TOKENIZERS to their folder")
+FOLDER = Path(
+    os.environ.get("BENCH_TOKENIZERS", Path(__file__).resolve().parents[2] / "shared" / "tokenizers")
+)
+pytestmark = pytest.mark.skipif(
+    not FOLDER.is_dir(), reason="no tokenizers: set BENCH_TOKENIZERS to their folder"
+)
 
 
 @cache  # XLM-R's takes seconds
@@ -36,14 +40,18 @@ def tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         ("xlm-roberta-base", "xlm-r-base", 1, ("Ein Hund", "Ja"), "<s> ▁Ein ▁Hund </s> </s> ▁Ja </s>"),
     ],
 )
-def test_a_real_tokenizer_loads_and_writes_pairs_as_its_model_expects(name, model, pad, text, expected, tmp_path):
+def test_a_real_tokenizer_loads_and_writes_pairs_as_its_model_expects(
+    name, model, pad, text, expected, tmp_path
+):
     if not (FOLDER / name).is_dir():
         pytest.skip(f"no {name} in the tokenizers' folder")
     folder = FOLDER / name
     if not (folder / "config.json").is_file():  # a model's folder has one
         for path in folder.iterdir():
             (tmp_path / path.name).symlink_to(path)
-        (tmp_path / "config.json").write_text(json.dumps({"model_type": "roberta" if "roberta" in name else "bert"}))
+        (tmp_path / "config.json").write_text(
+            json.dumps({"model_type": "roberta" if "roberta" in name else "bert"})
+        )
         folder = tmp_path
     loaded = tokenizer(folder)
     assert loaded.is_fast
@@ -86,10 +94,16 @@ def test_a_model_of_xlm_rs_vocabulary_plans_and_swaps(xlm_r, tmp_path):
 
     model = backbones.load_model(prepared.config.model, "masked_lm")
     codes = sequential(250_002, 3, 63)
-    module = method("subspace").build(embedding, backbones.table(model), codes, 1, False, 0.02, torch.Generator())
+    module = method("subspace").build(
+        embedding, backbones.table(model), codes, 1, False, 0.02, torch.Generator()
+    )
     backbones.swap_embedding(model, module)
-    tokens = tokenizer(FOLDER / "xlm-roberta-base")(["Ein Hund schläft.", "一只狗"], padding=True, return_tensors="pt")
+    tokens = tokenizer(FOLDER / "xlm-roberta-base")(
+        ["Ein Hund schläft.", "一只狗"], padding=True, return_tensors="pt"
+    )
     with torch.no_grad():
         assert model(**tokens).logits.shape == (2, tokens["input_ids"].shape[1], 250_002)
     path = backbones.save_compressed(model, tmp_path / "saved", embedding, codes_stored=False)
-    assert max(torch.Size(shape).numel() for shape in stored_shapes(path).values()) == 250_002  # the head's bias
+    assert (
+        max(torch.Size(shape).numel() for shape in stored_shapes(path).values()) == 250_002
+    )  # the head's bias

@@ -38,7 +38,9 @@ def is_matrix(name: str, tensor: torch.Tensor) -> bool:
 @pytest.mark.parametrize("embedding", ["dense", "subspace"])
 def test_values_are_those_of_numpy_and_the_embedding_is_left_alone(family, embedding, tmp_path):
     model, config = compressed(family, embedding, {})
-    model.get_parameter(next(name for name, p in model.named_parameters() if is_matrix(name, p))).data[0] *= 1e-7  # too small for fp16
+    model.get_parameter(next(name for name, p in model.named_parameters() if is_matrix(name, p))).data[0] *= (
+        1e-7  # too small for fp16
+    )
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     table = {id(p) for p in model.get_input_embeddings().parameters()}
     untouched = {name for name, p in model.named_parameters() if id(p) in table}
@@ -55,7 +57,9 @@ def test_values_are_those_of_numpy_and_the_embedding_is_left_alone(family, embed
         assert np.array_equal(model.state_dict()[name].numpy(), numbers.astype(np.float32) * scales)
         assert (np.abs(model.state_dict()[name].numpy() - weight) <= 0.501 * scales).all()
     for name in set(before) - set(matrices):
-        assert torch.equal(model.state_dict()[name], before[name]) and torch.equal(file[name], before[name]), name
+        assert torch.equal(model.state_dict()[name], before[name]) and torch.equal(
+            file[name], before[name]
+        ), name
 
     model.load_state_dict(before)
     body.round_off(model, "bf16")
@@ -72,7 +76,10 @@ def test_a_part_that_is_missing_is_named(tmp_path):
     tensors = load_file(path)
     del tensors["classifier.weight_scales"]
     save_file(tensors, path)
-    with pytest.raises(bench.errors.BenchError, match=r"model\.safetensors does not hold the model .*classifier\.weight_scales"):
+    with pytest.raises(
+        bench.errors.BenchError,
+        match=r"model\.safetensors does not hold the model .*classifier\.weight_scales",
+    ):
         backbones.load_compressed(tmp_path)
 
 
@@ -91,7 +98,9 @@ def test_a_run_is_evaluated_as_it_is_stored_and_exported(tiny, tmp_path, form):
     stored = backbones.load_compressed(kept)
     expected = {name: tensor.clone() for name, tensor in stored.state_dict().items()}
     body.round_off(stored, form)
-    assert all(torch.equal(tensor, expected[name]) for name, tensor in stored.state_dict().items()), "rounding again changes nothing"
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in stored.state_dict().items()), (
+        "rounding again changes nothing"
+    )
 
     out = tmp_path / "compact"
     assert main(["export", record["run_id"], *tiny, "--onnx", "--evaluate", "--to", str(out)]) == 0
@@ -101,7 +110,9 @@ def test_a_run_is_evaluated_as_it_is_stored_and_exported(tiny, tmp_path, form):
     assert facts["onnx"]["models"]["model.onnx"]["headline"] == record["headline"]["value"]
     assert torch.equal(logits(bench.load_compressed(out)), logits(stored))
     assert main(["export", record["run_id"], *tiny, "--materialise", "--to", str(tmp_path / "plain")]) == 0
-    assert torch.equal(logits(AutoModelForSequenceClassification.from_pretrained(tmp_path / "plain")), logits(stored))
+    assert torch.equal(
+        logits(AutoModelForSequenceClassification.from_pretrained(tmp_path / "plain")), logits(stored)
+    )
     assert main(["export", *overrides, f"results_dir={tmp_path}/fresh", "--to", str(tmp_path / "again")]) == 0
     assert (tmp_path / "again" / "model.safetensors").read_bytes() == (out / "model.safetensors").read_bytes()
 
@@ -110,12 +121,25 @@ def test_the_answers_of_a_run_are_those_of_the_model_that_is_loaded(tiny, tmp_pa
     rng, folder = np.random.default_rng(0), tmp_path / "glue" / "stsb"
     folder.mkdir(parents=True)
     for split in ("train", "validation", "test"):
-        sentences = [[" ".join(rng.choice(["good", "bad", "film", "a", "the"], 5)) for _ in range(48)] for _ in range(2)]
-        pd.DataFrame({"sentence1": sentences[0], "sentence2": sentences[1], "label": rng.uniform(0, 5, 48)}).to_parquet(folder / f"{split}.parquet")
-    prepared = prepare(compose_config([*tiny, *SUBSPACE, "task=stsb", f"data.root={tmp_path}", "body=int8", "keep_weights=true"]))
+        sentences = [
+            [" ".join(rng.choice(["good", "bad", "film", "a", "the"], 5)) for _ in range(48)]
+            for _ in range(2)
+        ]
+        pd.DataFrame(
+            {"sentence1": sentences[0], "sentence2": sentences[1], "label": rng.uniform(0, 5, 48)}
+        ).to_parquet(folder / f"{split}.parquet")
+    prepared = prepare(
+        compose_config(
+            [*tiny, *SUBSPACE, "task=stsb", f"data.root={tmp_path}", "body=int8", "keep_weights=true"]
+        )
+    )
     record = execute(prepared)
-    answered = store.read_predictions(store.predictions_folder(tmp_path / "results", record["name"], record["run_id"]), "validation")
-    loaded = backbones.load_compressed(store.weights_folder(tmp_path / "results", record["name"], record["run_id"]))
+    answered = store.read_predictions(
+        store.predictions_folder(tmp_path / "results", record["name"], record["run_id"]), "validation"
+    )
+    loaded = backbones.load_compressed(
+        store.weights_folder(tmp_path / "results", record["name"], record["run_id"])
+    )
     elsewhere = replace(prepared, config=replace(prepared.config, results_dir=str(tmp_path / "elsewhere")))
     tokenizer = backbones.load_tokenizer(prepared.config.model)
     (again,) = answers(loaded, elsewhere, "validation", tokenizer, torch.device("cpu"), "fp32")
@@ -123,7 +147,10 @@ def test_the_answers_of_a_run_are_those_of_the_model_that_is_loaded(tiny, tmp_pa
 
 
 def test_runs_trained_side_by_side_are_stored_alike(tiny, tmp_path):
-    runs = [prepare(compose_config([*tiny, *SUBSPACE, "body=int8", "keep_weights=true", f"seed={seed}"])) for seed in (0, 1)]
+    runs = [
+        prepare(compose_config([*tiny, *SUBSPACE, "body=int8", "keep_weights=true", f"seed={seed}"]))
+        for seed in (0, 1)
+    ]
     for record in execute_together(runs):
         assert record["training"]["runs_at_once"] == 2
         kept = store.weights_folder(tmp_path / "results", record["name"], record["run_id"])
@@ -133,4 +160,5 @@ def test_runs_trained_side_by_side_are_stored_alike(tiny, tmp_path):
 def test_the_sweep_has_every_form_of_both_embeddings():
     runs = make(["sweep=body"]).runs
     assert {(run.config.embedding.name, run.config.body) for run in runs} == {
-        (name, form) for name in ("dense", "subspace") for form in body.FORMS}
+        (name, form) for name in ("dense", "subspace") for form in body.FORMS
+    }

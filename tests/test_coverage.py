@@ -20,8 +20,15 @@ def test_rates_are_those_of_the_occurrences():
     errors = np.linspace(0, 0.5, 100)
     errors[[5, 6, 7]] = 0.1, 0.9, 0.7
     found = measure(words, errors, unknown=1)
-    expected = {"words": 10, "different_words": 3, "tokens_per_word": 1.3, "unknown_rate": 0.1, "split_rate": 0.3,
-                "badly_fitted_rate": 6 / 13, "relative_error": (6 * 0.1 + 3 * 0.8 + errors[1]) / 10}
+    expected = {
+        "words": 10,
+        "different_words": 3,
+        "tokens_per_word": 1.3,
+        "unknown_rate": 0.1,
+        "split_rate": 0.3,
+        "badly_fitted_rate": 6 / 13,
+        "relative_error": (6 * 0.1 + 3 * 0.8 + errors[1]) / 10,
+    }
     assert found.facts == pytest.approx(expected)
     assert list(found.terms.term) == ["split", "plain", "strange"]
 
@@ -38,19 +45,34 @@ def test_words_are_put_together_from_their_tokens():
 def test_the_command_writes_terms_and_rates(tiny, tmp_path):
     corpus = tmp_path / "Notes.txt"
     corpus.write_text("thrombocytopenia was seen\nnothing else was seen\n")
-    done = run_bench("coverage", "--corpus", str(corpus), *tiny, "assignment=pq", "embedding.subspaces=4", "embedding.rows=16")
+    done = run_bench(
+        "coverage",
+        "--corpus",
+        str(corpus),
+        *tiny,
+        "assignment=pq",
+        "embedding.subspaces=4",
+        "embedding.rows=16",
+    )
     assert done.returncode == 0, done.stderr
     assert "unknown_rate" in done.stdout
     terms = pd.read_csv(tmp_path / "results" / "coverage" / "notes.csv")
-    assert set(terms.term) == {"thrombocytopenia", "was", "seen", "nothing", "else"} and (terms.loss.diff().dropna() <= 0).all()
+    assert (
+        set(terms.term) == {"thrombocytopenia", "was", "seen", "nothing", "else"}
+        and (terms.loss.diff().dropna() <= 0).all()
+    )
     [covered] = read_coverage(tmp_path / "results")
     assert (covered.corpus, covered.name.split("/")[0], covered.facts["words"]) == ("notes", "tiny", 7)
     assert f"{covered.facts['unknown_rate']:,.4g}" in done.stdout
     assert "Terms that lose most" in (tmp_path / "results" / "coverage" / "notes.md").read_text()
 
 
-@pytest.mark.parametrize(("content", "words"), [(None, "cannot be read"), ("\n \n", "is empty"), ("... !!!\n", "holds no words")])
-def test_a_corpus_without_words_is_refused(content: str | None, words: str, tiny: list[str], tmp_path: Path, capsys):
+@pytest.mark.parametrize(
+    ("content", "words"), [(None, "cannot be read"), ("\n \n", "is empty"), ("... !!!\n", "holds no words")]
+)
+def test_a_corpus_without_words_is_refused(
+    content: str | None, words: str, tiny: list[str], tmp_path: Path, capsys
+):
     if content is not None:
         (tmp_path / "c.txt").write_text(content)
     assert main(["coverage", "--corpus", str(tmp_path / "c.txt"), *tiny, "embedding=mean"]) == 2

@@ -20,12 +20,20 @@ def test_measures_equal_a_plain_computation():
     _, module, _ = built("codebook", {"rows": 20}, 1013, 24, True, table)
     counts = rng.permutation(1013)
     found = errors(module, table, counts, padding_idx=0)
-    dense, other, counts = table[1:].numpy().astype(np.float64), module.materialise()[1:].detach().numpy().astype(np.float64), counts[1:]
+    dense, other, counts = (
+        table[1:].numpy().astype(np.float64),
+        module.materialise()[1:].detach().numpy().astype(np.float64),
+        counts[1:],
+    )
     missed, norms = ((dense - other) ** 2).sum(1), (dense**2).sum(1)
     assert found["relative_error"] == pytest.approx(np.sqrt(missed.sum() / norms.sum()), rel=1e-5)
-    assert found["weighted_error"] == pytest.approx(np.sqrt((counts * missed).sum() / (counts * norms).sum()), rel=1e-5)
+    assert found["weighted_error"] == pytest.approx(
+        np.sqrt((counts * missed).sum() / (counts * norms).sum()), rel=1e-5
+    )
     rarest = np.argsort(counts)[:101]
-    assert found["decile_errors"][-1] == pytest.approx(np.sqrt(missed[rarest].sum() / norms[rarest].sum()), rel=1e-5)
+    assert found["decile_errors"][-1] == pytest.approx(
+        np.sqrt(missed[rarest].sum() / norms[rarest].sum()), rel=1e-5
+    )
     assert found["distinct_share"] == len(np.unique(other.astype(np.float32), axis=0)) / 1012
     perfect = errors(torch.nn.Embedding.from_pretrained(table), table, np.arange(1013), padding_idx=0)
     assert (perfect["relative_error"], perfect["neighbour_overlap"], perfect["distinct_share"]) == (0, 1, 1)
@@ -39,7 +47,10 @@ def test_the_command_writes_a_table_and_a_chart(tiny, tmp_path):
     folder = tmp_path / "results" / "fit"
     frame = pd.read_csv(folder / "tiny.csv")
     assert set(frame.kind) == {"dense", "sequential"} and frame.relative_error.max() > 0.5
-    assert frame.embedding_bytes.is_monotonic_increasing and frame[frame.kind == "dense"].relative_error.item() == 0
+    assert (
+        frame.embedding_bytes.is_monotonic_increasing
+        and frame[frame.kind == "dense"].relative_error.item() == 0
+    )
     for ending in ("md", "png", "svg"):
         assert (folder / f"tiny.{ending}").stat().st_size > 200
 

@@ -31,7 +31,11 @@ def nli(tmp_path):
 
 def test_one_model_is_scored_in_every_language(tiny, nli, tmp_path):
     overrides = [o for o in tiny if not o.startswith("task=")]
-    record = run(compose_config([*overrides, "task=xnli", "task.languages=[en,de,sw]", "embedding=dense", f"data.root={nli}"]))
+    record = run(
+        compose_config(
+            [*overrides, "task=xnli", "task.languages=[en,de,sw]", "embedding=dense", f"data.root={nli}"]
+        )
+    )
     assert record["status"] == "ok", record["error"]
     metrics = record["metrics"]
     assert set(metrics) == {"test", "test/en", "test/de", "test/sw"}

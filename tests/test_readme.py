@@ -9,11 +9,17 @@ from bench.compose import choices, compose_config
 from bench.identity import prepare
 
 README = (ROOT / "README.md").read_text()
-COMMANDS = [line.partition("#")[0].split() for block in re.findall(r"```sh\n(.*?)```", README, re.S) for line in block.splitlines()]
+COMMANDS = [
+    line.partition("#")[0].split()
+    for block in re.findall(r"```sh\n(.*?)```", README, re.S)
+    for line in block.splitlines()
+]
 
 
 def test_every_make_target_that_is_shown_exists_and_help_lists_it():
-    targets = {words[1] for words in COMMANDS if words[:1] == ["make"]} | set(re.findall(r"`make ([a-z]+)`", README))
+    targets = {words[1] for words in COMMANDS if words[:1] == ["make"]} | set(
+        re.findall(r"`make ([a-z]+)`", README)
+    )
     listed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert {"sweep", "test"} <= targets <= set(re.findall(r"^([a-z-]+)", listed, re.M))
     for words in COMMANDS:

@@ -27,7 +27,9 @@ def test_a_finished_run_scores_the_same_again(tiny: list[str], tmp_path: Path) -
 
 def test_another_metric_is_added_without_training(tiny: list[str], tmp_path: Path) -> None:
     results = tmp_path / "results"
-    config = compose_config([*tiny, "embedding=dense", "task.metrics=[f1]", "task.headline=f1"])  # another than the task's file
+    config = compose_config(
+        [*tiny, "embedding=dense", "task.metrics=[f1]", "task.headline=f1"]
+    )  # another than the task's file
     before = run(config)
     assert rescore(before, DataConfig(), results)
     [after], problems = store.read_all(results)
@@ -63,10 +65,14 @@ def test_missing_answers_other_data_and_another_task_are_refused(tiny: list[str]
     assert "holds no predictions" in done.stdout and "not scored 1" in done.stdout
 
 
-def test_records_that_came_without_their_answers_are_counted_in_one_line(tiny: list[str], tmp_path: Path) -> None:
+def test_records_that_came_without_their_answers_are_counted_in_one_line(
+    tiny: list[str], tmp_path: Path
+) -> None:
     results = tmp_path / "results"
     records = [run(compose_config([*tiny, "embedding=dense", f"seed={seed}"])) for seed in (0, 1)]
-    for record, code, summary in zip(records, (0, 1), ("same 1 | not scored 1", "same 0 | not scored 2"), strict=True):
+    for record, code, summary in zip(
+        records, (0, 1), ("same 1 | not scored 1", "same 0 | not scored 2"), strict=True
+    ):
         shutil.rmtree(store.predictions_folder(results, record["name"], record["run_id"]))
         done = run_bench("rescore", f"results_dir={results}")
         assert done.returncode == code  # a failure only where there is nothing to score

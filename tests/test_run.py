@@ -29,10 +29,14 @@ def records(overrides):
 
 
 def test_the_command_line_writes_one_record_and_does_nothing_twice(tiny):
-    first = run_bench("run", *tiny, "embedding=subspace", "embedding.subspaces=4", "assignment=pq", "embedding.rows=16")
+    first = run_bench(
+        "run", *tiny, "embedding=subspace", "embedding.subspaces=4", "assignment=pq", "embedding.rows=16"
+    )
     assert first.returncode == 0, first.stderr
     assert "step 6/6" in first.stderr and "test accuracy = " in first.stdout
-    again = run_bench("run", *tiny, "embedding=subspace", "embedding.subspaces=4", "assignment=pq", "embedding.rows=16")
+    again = run_bench(
+        "run", *tiny, "embedding=subspace", "embedding.subspaces=4", "assignment=pq", "embedding.rows=16"
+    )
     assert again.returncode == 0 and "done before" in again.stdout and "step" not in again.stderr
     (record,) = records(tiny)
     assert record["status"] == "ok" and record["error"] is None
@@ -42,21 +46,33 @@ def test_the_command_line_writes_one_record_and_does_nothing_twice(tiny):
     size = record["size"]
     assert size["embedding_params"] == 16 * 24 and size["code_bits"] == 30522 * 4 * 4
     assert size["embedding_bytes"] == 4 * 16 * 24 + 30522 * 2
-    assert 0 < size["file_bytes"] - size["embedding_bytes"] < 300, "the file holds tables and codes, and a short header"
+    assert 0 < size["file_bytes"] - size["embedding_bytes"] < 300, (
+        "the file holds tables and codes, and a short header"
+    )
     assert size["dense_embedding_params"] == 30522 * 24
     assert record["fit"]["codes_sha256"] and 0 < record["fit"]["relative_error"] < 1
     assert len(record["fit"]["decile_errors"]) == 10 and min(record["fit"]["decile_errors"]) > 0
     assert record["provenance"]["packages"]["torch"] and record["cost"]["peak_memory_bytes"] > 0
     command = record["provenance"]["command"]
-    assert command.startswith("python -m bench run model.name=tiny") and ".../" in command and str(ROOT.parent) not in command
+    assert (
+        command.startswith("python -m bench run model.name=tiny")
+        and ".../" in command
+        and str(ROOT.parent) not in command
+    )
     assert not re.search(r"[=\s]/\w", command), "no folder of the machine is published"
 
 
 def test_multirun_runs_each_combination(tiny):
-    done = run_bench("run", "--multirun", *tiny, "embedding=dense,subspace", "assignment=sequential", "seed=0,1")
+    done = run_bench(
+        "run", "--multirun", *tiny, "embedding=dense,subspace", "assignment=sequential", "seed=0,1"
+    )
     assert done.returncode == 0, done.stderr
     assert sorted(record["name"].split("/", 2)[2] for record in records(tiny)) == [
-        "dense/s0", "dense/s1", "subspace-concat-f3-q32-sequential-fitted/s0", "subspace-concat-f3-q32-sequential-fitted/s1"]
+        "dense/s0",
+        "dense/s1",
+        "subspace-concat-f3-q32-sequential-fitted/s0",
+        "subspace-concat-f3-q32-sequential-fitted/s1",
+    ]
     assert not (ROOT / "multirun").exists() and not (ROOT / "outputs").exists()
 
 
@@ -71,17 +87,20 @@ def test_the_same_seed_gives_the_same_record(tiny, tmp_path, deterministic):
     assert first["training"]["curve"] == second["training"]["curve"]
 
 
-@pytest.mark.parametrize(("arguments", "status", "words"), [
-    (["run", "task=mrcp"], 2, ["Unknown task 'mrcp'", "mrpc"]),
-    (["rnu"], 2, ["Unknown verb 'rnu'", "'run'"]),
-    (["run", "embedding.subspaces=5"], 2, ["embedding.subspaces (5)", "384"]),
-    (["run", "task=rte", "data.root=/no/such/folder"], 2, ["data.root", "/no/such/folder"]),
-    (["run", "model.sha256=abc"], 3, ["model.sha256 (abc)", "model.safetensors"]),
-    (["run", "training.max_length=513"], 2, ["training.max_length (513)", "512"]),
-    (["run", "results_dir=/proc/results"], 3, ["/proc/results", "results_dir"]),
-    (["sweep", "sweep=dmeo"], 2, ["Unknown sweep 'dmeo'", "demo"]),
-    (["sweep"], 2, ["sweep=<name>", "demo"]),
-])
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        (["run", "task=mrcp"], 2, ["Unknown task 'mrcp'", "mrpc"]),
+        (["rnu"], 2, ["Unknown verb 'rnu'", "'run'"]),
+        (["run", "embedding.subspaces=5"], 2, ["embedding.subspaces (5)", "384"]),
+        (["run", "task=rte", "data.root=/no/such/folder"], 2, ["data.root", "/no/such/folder"]),
+        (["run", "model.sha256=abc"], 3, ["model.sha256 (abc)", "model.safetensors"]),
+        (["run", "training.max_length=513"], 2, ["training.max_length (513)", "512"]),
+        (["run", "results_dir=/proc/results"], 3, ["/proc/results", "results_dir"]),
+        (["sweep", "sweep=dmeo"], 2, ["Unknown sweep 'dmeo'", "demo"]),
+        (["sweep"], 2, ["sweep=<name>", "demo"]),
+    ],
+)
 def test_a_wrong_command_ends_with_one_sentence(arguments, status, words, capsys):
     assert main(arguments) == status
     said = capsys.readouterr().err
@@ -91,8 +110,14 @@ def test_a_wrong_command_ends_with_one_sentence(arguments, status, words, capsys
 
 
 def test_a_failure_becomes_a_record_with_its_reason(tiny):
-    overrides = [*tiny, "embedding=dense", "training.learning_rate=1e30", "training.max_grad_norm=1e30", "training.warmup_fraction=0",
-                 "training.max_steps=30"]
+    overrides = [
+        *tiny,
+        "embedding=dense",
+        "training.learning_rate=1e30",
+        "training.max_grad_norm=1e30",
+        "training.warmup_fraction=0",
+        "training.max_steps=30",
+    ]
     done = run_bench("run", *overrides)
     assert done.returncode == 1
     (record,) = records(tiny)
@@ -101,8 +126,12 @@ def test_a_failure_becomes_a_record_with_its_reason(tiny):
 
 
 def test_ctrl_c_leaves_an_interrupted_record_and_exits_130(tiny):
-    process = subprocess.Popen([sys.executable, "-m", "bench", "run", *tiny, "embedding=dense", "training.max_steps=5000"],
-                               cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bench", "run", *tiny, "embedding=dense", "training.max_steps=5000"],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     assert process.stderr is not None
     for line in process.stderr:
         if "step" in line:
@@ -115,7 +144,9 @@ def test_ctrl_c_leaves_an_interrupted_record_and_exits_130(tiny):
 
 def test_a_full_disk_stops_with_the_path_and_no_torn_record(tiny, monkeypatch):
     prepared = prepare(compose_config([*tiny, "embedding=dense"]))
-    monkeypatch.setattr(os, "fsync", lambda handle: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    monkeypatch.setattr(
+        os, "fsync", lambda handle: (_ for _ in ()).throw(OSError(28, "No space left on device"))
+    )
     with pytest.raises(EnvironmentBroken, match="No space left on device"):
         execute(prepared)
     assert not list(Path(prepared.config.results_dir).rglob("*.json*"))
@@ -128,7 +159,9 @@ def test_records_are_plain_json(tiny):
     assert time.strptime(record["created_at"][:19], "%Y-%m-%dT%H:%M:%S")
 
 
-def test_out_of_memory_begins_again_with_half_the_device_batch_and_the_same_effective_batch(tiny, monkeypatch, tmp_path):
+def test_out_of_memory_begins_again_with_half_the_device_batch_and_the_same_effective_batch(
+    tiny, monkeypatch, tmp_path
+):
     """A model that has room for two rows at once while it trains: the batch of eight is halved twice."""
     overrides = [*tiny, "embedding=dense"]
     load = backbones.load_model

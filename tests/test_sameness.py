@@ -9,7 +9,9 @@ from bench.sameness import Comparison, compare
 
 def test_a_difference_counts_against_the_spread_of_the_seeds():
     same = Comparison("mrpc", "graph", "accuracy", [0.80, 0.82, 0.84], [0.81, 0.82, 0.84])
-    assert same.difference.mean == pytest.approx(0.01 / 3) and same.spread == pytest.approx(0.02) and same.same
+    assert (
+        same.difference.mean == pytest.approx(0.01 / 3) and same.spread == pytest.approx(0.02) and same.same
+    )
     assert not Comparison("mrpc", "graph", "accuracy", [0.80, 0.82, 0.84], [0.83, 0.851, 0.87]).same
 
 

@@ -21,13 +21,29 @@ SPACE = "search.space={embedding.subspaces:[4,5,12],embedding.rows:[32,60],assig
 def searching(tiny):
     """Return the arguments of a search among 12 points, of which the 4 with five subspaces cannot be made."""
     model = [o for o in tiny if not o.startswith("task=")]
-    return [*model, "search.name=t", "search.fixed=[]", "search.tasks=[lexical_sentiment]", SPACE, "search.trials=8", "search.batch=4",
-            "search.seeds=2", "training.max_steps=2", "workers=1"]
+    return [
+        *model,
+        "search.name=t",
+        "search.fixed=[]",
+        "search.tasks=[lexical_sentiment]",
+        SPACE,
+        "search.trials=8",
+        "search.batch=4",
+        "search.seeds=2",
+        "training.max_steps=2",
+        "workers=1",
+    ]
 
 
 def started(arguments):
-    return subprocess.Popen([sys.executable, "-m", "bench", "search", *arguments], cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE,
-                            text=True, start_new_session=True)
+    return subprocess.Popen(
+        [sys.executable, "-m", "bench", "search", *arguments],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
 
 
 def records(tmp_path):
@@ -43,41 +59,69 @@ def test_a_killed_search_goes_on_in_two_processes_and_no_run_is_done_twice(searc
     both = [started(searching) for _ in range(2)]
     told = [process.communicate(timeout=240) for process in both]
     assert [process.returncode for process in both] == [0, 0], told
-    assert all(path.stat().st_mtime_ns == at for path, at in before.items()), "what was finished before the kill stays"
+    assert all(path.stat().st_mtime_ns == at for path, at in before.items()), (
+        "what was finished before the kill stays"
+    )
     trained = sum(len(re.findall(r"\| test accuracy = ", stderr)) for _, stderr in told)
     assert trained == len(records(tmp_path)) - len(before), "each run once, by one of the two"
     for stdout, _ in told:
-        assert re.fullmatch(r"trials [89] \(.*\) \| done \d+ \| skipped \d+ \| failed 0 \| front \d+", stdout.splitlines()[-1]), stdout
+        assert re.fullmatch(
+            r"trials [89] \(.*\) \| done \d+ \| skipped \d+ \| failed 0 \| front \d+", stdout.splitlines()[-1]
+        ), stdout
 
     table = pd.read_csv(tmp_path / "results/search/t/trials.csv")
-    assert set(table.outcome) <= {"front", "trained", "dominated by fit", "impossible"} and 8 <= len(table) <= 9
+    assert (
+        set(table.outcome) <= {"front", "trained", "dominated by fit", "impossible"} and 8 <= len(table) <= 9
+    )
     assert set(table[table["embedding.subspaces"] == 5].outcome) <= {"impossible"}
     for row in table[table.outcome == "dominated by fit"].itertuples():
-        assert ((table.embedding_bytes <= row.embedding_bytes) & (table.fit_error < row.fit_error / 1.05)).any()
+        assert (
+            (table.embedding_bytes <= row.embedding_bytes) & (table.fit_error < row.fit_error / 1.05)
+        ).any()
     finalists = table[table.seeds == 2].drop_duplicates(list(table.columns[1:4]))
-    beaten = [((finalists.embedding_bytes <= row.embedding_bytes) & (finalists.score >= row.score)
-               & ((finalists.embedding_bytes < row.embedding_bytes) | (finalists.score > row.score))).any() for row in finalists.itertuples()]
+    beaten = [
+        (
+            (finalists.embedding_bytes <= row.embedding_bytes)
+            & (finalists.score >= row.score)
+            & ((finalists.embedding_bytes < row.embedding_bytes) | (finalists.score > row.score))
+        ).any()
+        for row in finalists.itertuples()
+    ]
     assert len(finalists) and list(finalists.outcome == "front") == [not one for one in beaten]
     found = store.read_all(tmp_path / "results")[0]
     best = finalists.iloc[0]
-    own = [record["headline"]["value"] for record in found if record["size"]["embedding_bytes"] == best.embedding_bytes
-           and record["config"]["assignment"]["name"] == best.assignment]
+    own = [
+        record["headline"]["value"]
+        for record in found
+        if record["size"]["embedding_bytes"] == best.embedding_bytes
+        and record["config"]["assignment"]["name"] == best.assignment
+    ]
     assert len(own) == 2 and sum(own) / 2 == pytest.approx(best.score)
-    assert {record["config"]["seed"] for record in found} == {0, 1} and (tmp_path / "results/INDEX.md").is_file()
+    assert {record["config"]["seed"] for record in found} == {0, 1} and (
+        tmp_path / "results/INDEX.md"
+    ).is_file()
 
 
 def test_of_equal_scores_the_smaller_is_on_the_front():
     found = {("a",): (0.7, 10), ("b",): (0.7, 20), ("c",): (0.9, 30), ("d",): (0.8, 40)}
     gaps = gaps_to_front(found)
-    assert gaps[("a",)] == gaps[("c",)] == 0 and 0 < gaps[("b",)] < 1e-6 and gaps[("d",)] == pytest.approx(0.1)
+    assert (
+        gaps[("a",)] == gaps[("c",)] == 0 and 0 < gaps[("b",)] < 1e-6 and gaps[("d",)] == pytest.approx(0.1)
+    )
 
 
-@pytest.mark.parametrize(("change", "words"), [
-    ("search.space={}", "search.space is empty"), ("search.space={embedding.row:[8]}", "Unknown key 'embedding.row'.*embedding.rows"),
-    ("search.space={assignment:[contextal]}", "Did you mean 'contextual'"), ("search.space={seed:[0,1]}", "search.space must not hold seed"),
-    ("search.tasks=[]", "search.tasks is empty"), ("search.trials=0", r"search.trials \(0\)"),
-    ("search.space={embedding.subspaces:[5,7]}", "must divide the model's width"),
-])
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("search.space={}", "search.space is empty"),
+        ("search.space={embedding.row:[8]}", "Unknown key 'embedding.row'.*embedding.rows"),
+        ("search.space={assignment:[contextal]}", "Did you mean 'contextual'"),
+        ("search.space={seed:[0,1]}", "search.space must not hold seed"),
+        ("search.tasks=[]", "search.tasks is empty"),
+        ("search.trials=0", r"search.trials \(0\)"),
+        ("search.space={embedding.subspaces:[5,7]}", "must divide the model's width"),
+    ],
+)
 def test_a_search_that_makes_no_sense_is_refused_before_any_work(change, words, searching, tmp_path):
     with pytest.raises(ConfigError, match=words):
         search([*searching, change])

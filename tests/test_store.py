@@ -11,8 +11,19 @@ from bench.errors import EnvironmentBroken
 
 def record(run_id="0123456789ab", **changes):
     keys = dict.fromkeys(store.Record.__required_keys__)
-    return keys | {"schema_version": store.SCHEMA_VERSION, "run_id": run_id, "status": "ok", "name": "m/t/dense/s0",
-                   "config": {}, "provenance": {}, "created_at": "2026-01-01T00:00:00+00:00"} | changes
+    return (
+        keys
+        | {
+            "schema_version": store.SCHEMA_VERSION,
+            "run_id": run_id,
+            "status": "ok",
+            "name": "m/t/dense/s0",
+            "config": {},
+            "provenance": {},
+            "created_at": "2026-01-01T00:00:00+00:00",
+        }
+        | changes
+    )
 
 
 def test_a_record_comes_back_as_it_was_written(tmp_path):
@@ -21,11 +32,17 @@ def test_a_record_comes_back_as_it_was_written(tmp_path):
     assert store.read_all(tmp_path) == ([record(metrics={"test": {"accuracy": 0.5}})], [])
 
 
-@pytest.mark.parametrize(("text", "reason"), [
-    (None, "Expecting"), ("[]", "not a JSON object"), ('{"schema_version": 99}', "schema_version 99"),
-    (json.dumps({"schema_version": 1, "run_id": "x"}), "no key"),
-    (json.dumps(record(status="fine")), "unknown status 'fine'"), (json.dumps(record(run_id="other")), "run_id 'other'"),
-])
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (None, "Expecting"),
+        ("[]", "not a JSON object"),
+        ('{"schema_version": 99}', "schema_version 99"),
+        (json.dumps({"schema_version": 1, "run_id": "x"}), "no key"),
+        (json.dumps(record(status="fine")), "unknown status 'fine'"),
+        (json.dumps(record(run_id="other")), "run_id 'other'"),
+    ],
+)
 def test_a_bad_file_is_named_and_the_others_are_read(tmp_path, text, reason):
     path = store.write(record(), tmp_path)
     bad = path.with_name("s1-0123456789ab.json")
@@ -43,7 +60,9 @@ def test_nan_is_refused_and_leaves_nothing_behind(tmp_path):
 def test_a_full_disk_leaves_the_old_record_whole(tmp_path, monkeypatch):
     path = store.write(record(), tmp_path)
     before = path.read_text()
-    monkeypatch.setattr(os, "fsync", lambda handle: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    monkeypatch.setattr(
+        os, "fsync", lambda handle: (_ for _ in ()).throw(OSError(28, "No space left on device"))
+    )
     with pytest.raises(EnvironmentBroken, match="No space left on device.*results_dir"):
         store.write(record(metrics={"test": {"accuracy": 1.0}}), tmp_path)
     assert path.read_text() == before

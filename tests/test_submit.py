@@ -21,9 +21,17 @@ from bench.tasks.data import read_task
 # File -> (task, rows, allowed predictions), from GLUE's FAQ and its sample submission.
 NLI = {"entailment", "neutral", "contradiction"}
 WANTED = {
-    "CoLA": (1063, {"0", "1"}), "SST-2": (1821, {"0", "1"}), "MRPC": (1725, {"0", "1"}), "STS-B": (1379, None),
-    "QQP": (390965, {"0", "1"}), "MNLI-m": (9796, NLI), "MNLI-mm": (9847, NLI), "QNLI": (5463, {"entailment", "not_entailment"}),
-    "RTE": (3000, {"entailment", "not_entailment"}), "WNLI": (146, {"0", "1"}), "AX": (1104, NLI),
+    "CoLA": (1063, {"0", "1"}),
+    "SST-2": (1821, {"0", "1"}),
+    "MRPC": (1725, {"0", "1"}),
+    "STS-B": (1379, None),
+    "QQP": (390965, {"0", "1"}),
+    "MNLI-m": (9796, NLI),
+    "MNLI-mm": (9847, NLI),
+    "QNLI": (5463, {"entailment", "not_entailment"}),
+    "RTE": (3000, {"entailment", "not_entailment"}),
+    "WNLI": (146, {"0", "1"}),
+    "AX": (1104, NLI),
 }
 
 
@@ -48,8 +56,11 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Prepared]:
         for split in (task.splits[role] for role in task.predict):
             owner, _, plain = split.rpartition(":")
             rows = read_task(owner or task.name).official_rows[plain]
-            values = (generator.normal(2.5, 3, rows).astype(np.float32) if task.labels is None
-                      else generator.integers(0, len(task.labels), rows).astype(np.int8))
+            values = (
+                generator.normal(2.5, 3, rows).astype(np.float32)
+                if task.labels is None
+                else generator.integers(0, len(task.labels), rows).astype(np.int8)
+            )
             store.write_predictions(folder, split, values)
     return made.runs
 
@@ -71,7 +82,9 @@ def test_names_rows_and_words_are_the_leaderboards(runs: list[Prepared], tmp_pat
 def test_codes_become_the_words_they_stand_for(runs: list[Prepared], tmp_path: Path) -> None:
     write_submission(runs, tmp_path / "glue.zip")
     rte = next(run for run in runs if run.config.task.name == "rte")
-    stored = store.read_predictions(store.predictions_folder(Path(rte.config.results_dir), rte.name, rte.run_id), "test")
+    stored = store.read_predictions(
+        store.predictions_folder(Path(rte.config.results_dir), rte.name, rte.run_id), "test"
+    )
     with zipfile.ZipFile(tmp_path / "glue.zip") as archive:
         words = pd.read_csv(io.BytesIO(archive.read("RTE.tsv")), sep="\t").prediction
     assert ((words == "entailment") == (stored == 0)).all()  # label 0 of nyu-mll/glue's rte is entailment
@@ -80,7 +93,9 @@ def test_codes_become_the_words_they_stand_for(runs: list[Prepared], tmp_path: P
 def test_two_runs_of_a_task_and_missing_tasks_are_named(runs: list[Prepared], tmp_path: Path) -> None:
     with pytest.raises(BenchError, match=r"MRPC\.tsv \(2 runs\).*RTE\.tsv \(0 runs\)"):
         mrpc = next(run for run in runs if run.config.task.name == "mrpc")
-        write_submission([mrpc, *(run for run in runs if run.config.task.name != "rte")], tmp_path / "glue.zip")
+        write_submission(
+            [mrpc, *(run for run in runs if run.config.task.name != "rte")], tmp_path / "glue.zip"
+        )
     assert not (tmp_path / "glue.zip").exists()
 
 

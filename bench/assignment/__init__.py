@@ -43,24 +43,34 @@ class Assignment:
 
     build: Callable[[np.ndarray, int, int, int, AssignmentConfig, np.ndarray | None], np.ndarray]
     settings: tuple[str, ...] = ()  # keys of AssignmentConfig that decide the codes
-    vectors: str | None = None  # one of VECTORS: those that stand for the tokens unless `assignment.vectors` says otherwise
+    vectors: str | None = (
+        None  # one of VECTORS: those that stand for the tokens unless `assignment.vectors` says otherwise
+    )
     injective: bool = True
     stored: bool = True
 
 
-def _contextual(x: np.ndarray, v: int, f: int, q: int, config: AssignmentConfig, weights: np.ndarray | None) -> np.ndarray:
-    from bench.assignment.contextual import contextual_codes  # with joblib, which runs whose codes are cached or computed do not need
+def _contextual(
+    x: np.ndarray, v: int, f: int, q: int, config: AssignmentConfig, weights: np.ndarray | None
+) -> np.ndarray:
+    from bench.assignment.contextual import (
+        contextual_codes,
+    )  # with joblib, which runs whose codes are cached or computed do not need
 
     return contextual_codes(x, f, q, config.iterations, config.seed, weights)
 
 
-def _pq(x: np.ndarray, v: int, f: int, q: int, config: AssignmentConfig, weights: np.ndarray | None) -> np.ndarray:
+def _pq(
+    x: np.ndarray, v: int, f: int, q: int, config: AssignmentConfig, weights: np.ndarray | None
+) -> np.ndarray:
     from bench.assignment.clusters import product_quantisation  # as above
 
     return product_quantisation(x, f, q, config.seed, weights)
 
 
-def _residual(x: np.ndarray, v: int, f: int, q: int, config: AssignmentConfig, weights: np.ndarray | None) -> np.ndarray:
+def _residual(
+    x: np.ndarray, v: int, f: int, q: int, config: AssignmentConfig, weights: np.ndarray | None
+) -> np.ndarray:
     from bench.assignment.clusters import residual_quantisation  # as above
 
     return residual_quantisation(x, f, q, config.seed, weights)
@@ -101,7 +111,12 @@ def check(config: AssignmentConfig, vocab_size: int, subspaces: int, rows: int) 
         ("embedding.subspaces", subspaces, 1, 2**16),
         ("embedding.rows", rows, 2, 2**31),  # codes are int32
         ("assignment.iterations", config.iterations, 1, 2**31),
-        ("assignment.seed", config.seed, 0, 2**32 - 1),  # what NumPy's old generator takes, as scikit-learn uses it
+        (
+            "assignment.seed",
+            config.seed,
+            0,
+            2**32 - 1,
+        ),  # what NumPy's old generator takes, as scikit-learn uses it
     ):
         if not least <= value <= most:
             raise ConfigError(f"{key} ({value}) must be from {least} to {most}.")
@@ -121,7 +136,9 @@ def identity(config: AssignmentConfig) -> dict[str, Any]:
     if chosen.vectors and config.frequency_power:
         keys |= {"frequency_power", "corpus"}
     unused = {"corpus", "layer"} if vectors == "static" else set()
-    return {"name": config.name} | {key: getattr(config, key) for key in (*chosen.settings, *sorted(keys)) if key not in unused - keys}
+    return {"name": config.name} | {
+        key: getattr(config, key) for key in (*chosen.settings, *sorted(keys)) if key not in unused - keys
+    }
 
 
 def assign(
@@ -143,22 +160,32 @@ def assign(
     """
     check(config, vocab_size, subspaces, rows)
     chosen, wanted = ASSIGNMENTS[config.name], vectors_of(config)
-    given = {"static": None if table is None else TokenVectors(_sha256(table, "<f4"), lambda: table), "context": vectors}
+    given = {
+        "static": None if table is None else TokenVectors(_sha256(table, "<f4"), lambda: table),
+        "context": vectors,
+    }
     needed = {name: given[name] for name in given if wanted in (name, "both")}
     weights = weights if wanted else None
 
     def build() -> np.ndarray:
-        found = [_checked(_present(name, one).compute(), vocab_size, subspaces, SOURCES[name]) for name, one in needed.items()]
+        found = [
+            _checked(_present(name, one).compute(), vocab_size, subspaces, SOURCES[name])
+            for name, one in needed.items()
+        ]
         if found and rows >= vocab_size:  # a row for every token: no clusters to find, and no error
             return sequential(vocab_size, 1, rows).repeat(subspaces, axis=1)
-        points = found[0] if len(found) == 1 else _side_by_side(found, subspaces) if found else np.empty((0, 0))
+        points = (
+            found[0] if len(found) == 1 else _side_by_side(found, subspaces) if found else np.empty((0, 0))
+        )
         return chosen.build(points, vocab_size, subspaces, rows, config, weights)
 
     if chosen.stored:
         keys = "".join(_present(name, one).key for name, one in needed.items())
         parts = [VERSION, identity(config), vocab_size, subspaces, rows, keys]
         key = json.dumps(parts if weights is None else [*parts, _sha256(weights, "<f8")])
-        codes = _cached(cache_dir / "codes" / f"{hashlib.sha256(key.encode()).hexdigest()}.safetensors", build)
+        codes = _cached(
+            cache_dir / "codes" / f"{hashlib.sha256(key.encode()).hexdigest()}.safetensors", build
+        )
     else:
         codes = build()
     return described(codes, chosen.stored, chosen.injective)
@@ -193,7 +220,9 @@ def _checked(points: np.ndarray, vocab_size: int, subspaces: int, source: str) -
     if len(points) != vocab_size:
         raise BenchError(f"The {source} has {len(points):,} rows, but there are {vocab_size:,} tokens.")
     if subspaces > points.shape[1]:
-        raise ConfigError(f"embedding.subspaces ({subspaces}) exceeds the {source}'s width: at most {points.shape[1]}.")
+        raise ConfigError(
+            f"embedding.subspaces ({subspaces}) exceeds the {source}'s width: at most {points.shape[1]}."
+        )
     bad = int((~np.isfinite(points).all(axis=1)).sum())
     if bad:
         raise BenchError(f"The {source} has NaN or infinite values in {bad:,} of its {vocab_size:,} rows.")
@@ -220,5 +249,7 @@ def _cached(path: Path, build: Callable[[], np.ndarray]) -> np.ndarray:
             partial.write_bytes(save({"codes": codes}, {"sha256": _sha256(codes, "<i4")}))
             os.replace(partial, path)
     except OSError as error:
-        raise EnvironmentBroken(f"cache_dir ({path.parent.parent}) cannot be written: {error}; set another.") from error
+        raise EnvironmentBroken(
+            f"cache_dir ({path.parent.parent}) cannot be written: {error}; set another."
+        ) from error
     return codes

@@ -51,13 +51,22 @@ def centroids(
     The sample has `per_centroid` points a centroid (faiss takes 256), but at least LEAST_SAMPLE. k-means++ starts from
     a smaller one: on all points it takes longer than the clustering and ends no better.
     """
-    from sklearn.cluster import KMeans, kmeans_plusplus  # a second of import, so only where there is something to cluster
+    from sklearn.cluster import (
+        KMeans,
+        kmeans_plusplus,
+    )  # a second of import, so only where there is something to cluster
 
     points, weights = _sample(points, weights, max(per_centroid * rows, LEAST_SAMPLE), seed)
     some, their_weights = _sample(points, weights, START_SAMPLE * rows, seed)
-    with threadpool_limits(1, user_api="openmp"):  # a thread's own setting: the pool's limit does not reach its workers
+    with threadpool_limits(
+        1, user_api="openmp"
+    ):  # a thread's own setting: the pool's limit does not reach its workers
         start, _ = kmeans_plusplus(some, rows, sample_weight=their_weights, random_state=seed)
-        means = KMeans(rows, init=start, n_init=1, max_iter=max_iter).fit(points, sample_weight=weights).cluster_centers_
+        means = (
+            KMeans(rows, init=start, n_init=1, max_iter=max_iter)
+            .fit(points, sample_weight=weights)
+            .cluster_centers_
+        )
     return cast(np.ndarray, means.astype(np.float32))
 
 
@@ -69,7 +78,9 @@ def _costs(points: np.ndarray, table: np.ndarray) -> np.ndarray:
 def nearest(points: np.ndarray, table: np.ndarray) -> np.ndarray:
     """Return the index of each point's nearest centroid, (n,) int32."""
     step, norms = max(1, CHUNK // len(table)), np.square(table).sum(axis=1)
-    parts = [(norms - 2 * (points[i : i + step] @ table.T)).argmin(axis=1) for i in range(0, len(points), step)]
+    parts = [
+        (norms - 2 * (points[i : i + step] @ table.T)).argmin(axis=1) for i in range(0, len(points), step)
+    ]
     return np.concatenate(parts).astype(np.int32)
 
 
@@ -78,7 +89,9 @@ def nearest_rows(points: np.ndarray, rows: np.ndarray) -> np.ndarray:
 
     Points that are among them have their own. Of equals the first is taken.
     """
-    first = np.sort(np.unique(points[rows], axis=0, return_index=True)[1])  # products with equal rows can differ in their last bits
+    first = np.sort(
+        np.unique(points[rows], axis=0, return_index=True)[1]
+    )  # products with equal rows can differ in their last bits
     table = points[rows[first]]
     with workers() as run:
         parts = run(delayed(nearest)(points[i : i + PART], table) for i in range(0, len(points), PART))
@@ -87,7 +100,9 @@ def nearest_rows(points: np.ndarray, rows: np.ndarray) -> np.ndarray:
     return places
 
 
-def product_quantisation(table: np.ndarray, subspaces: int, rows: int, seed: int, weights: Weights = None) -> np.ndarray:
+def product_quantisation(
+    table: np.ndarray, subspaces: int, rows: int, seed: int, weights: Weights = None
+) -> np.ndarray:
     """Return each token's nearest centroid in every subspace of the table (V, d): codes (V, f) (Jegou et al. 2011)."""
 
     def one(part: np.ndarray) -> np.ndarray:
@@ -98,12 +113,16 @@ def product_quantisation(table: np.ndarray, subspaces: int, rows: int, seed: int
         return np.stack(pool(delayed(one)(part) for part in parts), axis=1)
 
 
-def residual_quantisation(table: np.ndarray, subspaces: int, rows: int, seed: int, weights: Weights = None) -> np.ndarray:
+def residual_quantisation(
+    table: np.ndarray, subspaces: int, rows: int, seed: int, weights: Weights = None
+) -> np.ndarray:
     """Return codes (V, f) whose i-th stands for what the first i-1 centroids leave over (Chen, Guan & Wang, Sensors 2010)."""
     left, codes = table.copy(), []
     with workers():
         for _ in range(subspaces):
-            means = centroids(left, rows, seed, per_centroid=256, max_iter=10, weights=weights)  # the tables are refitted
+            means = centroids(
+                left, rows, seed, per_centroid=256, max_iter=10, weights=weights
+            )  # the tables are refitted
             codes.append(nearest(left, means))
             left -= means[codes[-1]]
     return np.stack(codes, axis=1)
@@ -119,7 +138,9 @@ def rank_within(keys: np.ndarray, priority: np.ndarray) -> np.ndarray:
     return ranks
 
 
-def _best_open(points: np.ndarray, table: np.ndarray, is_open: np.ndarray, place: np.ndarray) -> tuple[np.ndarray, ...]:
+def _best_open(
+    points: np.ndarray, table: np.ndarray, is_open: np.ndarray, place: np.ndarray
+) -> tuple[np.ndarray, ...]:
     """Return each point's nearest centroid among those open in its place, and how much dearer the second nearest is."""
     step = max(1, CHUNK // len(table))
     choices, regrets = [], []
@@ -135,7 +156,12 @@ def _best_open(points: np.ndarray, table: np.ndarray, is_open: np.ndarray, place
 
 
 def limit(
-    points: np.ndarray, table: np.ndarray, group: np.ndarray, digit: np.ndarray, capacity: int, weights: Weights = None
+    points: np.ndarray,
+    table: np.ndarray,
+    group: np.ndarray,
+    digit: np.ndarray,
+    capacity: int,
+    weights: Weights = None,
 ) -> np.ndarray:
     """Return the digits (n,) changed so that no (group, digit) holds more than `capacity` points.
 
@@ -167,7 +193,12 @@ def limit(
 
 
 def match(
-    points: np.ndarray, table: np.ndarray, group: np.ndarray, digit: np.ndarray, pool: Parallel, weights: Weights = None
+    points: np.ndarray,
+    table: np.ndarray,
+    group: np.ndarray,
+    digit: np.ndarray,
+    pool: Parallel,
+    weights: Weights = None,
 ) -> np.ndarray:
     """Return digits (n,) that differ within each group, at the least total squared distance (Hungarian matching).
 

@@ -13,7 +13,9 @@ def _codes(parts: list[np.ndarray], tables: list[np.ndarray], weights: Weights, 
     them, and the last digit to one, so V <= Q^f tokens always find a place.
     """
     vocab_size, subspaces, rows = len(parts[0]), len(parts), len(tables[0])
-    codes = np.stack(pool(delayed(nearest)(part, table) for part, table in zip(parts, tables, strict=True)), axis=1)
+    codes = np.stack(
+        pool(delayed(nearest)(part, table) for part, table in zip(parts, tables, strict=True)), axis=1
+    )
     group = np.zeros(vocab_size, dtype=np.int64)
     for i in range(subspaces - 1):
         capacity = min(rows ** (subspaces - 1 - i), vocab_size)
@@ -23,17 +25,23 @@ def _codes(parts: list[np.ndarray], tables: list[np.ndarray], weights: Weights, 
     return codes
 
 
-def _means(part: np.ndarray, code: np.ndarray, table: np.ndarray, weights: Weights) -> tuple[np.ndarray, float]:
+def _means(
+    part: np.ndarray, code: np.ndarray, table: np.ndarray, weights: Weights
+) -> tuple[np.ndarray, float]:
     """Return the mean of each code's points (an unused code keeps its old centroid), and the squared error left."""
     from scipy.sparse import csr_array
 
     weight = np.ones(len(code)) if weights is None else weights
-    members = csr_array((weight.astype(np.float32), (code, np.arange(len(code)))), shape=(len(table), len(code)))
+    members = csr_array(
+        (weight.astype(np.float32), (code, np.arange(len(code)))), shape=(len(table), len(code))
+    )
     counts = np.bincount(code, weight, minlength=len(table))[:, None]
     means = np.where(counts > 0, (members @ part) / np.where(counts > 0, counts, 1), table).astype(np.float32)
     step = 1 << 14  # bounds the memory of the residuals
     steps = [slice(i, i + step) for i in range(0, len(code), step)]
-    return means, float(sum(np.square(part[s] - means[code[s]]).sum(axis=1, dtype=np.float64) @ weight[s] for s in steps))
+    return means, float(
+        sum(np.square(part[s] - means[code[s]]).sum(axis=1, dtype=np.float64) @ weight[s] for s in steps)
+    )
 
 
 def contextual_codes(
@@ -47,10 +55,15 @@ def contextual_codes(
     best, best_error = np.empty(0), np.inf
     with workers() as pool:
         # Few steps suffice here: the rounds move the centroids further.
-        tables = pool(delayed(centroids)(part, rows, seed, per_centroid=64, max_iter=10, weights=weights) for part in parts)
+        tables = pool(
+            delayed(centroids)(part, rows, seed, per_centroid=64, max_iter=10, weights=weights)
+            for part in parts
+        )
         for _ in range(iterations):
             codes = _codes(parts, tables, weights, pool)
-            moved = pool(delayed(_means)(part, codes[:, i], tables[i], weights) for i, part in enumerate(parts))
+            moved = pool(
+                delayed(_means)(part, codes[:, i], tables[i], weights) for i, part in enumerate(parts)
+            )
             tables = [means for means, _ in moved]
             error = sum(error for _, error in moved)
             if error < best_error:

@@ -24,16 +24,22 @@ def passages(corpus: str) -> list[str]:
     try:
         lines = [line.strip() for line in Path(corpus).read_text(encoding="utf-8").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"corpus ({corpus}) cannot be read: {error}; give a UTF-8 text file, one passage a line, splits of tasks "
-                        "such as mrpc:train+rte:train, or task.") from error
+        raise DataError(
+            f"corpus ({corpus}) cannot be read: {error}; give a UTF-8 text file, one passage a line, splits of tasks "
+            "such as mrpc:train+rte:train, or task."
+        ) from error
     if not any(lines):
         raise DataError(f"corpus ({corpus}) is empty: give a text file with one passage a line.")
     return [line for line in lines if line]
 
 
-def cached_counts(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str], vocab_size: int, cache_dir: Path) -> np.ndarray:
+def cached_counts(
+    tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str], vocab_size: int, cache_dir: Path
+) -> np.ndarray:
     """Return `token_counts`, from `cache_dir/counts` where the same texts were counted with the same vocabulary before."""
-    digest = hashlib.sha256(json.dumps([type(tokenizer).__name__, vocab_size, tokenizer.get_vocab()], sort_keys=True).encode())
+    digest = hashlib.sha256(
+        json.dumps([type(tokenizer).__name__, vocab_size, tokenizer.get_vocab()], sort_keys=True).encode()
+    )
     for text in texts:
         digest.update(hashlib.sha256(text.encode()).digest())
     path = cache_dir / "counts" / f"{digest.hexdigest()}.safetensors"
@@ -49,10 +55,17 @@ def token_counts(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str], voc
     """Return how often each token occurs in the texts, (V,) int64; raises DataError where nearly all is unknown to the tokenizer."""
     counts = np.zeros(vocab_size, dtype=np.int64)
     for start in range(0, len(texts), 4096):
-        batch = cast(list[list[int]], tokenizer(list(texts[start : start + 4096]), add_special_tokens=False)["input_ids"])
-        counts += np.bincount(np.concatenate([np.array(ids, dtype=np.int64) for ids in batch]), minlength=vocab_size)
+        batch = cast(
+            list[list[int]],
+            tokenizer(list(texts[start : start + 4096]), add_special_tokens=False)["input_ids"],
+        )
+        counts += np.bincount(
+            np.concatenate([np.array(ids, dtype=np.int64) for ids in batch]), minlength=vocab_size
+        )
     unknown = 0 if tokenizer.unk_token_id is None else counts[tokenizer.unk_token_id]
     if unknown > MOST_UNKNOWN * counts.sum() or not counts.sum():
-        raise DataError(f"assignment.corpus: {unknown:,} of its {counts.sum():,} tokens are unknown to the model's tokenizer; "
-                        "give a text in a script that the model was trained on.")
+        raise DataError(
+            f"assignment.corpus: {unknown:,} of its {counts.sum():,} tokens are unknown to the model's tokenizer; "
+            "give a text in a script that the model was trained on."
+        )
     return counts

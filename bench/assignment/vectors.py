@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 CONTEXT = 128  # tokens of a text that are read
-BUDGET = 1 << 16  # tokens of text that are used: as much computing as the isolated tokens of a 30,522-word vocabulary
+BUDGET = (
+    1 << 16
+)  # tokens of text that are used: as much computing as the isolated tokens of a 30,522-word vocabulary
 READ = 8 * BUDGET  # tokens of text among which they are chosen
 
 
@@ -34,10 +36,16 @@ def vectors_key(
     model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", texts: Iterable[str], layer: int | None
 ) -> str:
     """Return a SHA-256 over what decides `token_vectors`: weights (no head, no pooler), vocabulary, texts, layer."""
-    digest = hashlib.sha256(json.dumps([layer, CONTEXT, BUDGET, READ, tokenizer.get_vocab()], sort_keys=True).encode())
+    digest = hashlib.sha256(
+        json.dumps([layer, CONTEXT, BUDGET, READ, tokenizer.get_vocab()], sort_keys=True).encode()
+    )
     for name, tensor in model.base_model.state_dict().items():
-        if not name.startswith("pooler."):  # comes after the layers, and is random where a checkpoint has none
-            digest.update(name.encode() + tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        if not name.startswith(
+            "pooler."
+        ):  # comes after the layers, and is random where a checkpoint has none
+            digest.update(
+                name.encode() + tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+            )
     for text in texts:
         digest.update(hashlib.sha256(text.encode()).digest())
     return digest.hexdigest()
@@ -59,7 +67,9 @@ def token_vectors(
     depth = model.config.num_hidden_layers
     layer = depth // 2 if layer is None else layer
     if not 0 <= layer <= depth:
-        raise ConfigError(f"assignment.layer ({layer}) must be 0 to {depth}, the model's number of layers, or null.")
+        raise ConfigError(
+            f"assignment.layer ({layer}) must be 0 to {depth}, the model's number of layers, or null."
+        )
     vocab_size = cast(nn.Embedding, model.get_input_embeddings()).num_embeddings
     sums = torch.zeros(vocab_size, model.config.hidden_size)
     counts = torch.zeros(vocab_size, dtype=torch.int64)
@@ -74,7 +84,9 @@ def token_vectors(
     return sums.div_(counts.clamp(min=1)[:, None]).numpy()
 
 
-def _informative(tokenizer: "PreTrainedTokenizerBase", texts: Iterable[str], vocab_size: int) -> list[list[int]]:
+def _informative(
+    tokenizer: "PreTrainedTokenizerBase", texts: Iterable[str], vocab_size: int
+) -> list[list[int]]:
     """Return the token ids of the texts used: those that bring a new token, then the rest, up to BUDGET tokens."""
     unseen = np.ones(vocab_size, dtype=bool)
     new: list[list[int]] = []
@@ -114,7 +126,10 @@ def _forward(model: "PreTrainedModel", layer: int) -> Iterator[Callable[[list[li
     Sequences go in batches of near lengths. On a CPU each batch is computed by one thread and the batches run side by
     side: quicker for short sequences, and the sums do not depend on the number of threads.
     """
-    from joblib import Parallel, delayed  # 40 modules, which a run does not need where codes are cached or there are none
+    from joblib import (
+        Parallel,
+        delayed,
+    )  # 40 modules, which a run does not need where codes are cached or there are none
 
     base, device = model.base_model, model.device
     depth, training, threads = model.config.num_hidden_layers, model.training, torch.get_num_threads()
@@ -123,7 +138,9 @@ def _forward(model: "PreTrainedModel", layer: int) -> Iterator[Callable[[list[li
     hook = stacks[0][layer].register_forward_pre_hook(_stop, with_kwargs=True) if stop_early else None
 
     def one(batch: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-        ids = nn.utils.rnn.pad_sequence([torch.tensor(s) for s in batch], True, model.config.pad_token_id or 0)
+        ids = nn.utils.rnn.pad_sequence(
+            [torch.tensor(s) for s in batch], True, model.config.pad_token_id or 0
+        )
         real = torch.arange(ids.shape[1]) < torch.tensor([len(s) for s in batch])[:, None]
         with torch.inference_mode():
             try:

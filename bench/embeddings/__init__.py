@@ -37,4 +37,6 @@ def assignment_of(config: RunConfig) -> AssignmentConfig | None:
     chosen = method(config.embedding.name)
     if not chosen.assigned:
         return None
-    return replace(config.assignment, name=chosen.own_assignment) if chosen.own_assignment else config.assignment
+    return (
+        replace(config.assignment, name=chosen.own_assignment) if chosen.own_assignment else config.assignment
+    )

@@ -73,11 +73,17 @@ class CompressedEmbedding(nn.Module):
     def forward(self, input_ids: Tensor) -> Tensor:
         """Return the vectors (..., d) of token ids (...): zero, and without gradient, for padding."""
         vectors = self.rows_of(input_ids)
-        return vectors if self.padding_idx is None else vectors.masked_fill((input_ids == self.padding_idx).unsqueeze(-1), 0)
+        return (
+            vectors
+            if self.padding_idx is None
+            else vectors.masked_fill((input_ids == self.padding_idx).unsqueeze(-1), 0)
+        )
 
     def materialise(self) -> Tensor:
         """Return the V x d matrix that this layer stands for (tests and export only)."""
-        return self.forward(torch.arange(self.num_embeddings, device=next(iter(self.state_dict().values())).device))
+        return self.forward(
+            torch.arange(self.num_embeddings, device=next(iter(self.state_dict().values())).device)
+        )
 
     def decoder(self, bias: nn.Parameter | None) -> nn.Module:
         """Return the tied masked-LM decoder, sharing what this layer stores."""
@@ -90,7 +96,10 @@ class TiedDecoder(nn.Module):
     def __init__(self, embedding: CompressedEmbedding, bias: nn.Parameter | None, chunk: int = 4096) -> None:
         super().__init__()
         self._tied = (embedding,)  # in a tuple, so that its tables are not registered, saved or counted twice
-        self.bias, self.chunk = bias, chunk  # the head's own parameter: heads that keep a second name for it stay right
+        self.bias, self.chunk = (
+            bias,
+            chunk,
+        )  # the head's own parameter: heads that keep a second name for it stay right
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Return the logits (..., V) of hidden states (..., d)."""
@@ -107,7 +116,9 @@ class EmbeddingMethod:
     extras: ClassVar[tuple[str, ...]] = ()  # keys that are part of it where they are not at their default
     scaled: ClassVar[str | None] = None  # the key whose number a budget sets
     assigned: ClassVar[bool] = False  # whether an assignment gives each token its codes
-    own_assignment: ClassVar[str | None] = None  # the assignment that is part of the method, whatever `assignment` says
+    own_assignment: ClassVar[str | None] = (
+        None  # the assignment that is part of the method, whatever `assignment` says
+    )
 
     def resolve(
         self, config: EmbeddingConfig, vocab_size: int, width: int, assignment: Assignment | None = None
@@ -122,9 +133,11 @@ class EmbeddingMethod:
         most = int(share(config.budget) * vocab_size * width * FLOAT_BYTES)
         smallest, chosen = self.within(replace(config, budget=None), vocab_size, width, most, assignment)
         if chosen is None:
-            raise ConfigError(f"embedding.budget ({config.budget}) is {most:,} bytes, but with these settings the smallest "
-                              f"{config.name} needs {smallest:,}: use embedding.budget="
-                              f"{_percent(smallest / (vocab_size * width * FLOAT_BYTES))} or more.")
+            raise ConfigError(
+                f"embedding.budget ({config.budget}) is {most:,} bytes, but with these settings the smallest "
+                f"{config.name} needs {smallest:,}: use embedding.budget="
+                f"{_percent(smallest / (vocab_size * width * FLOAT_BYTES))} or more."
+            )
         return chosen
 
     def complete(self, config: EmbeddingConfig, vocab_size: int, width: int) -> EmbeddingConfig:
@@ -133,7 +146,9 @@ class EmbeddingMethod:
             low, high = self.limits(vocab_size, width)
             number = getattr(config, self.scaled)
             if number is None:
-                raise ConfigError(f"embedding.{self.scaled} is not set: give {config.name} one from {low} to {high:,}, or embedding.budget.")
+                raise ConfigError(
+                    f"embedding.{self.scaled} is not set: give {config.name} one from {low} to {high:,}, or embedding.budget."
+                )
             if not low <= number <= high:
                 raise ConfigError(f"embedding.{self.scaled} ({number}) must lie between {low} and {high:,}.")
         return config
@@ -148,14 +163,20 @@ class EmbeddingMethod:
         """Return the bytes of the smallest configuration, and the largest one of at most `most` bytes, if there is one."""
 
         def complete(number: int) -> EmbeddingConfig:
-            return self.complete(replace(config, **{self.scaled: cast(Any, number)}) if self.scaled else config, vocab_size, width)
+            return self.complete(
+                replace(config, **{self.scaled: cast(Any, number)}) if self.scaled else config,
+                vocab_size,
+                width,
+            )
 
         def stored(number: int) -> int:
             return self.size(complete(number), vocab_size, width, codes_stored=False).bytes
 
         if self.scaled and getattr(config, self.scaled) is not None:
-            raise ConfigError(f"embedding.{self.scaled} ({getattr(config, self.scaled)}) and embedding.budget cannot both be set: "
-                              "the budget decides it.")
+            raise ConfigError(
+                f"embedding.{self.scaled} ({getattr(config, self.scaled)}) and embedding.budget cannot both be set: "
+                "the budget decides it."
+            )
         low, high = self.limits(vocab_size, width) if self.scaled else (0, 0)
         fits = bisect_right(range(low, high + 1), most, key=stored)
         return stored(low), complete(low + fits - 1) if fits else None
@@ -188,14 +209,26 @@ class EmbeddingMethod:
         return table
 
     def build(
-        self, config: EmbeddingConfig, table: Tensor, codes: np.ndarray | None, padding_idx: int | None,
-        codes_stored: bool, std: float, generator: torch.Generator, vocabulary: Vocabulary | None = None,
+        self,
+        config: EmbeddingConfig,
+        table: Tensor,
+        codes: np.ndarray | None,
+        padding_idx: int | None,
+        codes_stored: bool,
+        std: float,
+        generator: torch.Generator,
+        vocabulary: Vocabulary | None = None,
     ) -> nn.Module:
         """Return the module that replaces `nn.Embedding`: `table` (V, d) is the pretrained one, `codes` (V, f)."""
         raise NotImplementedError
 
     def empty(
-        self, config: EmbeddingConfig, vocab_size: int, width: int, padding_idx: int | None, codes: np.ndarray | None
+        self,
+        config: EmbeddingConfig,
+        vocab_size: int,
+        width: int,
+        padding_idx: int | None,
+        codes: np.ndarray | None,
     ) -> nn.Module:
         """Return the same module before its state is loaded; `codes` is None where the state holds them."""
         raise NotImplementedError
@@ -203,13 +236,17 @@ class EmbeddingMethod:
     def identity(self, config: EmbeddingConfig) -> dict[str, Any]:
         """Return what of a resolved configuration decides the result: name, version and the settings that are used."""
         used = [key for key in self.extras if getattr(config, key) != getattr(EmbeddingConfig, key)]
-        return {"name": config.name, "version": self.version} | {key: getattr(config, key) for key in (*self.settings, *used)}
+        return {"name": config.name, "version": self.version} | {
+            key: getattr(config, key) for key in (*self.settings, *used)
+        }
 
 
 def share(budget: str) -> float:
     """Return 0.005 for "0.5%"; raises ConfigError for what is not a positive percentage."""
     if not re.fullmatch(r"\d+(\.\d+)?%", budget) or float(budget[:-1]) == 0:
-        raise ConfigError(f"embedding.budget ({budget}) must be a share of the dense table's bytes, such as 0.5%.")
+        raise ConfigError(
+            f"embedding.budget ({budget}) must be a share of the dense table's bytes, such as 0.5%."
+        )
     return float(budget[:-1]) / 100
 
 
@@ -218,7 +255,9 @@ def _percent(fraction: float) -> str:
     return f"{math.ceil(fraction * 1e6) / 1e4:g}%"
 
 
-def squared_errors(module: nn.Module, table: Tensor, padding_idx: int | None, chunk: int = 8192) -> tuple[np.ndarray, np.ndarray]:
+def squared_errors(
+    module: nn.Module, table: Tensor, padding_idx: int | None, chunk: int = 8192
+) -> tuple[np.ndarray, np.ndarray]:
     """Return ||e - e'||^2 and ||e||^2 of every token but the padding one, each (V - 1,) or (V,), a chunk of rows at a time."""
     missed, norms = [], []
     with torch.no_grad():

@@ -11,5 +11,11 @@ class Codebook(Subspace):
     settings, extras = ("rows",), ("keep_dense", "table_dtype")
     own_assignment = "pq"
     fixed: ClassVar[dict[str, Any]] = {
-        "subspaces": 1, "sub_dim": None, "compose": "concat", "init": "fitted", "gain": True, "rotation": None, "code_rows": None,
+        "subspaces": 1,
+        "sub_dim": None,
+        "compose": "concat",
+        "init": "fitted",
+        "gain": True,
+        "rotation": None,
+        "code_rows": None,
     }

@@ -23,13 +23,25 @@ class Dense(EmbeddingMethod):
         return Size(vocab_size * width)
 
     def build(
-        self, config: EmbeddingConfig, table: Tensor, codes: np.ndarray | None, padding_idx: int | None,
-        codes_stored: bool, std: float, generator: torch.Generator, vocabulary: Vocabulary | None = None,
+        self,
+        config: EmbeddingConfig,
+        table: Tensor,
+        codes: np.ndarray | None,
+        padding_idx: int | None,
+        codes_stored: bool,
+        std: float,
+        generator: torch.Generator,
+        vocabulary: Vocabulary | None = None,
     ) -> nn.Module:
         module: nn.Embedding = nn.Embedding.from_pretrained(table, freeze=False, padding_idx=padding_idx)
         return module
 
     def empty(
-        self, config: EmbeddingConfig, vocab_size: int, width: int, padding_idx: int | None, codes: np.ndarray | None
+        self,
+        config: EmbeddingConfig,
+        vocab_size: int,
+        width: int,
+        padding_idx: int | None,
+        codes: np.ndarray | None,
     ) -> nn.Module:
         return nn.Embedding(vocab_size, width, padding_idx=padding_idx)

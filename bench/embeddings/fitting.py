@@ -28,9 +28,13 @@ def fit(module: SubspaceEmbedding, table: Tensor, weights: np.ndarray | None = N
     own = torch.ones(len(table), dtype=torch.bool)  # tokens that have nothing but their codes
     if module.padding_idx is not None:
         own[module.padding_idx] = False
-    own[torch.from_numpy(module.kept_ids() if module.kept is not None else np.empty(0, dtype=np.int64))] = False
+    own[torch.from_numpy(module.kept_ids() if module.kept is not None else np.empty(0, dtype=np.int64))] = (
+        False
+    )
     codes = torch.from_numpy(module.codes()).long()[own]
-    weight = torch.ones(len(codes), 1).double() if weights is None else torch.from_numpy(weights)[own].unsqueeze(1)
+    weight = (
+        torch.ones(len(codes), 1).double() if weights is None else torch.from_numpy(weights)[own].unsqueeze(1)
+    )
     target = table[own].double()
     if module.projection is not None:
         axes = principal_axes(table, module.projection.in_features)

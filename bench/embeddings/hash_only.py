@@ -18,7 +18,11 @@ class HashEmbedding(CompressedEmbedding):
     def rows_of(self, input_ids: Tensor) -> Tensor:
         columns = torch.arange(self.embedding_dim, device=input_ids.device)
         x = input_ids.long().unsqueeze(-1) * self.embedding_dim + columns + 1
-        for multiplier in (-0x61C8864680B583EB, -0x40A7B892E31B1A47, -0x6B2FB644ECCEEE15):  # splitmix64's, as signed numbers
+        for multiplier in (
+            -0x61C8864680B583EB,
+            -0x40A7B892E31B1A47,
+            -0x6B2FB644ECCEEE15,
+        ):  # splitmix64's, as signed numbers
             x = x * multiplier  # wraps around
             x = x ^ (x >> 31)
         return torch.where((x >> 32) % 2 == 1, -self.scale, self.scale)
@@ -31,14 +35,26 @@ class HashOnly(EmbeddingMethod):
         return Size(1)
 
     def build(
-        self, config: EmbeddingConfig, table: Tensor, codes: np.ndarray | None, padding_idx: int | None,
-        codes_stored: bool, std: float, generator: torch.Generator, vocabulary: Vocabulary | None = None,
+        self,
+        config: EmbeddingConfig,
+        table: Tensor,
+        codes: np.ndarray | None,
+        padding_idx: int | None,
+        codes_stored: bool,
+        std: float,
+        generator: torch.Generator,
+        vocabulary: Vocabulary | None = None,
     ) -> nn.Module:
         module = HashEmbedding(len(table), table.shape[1], padding_idx)
         module.scale.data.fill_(table.square().mean().sqrt())
         return module
 
     def empty(
-        self, config: EmbeddingConfig, vocab_size: int, width: int, padding_idx: int | None, codes: np.ndarray | None
+        self,
+        config: EmbeddingConfig,
+        vocab_size: int,
+        width: int,
+        padding_idx: int | None,
+        codes: np.ndarray | None,
     ) -> nn.Module:
         return HashEmbedding(vocab_size, width, padding_idx)

@@ -11,5 +11,11 @@ class Hashing(Subspace):
     settings, extras = ("rows",), ("keep_dense", "table_dtype")
     own_assignment = "hash"
     fixed: ClassVar[dict[str, Any]] = {
-        "subspaces": 1, "sub_dim": None, "compose": "concat", "init": "fitted", "gain": False, "rotation": None, "code_rows": None,
+        "subspaces": 1,
+        "sub_dim": None,
+        "compose": "concat",
+        "init": "fitted",
+        "gain": False,
+        "rotation": None,
+        "code_rows": None,
     }

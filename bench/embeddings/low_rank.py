@@ -48,8 +48,15 @@ class LowRank(EmbeddingMethod):
 
     @torch.no_grad()
     def build(
-        self, config: EmbeddingConfig, table: Tensor, codes: np.ndarray | None, padding_idx: int | None,
-        codes_stored: bool, std: float, generator: torch.Generator, vocabulary: Vocabulary | None = None,
+        self,
+        config: EmbeddingConfig,
+        table: Tensor,
+        codes: np.ndarray | None,
+        padding_idx: int | None,
+        codes_stored: bool,
+        std: float,
+        generator: torch.Generator,
+        vocabulary: Vocabulary | None = None,
     ) -> nn.Module:
         module = LowRankEmbedding(len(table), table.shape[1], config.rank or 0, padding_idx)
         rows = table.double()
@@ -61,6 +68,11 @@ class LowRank(EmbeddingMethod):
         return module
 
     def empty(
-        self, config: EmbeddingConfig, vocab_size: int, width: int, padding_idx: int | None, codes: np.ndarray | None
+        self,
+        config: EmbeddingConfig,
+        vocab_size: int,
+        width: int,
+        padding_idx: int | None,
+        codes: np.ndarray | None,
     ) -> nn.Module:
         return LowRankEmbedding(vocab_size, width, config.rank or 0, padding_idx)

@@ -26,14 +26,26 @@ class Mean(EmbeddingMethod):
         return Size(width)
 
     def build(
-        self, config: EmbeddingConfig, table: Tensor, codes: np.ndarray | None, padding_idx: int | None,
-        codes_stored: bool, std: float, generator: torch.Generator, vocabulary: Vocabulary | None = None,
+        self,
+        config: EmbeddingConfig,
+        table: Tensor,
+        codes: np.ndarray | None,
+        padding_idx: int | None,
+        codes_stored: bool,
+        std: float,
+        generator: torch.Generator,
+        vocabulary: Vocabulary | None = None,
     ) -> nn.Module:
         module = MeanEmbedding(len(table), table.shape[1], padding_idx)
         module.weight.data = table.mean(0)
         return module
 
     def empty(
-        self, config: EmbeddingConfig, vocab_size: int, width: int, padding_idx: int | None, codes: np.ndarray | None
+        self,
+        config: EmbeddingConfig,
+        vocab_size: int,
+        width: int,
+        padding_idx: int | None,
+        codes: np.ndarray | None,
     ) -> nn.Module:
         return MeanEmbedding(vocab_size, width, padding_idx)

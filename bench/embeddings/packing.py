@@ -19,7 +19,9 @@ def unpack(packed: np.ndarray, rows: int, shape: tuple[int, ...]) -> np.ndarray:
     """Return the int32 codes of `shape` that `pack` stored; raises ValueError if the length or a code does not fit."""
     bits, count = bits_per_code(rows), int(np.prod(shape))
     if packed.size != -(-count * bits // 8):
-        raise ValueError(f"{packed.size} bytes of packed codes, but {shape} codes of {bits} bits need {-(-count * bits // 8)}")
+        raise ValueError(
+            f"{packed.size} bytes of packed codes, but {shape} codes of {bits} bits need {-(-count * bits // 8)}"
+        )
     planes = np.unpackbits(packed, count=count * bits, bitorder="little").reshape(count, bits)
     codes = np.zeros(count, dtype=np.int32)
     for bit in range(bits):

@@ -25,11 +25,20 @@ class QuantisedEmbedding(CompressedEmbedding):
     weight: Tensor  # (V, d) int8, or (V, d / 2) uint8 with the even dimension in the low half
     scales: Tensor  # (V, d / group) fp16
 
-    def __init__(self, num_embeddings: int, embedding_dim: int, bits: int, group: int, padding_idx: int | None) -> None:
+    def __init__(
+        self, num_embeddings: int, embedding_dim: int, bits: int, group: int, padding_idx: int | None
+    ) -> None:
         super().__init__(num_embeddings, embedding_dim, padding_idx)
         self.bits = bits
-        self.register_buffer("weight", torch.zeros(num_embeddings, embedding_dim * bits // 8, dtype=torch.int8 if bits == 8 else torch.uint8))
-        self.register_buffer("scales", torch.zeros(num_embeddings, embedding_dim // group, dtype=torch.float16))
+        self.register_buffer(
+            "weight",
+            torch.zeros(
+                num_embeddings, embedding_dim * bits // 8, dtype=torch.int8 if bits == 8 else torch.uint8
+            ),
+        )
+        self.register_buffer(
+            "scales", torch.zeros(num_embeddings, embedding_dim // group, dtype=torch.float16)
+        )
 
     def rows_of(self, input_ids: Tensor) -> Tensor:
         numbers = self.weight[input_ids] if self.bits == 8 else rounding.unpack_int4(self.weight[input_ids])
@@ -50,11 +59,19 @@ class Quantised(EmbeddingMethod):
         if config.bits not in (4, 8):
             raise ConfigError(f"embedding.bits ({config.bits}) must be 4 or 8.")
         if config.bits == 4 and width % 2:
-            raise ConfigError(f"embedding.bits (4) packs two numbers a byte, but the model's width ({width}) is odd: use embedding.bits=8.")
-        group = max(n for n in self._groups(width) if n <= DEFAULT_GROUP) if config.group is None else config.group
+            raise ConfigError(
+                f"embedding.bits (4) packs two numbers a byte, but the model's width ({width}) is odd: use embedding.bits=8."
+            )
+        group = (
+            max(n for n in self._groups(width) if n <= DEFAULT_GROUP)
+            if config.group is None
+            else config.group
+        )
         if group < 1 or width % group:
             near = sorted(self._groups(width), key=lambda n: (abs(n - group), n))[:2]
-            raise ConfigError(f"embedding.group ({group}) must divide the model's width ({width}): use {min(near)} or {max(near)}.")
+            raise ConfigError(
+                f"embedding.group ({group}) must divide the model's width ({width}): use {min(near)} or {max(near)}."
+            )
         return replace(config, group=group)
 
     def within(
@@ -62,8 +79,14 @@ class Quantised(EmbeddingMethod):
     ) -> tuple[int, EmbeddingConfig | None]:
         """The largest of both numbers of bits and all groups."""
         if config.group is not None:
-            raise ConfigError(f"embedding.group ({config.group}) and embedding.budget cannot both be set: the budget decides it.")
-        choices = [replace(config, bits=b, group=g) for b in ((4, 8) if width % 2 == 0 else (8,)) for g in self._groups(width)]
+            raise ConfigError(
+                f"embedding.group ({config.group}) and embedding.budget cannot both be set: the budget decides it."
+            )
+        choices = [
+            replace(config, bits=b, group=g)
+            for b in ((4, 8) if width % 2 == 0 else (8,))
+            for g in self._groups(width)
+        ]
         sizes = {self.size(choice, vocab_size, width, codes_stored=False).bytes: choice for choice in choices}
         return min(sizes), max((item for item in sizes.items() if item[0] <= most), default=(0, None))[1]
 
@@ -74,8 +97,15 @@ class Quantised(EmbeddingMethod):
 
     @torch.no_grad()
     def build(
-        self, config: EmbeddingConfig, table: Tensor, codes: np.ndarray | None, padding_idx: int | None,
-        codes_stored: bool, std: float, generator: torch.Generator, vocabulary: Vocabulary | None = None,
+        self,
+        config: EmbeddingConfig,
+        table: Tensor,
+        codes: np.ndarray | None,
+        padding_idx: int | None,
+        codes_stored: bool,
+        std: float,
+        generator: torch.Generator,
+        vocabulary: Vocabulary | None = None,
     ) -> nn.Module:
         module = QuantisedEmbedding(len(table), table.shape[1], config.bits, config.group or 1, padding_idx)
         packed = rounding.pack(table.reshape(-1, config.group or 1), f"int{config.bits}")
@@ -84,6 +114,11 @@ class Quantised(EmbeddingMethod):
         return module
 
     def empty(
-        self, config: EmbeddingConfig, vocab_size: int, width: int, padding_idx: int | None, codes: np.ndarray | None
+        self,
+        config: EmbeddingConfig,
+        vocab_size: int,
+        width: int,
+        padding_idx: int | None,
+        codes: np.ndarray | None,
     ) -> nn.Module:
         return QuantisedEmbedding(vocab_size, width, config.bits, config.group or 1, padding_idx)

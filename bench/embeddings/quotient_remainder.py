@@ -40,12 +40,22 @@ class QuotientRemainder(EmbeddingMethod):
 
     @torch.no_grad()
     def build(
-        self, config: EmbeddingConfig, table: Tensor, codes: np.ndarray | None, padding_idx: int | None,
-        codes_stored: bool, std: float, generator: torch.Generator, vocabulary: Vocabulary | None = None,
+        self,
+        config: EmbeddingConfig,
+        table: Tensor,
+        codes: np.ndarray | None,
+        padding_idx: int | None,
+        codes_stored: bool,
+        std: float,
+        generator: torch.Generator,
+        vocabulary: Vocabulary | None = None,
     ) -> nn.Module:
         """Each dimension of the table, laid out as (v div m, v mod m), is fitted by a matrix of rank one."""
         vocab_size, width = table.shape
-        module, rows = QuotientRemainderEmbedding(vocab_size, width, config.rows or 1, padding_idx), config.rows or 1
+        module, rows = (
+            QuotientRemainderEmbedding(vocab_size, width, config.rows or 1, padding_idx),
+            config.rows or 1,
+        )
         high, low = torch.arange(vocab_size) // rows, torch.arange(vocab_size) % rows
         known = table if padding_idx is None else table.index_fill(0, torch.tensor([padding_idx]), 0)
         one, other = module.remainder, module.quotient
@@ -53,10 +63,17 @@ class QuotientRemainder(EmbeddingMethod):
             for fitted, its, given, theirs in ((one, low, other, high), (other, high, one, low)):
                 factor = given[theirs]
                 above = torch.zeros_like(fitted).index_add_(0, its, known * factor)
-                fitted.copy_(above / torch.zeros_like(fitted).index_add_(0, its, factor.square()).clamp(min=1e-12))
+                fitted.copy_(
+                    above / torch.zeros_like(fitted).index_add_(0, its, factor.square()).clamp(min=1e-12)
+                )
         return module
 
     def empty(
-        self, config: EmbeddingConfig, vocab_size: int, width: int, padding_idx: int | None, codes: np.ndarray | None
+        self,
+        config: EmbeddingConfig,
+        vocab_size: int,
+        width: int,
+        padding_idx: int | None,
+        codes: np.ndarray | None,
     ) -> nn.Module:
         return QuotientRemainderEmbedding(vocab_size, width, config.rows or 1, padding_idx)

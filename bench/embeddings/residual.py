@@ -14,4 +14,10 @@ class Residual(Subspace):
 
     settings, extras = ("subspaces", "rows"), ("keep_dense", "gain", "table_dtype")
     own_assignment = "residual"
-    fixed: ClassVar[dict[str, Any]] = {"sub_dim": None, "compose": "sum", "init": "fitted", "rotation": None, "code_rows": None}
+    fixed: ClassVar[dict[str, Any]] = {
+        "sub_dim": None,
+        "compose": "sum",
+        "init": "fitted",
+        "rotation": None,
+        "code_rows": None,
+    }

@@ -30,7 +30,11 @@ def pack(table: Tensor, dtype: str) -> dict[str, Tensor]:
         return {"": table.to(torch.float32 if dtype == "fp32" else torch.float16)}
     numbers, scales = quantise(table, dtype)
     if dtype == "int4":
-        nibbles = torch.nn.functional.pad(numbers.flatten() & 15, (0, numbers.numel() % 2)).view(-1, 2).to(torch.uint8)
+        nibbles = (
+            torch.nn.functional.pad(numbers.flatten() & 15, (0, numbers.numel() % 2))
+            .view(-1, 2)
+            .to(torch.uint8)
+        )
         numbers = nibbles[:, 0] | (nibbles[:, 1] << 4)
     return {"": numbers, "_scales": scales}
 
@@ -46,7 +50,9 @@ def unpack(stored: dict[str, Tensor], shape: tuple[int, int], dtype: str) -> Ten
     numbers = stored[""]
     if dtype == "int4":
         if numbers.numel() != -(-shape[0] * shape[1] // 2):
-            raise ValueError(f"{numbers.numel()} bytes of int4, but a table of {shape} needs {-(-shape[0] * shape[1] // 2)}")
+            raise ValueError(
+                f"{numbers.numel()} bytes of int4, but a table of {shape} needs {-(-shape[0] * shape[1] // 2)}"
+            )
         numbers = unpack_int4(numbers)[: shape[0] * shape[1]].view(shape)
     return numbers.float() * stored["_scales"].float() if dtype.startswith("int") else numbers.float()
 

@@ -43,43 +43,71 @@ class Subspace(EmbeddingMethod):
     ) -> EmbeddingConfig:
         shared = replace(config, **self.fixed).code_rows
         if shared is not None and assignment is not None and not assignment.stored:
-            raise ConfigError(f"embedding.code_rows ({shared}) shares stored codes, but this assignment's are computed from a token's id: use "
-                              "assignment=pq or another that stores them, or embedding.code_rows=null.")
+            raise ConfigError(
+                f"embedding.code_rows ({shared}) shares stored codes, but this assignment's are computed from a token's id: use "
+                "assignment=pq or another that stores them, or embedding.code_rows=null."
+            )
         return super().resolve(config, vocab_size, width, assignment)
 
     def complete(self, config: EmbeddingConfig, vocab_size: int, width: int) -> EmbeddingConfig:
         config = replace(config, **self.fixed)
         f = 3 if config.subspaces is None else config.subspaces
-        for key, choices in (("compose", ("concat", "sum")), ("init", ("random", "fitted")), ("table_dtype", tuple(rounding.BITS))):
+        for key, choices in (
+            ("compose", ("concat", "sum")),
+            ("init", ("random", "fitted")),
+            ("table_dtype", tuple(rounding.BITS)),
+        ):
             if getattr(config, key) not in choices:
                 raise ConfigError(unknown(f"embedding.{key}", str(getattr(config, key)), choices))
         if config.rows is None and self.fixed.get("subspaces") == 1:
-            raise ConfigError(f"embedding.rows is not set: give {config.name} a number of rows, or embedding.budget.")
+            raise ConfigError(
+                f"embedding.rows is not set: give {config.name} a number of rows, or embedding.budget."
+            )
         if f < 1:
             raise ConfigError(f"embedding.subspaces ({f}) must be at least 1.")
         if config.sub_dim is None and config.compose == "concat" and width % f:
             near = sorted(_divisors(width), key=lambda n: (abs(n - f), n))[:2]
-            raise ConfigError(f"embedding.subspaces ({f}) must divide the model's width ({width}): "
-                              f"use {min(near)} or {max(near)}, or set embedding.sub_dim.")
-        sub_dim = config.sub_dim if config.sub_dim is not None else width // f if config.compose == "concat" else width
+            raise ConfigError(
+                f"embedding.subspaces ({f}) must divide the model's width ({width}): "
+                f"use {min(near)} or {max(near)}, or set embedding.sub_dim."
+            )
+        sub_dim = (
+            config.sub_dim
+            if config.sub_dim is not None
+            else width // f
+            if config.compose == "concat"
+            else width
+        )
         pieces = f if config.compose == "concat" else 1
         inner = sub_dim * pieces
         if pieces > width:
-            raise ConfigError(f"embedding.subspaces ({f}) is more than the model's width ({width}): use fewer subspaces.")
+            raise ConfigError(
+                f"embedding.subspaces ({f}) is more than the model's width ({width}): use fewer subspaces."
+            )
         if not 1 <= inner <= width:
-            raise ConfigError(f"embedding.sub_dim ({sub_dim}) gives an inner width of {inner}, but the model's width is "
-                              f"{width}: use embedding.sub_dim={width // pieces} or less, and at least 1.")
+            raise ConfigError(
+                f"embedding.sub_dim ({sub_dim}) gives an inner width of {inner}, but the model's width is "
+                f"{width}: use embedding.sub_dim={width // pieces} or less, and at least 1."
+            )
         rows = config.rows if config.rows is not None else max(2, integer_root(vocab_size, f))
         if not 2 <= rows <= vocab_size:
-            raise ConfigError(f"embedding.rows ({rows}) must lie between 2 and the vocabulary size ({vocab_size:,}).")
+            raise ConfigError(
+                f"embedding.rows ({rows}) must lie between 2 and the vocabulary size ({vocab_size:,})."
+            )
         if not 0 <= config.keep_dense < vocab_size:
-            raise ConfigError(f"embedding.keep_dense ({config.keep_dense}) must be from 0 to {vocab_size - 1:,}: fewer than there are tokens.")
+            raise ConfigError(
+                f"embedding.keep_dense ({config.keep_dense}) must be from 0 to {vocab_size - 1:,}: fewer than there are tokens."
+            )
         if config.code_rows is not None and not 1 <= config.code_rows < vocab_size - config.keep_dense:
-            raise ConfigError(f"embedding.code_rows ({config.code_rows}) must be from 1 to {vocab_size - config.keep_dense - 1:,}: fewer than "
-                              f"there are tokens besides those of embedding.keep_dense ({config.keep_dense}).")
+            raise ConfigError(
+                f"embedding.code_rows ({config.code_rows}) must be from 1 to {vocab_size - config.keep_dense - 1:,}: fewer than "
+                f"there are tokens besides those of embedding.keep_dense ({config.keep_dense})."
+            )
         if config.rotation is not None and inner != width:
-            raise ConfigError(f"embedding.rotation ({config.rotation}) needs pieces that fill the model's width ({width}), but they fill "
-                              f"{inner}, and the up-projection already turns them: set embedding.rotation=null.")
+            raise ConfigError(
+                f"embedding.rotation ({config.rotation}) needs pieces that fill the model's width ({width}), but they fill "
+                f"{inner}, and the up-projection already turns them: set embedding.rotation=null."
+            )
         return replace(config, subspaces=f, sub_dim=sub_dim, rows=rows)
 
     def within(
@@ -93,13 +121,17 @@ class Subspace(EmbeddingMethod):
         """
         config = replace(config, **self.fixed)
         if config.subspaces is not None and config.rows is not None:
-            raise ConfigError(f"embedding.subspaces ({config.subspaces}), embedding.rows ({config.rows}) and embedding.budget cannot all "
-                              "be set: leave one of the first two null.")
+            raise ConfigError(
+                f"embedding.subspaces ({config.subspaces}), embedding.rows ({config.rows}) and embedding.budget cannot all "
+                "be set: leave one of the first two null."
+            )
         codes_stored = assignment is None or assignment.stored
         enough = math.inf if assignment is None or assignment.vectors else math.log2(vocab_size)
         smallest, best = [], []
         for f in [config.subspaces] if config.subspaces is not None else self.pieces(config, width):
-            least = max(2, integer_root(vocab_size, f) if assignment is not None and assignment.injective else 2)
+            least = max(
+                2, integer_root(vocab_size, f) if assignment is not None and assignment.injective else 2
+            )
             choices = [config.rows] if config.rows is not None else range(least, vocab_size + 1)
 
             def complete(rows: int, f: int = f) -> EmbeddingConfig:
@@ -132,8 +164,14 @@ class Subspace(EmbeddingMethod):
         inner = f * s if config.compose == "concat" else s
         plain = (inner * width if inner != width else 0) + (vocab_size if config.gain else 0)
         kept = config.keep_dense * width
-        tables = rounding.stored_bytes(f, q * s, config.table_dtype) + rounding.stored_bytes(config.keep_dense, width, config.table_dtype)
-        coded, share = (vocab_size, 0) if config.code_rows is None else (config.code_rows, vocab_size * bits_per_code(config.code_rows))
+        tables = rounding.stored_bytes(f, q * s, config.table_dtype) + rounding.stored_bytes(
+            config.keep_dense, width, config.table_dtype
+        )
+        coded, share = (
+            (vocab_size, 0)
+            if config.code_rows is None
+            else (config.code_rows, vocab_size * bits_per_code(config.code_rows))
+        )
         bits = coded * f * bits_per_code(q) if codes_stored else 0
         ids = config.keep_dense * bits_per_code(vocab_size)
         whole = sum(8 * -(-each // 8) for each in (ids, share))  # whole numbers of bytes, as in the file
@@ -150,17 +188,41 @@ class Subspace(EmbeddingMethod):
         return F.normalize(table, dim=1) if config.gain else table
 
     def _layer(
-        self, config: EmbeddingConfig, codes: np.ndarray, width: int, padding_idx: int | None, codes_stored: bool, kept: np.ndarray | None,
+        self,
+        config: EmbeddingConfig,
+        codes: np.ndarray,
+        width: int,
+        padding_idx: int | None,
+        codes_stored: bool,
+        kept: np.ndarray | None,
         share: np.ndarray | None,
     ) -> SubspaceEmbedding:
         assert config.rows and config.sub_dim
-        return SubspaceEmbedding(codes, config.rows, width, sub_dim=config.sub_dim, compose=config.compose, padding_idx=padding_idx,
-                                 codes_stored=codes_stored, kept=kept, gain=config.gain, rotation=config.rotation,
-                                 table_dtype=config.table_dtype, share=share)
+        return SubspaceEmbedding(
+            codes,
+            config.rows,
+            width,
+            sub_dim=config.sub_dim,
+            compose=config.compose,
+            padding_idx=padding_idx,
+            codes_stored=codes_stored,
+            kept=kept,
+            gain=config.gain,
+            rotation=config.rotation,
+            table_dtype=config.table_dtype,
+            share=share,
+        )
 
     def build(
-        self, config: EmbeddingConfig, table: Tensor, codes: np.ndarray | None, padding_idx: int | None,
-        codes_stored: bool, std: float, generator: torch.Generator, vocabulary: Vocabulary | None = None,
+        self,
+        config: EmbeddingConfig,
+        table: Tensor,
+        codes: np.ndarray | None,
+        padding_idx: int | None,
+        codes_stored: bool,
+        std: float,
+        generator: torch.Generator,
+        vocabulary: Vocabulary | None = None,
     ) -> nn.Module:
         assert codes is not None
         kept = share = None
@@ -184,12 +246,22 @@ class Subspace(EmbeddingMethod):
         return module
 
     def empty(
-        self, config: EmbeddingConfig, vocab_size: int, width: int, padding_idx: int | None, codes: np.ndarray | None
+        self,
+        config: EmbeddingConfig,
+        vocab_size: int,
+        width: int,
+        padding_idx: int | None,
+        codes: np.ndarray | None,
     ) -> nn.Module:
-        zeros = np.zeros((vocab_size if config.code_rows is None else config.code_rows, config.subspaces or 0), dtype=np.int32)
+        zeros = np.zeros(
+            (vocab_size if config.code_rows is None else config.code_rows, config.subspaces or 0),
+            dtype=np.int32,
+        )
         kept = np.arange(config.keep_dense) if config.keep_dense else None
         share = None if config.code_rows is None else np.zeros(vocab_size, dtype=np.int32)
-        return self._layer(config, zeros if codes is None else codes, width, padding_idx, codes is None, kept, share)
+        return self._layer(
+            config, zeros if codes is None else codes, width, padding_idx, codes is None, kept, share
+        )
 
 
 def _divisors(width: int) -> list[int]:

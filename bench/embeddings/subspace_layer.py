@@ -33,9 +33,20 @@ class SubspaceEmbedding(CompressedEmbedding):
     rotation: Tensor | None  # (d, d)
 
     def __init__(
-        self, codes: np.ndarray, rows: int, embedding_dim: int, *, sub_dim: int, compose: str = "concat",
-        padding_idx: int | None = None, codes_stored: bool = True, kept: np.ndarray | None = None, gain: bool = False,
-        rotation: int | None = None, table_dtype: str = "fp32", share: np.ndarray | None = None,
+        self,
+        codes: np.ndarray,
+        rows: int,
+        embedding_dim: int,
+        *,
+        sub_dim: int,
+        compose: str = "concat",
+        padding_idx: int | None = None,
+        codes_stored: bool = True,
+        kept: np.ndarray | None = None,
+        gain: bool = False,
+        rotation: int | None = None,
+        table_dtype: str = "fp32",
+        share: np.ndarray | None = None,
     ) -> None:
         super().__init__(len(codes if share is None else share), embedding_dim, padding_idx)
         self.subspaces = codes.shape[1]
@@ -47,7 +58,9 @@ class SubspaceEmbedding(CompressedEmbedding):
         self.projection = nn.Linear(inner, embedding_dim, bias=False) if inner != embedding_dim else None
         self.kept = None if kept is None else nn.Parameter(torch.zeros(len(kept), embedding_dim))
         self.gain = nn.Parameter(torch.ones(self.num_embeddings)) if gain else None
-        self.register_buffer("rotation", None if rotation is None else orthogonal(embedding_dim, rotation), persistent=False)
+        self.register_buffer(
+            "rotation", None if rotation is None else orthogonal(embedding_dim, rotation), persistent=False
+        )
         self.register_buffer("index", self._index(codes), persistent=False)
         self.register_buffer("share", None if share is None else self._share(share), persistent=False)
         self.register_buffer("slot", None if kept is None else self._slots(kept), persistent=False)
@@ -56,7 +69,9 @@ class SubspaceEmbedding(CompressedEmbedding):
         index = torch.from_numpy(codes.astype(np.int64)) + torch.arange(self.subspaces) * self.rows
         if self.padding_idx is not None:
             index = index if self.code_rows is None else F.pad(index, (0, 0, 0, 1))
-            index[self.padding_idx if self.code_rows is None else -1] = len(self.weight)  # the zero row that `_table` appends
+            index[self.padding_idx if self.code_rows is None else -1] = len(
+                self.weight
+            )  # the zero row that `_table` appends
         return index.to(torch.int16 if len(self.weight) < 2**15 else torch.int32)
 
     def _share(self, share: np.ndarray) -> Tensor:
@@ -87,7 +102,9 @@ class SubspaceEmbedding(CompressedEmbedding):
             slot = self.slot[input_ids]
             index = index.masked_fill((slot < len(self.kept)).unsqueeze(-1), len(self.weight))
         if self.compose == "sum":
-            vectors: Tensor = F.embedding_bag(index.flatten(0, -2), self._table(), mode="sum").view(*input_ids.shape, -1)
+            vectors: Tensor = F.embedding_bag(index.flatten(0, -2), self._table(), mode="sum").view(
+                *input_ids.shape, -1
+            )
         else:
             vectors = lookup(self._table(), index).flatten(-2)
         if self.projection is not None:
@@ -108,7 +125,9 @@ class SubspaceEmbedding(CompressedEmbedding):
 
     def stored_codes(self) -> np.ndarray:
         """Return the rows of codes as int32: (V, f), or (U, f) where tokens share them."""
-        index = self.index.cpu().numpy().astype(np.int32) - np.arange(self.subspaces, dtype=np.int32) * self.rows
+        index = (
+            self.index.cpu().numpy().astype(np.int32) - np.arange(self.subspaces, dtype=np.int32) * self.rows
+        )
         if self.padding_idx is not None and self.share is None:
             index[self.padding_idx] = 0
         return index[: self.code_rows]
@@ -151,7 +170,10 @@ class SubspaceEmbedding(CompressedEmbedding):
                 destination |= {prefix + name + part: tensor for part, tensor in packed.items()}
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        missing, unexpected = args[2], args[3]  # (local_metadata, strict, missing_keys, unexpected_keys, error_msgs)
+        missing, unexpected = (
+            args[2],
+            args[3],
+        )  # (local_metadata, strict, missing_keys, unexpected_keys, error_msgs)
         taken: list[str] = []
 
         def take(name: str) -> Any:
@@ -162,10 +184,16 @@ class SubspaceEmbedding(CompressedEmbedding):
             return state_dict[prefix + name]
 
         if self.codes_stored and (packed := take("codes")) is not None:
-            codes = unpack(packed.cpu().numpy(), self.rows, (self.num_embeddings if self.code_rows is None else self.code_rows, self.subspaces))
+            codes = unpack(
+                packed.cpu().numpy(),
+                self.rows,
+                (self.num_embeddings if self.code_rows is None else self.code_rows, self.subspaces),
+            )
             self.index = self._index(codes).to(self.index.device)
         if self.code_rows is not None and (packed := take("share")) is not None:
-            self.share = self._share(unpack(packed.cpu().numpy(), self.code_rows, (self.num_embeddings,))).to(self.index.device)
+            self.share = self._share(unpack(packed.cpu().numpy(), self.code_rows, (self.num_embeddings,))).to(
+                self.index.device
+            )
         if self.kept is not None and (packed := take("kept_ids")) is not None:
             kept = unpack(packed.cpu().numpy(), self.num_embeddings, (len(self.kept),))
             self.slot = self._slots(kept).to(self.slot.device)
@@ -176,14 +204,18 @@ class SubspaceEmbedding(CompressedEmbedding):
                 stored = {part: take(name + part) for part in parts}
                 if all(tensor is not None for tensor in stored.values()):
                     shape = self._scaled(name, table).shape
-                    state_dict[prefix + name] = rounding.unpack(stored, (shape[0], shape[1]), self.table_dtype).view_as(table)
+                    state_dict[prefix + name] = rounding.unpack(
+                        stored, (shape[0], shape[1]), self.table_dtype
+                    ).view_as(table)
         super()._load_from_state_dict(state_dict, prefix, *args)
         unexpected[:] = [key for key in unexpected if key not in taken]
         missing[:] = list(dict.fromkeys(missing))
 
     def extra_repr(self) -> str:
-        return (f"{self.num_embeddings}, {self.embedding_dim}, subspaces={self.subspaces}, rows={self.rows}, "
-                f"sub_dim={self.sub_dim}, compose={self.compose}, padding_idx={self.padding_idx}")
+        return (
+            f"{self.num_embeddings}, {self.embedding_dim}, subspaces={self.subspaces}, rows={self.rows}, "
+            f"sub_dim={self.sub_dim}, compose={self.compose}, padding_idx={self.padding_idx}"
+        )
 
 
 class SubspaceDecoder(nn.Module):
@@ -203,7 +235,9 @@ class SubspaceDecoder(nn.Module):
         table = rounded(tied.weight.view(tied.subspaces, -1), tied.table_dtype).view_as(tied.weight)
         if tied.compose == "concat":
             tables = table.view(tied.subspaces, tied.rows, tied.sub_dim)
-            scores = torch.einsum("nfs,fqs->fqn", inner.unflatten(-1, (tied.subspaces, tied.sub_dim)), tables).flatten(0, 1)
+            scores = torch.einsum(
+                "nfs,fqs->fqn", inner.unflatten(-1, (tied.subspaces, tied.sub_dim)), tables
+            ).flatten(0, 1)
         else:
             scores = table @ inner.T
         if tied.padding_idx is not None:
@@ -212,7 +246,9 @@ class SubspaceDecoder(nn.Module):
         logits = (logits if tied.share is None else F.embedding(tied.share.int(), logits)).T
         logits = logits if tied.gain is None else logits * tied.gain
         if tied.kept is not None:
-            logits = logits.index_copy(1, torch.argsort(tied.slot)[: len(tied.kept)], hidden @ tied.kept_rows().T)
+            logits = logits.index_copy(
+                1, torch.argsort(tied.slot)[: len(tied.kept)], hidden @ tied.kept_rows().T
+            )
         if self.bias is not None:
             logits = logits + self.bias
         return logits.view(*shape, tied.num_embeddings)

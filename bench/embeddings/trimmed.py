@@ -45,7 +45,9 @@ class TrimmedEmbedding(CompressedEmbedding):
         if key not in state_dict:
             missing.append(key)
             return
-        ids = torch.from_numpy(unpack(state_dict[key].cpu().numpy(), self.num_embeddings, (len(self.weight),))).long()
+        ids = torch.from_numpy(
+            unpack(state_dict[key].cpu().numpy(), self.num_embeddings, (len(self.weight),))
+        ).long()
         self.slot, self.ids = self._slots(ids).to(self.slot.device), ids.to(self.ids.device)
         if key in unexpected:
             unexpected.remove(key)
@@ -67,8 +69,15 @@ class Trimmed(EmbeddingMethod):
         return Size(rows * width, rows * bits_per_code(vocab_size))
 
     def build(
-        self, config: EmbeddingConfig, table: Tensor, codes: np.ndarray | None, padding_idx: int | None,
-        codes_stored: bool, std: float, generator: torch.Generator, vocabulary: Vocabulary | None = None,
+        self,
+        config: EmbeddingConfig,
+        table: Tensor,
+        codes: np.ndarray | None,
+        padding_idx: int | None,
+        codes_stored: bool,
+        std: float,
+        generator: torch.Generator,
+        vocabulary: Vocabulary | None = None,
     ) -> nn.Module:
         assert vocabulary is not None and config.rows
         kept = vocabulary.foremost(config.rows, padding_idx)
@@ -80,6 +89,11 @@ class Trimmed(EmbeddingMethod):
         return module
 
     def empty(
-        self, config: EmbeddingConfig, vocab_size: int, width: int, padding_idx: int | None, codes: np.ndarray | None
+        self,
+        config: EmbeddingConfig,
+        vocab_size: int,
+        width: int,
+        padding_idx: int | None,
+        codes: np.ndarray | None,
     ) -> nn.Module:
         return TrimmedEmbedding(vocab_size, width, torch.arange(config.rows or 0), padding_idx)

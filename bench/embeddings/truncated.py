@@ -17,14 +17,18 @@ class TruncatedEmbedding(CompressedEmbedding):
 
     dimensions: Tensor  # (r,)
 
-    def __init__(self, num_embeddings: int, embedding_dim: int, dimensions: Tensor, padding_idx: int | None) -> None:
+    def __init__(
+        self, num_embeddings: int, embedding_dim: int, dimensions: Tensor, padding_idx: int | None
+    ) -> None:
         super().__init__(num_embeddings, embedding_dim, padding_idx)
         self.weight = nn.Parameter(torch.zeros(num_embeddings, len(dimensions)))
         self.register_buffer("dimensions", dimensions, persistent=False)
 
     def rows_of(self, input_ids: Tensor) -> Tensor:
         vectors = lookup(self.weight, input_ids)
-        return vectors.new_zeros(*input_ids.shape, self.embedding_dim).index_copy(-1, self.dimensions, vectors)
+        return vectors.new_zeros(*input_ids.shape, self.embedding_dim).index_copy(
+            -1, self.dimensions, vectors
+        )
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
@@ -56,8 +60,15 @@ class Truncated(EmbeddingMethod):
         return Size((config.rank or 0) * vocab_size, width)
 
     def build(
-        self, config: EmbeddingConfig, table: Tensor, codes: np.ndarray | None, padding_idx: int | None,
-        codes_stored: bool, std: float, generator: torch.Generator, vocabulary: Vocabulary | None = None,
+        self,
+        config: EmbeddingConfig,
+        table: Tensor,
+        codes: np.ndarray | None,
+        padding_idx: int | None,
+        codes_stored: bool,
+        std: float,
+        generator: torch.Generator,
+        vocabulary: Vocabulary | None = None,
     ) -> nn.Module:
         dimensions = table.square().sum(0).topk(config.rank or 0).indices.sort().values
         module = TruncatedEmbedding(len(table), table.shape[1], dimensions, padding_idx)
@@ -65,6 +76,11 @@ class Truncated(EmbeddingMethod):
         return module
 
     def empty(
-        self, config: EmbeddingConfig, vocab_size: int, width: int, padding_idx: int | None, codes: np.ndarray | None
+        self,
+        config: EmbeddingConfig,
+        vocab_size: int,
+        width: int,
+        padding_idx: int | None,
+        codes: np.ndarray | None,
     ) -> nn.Module:
         return TruncatedEmbedding(vocab_size, width, torch.arange(config.rank or 0), padding_idx)

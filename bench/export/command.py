@@ -39,7 +39,9 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         if other.startswith("-"):
             raise ConfigError(unknown("flag", other, [f"--{name}" for name in vars(flags)]))
     if flags.to is None:
-        raise ConfigError("--to is not set: name the folder to write, as in `bench export RUN_ID --to exported`.")
+        raise ConfigError(
+            "--to is not set: name the folder to write, as in `bench export RUN_ID --to exported`."
+        )
     flags.onnx |= flags.int8
     if flags.evaluate and not flags.onnx:
         raise ConfigError("--evaluate computes the headline with the ONNX file: add --onnx or --int8.")
@@ -52,14 +54,23 @@ def export(arguments: Sequence[str]) -> Path:
     folder.check_target(flags.to)
     if flags.onnx:
         onnx.check_installed(flags.opset)
-    ids, overrides = [other for other in others if "=" not in other], [other for other in others if "=" in other]
+    ids, overrides = (
+        [other for other in others if "=" not in other],
+        [other for other in others if "=" in other],
+    )
     if len(ids) > 1:
-        raise ConfigError(f"export writes one run, but {', '.join(ids)} are {len(ids)}: name one, each with a folder of its own.")
+        raise ConfigError(
+            f"export writes one run, but {', '.join(ids)} are {len(ids)}: name one, each with a folder of its own."
+        )
     prepared, found = source.find(ids[0], overrides) if ids else source.described(overrides)
     kept, record = source.weights(prepared, found, train=flags.retrain or not ids)
     model, tokenizer = backbones.load_compressed(kept), backbones.load_tokenizer(prepared.config.model)
     with folder.new_folder(flags.to) as target:
-        facts: dict[str, Any] = {"bench": __version__, "form": "dense" if flags.materialise else "compact", "run_id": record["run_id"]}
+        facts: dict[str, Any] = {
+            "bench": __version__,
+            "form": "dense" if flags.materialise else "compact",
+            "run_id": record["run_id"],
+        }
         if flags.materialise:
             materialised(model).save_pretrained(target)
         else:
@@ -71,7 +82,9 @@ def export(arguments: Sequence[str]) -> Path:
         facts["files"] = {path.name: path.stat().st_size for path in sorted(target.iterdir())}
         facts["packages"] = provenance(torch.device("cpu"))["packages"]
         (target / "export.json").write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n")
-        (target / "README.md").write_text(card.write(prepared, record, store.read_all(Path(prepared.config.results_dir))[0], facts))
+        (target / "README.md").write_text(
+            card.write(prepared, record, store.read_all(Path(prepared.config.results_dir))[0], facts)
+        )
     return cast(Path, flags.to)
 
 
@@ -83,23 +96,38 @@ def materialised(model: "PreTrainedModel") -> "PreTrainedModel":
         return model
     dense = deepcopy(model)
     rows = cast(Any, embedding).materialise()
-    dense.set_input_embeddings(nn.Embedding.from_pretrained(rows, freeze=False, padding_idx=cast(Any, embedding).padding_idx))
+    dense.set_input_embeddings(
+        nn.Embedding.from_pretrained(rows, freeze=False, padding_idx=cast(Any, embedding).padding_idx)
+    )
     return dense
 
 
 def _onnx(
-    flags: argparse.Namespace, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", target: Path, prepared: Prepared
+    flags: argparse.Namespace,
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    target: Path,
+    prepared: Prepared,
 ) -> dict[str, Any]:
     """Write model.onnx, and model-int8.onnx if asked for; return what export.json says of them."""
     path = target / "model.onnx"
-    models: dict[str, dict[str, float]] = {path.name: {"difference": onnx.write(model, tokenizer, path, flags.opset)}}
+    models: dict[str, dict[str, float]] = {
+        path.name: {"difference": onnx.write(model, tokenizer, path, flags.opset)}
+    }
     if flags.int8:
         onnx.write_int8(path, target / "model-int8.onnx")
-        models["model-int8.onnx"] = {"difference": onnx.difference(model, tokenizer, target / "model-int8.onnx")}
+        models["model-int8.onnx"] = {
+            "difference": onnx.difference(model, tokenizer, target / "model-int8.onnx")
+        }
     if flags.evaluate:
         for name, one in models.items():
             one["headline"] = headline(onnx.OnnxModel(target / name), prepared, tokenizer)
-    return {"opset": flags.opset, "inputs": onnx.inputs_of(tokenizer), "tolerance": onnx.TOLERANCE, "models": models}
+    return {
+        "opset": flags.opset,
+        "inputs": onnx.inputs_of(tokenizer),
+        "tolerance": onnx.TOLERANCE,
+        "models": models,
+    }
 
 
 def headline(model: nn.Module, prepared: Prepared, tokenizer: "PreTrainedTokenizerBase") -> float:

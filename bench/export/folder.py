@@ -37,7 +37,9 @@ def new_folder(to: Path) -> Iterator[Path]:
             sums = [f"{backbones.sha256(path)}  {path.name}\n" for path in sorted(folder.iterdir())]
             (folder / SUMS).write_text("".join(sums))
             for path in folder.iterdir():
-                path.chmod(0o644)  # safetensors makes its files readable by their owner alone, who is seldom the one that serves
+                path.chmod(
+                    0o644
+                )  # safetensors makes its files readable by their owner alone, who is seldom the one that serves
             check_target(to)
             os.replace(folder, to)
     except OSError as error:
@@ -52,20 +54,28 @@ def verify(folder: Path) -> set[str]:
     try:
         lines = (folder / SUMS).read_text().splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise BenchError(f"{folder} is no folder that `bench export` wrote whole: its {SUMS} cannot be read ({error}).") from error
+        raise BenchError(
+            f"{folder} is no folder that `bench export` wrote whole: its {SUMS} cannot be read ({error})."
+        ) from error
     names = set()
     for line in lines:
         if not (match := re.fullmatch(r"([0-9a-f]{64})  ([\w.-]+)", line)) or set(match[2]) == {"."}:
-            raise BenchError(f"{folder / SUMS} holds a line that is no digest of a file beside it: {line[:100]!r}; export again.")
+            raise BenchError(
+                f"{folder / SUMS} holds a line that is no digest of a file beside it: {line[:100]!r}; export again."
+            )
         wanted, name = match.groups()
         names.add(name)
         try:
             found = backbones.sha256(folder / name)
         except OSError as error:
-            raise BenchError(f"{folder / name} cannot be read ({error.strerror}), but {SUMS} names it: export again.") from error
+            raise BenchError(
+                f"{folder / name} cannot be read ({error.strerror}), but {SUMS} names it: export again."
+            ) from error
         if found != wanted:
-            raise BenchError(f"{folder / name} has the SHA-256 {found}, but {SUMS} says {wanted}: the file was cut short or changed, and "
-                             "nothing was loaded; export again.")
+            raise BenchError(
+                f"{folder / name} has the SHA-256 {found}, but {SUMS} says {wanted}: the file was cut short or changed, and "
+                "nothing was loaded; export again."
+            )
     return names
 
 
@@ -77,5 +87,7 @@ def load_compressed(folder: str | Path) -> "PreTrainedModel":
     folder = Path(folder)
     names = verify(folder)
     if missing := [name for name in LOADED if name not in names]:
-        raise BenchError(f"{folder / SUMS} does not name {missing[0]}: an export in plain form is loaded with AutoModelForSequenceClassification.")
+        raise BenchError(
+            f"{folder / SUMS} does not name {missing[0]}: an export in plain form is loaded with AutoModelForSequenceClassification."
+        )
     return backbones.load_compressed(folder)

@@ -54,7 +54,9 @@ class SubspaceLookup(nn.Module):
         self.register_buffer("rotation", old.rotation)
         self.register_buffer("gain", None if old.gain is None else old.gain.detach().unsqueeze(-1))
         self.register_buffer("slot", None if old.kept is None else old.slot)
-        self.register_buffer("kept", None if old.kept is None else F.pad(old.kept_rows().detach(), (0, 0, 0, 1)))
+        self.register_buffer(
+            "kept", None if old.kept is None else F.pad(old.kept_rows().detach(), (0, 0, 0, 1))
+        )
 
     def forward(self, input_ids: Tensor) -> Tensor:
         """Return the vectors (..., d) of token ids (...)."""
@@ -89,5 +91,7 @@ class Int4Lookup(CompressedEmbedding):
         packed = cast(Tensor, self.weight)[input_ids].int()
         halves = torch.stack([packed % 16, packed // 16], dim=-1).flatten(-2)
         scales = cast(Tensor, self.scales)[input_ids].float()
-        vectors: Tensor = (((halves + 8) % 16 - 8).unflatten(-1, (scales.shape[-1], -1)) * scales.unsqueeze(-1)).flatten(-2)
+        vectors: Tensor = (
+            ((halves + 8) % 16 - 8).unflatten(-1, (scales.shape[-1], -1)) * scales.unsqueeze(-1)
+        ).flatten(-2)
         return vectors

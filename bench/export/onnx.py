@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 OPSET = 18  # of the operators that torch's exporter writes; every onnxruntime since 1.14 reads them
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")  # onnxscript brings onnx_ir
-TOLERANCE = 1e-4  # of the greatest difference of a logit from torch's, as a share of the greatest logit (1 at least)
+TOLERANCE = (
+    1e-4  # of the greatest difference of a logit from torch's, as a share of the greatest logit (1 at least)
+)
 
 
 def check_installed(opset: int) -> None:
@@ -30,13 +32,17 @@ def check_installed(opset: int) -> None:
         try:
             import_module(name)
         except ImportError as error:
-            raise EnvironmentBroken(f"--onnx needs the package {name}, which is missing: pip install -c constraints.txt -e '.[onnx]'.") from error
+            raise EnvironmentBroken(
+                f"--onnx needs the package {name}, which is missing: pip install -c constraints.txt -e '.[onnx]'."
+            ) from error
     import onnx
 
     newest = onnx.defs.onnx_opset_version()
     if not OPSET <= opset <= newest:
-        raise ConfigError(f"--opset ({opset}) must be from {OPSET}, below which LayerNormalization and the reductions of the model cannot be said, "
-                          f"to {newest}, the newest that the installed onnx {metadata.version('onnx')} knows.")
+        raise ConfigError(
+            f"--opset ({opset}) must be from {OPSET}, below which LayerNormalization and the reductions of the model cannot be said, "
+            f"to {newest}, the newest that the installed onnx {metadata.version('onnx')} knows."
+        )
 
 
 class OnnxModel(nn.Module):
@@ -72,10 +78,15 @@ def batch(model: "PreTrainedModel", names: list[str], rows: int, length: int) ->
     """Return inputs (rows, length) of random tokens of the whole vocabulary, the last row half padding."""
     vocab_size, padding = model.config.vocab_size, model.config.pad_token_id or 0
     inputs = {name: torch.zeros(rows, length, dtype=torch.int64) for name in names}
-    inputs["input_ids"] = torch.randint(vocab_size, (rows, length), generator=torch.Generator().manual_seed(0))
+    inputs["input_ids"] = torch.randint(
+        vocab_size, (rows, length), generator=torch.Generator().manual_seed(0)
+    )
     inputs["input_ids"][inputs["input_ids"] == padding] = (padding + 1) % vocab_size
-    inputs["input_ids"][-1, length // 2:], inputs["attention_mask"] = padding, torch.ones(rows, length, dtype=torch.int64)
-    inputs["attention_mask"][-1, length // 2:] = 0
+    inputs["input_ids"][-1, length // 2 :], inputs["attention_mask"] = (
+        padding,
+        torch.ones(rows, length, dtype=torch.int64),
+    )
+    inputs["attention_mask"][-1, length // 2 :] = 0
     return inputs
 
 
@@ -92,7 +103,9 @@ def quietly() -> Iterator[None]:
 
 
 @torch.no_grad()
-def write(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", path: Path, opset: int = OPSET) -> float:
+def write(
+    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", path: Path, opset: int = OPSET
+) -> float:
     """Write the classifier to `path` and return the greatest difference of its logits in onnxruntime from torch's.
 
     Inputs are those of the tokenizer, int64 (batch, sequence), both of any size; the output is `logits`. Raises BenchError
@@ -105,15 +118,29 @@ def write(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", path: 
     copied.set_input_embeddings(as_operators(copied.get_input_embeddings()))
     dynamic = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
     with quietly():
-        program = torch.onnx.export(_Logits(copied, names), tuple(batch(model, names, 2, 8).values()), dynamo=True, verbose=False,
-                                    input_names=names, output_names=["logits"], opset_version=opset,
-                                    dynamic_shapes={"inputs": tuple(dynamic for _ in names)})
+        program = torch.onnx.export(
+            _Logits(copied, names),
+            tuple(batch(model, names, 2, 8).values()),
+            dynamo=True,
+            verbose=False,
+            input_names=names,
+            output_names=["logits"],
+            opset_version=opset,
+            dynamic_shapes={"inputs": tuple(dynamic for _ in names)},
+        )
     assert program is not None
-    ClearMetadataAndDocStringPass()(program.model)  # every node names the lines, with the folders of this machine, that made it
+    ClearMetadataAndDocStringPass()(
+        program.model
+    )  # every node names the lines, with the folders of this machine, that made it
     program.save(path, external_data=False)
-    found, greatest = difference(model, tokenizer, path), max(1.0, float(model(**batch(model, names, 3, 33)).logits.abs().max()))
+    found, greatest = (
+        difference(model, tokenizer, path),
+        max(1.0, float(model(**batch(model, names, 3, 33)).logits.abs().max())),
+    )
     if found > TOLERANCE * greatest:
-        raise BenchError(f"{path.name}: its logits differ from torch's by {found:.2g}, more than {TOLERANCE:g} of the greatest ({greatest:.2g}).")
+        raise BenchError(
+            f"{path.name}: its logits differ from torch's by {found:.2g}, more than {TOLERANCE:g} of the greatest ({greatest:.2g})."
+        )
     return found
 
 
@@ -127,7 +154,11 @@ def difference(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", p
 
 def inputs_of(tokenizer: "PreTrainedTokenizerBase") -> list[str]:
     """Return the names of the graph's inputs: those that the tokenizer gives."""
-    return [name for name in ("input_ids", "attention_mask", "token_type_ids") if name in tokenizer.model_input_names]
+    return [
+        name
+        for name in ("input_ids", "attention_mask", "token_type_ids")
+        if name in tokenizer.model_input_names
+    ]
 
 
 def write_int8(path: Path, target: Path) -> None:
@@ -139,4 +170,11 @@ def write_int8(path: Path, target: Path) -> None:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     with quietly():
-        quantize_dynamic(path, target, weight_type=QuantType.QInt8, per_channel=True, reduce_range=True, op_types_to_quantize=["MatMul", "Gemm"])
+        quantize_dynamic(
+            path,
+            target,
+            weight_type=QuantType.QInt8,
+            per_channel=True,
+            reduce_range=True,
+            op_types_to_quantize=["MatMul", "Gemm"],
+        )

@@ -28,15 +28,21 @@ def find(run_id: str, overrides: Sequence[str]) -> tuple[Prepared, Record]:
     if run_id not in known:
         near = difflib.get_close_matches(run_id, known, n=1, cutoff=0.5)
         hint = f" Did you mean '{near[0]}' ({known[near[0]]['name']})?" if near else ""
-        raise ConfigError(f"Unknown run '{run_id}': none of the {len(known)} records in {results_dir} has this id.{hint}")
+        raise ConfigError(
+            f"Unknown run '{run_id}': none of the {len(known)} records in {results_dir} has this id.{hint}"
+        )
     record = known[run_id]
     if record["status"] != "ok":
-        raise BenchError(f"Run {run_id} ({record['name']}) is recorded as {record['status']}: there is no model to export.")
+        raise BenchError(
+            f"Run {run_id} ({record['name']}) is recorded as {record['status']}: there is no model to export."
+        )
     prepared = prepare(_configuration(record["config"], overrides))
     if differing := [key for key in record["config"] if prepared.canonical.get(key) != record["config"][key]]:
-        raise BenchError(f"Run {run_id} ({record['name']}) cannot be set up as it was: {', '.join(differing)} differ. Add what its record cannot "
-                         "say (model.path=, data.root=, assignment.corpus= ...), or use the version of bench that made it "
-                         f"({record['provenance'].get('commit')}).")
+        raise BenchError(
+            f"Run {run_id} ({record['name']}) cannot be set up as it was: {', '.join(differing)} differ. Add what its record cannot "
+            "say (model.path=, data.root=, assignment.corpus= ...), or use the version of bench that made it "
+            f"({record['provenance'].get('commit')})."
+        )
     return prepared, record
 
 
@@ -45,13 +51,22 @@ def _configuration(canonical: dict[str, Any], overrides: Sequence[str]) -> RunCo
     groups = {group: canonical[group]["name"] for group in ("model", "task", "embedding", "recovery")}
     if canonical["assignment"]:
         groups["assignment"] = canonical["assignment"]["name"]
-    config = compose_config([*(f"{group}={name}" for group, name in groups.items() if name in choices(group)), *overrides])
+    config = compose_config(
+        [*(f"{group}={name}" for group, name in groups.items() if name in choices(group)), *overrides]
+    )
     for group in ("task", "embedding", "assignment", "recovery", "training"):
         part = getattr(config, group)
-        given = {key: value for key, value in (canonical[group] or {}).items()
-                 if hasattr(part, key) and not (key == "corpus" and value != "task")}
+        given = {
+            key: value
+            for key, value in (canonical[group] or {}).items()
+            if hasattr(part, key) and not (key == "corpus" and value != "task")
+        }
         setattr(config, group, replace(part, **given))
-    config.model.weights, config.data.source, config.seed = canonical["model"]["weights"], canonical["data"]["source"], canonical["seed"]
+    config.model.weights, config.data.source, config.seed = (
+        canonical["model"]["weights"],
+        canonical["data"]["source"],
+        canonical["seed"],
+    )
     config.body = canonical.get("body", "fp32")
     return config
 
@@ -79,15 +94,19 @@ def weights(prepared: Prepared, record: Record | None, train: bool) -> tuple[Pat
         return folder, record
     if record and not train:
         seconds = record["training"]["seconds"] if record["training"] else 0
-        raise BenchError(f"The weights of run {prepared.run_id} ({prepared.name}) are not in {folder}: add --retrain to train it again "
-                         f"({seconds:.0f} s in its record); keep_weights=true keeps those of later runs.")
+        raise BenchError(
+            f"The weights of run {prepared.run_id} ({prepared.name}) are not in {folder}: add --retrain to train it again "
+            f"({seconds:.0f} s in its record); keep_weights=true keeps those of later runs."
+        )
     if not record:
         return folder, _trained(prepared, results_dir)
     with tempfile.TemporaryDirectory(dir=results_dir, prefix=".retrain-", suffix=".tmp") as scratch:
         again = _trained(prepared, Path(scratch))
         if again["headline"] != record["headline"]:
-            raise BenchError(f"Run {prepared.run_id} trained again has {again['headline']}, but its record says {record['headline']}: other packages "
-                             "or another device; export its configuration with another results_dir to have a record of this model.")
+            raise BenchError(
+                f"Run {prepared.run_id} trained again has {again['headline']}, but its record says {record['headline']}: other packages "
+                "or another device; export its configuration with another results_dir to have a record of this model."
+            )
         folder.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(store.weights_folder(Path(scratch), prepared.name, prepared.run_id), folder)
@@ -97,8 +116,12 @@ def weights(prepared: Prepared, record: Record | None, train: bool) -> tuple[Pat
 def _trained(prepared: Prepared, results_dir: Path) -> Record:
     from bench.run import execute
 
-    record = execute(replace(prepared, config=replace(prepared.config, keep_weights=True, results_dir=str(results_dir))))
+    record = execute(
+        replace(prepared, config=replace(prepared.config, keep_weights=True, results_dir=str(results_dir)))
+    )
     if record["status"] != "ok":
         reason = (record["error"] or {}).get("message")
-        raise BenchError(f"Run {prepared.run_id} ({prepared.name}) failed, so that there is nothing to export: {reason}")
+        raise BenchError(
+            f"Run {prepared.run_id} ({prepared.name}) failed, so that there is nothing to export: {reason}"
+        )
     return record

@@ -25,7 +25,9 @@ def resident_bytes(device: torch.device) -> int | None:
         return torch.cuda.memory_allocated(device)
     if not STATUS.exists():
         return None
-    return 1024 * next(int(line.split()[1]) for line in STATUS.read_text().splitlines() if line.startswith("VmRSS"))
+    return 1024 * next(
+        int(line.split()[1]) for line in STATUS.read_text().splitlines() if line.startswith("VmRSS")
+    )
 
 
 @torch.inference_mode()
@@ -35,12 +37,23 @@ def main(folder: Path, device: torch.device, dtype: str, batch: int, tokens: int
     model = cast(Any, load_compressed(folder)).to(device)
 
     def answer(rows: int, length: int) -> None:
-        ids = torch.randint(model.config.vocab_size, (rows, length), generator=torch.Generator().manual_seed(0))
+        ids = torch.randint(
+            model.config.vocab_size, (rows, length), generator=torch.Generator().manual_seed(0)
+        )
         with autocast(dtype, device):
             model(input_ids=ids.to(device), attention_mask=torch.ones_like(ids, device=device)).logits.cpu()
 
     answer(1, FIRST)
-    print(json.dumps({"load_seconds": time.perf_counter() - begun, "before_bytes": before, "resident_bytes": resident_bytes(device)}), flush=True)
+    print(
+        json.dumps(
+            {
+                "load_seconds": time.perf_counter() - begun,
+                "before_bytes": before,
+                "resident_bytes": resident_bytes(device),
+            }
+        ),
+        flush=True,
+    )
     answer(batch, tokens)
     print(json.dumps({"peak_bytes": peak_memory_bytes(device)}), flush=True)
 

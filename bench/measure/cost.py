@@ -20,10 +20,14 @@ from bench.training.precision import autocast
 STATUS = Path("/proc/self/status")
 
 
-def sizes(model: PreTrainedModel, embedding: nn.Module, size: Size, dense: Size, body: str = "fp32") -> SizePart:
+def sizes(
+    model: PreTrainedModel, embedding: nn.Module, size: Size, dense: Size, body: str = "fp32"
+) -> SizePart:
     """Return the record's size part: `size` by formula, the rest in the form `body`, the file measured on the serialised embedding."""
     own = {id(p) for p in embedding.parameters()}
-    others = sum(p.numel() for p in model.parameters() if id(p) not in own)  # quantised values are no parameters
+    others = sum(
+        p.numel() for p in model.parameters() if id(p) not in own
+    )  # quantised values are no parameters
     return {
         "embedding_params": size.params,
         "code_bits": size.code_bits,
@@ -51,7 +55,9 @@ def peak_memory_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     if STATUS.exists():
-        return 1024 * next(int(line.split()[1]) for line in STATUS.read_text().splitlines() if line.startswith("VmHWM"))
+        return 1024 * next(
+            int(line.split()[1]) for line in STATUS.read_text().splitlines() if line.startswith("VmHWM")
+        )
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak
 

@@ -47,24 +47,43 @@ def profile(given: Sequence[Prepared], device: torch.device) -> dict[str, Any]:
     config, settings = runs[0].config, runs[0].config.profile
     _check(settings, runs[0])
     dtype = resolve_dtype(config.training.dtype, device)
-    facts = {key: value for key, value in provenance(device).items() if key not in ("command", "slurm_job_id")}  # paths, places
+    facts = {
+        key: value for key, value in provenance(device).items() if key not in ("command", "slurm_job_id")
+    }  # paths, places
     model, modules, stored = _built(runs)
     with tempfile.TemporaryDirectory() as folder:
         folders = [Path(folder) / str(number) for number in range(len(runs))]
         for run, module, codes_stored, one in zip(runs, modules, stored, folders, strict=True):
             backbones.swap_embedding(model, module)
-            backbones.save_compressed(model, one, run.config.embedding, codes_stored, assignment_of(run.config))
+            backbones.save_compressed(
+                model, one, run.config.embedding, codes_stored, assignment_of(run.config)
+            )
         starts = _cold(folders, device, dtype, settings)
         sizes = [(one / "model.safetensors").stat().st_size for one in folders]
     cast(Any, model).to(device)
     latencies = _latencies(model, [module.to(device) for module in modules], device, dtype, settings)
     rows = []
     for run, codes_stored, size, start, latency in zip(runs, stored, sizes, starts, latencies, strict=True):
-        embedding_bytes = method(run.config.embedding.name).size(run.config.embedding, run.vocab_size, run.width, codes_stored).bytes
-        rows.append({"config": run.canonical, "embedding_bytes": embedding_bytes,
-                     "profile": {"dtype": dtype, "file_bytes": size, "latency": latency, **start}})
-    return {"model": config.model.name, "weights": config.model.weights, "device": store.device_key(facts["device"]), "provenance": facts,
-            "settings": asdict(settings), "rows": rows}
+        embedding_bytes = (
+            method(run.config.embedding.name)
+            .size(run.config.embedding, run.vocab_size, run.width, codes_stored)
+            .bytes
+        )
+        rows.append(
+            {
+                "config": run.canonical,
+                "embedding_bytes": embedding_bytes,
+                "profile": {"dtype": dtype, "file_bytes": size, "latency": latency, **start},
+            }
+        )
+    return {
+        "model": config.model.name,
+        "weights": config.model.weights,
+        "device": store.device_key(facts["device"]),
+        "provenance": facts,
+        "settings": asdict(settings),
+        "rows": rows,
+    }
 
 
 def into_records(report: dict[str, Any], results_dir: Path) -> int:
@@ -72,10 +91,17 @@ def into_records(report: dict[str, Any], results_dir: Path) -> int:
     profiles = {_key(row["config"]): row["profile"] for row in report["rows"]}
     changed = 0
     for _, record in store.each(results_dir):
-        if (isinstance(record, str) or record["status"] != "ok" or record["cost"] is None or "body" in record["config"]
-                or _key(record["config"]) not in profiles):
+        if (
+            isinstance(record, str)
+            or record["status"] != "ok"
+            or record["cost"] is None
+            or "body" in record["config"]
+            or _key(record["config"]) not in profiles
+        ):
             continue
-        record["cost"]["profiles"] = (record["cost"]["profiles"] or {}) | {report["device"]: profiles[_key(record["config"])]}
+        record["cost"]["profiles"] = (record["cost"]["profiles"] or {}) | {
+            report["device"]: profiles[_key(record["config"])]
+        }
         store.write(record, results_dir)
         changed += 1
     return changed
@@ -95,14 +121,20 @@ def _distinct(given: Sequence[Prepared]) -> list[Prepared]:
 def _check(settings: ProfileConfig, run: Prepared) -> None:
     for key in ("batch_sizes", "lengths"):
         if not getattr(settings, key) or min(getattr(settings, key)) < 1:
-            raise ConfigError(f"profile.{key} ({getattr(settings, key)}) must name at least one number, each 1 or greater.")
+            raise ConfigError(
+                f"profile.{key} ({getattr(settings, key)}) must name at least one number, each 1 or greater."
+            )
     if settings.rounds < LEAST:
-        raise ConfigError(f"profile.rounds ({settings.rounds}) must be {LEAST} or greater: fewer give no interval.")
+        raise ConfigError(
+            f"profile.rounds ({settings.rounds}) must be {LEAST} or greater: fewer give no interval."
+        )
     if settings.starts < 1:
         raise ConfigError(f"profile.starts ({settings.starts}) must be 1 or greater.")
     most = backbones.positions(run.config.model)
     if max(settings.lengths) > most:
-        raise ConfigError(f"profile.lengths ({max(settings.lengths)}) is more than the {most} positions of the model '{run.config.model.name}'.")
+        raise ConfigError(
+            f"profile.lengths ({max(settings.lengths)}) is more than the {most} positions of the model '{run.config.model.name}'."
+        )
 
 
 def _loaded(run: Prepared) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -117,7 +149,9 @@ def _loaded(run: Prepared) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
 def _built(runs: Sequence[Prepared]) -> tuple[PreTrainedModel, list[nn.Module], list[bool]]:
     """Return the model, every embedding, and whether its codes are stored."""
     model, tokenizer = _loaded(runs[0])
-    split = task_data.load_split(runs[0].config.task, runs[0].config.data, "train").select_columns(runs[0].config.task.columns)
+    split = task_data.load_split(runs[0].config.task, runs[0].config.data, "train").select_columns(
+        runs[0].config.task.columns
+    )
     modules, stored = list[nn.Module](), list[bool]()
     for run in runs:
         texts = compression.texts_of(run.config.assignment.corpus, run.config, split)
@@ -127,7 +161,9 @@ def _built(runs: Sequence[Prepared]) -> tuple[PreTrainedModel, list[nn.Module], 
     return model, modules, stored
 
 
-def _cold(folders: Sequence[Path], device: torch.device, dtype: str, settings: ProfileConfig) -> list[dict[str, Any]]:
+def _cold(
+    folders: Sequence[Path], device: torch.device, dtype: str, settings: ProfileConfig
+) -> list[dict[str, Any]]:
     """Return the medians over `settings.starts` fresh processes each, started in turn."""
     arguments = [device.type, dtype, str(max(settings.batch_sizes)), str(max(settings.lengths))]
     found: list[list[dict[str, Any]]] = [[] for _ in folders]
@@ -137,26 +173,47 @@ def _cold(folders: Sequence[Path], device: torch.device, dtype: str, settings: P
             if number:  # the first round brings the files into the page cache
                 own.append(one)
         log.info("cost | %d of %d rounds of fresh processes", number, settings.starts)
-    return [{key: None if own[0][key] is None else type(own[0][key])(median(one[key] for one in own)) for key in own[0]} for own in found]
+    return [
+        {
+            key: None if own[0][key] is None else type(own[0][key])(median(one[key] for one in own))
+            for key in own[0]
+        }
+        for own in found
+    ]
 
 
 def _started(arguments: Sequence[str]) -> dict[str, Any]:
     begun = time.perf_counter()
-    with tempfile.TemporaryFile("w+") as errors, subprocess.Popen(
-            [sys.executable, "-m", "bench.measure.cold", *arguments], cwd=ROOT, stdout=subprocess.PIPE, stderr=errors, text=True) as process:
+    with (
+        tempfile.TemporaryFile("w+") as errors,
+        subprocess.Popen(
+            [sys.executable, "-m", "bench.measure.cold", *arguments],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+        ) as process,
+    ):
         assert process.stdout is not None
         first = process.stdout.readline()
         seconds = time.perf_counter() - begun
         last = process.stdout.read()  # communicate would lose what readline has already buffered
         if process.wait() != 0:
             errors.seek(0)
-            raise BenchError(f"A fresh process that was to load a model ended with exit status {process.returncode}: {errors.read().strip()[-500:]}")
+            raise BenchError(
+                f"A fresh process that was to load a model ended with exit status {process.returncode}: {errors.read().strip()[-500:]}"
+            )
     return {"cold_start_seconds": seconds, **json.loads(first), **json.loads(last)}
 
 
 @torch.inference_mode()
-def _latencies(model: PreTrainedModel, modules: Sequence[nn.Module], device: torch.device, dtype: str,
-               settings: ProfileConfig) -> list[list[LatencyPart]]:
+def _latencies(
+    model: PreTrainedModel,
+    modules: Sequence[nn.Module],
+    device: torch.device,
+    dtype: str,
+    settings: ProfileConfig,
+) -> list[list[LatencyPart]]:
     """Return for each embedding one line a length and batch size."""
     rng, found = np.random.default_rng(0), [list[LatencyPart]() for _ in modules]
 
@@ -177,7 +234,9 @@ def _latencies(model: PreTrainedModel, modules: Sequence[nn.Module], device: tor
                 for _ in range(settings.warmup):
                     seconds(module, inputs)
             rounds, begun = list[list[float]](), time.perf_counter()
-            while len(rounds) < LEAST or (len(rounds) < settings.rounds and time.perf_counter() - begun < settings.seconds):
+            while len(rounds) < LEAST or (
+                len(rounds) < settings.rounds and time.perf_counter() - begun < settings.seconds
+            ):
                 order = rng.permutation(len(modules))
                 took = {int(number): seconds(modules[number], inputs) for number in order}
                 rounds.append([took[number] for number in range(len(modules))])
@@ -195,9 +254,17 @@ def latency_of(batch: int, length: int, times: np.ndarray, dense: np.ndarray | N
         ratios = times / dense
         ratio = float(np.median(ratios))
         low, high = map(float, quantile_test(ratios, q=1, p=0.5).confidence_interval(confidence_level=0.95))
-    return {"batch": batch, "tokens": length, "rounds": len(times), "p50_ms": float(1000 * np.median(times)),
-            "p95_ms": float(1000 * np.quantile(times, 0.95)), "rows_per_second": float(batch / times.mean()), "ratio_to_dense": ratio,
-            "ratio_low": low, "ratio_high": high}
+    return {
+        "batch": batch,
+        "tokens": length,
+        "rounds": len(times),
+        "p50_ms": float(1000 * np.median(times)),
+        "p95_ms": float(1000 * np.quantile(times, 0.95)),
+        "rows_per_second": float(batch / times.mean()),
+        "ratio_to_dense": ratio,
+        "ratio_low": low,
+        "ratio_high": high,
+    }
 
 
 def _wait(device: torch.device) -> None:

@@ -27,8 +27,17 @@ def layers(backbones: Sequence[str], device: torch.device, repeats: int) -> list
     """
     found = []
     for backbone in backbones:
-        rows: list[dict[str, Any]] = [{"backbone": backbone, "embedding": name, "milliseconds": [], "ratio": None, "peak_memory_bytes": None,
-                                       "error": None} for name in EMBEDDINGS]
+        rows: list[dict[str, Any]] = [
+            {
+                "backbone": backbone,
+                "embedding": name,
+                "milliseconds": [],
+                "ratio": None,
+                "peak_memory_bytes": None,
+                "error": None,
+            }
+            for name in EMBEDDINGS
+        ]
         try:
             _measure(rows, device, repeats)
         except Exception as error:
@@ -72,7 +81,9 @@ class Passes:
     def __init__(self, module: nn.Module, width: int, device: torch.device) -> None:
         generator = torch.Generator().manual_seed(0)
         self.module, self.graph = module, torch.cuda.CUDAGraph() if device.type == "cuda" else None
-        self.ids = torch.randint(5, cast(int, module.num_embeddings), (ROWS, TOKENS), generator=generator).to(device)
+        self.ids = torch.randint(5, cast(int, module.num_embeddings), (ROWS, TOKENS), generator=generator).to(
+            device
+        )
         self.upstream = torch.randn(ROWS, TOKENS, width, generator=generator).to(device)
         if self.graph is None:
             self._once()

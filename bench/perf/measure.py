@@ -39,12 +39,21 @@ def measure(config: RunConfig, device: torch.device) -> Path:
     facts = provenance(device)
     path = Path(config.results_dir) / "perf" / f"{slug(facts)}.json"
     report: dict[str, Any] = {
-        "complete": False, "provenance": facts, "settings": asdict(perf),
+        "complete": False,
+        "provenance": facts,
+        "settings": asdict(perf),
         "data": f"synthetic sentence pairs as long as MRPC's, {TRAINING_ROWS} to train on and {EVALUATION_ROWS[device.type]} to "
-                "evaluate; random weights",
-        "sides": {"trainer": TrainerSide.how, "trainer_tuned": TunedTrainerSide.how, "engines": EngineSide.how},
-        "matrix_flops_per_second": matrix_rate(device, 8192) if device.type == "cuda" else None, "startup": None, "layers": [],
-        "rows": []}
+        "evaluate; random weights",
+        "sides": {
+            "trainer": TrainerSide.how,
+            "trainer_tuned": TunedTrainerSide.how,
+            "engines": EngineSide.how,
+        },
+        "matrix_flops_per_second": matrix_rate(device, 8192) if device.type == "cuda" else None,
+        "startup": None,
+        "layers": [],
+        "rows": [],
+    }
 
     def write() -> None:
         write_atomically(path, json.dumps(report, indent=1, allow_nan=False) + "\n")
@@ -80,9 +89,20 @@ class Contestant:
         self.perf, self.device = perf, device
         self.steps = max(1, (perf.examples or 0) // cell.batch_size)
         self.row: dict[str, Any] = {
-            "backbone": cell.backbone, "embedding": embedding, "batch_size": cell.batch_size, "side": name, "runs": 1, "dtype": None,
-            "examples_per_second": [], "eval_examples_per_second": [], "matrix_flops_per_second": None, "peak_memory_bytes": None,
-            "start_seconds": None, "fallback": None, "error": None}
+            "backbone": cell.backbone,
+            "embedding": embedding,
+            "batch_size": cell.batch_size,
+            "side": name,
+            "runs": 1,
+            "dtype": None,
+            "examples_per_second": [],
+            "eval_examples_per_second": [],
+            "matrix_flops_per_second": None,
+            "peak_memory_bytes": None,
+            "start_seconds": None,
+            "fallback": None,
+            "error": None,
+        }
 
     def start(self) -> None:
         """Make the side and train for the first time; the peak of memory is that of both, above what others hold."""
@@ -94,10 +114,24 @@ class Contestant:
         begun = time.perf_counter()
         train = synthetic_rows(row["backbone"], TRAINING_ROWS, seed=0)
         evaluation = synthetic_rows(row["backbone"], EVALUATION_ROWS[self.device.type], seed=1)
-        self.side = make_side(row["side"], row["backbone"], row["embedding"], train, evaluation, row["batch_size"], self.device,
-                              self.steps, self.perf.repeats, self.perf.together)
-        row |= {"start_seconds": time.perf_counter() - begun, "runs": self.side.runs, "dtype": self.side.dtype,
-                "fallback": self.side.fallback}
+        self.side = make_side(
+            row["side"],
+            row["backbone"],
+            row["embedding"],
+            train,
+            evaluation,
+            row["batch_size"],
+            self.device,
+            self.steps,
+            self.perf.repeats,
+            self.perf.together,
+        )
+        row |= {
+            "start_seconds": time.perf_counter() - begun,
+            "runs": self.side.runs,
+            "dtype": self.side.dtype,
+            "fallback": self.side.fallback,
+        }
         self.train()
         if on_gpu:
             row["peak_memory_bytes"] = torch.cuda.max_memory_allocated(self.device) - held
@@ -105,8 +139,12 @@ class Contestant:
     def train(self) -> None:
         """Measure the training once."""
         row = self.row
-        row["examples_per_second"].append(row["runs"] * row["batch_size"] * self.steps / self.side.train(self.steps))
-        row["matrix_flops_per_second"] = statistics.median(row["examples_per_second"]) * flops_per_row(row["backbone"])
+        row["examples_per_second"].append(
+            row["runs"] * row["batch_size"] * self.steps / self.side.train(self.steps)
+        )
+        row["matrix_flops_per_second"] = statistics.median(row["examples_per_second"]) * flops_per_row(
+            row["backbone"]
+        )
 
     def evaluate(self) -> None:
         """Measure the evaluation once."""
@@ -124,11 +162,17 @@ class Contestant:
             log.exception("perf | %s %s", self.row["backbone"], self.row["side"])
 
 
-def _measure_cell(cell: Cell, perf: PerfConfig, device: torch.device, rows: list[dict[str, Any]], write: Callable[[], None]) -> None:
+def _measure_cell(
+    cell: Cell, perf: PerfConfig, device: torch.device, rows: list[dict[str, Any]], write: Callable[[], None]
+) -> None:
     """Measure the cell's sides by turns, so that a card that slows down slows all of them."""
     contestants = [Contestant(cell, embedding, name, perf, device) for embedding, name in cell.contestants]
     rows += [contestant.row for contestant in contestants]
-    turns = [Contestant.start, *[Contestant.train] * (perf.repeats - 1), *[Contestant.evaluate] * perf.repeats]
+    turns = [
+        Contestant.start,
+        *[Contestant.train] * (perf.repeats - 1),
+        *[Contestant.evaluate] * perf.repeats,
+    ]
     for turn in turns:
         for contestant in contestants:
             if contestant.row["error"] is None:

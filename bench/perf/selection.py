@@ -21,19 +21,34 @@ def resolve(perf: PerfConfig, on_gpu: bool) -> PerfConfig:
     """Return `perf` with its nulls filled in for the device; raises ConfigError for an unknown name or a number below 1."""
     whole = PerfConfig(
         backbones=perf.backbones or (["bert-base", "minilm", "xlm-r-base"] if on_gpu else ["minilm"]),
-        embeddings=perf.embeddings, batch_sizes=perf.batch_sizes or ([32, 128] if on_gpu else [32]),
+        embeddings=perf.embeddings,
+        batch_sizes=perf.batch_sizes or ([32, 128] if on_gpu else [32]),
         sides=perf.sides or (list(SIDES) if on_gpu else ["trainer", "trainer_tuned", "eager"]),
-        examples=perf.examples or (1600 if on_gpu else 64), repeats=perf.repeats, together=perf.together, startup=perf.startup, layers=perf.layers)
-    for key, names, available in (("backbones", whole.backbones, ARCHITECTURES), ("embeddings", whole.embeddings, EMBEDDINGS),
-                                  ("sides", whole.sides, SIDES)):
+        examples=perf.examples or (1600 if on_gpu else 64),
+        repeats=perf.repeats,
+        together=perf.together,
+        startup=perf.startup,
+        layers=perf.layers,
+    )
+    for key, names, available in (
+        ("backbones", whole.backbones, ARCHITECTURES),
+        ("embeddings", whole.embeddings, EMBEDDINGS),
+        ("sides", whole.sides, SIDES),
+    ):
         for name in names or ():
             if name not in available:
                 raise ConfigError(unknown(f"perf.{key}", name, available))
-    for key, values in (("batch_sizes", whole.batch_sizes), ("examples", [whole.examples]), ("repeats", [whole.repeats])):
+    for key, values in (
+        ("batch_sizes", whole.batch_sizes),
+        ("examples", [whole.examples]),
+        ("repeats", [whole.repeats]),
+    ):
         if any(value is None or value < 1 for value in values or ()):
             raise ConfigError(f"perf.{key} ({values}) must be at least 1.")
     if whole.together < 2:
-        raise ConfigError(f"perf.together ({whole.together}) must be at least 2: it is the number of models that train side by side.")
+        raise ConfigError(
+            f"perf.together ({whole.together}) must be at least 2: it is the number of models that train side by side."
+        )
     return whole
 
 
@@ -46,8 +61,17 @@ def cells(perf: PerfConfig) -> list[Cell]:
     sizes, backbones, sides = sorted(perf.batch_sizes or []), perf.backbones or [], perf.sides or []
     alone = [side for side in sides if side not in TOGETHER]
     several = [side for side in sides if side in TOGETHER]
-    singles = [(embedding, side) for embedding in perf.embeddings for side in alone if embedding == "dense" or "trainer" not in side]
+    singles = [
+        (embedding, side)
+        for embedding in perf.embeddings
+        for side in alone
+        if embedding == "dense" or "trainer" not in side
+    ]
     result = [Cell(backbone, sizes[0], singles) for backbone in backbones]
-    result += [Cell(backbone, sizes[0], [(embedding, side) for side in several]) for backbone in backbones for embedding in perf.embeddings]
+    result += [
+        Cell(backbone, sizes[0], [(embedding, side) for side in several])
+        for backbone in backbones
+        for embedding in perf.embeddings
+    ]
     result += [Cell(backbone, size, singles) for size in sizes[1:] for backbone in backbones]
     return [cell for cell in result if cell.contestants]

@@ -76,18 +76,42 @@ class Clock(TrainerCallback):
 class TrainerSide(Side):
     """transformers' Trainer as run_glue.py documents it."""
 
-    how = (f"transformers.Trainer as run_glue.py documents it: fp32, every row padded to {PADDED} tokens, default collator, "
-           f"lr {LEARNING_RATE}, evaluation in batches of 8, everything else default")
+    how = (
+        f"transformers.Trainer as run_glue.py documents it: fp32, every row padded to {PADDED} tokens, default collator, "
+        f"lr {LEARNING_RATE}, evaluation in batches of 8, everything else default"
+    )
 
-    def __init__(self, model: PreTrainedModel, train: Rows, evaluation: Rows, batch_size: int, device: torch.device, steps: int) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        train: Rows,
+        evaluation: Rows,
+        batch_size: int,
+        device: torch.device,
+        steps: int,
+    ) -> None:
         self.device, self.clock, self.folder = device, Clock(device), tempfile.TemporaryDirectory()
         self.steps, self.dtype = steps, self.precision()
         pad = model.config.pad_token_id
         arguments = TrainingArguments(
-            self.folder.name, max_steps=warm_steps(device) + steps, per_device_train_batch_size=batch_size, learning_rate=LEARNING_RATE,
-            report_to="none", save_strategy="no", disable_tqdm=True, use_cpu=device.type == "cpu", **self.options())
-        self.trainer = Trainer(model, arguments, data_collator=self.collator(pad), callbacks=[self.clock],
-                               train_dataset=train.dataset(self.pad_to(), pad), eval_dataset=evaluation.dataset(self.pad_to(), pad))
+            self.folder.name,
+            max_steps=warm_steps(device) + steps,
+            per_device_train_batch_size=batch_size,
+            learning_rate=LEARNING_RATE,
+            report_to="none",
+            save_strategy="no",
+            disable_tqdm=True,
+            use_cpu=device.type == "cpu",
+            **self.options(),
+        )
+        self.trainer = Trainer(
+            model,
+            arguments,
+            data_collator=self.collator(pad),
+            callbacks=[self.clock],
+            train_dataset=train.dataset(self.pad_to(), pad),
+            eval_dataset=evaluation.dataset(self.pad_to(), pad),
+        )
         self.trainer.remove_callback(PrinterCallback)
 
     def precision(self) -> str:
@@ -117,24 +141,42 @@ class TrainerSide(Side):
 class TunedTrainerSide(TrainerSide):
     """The Trainer with every switch that helps it."""
 
-    how = ("transformers.Trainer tuned: bf16 on a GPU, rows of like length together and padded to the longest of the batch, "
-           "fused AdamW, four loading processes on a GPU, evaluation in batches of 128")
+    how = (
+        "transformers.Trainer tuned: bf16 on a GPU, rows of like length together and padded to the longest of the batch, "
+        "fused AdamW, four loading processes on a GPU, evaluation in batches of 128"
+    )
 
     def precision(self) -> str:
         return resolve_dtype("auto", self.device)
 
     def options(self) -> dict[str, Any]:
-        workers = {"dataloader_num_workers": 4, "dataloader_persistent_workers": True} if self.device.type == "cuda" else {}
-        return {"bf16": self.dtype == "bf16", "optim": "adamw_torch_fused", "train_sampling_strategy": "group_by_length",
-                "per_device_eval_batch_size": 128, **workers}
+        workers = (
+            {"dataloader_num_workers": 4, "dataloader_persistent_workers": True}
+            if self.device.type == "cuda"
+            else {}
+        )
+        return {
+            "bf16": self.dtype == "bf16",
+            "optim": "adamw_torch_fused",
+            "train_sampling_strategy": "group_by_length",
+            "per_device_eval_batch_size": 128,
+            **workers,
+        }
 
     def pad_to(self) -> int | None:
         return None
 
     def collator(self, pad_token_id: int) -> Any:
-        words = {"[PAD]": pad_token_id, "[UNK]": 1 - pad_token_id}  # the collator asks the tokenizer for the padding only
-        tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(WordLevel(words, "[UNK]")), pad_token="[PAD]")
-        return DataCollatorWithPadding(tokenizer, pad_to_multiple_of=8 if self.device.type == "cuda" else None)
+        words = {
+            "[PAD]": pad_token_id,
+            "[UNK]": 1 - pad_token_id,
+        }  # the collator asks the tokenizer for the padding only
+        tokenizer = PreTrainedTokenizerFast(
+            tokenizer_object=Tokenizer(WordLevel(words, "[UNK]")), pad_token="[PAD]"
+        )
+        return DataCollatorWithPadding(
+            tokenizer, pad_to_multiple_of=8 if self.device.type == "cuda" else None
+        )
 
 
 class EngineSide(Side):
@@ -143,15 +185,31 @@ class EngineSide(Side):
     how = "this project: length buckets, rows on the device, fused AdamW, bf16 on a GPU, evaluation in batches of 128"
 
     def __init__(
-        self, choice: str, models: Sequence[nn.Module], train: Rows, evaluation: Rows, batch_size: int, device: torch.device, steps: int,
+        self,
+        choice: str,
+        models: Sequence[nn.Module],
+        train: Rows,
+        evaluation: Rows,
+        batch_size: int,
+        device: torch.device,
+        steps: int,
         pad_token_id: int,
     ) -> None:
-        self.device, self.models, self.runs, self.dtype = device, models, len(models), resolve_dtype("auto", device)
+        self.device, self.models, self.runs, self.dtype = (
+            device,
+            models,
+            len(models),
+            resolve_dtype("auto", device),
+        )
         self.evaluation = Examples.from_dataset(evaluation.dataset(), pad_token_id, device)
         data = Examples.from_dataset(train.dataset(), pad_token_id, device)
-        config = TrainingConfig(batch_size=batch_size, learning_rate=LEARNING_RATE)  # its three epochs decide which lengths get a graph
+        config = TrainingConfig(
+            batch_size=batch_size, learning_rate=LEARNING_RATE
+        )  # its three epochs decide which lengths get a graph
         config.max_steps = max(steps, Trainee(models[0], data, config, 0, "perf").steps)
-        self.lanes = [Trainee(model, data, config, seed, "perf").lane(self.dtype) for seed, model in enumerate(models)]
+        self.lanes = [
+            Trainee(model, data, config, seed, "perf").lane(self.dtype) for seed, model in enumerate(models)
+        ]
         self.engine, self.fallback = make_engine(choice, self.lanes)
         self.done = 0
         self._steps(warm_steps(device))
@@ -183,13 +241,29 @@ SIDES = ("trainer", "trainer_tuned", "eager", "graph", "compile", *TOGETHER)
 
 
 def make_side(
-    name: str, backbone: str, embedding: str, train: Rows, evaluation: Rows, batch_size: int, device: torch.device, steps: int,
-    repeats: int, together: int,
+    name: str,
+    backbone: str,
+    embedding: str,
+    train: Rows,
+    evaluation: Rows,
+    batch_size: int,
+    device: torch.device,
+    steps: int,
+    repeats: int,
+    together: int,
 ) -> Side:
     """Return the side `name` with fresh models: one, or as many as `together` says for a side of several."""
     models = [build(backbone, embedding, device, seed) for seed in range(together if name in TOGETHER else 1)]
     if name in ("trainer", "trainer_tuned"):
         kind = TrainerSide if name == "trainer" else TunedTrainerSide
         return kind(models[0], train, evaluation, batch_size, device, steps)
-    return EngineSide(TOGETHER.get(name, name), models, train, evaluation, batch_size, device,
-                      warm_steps(device) + repeats * steps, models[0].config.pad_token_id)
+    return EngineSide(
+        TOGETHER.get(name, name),
+        models,
+        train,
+        evaluation,
+        batch_size,
+        device,
+        warm_steps(device) + repeats * steps,
+        models[0].config.pad_token_id,
+    )

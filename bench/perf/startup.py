@@ -21,7 +21,9 @@ from bench.provenance import ROOT
 
 
 class Startup(TypedDict):
-    first_step_seconds: float | None  # from the start of the process, with everything cached on disk, Python's bytecode too
+    first_step_seconds: (
+        float | None
+    )  # from the start of the process, with everything cached on disk, Python's bytecode too
     next_run_seconds: float | None  # from the end of a run to the first step of the next, in the same worker
     error: str | None
 
@@ -38,15 +40,33 @@ def startup(device: torch.device) -> Startup:
 def _measured(device: torch.device) -> tuple[float, float]:
     with tempfile.TemporaryDirectory() as folder:
         _save_model(Path(folder) / "model")
-        model = ["model.name=random", "model.source=local", f"model.path={folder}/model", "model.sha256=null", "model.revision=null"]
-        common = [*model, "task=lexical_sentiment", f"device={device.type}", f"results_dir={folder}/results", f"cache_dir={folder}/cache"]
+        model = [
+            "model.name=random",
+            "model.source=local",
+            f"model.path={folder}/model",
+            "model.sha256=null",
+            "model.revision=null",
+        ]
+        common = [
+            *model,
+            "task=lexical_sentiment",
+            f"device={device.type}",
+            f"results_dir={folder}/results",
+            f"cache_dir={folder}/cache",
+        ]
         one = ["run", *common, "embedding=dense", "training.max_steps=4"]
         environment = dict(os.environ)
-        if environment.pop("PYTHONDONTWRITEBYTECODE", None):  # as container images set it: each process would compile every module
+        if environment.pop(
+            "PYTHONDONTWRITEBYTECODE", None
+        ):  # as container images set it: each process would compile every module
             environment["PYTHONPYCACHEPREFIX"] = f"{folder}/bytecode"
         _times([*one, "seed=0"], ["| step 1/"], environment)  # fills the caches
         (first,) = _times([*one, "seed=1"], ["| step 1/"], environment)
-        _, end, step = _times(["sweep", *common, "sweep=smoke", "workers=1"], ["| step 1/", "1 of 2 runs ended", "| step 1/"], environment)
+        _, end, step = _times(
+            ["sweep", *common, "sweep=smoke", "workers=1"],
+            ["| step 1/", "1 of 2 runs ended", "| step 1/"],
+            environment,
+        )
         return first, step - end
 
 
@@ -61,15 +81,27 @@ def placeholder_tokenizer(padding: int) -> PreTrainedTokenizerFast:
     names.insert(padding, "[PAD]")
     tokenizer = Tokenizer(WordLevel({name: i for i, name in enumerate(names)}, "[UNK]"))
     tokenizer.pre_tokenizer = Whitespace()
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]",
-                                   mask_token="[MASK]")
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+    )
 
 
 def _times(arguments: Sequence[str], words: Sequence[str], environment: dict[str, str]) -> list[float]:
     """Return when, in seconds from the start of `python -m bench <arguments>`, its log first holds each of `words` in turn."""
     begun, times, lines = time.perf_counter(), list[float](), list[str]()
-    process = subprocess.Popen([sys.executable, "-m", "bench", *arguments], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL,
-                               stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bench", *arguments],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     assert process.stderr is not None
     for line in process.stderr:
         lines.append(line)

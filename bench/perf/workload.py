@@ -27,10 +27,17 @@ MEAN, DEVIATION, SHORTEST, LONGEST = 53.2, 13.0, 19, 103
 FIRST_WORD = 5  # ids below are special tokens in all three vocabularies
 SUBSPACES = 3
 ARCHITECTURES: dict[str, tuple[type[PreTrainedModel], type[PretrainedConfig], dict[str, Any]]] = {
-    "minilm": (BertForSequenceClassification, BertConfig, {"hidden_size": 384, "num_hidden_layers": 6, "intermediate_size": 1536}),
+    "minilm": (
+        BertForSequenceClassification,
+        BertConfig,
+        {"hidden_size": 384, "num_hidden_layers": 6, "intermediate_size": 1536},
+    ),
     "bert-base": (BertForSequenceClassification, BertConfig, {}),
-    "xlm-r-base": (XLMRobertaForSequenceClassification, XLMRobertaConfig,
-                   {"vocab_size": 250002, "max_position_embeddings": 514, "type_vocab_size": 1, "layer_norm_eps": 1e-5}),
+    "xlm-r-base": (
+        XLMRobertaForSequenceClassification,
+        XLMRobertaConfig,
+        {"vocab_size": 250002, "max_position_embeddings": 514, "type_vocab_size": 1, "layer_norm_eps": 1e-5},
+    ),
 }
 EMBEDDINGS = ("dense", "subspace")
 
@@ -44,8 +51,14 @@ def build(backbone: str, embedding: str, device: torch.device, seed: int = 0) ->
     if embedding == "subspace":
         rows = integer_root(config.vocab_size, SUBSPACES)
         codes = sequential(config.vocab_size, SUBSPACES, rows)
-        module = SubspaceEmbedding(codes, rows, config.hidden_size, sub_dim=config.hidden_size // SUBSPACES,
-                                   padding_idx=config.pad_token_id, codes_stored=False)
+        module = SubspaceEmbedding(
+            codes,
+            rows,
+            config.hidden_size,
+            sub_dim=config.hidden_size // SUBSPACES,
+            padding_idx=config.pad_token_id,
+            codes_stored=False,
+        )
         nn.init.normal_(module.weight, std=config.initializer_range)
         swap_embedding(model, module)
     return cast(PreTrainedModel, cast(Any, model).to(device))
@@ -72,7 +85,10 @@ class Rows:
         columns["attention_mask"] = [[1] * len(row) for row in self.ids]
         if pad_to is not None:
             fill = {"input_ids": pad_token_id}
-            columns = {name: [row + [fill.get(name, 0)] * (pad_to - len(row)) for row in rows] for name, rows in columns.items()}
+            columns = {
+                name: [row + [fill.get(name, 0)] * (pad_to - len(row)) for row in rows]
+                for name, rows in columns.items()
+            }
         return datasets.Dataset.from_dict({**columns, "label": self.labels})
 
 

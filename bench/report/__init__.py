@@ -25,7 +25,12 @@ log = logging.getLogger("bench")
 
 
 def write_report(
-    records: list[Record], problems: list[tuple[Path, str]], results_dir: Path, *, config: RunConfig | None = None, paper: Path = PAPER
+    records: list[Record],
+    problems: list[tuple[Path, str]],
+    results_dir: Path,
+    *,
+    config: RunConfig | None = None,
+    paper: Path = PAPER,
 ) -> list[Path]:
     """Return the files written: `tables/`, `figures/`, `INDEX.md` and `brief.html` in `results_dir`.
 
@@ -37,10 +42,14 @@ def write_report(
     config = config or RunConfig()
     threshold = config.report.tolerated_loss
     if not threshold >= 0:
-        raise ConfigError(f"report.tolerated_loss ({threshold:g}) must be 0 or greater: it is a loss in points.")
+        raise ConfigError(
+            f"report.tolerated_loss ({threshold:g}) must be 0 or greater: it is a loss in points."
+        )
     if not records:
         unread = f" ({len(problems)} could not be read, the first: {problems[0][1]})" if problems else ""
-        raise BenchError(f"No records in {results_dir / 'runs'}{unread}: run `make sweep` first, or set results_dir.")
+        raise BenchError(
+            f"No records in {results_dir / 'runs'}{unread}: run `make sweep` first, or set results_dir."
+        )
     frame = to_frame(records)
     whole, pieces = sections(frame, threshold), part_sections(frame, threshold)
     named = [(_relative(path, results_dir), reason) for path, reason in problems]
@@ -53,14 +62,25 @@ def write_report(
         for name, text in texts.items():
             written.append(_write(results_dir / name, text))
         (results_dir / "figures").mkdir(exist_ok=True)
-        jobs = [(section, results_dir, foot, draw) for parts, draws in ((whole, [*scores.DRAWN, *details.DRAWN]), (pieces, [details.languages]))
-                for section in parts for draw in draws]
+        jobs = [
+            (section, results_dir, foot, draw)
+            for parts, draws in ((whole, [*scores.DRAWN, *details.DRAWN]), (pieces, [details.languages]))
+            for section in parts
+            for draw in draws
+        ]
         # Drawing is most of the time, but a process takes two seconds to start: only many figures are worth several.
         made = Parallel(n_jobs=min(cpu_count(), 1 + len(jobs) // 20))(delayed(_figure)(*job) for job in jobs)
-        shown = [(section, [drawn for (own, *_), (drawn, _) in zip(jobs, made, strict=True) if own is section and drawn])
-                 for section in (*whole, *pieces)]
+        shown = [
+            (
+                section,
+                [drawn for (own, *_), (drawn, _) in zip(jobs, made, strict=True) if own is section and drawn],
+            )
+            for section in (*whole, *pieces)
+        ]
         written += [path for _, paths in made for path in paths]
-        written.append(_write(results_dir / "INDEX.md", index(frame, tables.coverage(frame), named, shown, published)))
+        written.append(
+            _write(results_dir / "INDEX.md", index(frame, tables.coverage(frame), named, shown, published))
+        )
         _remove_older(results_dir, written)
     except OSError as error:
         raise EnvironmentBroken(f"results_dir ({results_dir}) cannot be written: {error}.") from error
@@ -86,7 +106,9 @@ def _texts(frame: pd.DataFrame, whole: list[Section], pieces: list[Section]) -> 
     }
     for name, some in (("results", whole), ("parts", pieces)):
         if some:
-            texts[f"tables/{name}.csv"] = _csv(pd.concat([tables.results(section) for section in some], ignore_index=True))
+            texts[f"tables/{name}.csv"] = _csv(
+                pd.concat([tables.results(section) for section in some], ignore_index=True)
+            )
     return texts
 
 
@@ -99,18 +121,24 @@ def _grids(whole: list[Section], pieces: list[Section], published: pd.DataFrame)
     for name, section, grid in grids:
         texts |= _grid(f"tables/{slug(name, section.title, section.suite)}", grid)
     if len(published):
-        texts |= _grid("tables/published", published_grid(published)) | {"tables/published.csv": _csv(published)}
+        texts |= _grid("tables/published", published_grid(published)) | {
+            "tables/published.csv": _csv(published)
+        }
     return texts
 
 
 def _grid(stem: str, grid: Grid) -> dict[str, str]:
     how = "" if grid.title == TITLE else tables.HOW_TO_READ
-    return {f"{stem}.md": f"# {escape(grid.title)}\n\n{how}\n{to_markdown(grid)}",
-            f"{stem}.tex": to_latex(grid._replace(notes=f"{how} {grid.notes}".strip())),
-            f"{stem}.csv": _csv(pd.DataFrame(grid.rows, columns=grid.header))}
+    return {
+        f"{stem}.md": f"# {escape(grid.title)}\n\n{how}\n{to_markdown(grid)}",
+        f"{stem}.tex": to_latex(grid._replace(notes=f"{how} {grid.notes}".strip())),
+        f"{stem}.csv": _csv(pd.DataFrame(grid.rows, columns=grid.header)),
+    }
 
 
-def _figure(section: Section, results_dir: Path, foot: str, draw: figures.Draw) -> tuple[Drawn | None, list[Path]]:
+def _figure(
+    section: Section, results_dir: Path, foot: str, draw: figures.Draw
+) -> tuple[Drawn | None, list[Path]]:
     """Return the figure as INDEX.md shows it and the files written; None where the section has no data for it."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.filterwarnings("always", "Glyph .* missing from font")
@@ -121,8 +149,12 @@ def _figure(section: Section, results_dir: Path, foot: str, draw: figures.Draw) 
         paths = [results_dir / f"{stem}.{kind}" for kind in ("png", "svg", "pdf")]
         figures.save(chart.figure, *paths)
     if missing := {str(one.message) for one in caught if "missing from font" in str(one.message)}:
-        log.warning("%s.png: %d of its letters are in no installed font and are drawn as boxes: install one that has them, for Chinese, "
-                    "Japanese and Korean Debian's fonts-noto-cjk.", stem, len(missing))
+        log.warning(
+            "%s.png: %d of its letters are in no installed font and are drawn as boxes: install one that has them, for Chinese, "
+            "Japanese and Korean Debian's fonts-noto-cjk.",
+            stem,
+            len(missing),
+        )
     return Drawn(chart.title, f"{stem}.png"), [*paths, _write(results_dir / f"{stem}.csv", _csv(chart.data))]
 
 

@@ -21,8 +21,26 @@ HOW_TO_READ = (
     "the largest batch. Times of a shared machine are noisy: compare within one file only.\n"
 )
 IN_REPORT = "Measured by `bench cost`, ratios within one measurement with a 95 % interval; all cells are in the records and in `cost/`.\n"
-SHOWN = ["embedding", "embedding bytes", "model file", "cold start (s)", "loading (s)", "before (MB)", "resident (MB)", "peak (MB)"]
-LATENCY = ["tokens", "batch", "embedding", "rounds", "p50 (ms)", "p95 (ms)", "rows a second", "ratio to dense"]
+SHOWN = [
+    "embedding",
+    "embedding bytes",
+    "model file",
+    "cold start (s)",
+    "loading (s)",
+    "before (MB)",
+    "resident (MB)",
+    "peak (MB)",
+]
+LATENCY = [
+    "tokens",
+    "batch",
+    "embedding",
+    "rounds",
+    "p50 (ms)",
+    "p95 (ms)",
+    "rows a second",
+    "ratio to dense",
+]
 
 
 def write_cost(report: dict[str, Any], folder: Path) -> list[Path]:
@@ -39,21 +57,44 @@ def as_markdown(report: dict[str, Any]) -> str:
     """Return the measurement as a page with two tables."""
     facts, rows = report["provenance"], report["rows"]
     labels = [markdown.escape(short_label(row["config"] | {"recovery": None}, None)) for row in rows]
-    sizes = [[label, f"{row['embedding_bytes']:,}", *_sizes(row["profile"])] for label, row in zip(labels, rows, strict=True)]
+    sizes = [
+        [label, f"{row['embedding_bytes']:,}", *_sizes(row["profile"])]
+        for label, row in zip(labels, rows, strict=True)
+    ]
     cells = zip(*(row["profile"]["latency"] for row in rows), strict=True)
-    lines = [[str(one["tokens"]), str(one["batch"]), label, str(one["rounds"]), f"{one['p50_ms']:.2f}", f"{one['p95_ms']:.2f}",
-              f"{one['rows_per_second']:.1f}", ratio(one)] for cell in cells for label, one in zip(labels, cell, strict=True)]
+    lines = [
+        [
+            str(one["tokens"]),
+            str(one["batch"]),
+            label,
+            str(one["rounds"]),
+            f"{one['p50_ms']:.2f}",
+            f"{one['p95_ms']:.2f}",
+            f"{one['rows_per_second']:.1f}",
+            ratio(one),
+        ]
+        for cell in cells
+        for label, one in zip(labels, cell, strict=True)
+    ]
     packages = ", ".join(f"{name} {facts['packages'][name]}" for name in ("torch", "transformers"))
     where = f"{facts['device']}, {facts['platform']}, {facts['threads']} threads, Python {facts['python']}, {packages}"
-    title = f"# Cost of {report['model']}{' (random weights)' if report['weights'] == 'random' else ''} in use"
-    return (f"{title}\n\n{markdown.escape(where)}; {rows[0]['profile']['dtype']}; commit {facts['commit']}.\n\n{HOW_TO_READ}\n"
-            f"{markdown.table(SHOWN, sizes, len(SHOWN) - 1)}\n{markdown.table(LATENCY, lines, 5)}")
+    title = (
+        f"# Cost of {report['model']}{' (random weights)' if report['weights'] == 'random' else ''} in use"
+    )
+    return (
+        f"{title}\n\n{markdown.escape(where)}; {rows[0]['profile']['dtype']}; commit {facts['commit']}.\n\n{HOW_TO_READ}\n"
+        f"{markdown.table(SHOWN, sizes, len(SHOWN) - 1)}\n{markdown.table(LATENCY, lines, 5)}"
+    )
 
 
 def _sizes(one: ProfilePart) -> list[str]:
     memory = [one["before_bytes"], one["resident_bytes"], one["peak_bytes"]]
-    return [f"{one['file_bytes']:,}", f"{one['cold_start_seconds']:.2f}", f"{one['load_seconds']:.2f}",
-            *("unknown" if value is None else f"{value / 1e6:,.0f}" for value in memory)]
+    return [
+        f"{one['file_bytes']:,}",
+        f"{one['cold_start_seconds']:.2f}",
+        f"{one['load_seconds']:.2f}",
+        *("unknown" if value is None else f"{value / 1e6:,.0f}" for value in memory),
+    ]
 
 
 def ratio(one: LatencyPart) -> str:
@@ -65,8 +106,18 @@ def ratio(one: LatencyPart) -> str:
 
 def side_by_side(section: Section, frame: pd.DataFrame) -> str:
     """Return a Markdown table, a line per configuration and device: score, stored bytes, latency, memory; empty where nothing was measured."""
-    runs = headline_runs(frame[(frame.model == section.model) & (frame.weights == section.weights) & (frame.suite == section.suite)])
-    profiles = {config_id: profiles for config_id, profiles in zip(runs.config_id, runs.profiles, strict=True) if profiles}
+    runs = headline_runs(
+        frame[
+            (frame.model == section.model)
+            & (frame.weights == section.weights)
+            & (frame.suite == section.suite)
+        ]
+    )
+    profiles = {
+        config_id: profiles
+        for config_id, profiles in zip(runs.config_id, runs.profiles, strict=True)
+        if profiles
+    }
     scored = section.main
     lines = []
     for row in section.rows:
@@ -74,11 +125,30 @@ def side_by_side(section: Section, frame: pd.DataFrame) -> str:
         shown = markdown.escape(score_text(score, scored.scale)) if score.n else "none"
         for device, one in sorted(profiles.get(row.config_id, {}).items()):
             small, large = one["latency"][0], one["latency"][-1]
-            lines.append([markdown.escape(row.label), markdown.escape(device), shown,
-                          f"{row.bytes:,}", *(f"{cell['tokens']} × {cell['batch']}: {cell['p50_ms']:.2f} ({ratio(cell)})" for cell in (small, large)),
-                          f"{large['rows_per_second']:.1f}", *_sizes(one)])
+            lines.append(
+                [
+                    markdown.escape(row.label),
+                    markdown.escape(device),
+                    shown,
+                    f"{row.bytes:,}",
+                    *(
+                        f"{cell['tokens']} × {cell['batch']}: {cell['p50_ms']:.2f} ({ratio(cell)})"
+                        for cell in (small, large)
+                    ),
+                    f"{large['rows_per_second']:.1f}",
+                    *_sizes(one),
+                ]
+            )
     if not lines:
         return ""
     cells = ["tokens × batch: p50 in ms (ratio to dense)", "tokens × batch: p50 in ms (ratio to dense)"]
-    head = ["configuration", "device", f"{scored.task}: {scored.unit}", "stored bytes", *cells, "rows a second", *SHOWN[2:]]
+    head = [
+        "configuration",
+        "device",
+        f"{scored.task}: {scored.unit}",
+        "stored bytes",
+        *cells,
+        "rows a second",
+        *SHOWN[2:],
+    ]
     return f"#### Cost in use: {markdown.escape(section.title)}\n\n{IN_REPORT}\n{markdown.table(head, lines, len(head) - 2)}"

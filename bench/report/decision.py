@@ -49,7 +49,9 @@ class Subject(NamedTuple):
     section: Section
     columns: list[Column]
     dense: Row | None  # the dense configuration with a score on most of these tasks; None where none has any
-    options: list[Option]  # the compressed configurations with a score on any of them, smallest first; no floors
+    options: list[
+        Option
+    ]  # the compressed configurations with a score on any of them, smallest first; no floors
     matter: list[int]  # places in `columns` of the tasks that matter
     missing: list[str]  # tasks that matter and have no score
 
@@ -64,21 +66,36 @@ def subject(parts: Sequence[Section], wanted: ReportConfig) -> Subject:
         known = {str(getattr(part, key)) for part in parts}
         if value is not None and value not in known:
             raise ConfigError(unknown(f"report.{key}", value, known))
-    chosen = [part for part in parts if wanted.model in (None, part.model) and wanted.suite in (None, part.suite)]
+    chosen = [
+        part for part in parts if wanted.model in (None, part.model) and wanted.suite in (None, part.suite)
+    ]
     if not chosen:
         raise ConfigError(f"report.suite ({wanted.suite}) has no records of report.model ({wanted.model}).")
-    section = max(chosen, key=lambda part: sum(part.cells[row.config_id, column.name].score.n for row in part.rows for column in part.tasks))
+    section = max(
+        chosen,
+        key=lambda part: sum(
+            part.cells[row.config_id, column.name].score.n for row in part.rows for column in part.tasks
+        ),
+    )
     columns = [column for column in section.tasks if column.scale == POINTS]
     averaged = _averaged(section) or [column.name for column in columns]
     names = wanted.tasks or [column.task for column in columns if column.name in averaged]
-    return Subject(section, columns, _dense(section, columns), _options(section, columns),
-                   [place for place, column in enumerate(columns) if column.task in names],
-                   [name for name in names if name not in {column.task for column in columns}])
+    return Subject(
+        section,
+        columns,
+        _dense(section, columns),
+        _options(section, columns),
+        [place for place, column in enumerate(columns) if column.task in names],
+        [name for name in names if name not in {column.task for column in columns}],
+    )
 
 
 def _averaged(section: Section) -> tuple[str, ...]:
     """Return the columns of the mean over most tasks that enough configurations have, of all where none has enough."""
-    having = {mean.parts: sum(not section.cells[row.config_id, mean.name].missing for row in section.embeddings) for mean in section.means}
+    having = {
+        mean.parts: sum(not section.cells[row.config_id, mean.name].missing for row in section.embeddings)
+        for mean in section.means
+    }
     enough = [parts for parts, count in having.items() if count >= ENOUGH * len(section.embeddings)]
     return max(enough or having, key=len, default=())
 
@@ -96,12 +113,18 @@ def no_answer(about: Subject) -> str | None:
     if not about.options:
         return "no_options"
     rows = [about.dense, *(option.row for option in about.options)]
-    complete = any(mean(results_of(about.section, row, about.columns), about.matter) is not None for row in rows)
+    complete = any(
+        mean(results_of(about.section, row, about.columns), about.matter) is not None for row in rows
+    )
     return None if complete else "incomplete"
 
 
 def _dense(section: Section, columns: Sequence[Column]) -> Row | None:
-    found = [(sum(not section.cells[row.config_id, column.name].missing for column in columns), row) for row in section.rows if row.kind == "dense"]
+    found = [
+        (sum(not section.cells[row.config_id, column.name].missing for column in columns), row)
+        for row in section.rows
+        if row.kind == "dense"
+    ]
     most, row = max(found, key=lambda pair: pair[0], default=(0, None))
     return row if most else None
 
@@ -110,7 +133,12 @@ def _options(section: Section, columns: Sequence[Column]) -> list[Option]:
     found = []
     for row in section.embeddings:
         results = results_of(section, row, columns)
-        if row.kind != "dense" and row.method not in FLOORS and row.bytes is not None and any(result.score is not None for result in results):
+        if (
+            row.kind != "dense"
+            and row.method not in FLOORS
+            and row.bytes is not None
+            and any(result.score is not None for result in results)
+        ):
             found.append(Option(row, row.bytes, results))
     return sorted(found, key=lambda option: (option.bytes, option.row.label))
 
@@ -125,7 +153,9 @@ def _result(cell: Cell, column: Column) -> Result:
     loss = None if cell.change.mean is None else _round(sign * cell.change.mean)
     half = None if cell.change.half is None else _round(cell.change.half)
     score = None if cell.score.mean is None else _round(cell.score.mean)
-    return Result(score, loss, half, cell.change.n, cell.score.n, cell.collapsed, cell.missing or cell.unpaired)
+    return Result(
+        score, loss, half, cell.change.n, cell.score.n, cell.collapsed, cell.missing or cell.unpaired
+    )
 
 
 def rank(offered: Sequence[Option], matter: Collection[int], tolerance: float) -> list[Verdict]:
@@ -136,8 +166,14 @@ def rank(offered: Sequence[Option], matter: Collection[int], tolerance: float) -
     judged = []
     for place, option in enumerate(offered):
         losses = [(loss, task) for task in sorted(matter) if (loss := option.results[task].loss) is not None]
-        worst, task = max(losses, key=lambda pair: pair[0]) if losses and len(losses) == len(matter) else (None, None)
-        holds = worst is not None and worst <= tolerance and not any(option.results[task].collapsed for task in matter)
+        worst, task = (
+            max(losses, key=lambda pair: pair[0]) if losses and len(losses) == len(matter) else (None, None)
+        )
+        holds = (
+            worst is not None
+            and worst <= tolerance
+            and not any(option.results[task].collapsed for task in matter)
+        )
         key = (0, 0.0, place) if holds else (2, 0.0, place) if worst is None else (1, worst, place)
         judged.append((key, Verdict(option, holds, worst, task)))
     return [verdict for _, verdict in sorted(judged, key=lambda pair: pair[0])]

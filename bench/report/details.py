@@ -28,16 +28,32 @@ def languages(section: Section, foot: str) -> Chart | None:
     if not names or any(len(name) != LANGUAGES for name in names):
         return None
     lines = [
-        {"language": name, "configuration": row.label, "kind": row.kind, "mean": score.mean, "ci95_low": score.low, "ci95_high": score.high,
-         "interval": score.interval, "seeds": score.n, "config_id": row.config_id}
-        for row in section.embeddings for name in names if (score := section.cells[row.config_id, name].score).mean is not None]
+        {
+            "language": name,
+            "configuration": row.label,
+            "kind": row.kind,
+            "mean": score.mean,
+            "ci95_low": score.low,
+            "ci95_high": score.high,
+            "interval": score.interval,
+            "seeds": score.n,
+            "config_id": row.config_id,
+        }
+        for row in section.embeddings
+        for name in names
+        if (score := section.cells[row.config_id, name].score).mean is not None
+    ]
     if not lines:
         return None
     data = pd.DataFrame(lines)
     first = data[data.config_id == data.config_id.iloc[0]].set_index("language")["mean"]
-    order = ["en"] * ("en" in first) + [str(name) for name in first.drop("en", errors="ignore").sort_values(ascending=False).index]
+    order = ["en"] * ("en" in first) + [
+        str(name) for name in first.drop("en", errors="ignore").sort_values(ascending=False).index
+    ]
     scored = set(data.config_id)
-    largest = {row.kind: row for row in reversed(section.embeddings) if row.config_id in scored}  # one a kind: dots of one kind look alike
+    largest = {
+        row.kind: row for row in reversed(section.embeddings) if row.config_id in scored
+    }  # one a kind: dots of one kind look alike
     chosen = sorted(largest.values(), key=section.embeddings.index)
     styles = kind_styles({row.kind for row in chosen})
     title = f"{section.title} on {section.suite}: every language against English"
@@ -50,9 +66,23 @@ def languages(section: Section, foot: str) -> Chart | None:
             colour, marker = styles[row.kind]
             offset = 0.5 * (index / max(len(chosen) - 1, 1) - 0.5)
             places = [order.index(name) + offset for name in own.language]
-            spread = np.vstack([own["mean"] - own.ci95_low.astype(float), own.ci95_high.astype(float) - own["mean"]])
-            handles.append(axes.errorbar(own["mean"], places, xerr=np.nan_to_num(spread), color=colour, marker=marker, markersize=8,
-                                         linestyle="none", elinewidth=1, label=row.label, zorder=3))
+            spread = np.vstack(
+                [own["mean"] - own.ci95_low.astype(float), own.ci95_high.astype(float) - own["mean"]]
+            )
+            handles.append(
+                axes.errorbar(
+                    own["mean"],
+                    places,
+                    xerr=np.nan_to_num(spread),
+                    color=colour,
+                    marker=marker,
+                    markersize=8,
+                    linestyle="none",
+                    elinewidth=1,
+                    label=row.label,
+                    zorder=3,
+                )
+            )
             for english in own[own.language == "en"]["mean"]:
                 axes.axvline(english, color=colour, linewidth=1, linestyle=":", zorder=1)
         axes.set_yticks(range(len(order)), order)
@@ -67,12 +97,18 @@ def languages(section: Section, foot: str) -> Chart | None:
 def deciles(section: Section, foot: str) -> Chart | None:
     """Return the error of the embedding before training in each tenth of the tokens, from frequent to rare."""
     rows = [row for row in section.embeddings if row.decile_errors and row.kind != "dense"]
-    lines = [{"configuration": row.label, "kind": row.kind, "decile": place, "relative_error": error}
-             for row in rows for place, error in enumerate(row.decile_errors or [], 1)]
+    lines = [
+        {"configuration": row.label, "kind": row.kind, "decile": place, "relative_error": error}
+        for row in rows
+        for place, error in enumerate(row.decile_errors or [], 1)
+    ]
     if not lines:
         return None
     title = f"{section.title} on {section.suite}: what rare tokens lose"
-    curves = [(row, list(range(1, len(row.decile_errors or []) + 1)), row.decile_errors or []) for row in _spread(rows)]
+    curves = [
+        (row, list(range(1, len(row.decile_errors or []) + 1)), row.decile_errors or [])
+        for row in _spread(rows)
+    ]
     labels = ("tenth of the tokens, 1 = most frequent in the training rows", "relative error before training")
     return Chart("deciles", title, pd.DataFrame(lines), _curves(title, curves, labels, foot))
 
@@ -80,15 +116,26 @@ def deciles(section: Section, foot: str) -> Chart | None:
 def recovery(section: Section, foot: str) -> Chart | None:
     """Return the loss over the steps of recovery, a line for each recovered embedding."""
     rows = [row for row in section.embeddings if row.recovery_curve]
-    lines = [{"configuration": row.label, "kind": row.kind, "step": step, "loss": loss} for row in rows for step, loss in row.recovery_curve or []]
+    lines = [
+        {"configuration": row.label, "kind": row.kind, "step": step, "loss": loss}
+        for row in rows
+        for step, loss in row.recovery_curve or []
+    ]
     if not lines:
         return None
     title = f"{section.title} on {section.suite}: recovery before the fine-tuning"
-    curves = [(row, [step for step, _ in row.recovery_curve or []], [loss for _, loss in row.recovery_curve or []]) for row in _spread(rows)]
-    return Chart("recovery", title, pd.DataFrame(lines), _curves(title, curves, ("step", "training loss"), foot))
+    curves = [
+        (row, [step for step, _ in row.recovery_curve or []], [loss for _, loss in row.recovery_curve or []])
+        for row in _spread(rows)
+    ]
+    return Chart(
+        "recovery", title, pd.DataFrame(lines), _curves(title, curves, ("step", "training loss"), foot)
+    )
 
 
-def _curves(title: str, curves: list[tuple[Row, list[Any], list[float]]], labels: tuple[str, str], foot: str) -> Figure:
+def _curves(
+    title: str, curves: list[tuple[Row, list[Any], list[float]]], labels: tuple[str, str], foot: str
+) -> Figure:
     """Return a figure of lines that are named at their ends."""
     styles = kind_styles({row.kind for row, *_ in curves})
     with rc_context(STYLE):
@@ -96,7 +143,9 @@ def _curves(title: str, curves: list[tuple[Row, list[Any], list[float]]], labels
         axes = figure.subplots()
         for row, x, y in curves:
             colour, marker = styles[row.kind]
-            axes.plot(x, y, color=colour, marker=marker, markersize=7, markevery=max(1, len(x) // 10), linewidth=1.6)
+            axes.plot(
+                x, y, color=colour, marker=marker, markersize=7, markevery=max(1, len(x) // 10), linewidth=1.6
+            )
         axes.set_xlabel(labels[0])
         axes.set_ylabel(labels[1])
         last = max(x[-1] for _, x, _ in curves)
@@ -121,8 +170,18 @@ def assignments(section: Section, foot: str) -> Chart | None:
             one, other = section.paired(row.config_id, ordered[0].config_id, section.main)
             found = summarise(one - other)
             if found.mean is not None:
-                lines.append({"configuration": row.label, "against": ordered[0].label, "kind": row.kind, "difference": found.mean,
-                              "ci95_low": found.low, "ci95_high": found.high, "interval": found.interval, "paired_seeds": found.n})
+                lines.append(
+                    {
+                        "configuration": row.label,
+                        "against": ordered[0].label,
+                        "kind": row.kind,
+                        "difference": found.mean,
+                        "ci95_low": found.low,
+                        "ci95_high": found.high,
+                        "interval": found.interval,
+                        "paired_seeds": found.n,
+                    }
+                )
     if not lines:
         return None
     data = pd.DataFrame(lines)
@@ -134,11 +193,30 @@ def assignments(section: Section, foot: str) -> Chart | None:
         axes.axvline(0, color="black", linewidth=1.2)
         for place, line in enumerate(lines):
             colour, marker = styles[line["kind"]]
-            spread = None if line["ci95_low"] is None else [[line["difference"] - line["ci95_low"]], [line["ci95_high"] - line["difference"]]]
-            axes.errorbar(line["difference"], place, xerr=spread, color=colour, marker=marker, markersize=9, capsize=4, linestyle="none")
-        axes.set_yticks(range(len(lines)), [f"{line['configuration']}\nagainst {line['against']}" for line in lines], fontsize=11)
+            spread = (
+                None
+                if line["ci95_low"] is None
+                else [[line["difference"] - line["ci95_low"]], [line["ci95_high"] - line["difference"]]]
+            )
+            axes.errorbar(
+                line["difference"],
+                place,
+                xerr=spread,
+                color=colour,
+                marker=marker,
+                markersize=9,
+                capsize=4,
+                linestyle="none",
+            )
+        axes.set_yticks(
+            range(len(lines)),
+            [f"{line['configuration']}\nagainst {line['against']}" for line in lines],
+            fontsize=11,
+        )
         axes.set_ylim(len(lines) - 0.5, -0.5)
-        axes.set_xlabel(f"paired difference, {section.main.unit or 'score'}{'; bars: 95 % intervals' if data.ci95_low.notna().any() else ''}")
+        axes.set_xlabel(
+            f"paired difference, {section.main.unit or 'score'}{'; bars: 95 % intervals' if data.ci95_low.notna().any() else ''}"
+        )
         settle(figure)
     return Chart("assignments", title, data, figure)
 
@@ -147,32 +225,66 @@ def grids(section: Section, foot: str) -> Chart | None:
     """Return heat maps of the score over subspaces x rows, one for each family of embeddings in which both vary."""
     families: dict[str, list[Row]] = {}
     for row in section.embeddings:
-        if row.subspaces and row.table_rows and section.cells[row.config_id, section.main.name].score.mean is not None:
+        if (
+            row.subspaces
+            and row.table_rows
+            and section.cells[row.config_id, section.main.name].score.mean is not None
+        ):
             families.setdefault(row.table_family, []).append(row)
-    shown = [rows for rows in families.values()
-             if len(rows) > 3 and len({row.subspaces for row in rows}) > 1 and len({row.table_rows for row in rows}) > 1]
+    shown = [
+        rows
+        for rows in families.values()
+        if len(rows) > 3
+        and len({row.subspaces for row in rows}) > 1
+        and len({row.table_rows for row in rows}) > 1
+    ]
     if not shown:
         return None
-    lines = [{"panel": place, "kind": row.kind, "configuration": row.label, "subspaces": row.subspaces, "rows": row.table_rows,
-              "mean": section.cells[row.config_id, section.main.name].score.mean} for place, rows in enumerate(shown, 1) for row in rows]
+    lines = [
+        {
+            "panel": place,
+            "kind": row.kind,
+            "configuration": row.label,
+            "subspaces": row.subspaces,
+            "rows": row.table_rows,
+            "mean": section.cells[row.config_id, section.main.name].score.mean,
+        }
+        for place, rows in enumerate(shown, 1)
+        for row in rows
+    ]
     data = pd.DataFrame(lines)
     low, high = data["mean"].min(), data["mean"].max()
     title = f"{section.title} on {section.suite}: score over subspaces and rows"
     with rc_context(STYLE | {"axes.grid": False}):
         figure = page(title, (max(10, 5 * len(shown)), 6), foot)
         colours = matplotlib.colormaps["cividis"]  # its lightness grows evenly: it reads in grey too
-        for axes, (_, part) in zip(figure.subplots(1, len(shown), squeeze=False).flat, data.groupby("panel"), strict=True):
+        for axes, (_, part) in zip(
+            figure.subplots(1, len(shown), squeeze=False).flat, data.groupby("panel"), strict=True
+        ):
             table = part.pivot_table(index="rows", columns="subspaces", values="mean")
-            axes.pcolormesh(table, cmap=colours, vmin=low, vmax=high if high > low else low + 1)  # vectors, unlike an image
+            axes.pcolormesh(
+                table, cmap=colours, vmin=low, vmax=high if high > low else low + 1
+            )  # vectors, unlike an image
             for (y, x), value in np.ndenumerate(table.to_numpy()):
                 if not np.isnan(value):
                     dark = value < (low + high) / 2
-                    axes.text(x + 0.5, y + 0.5, f"{value:.1f}", ha="center", va="center", color="white" if dark else "black")
+                    axes.text(
+                        x + 0.5,
+                        y + 0.5,
+                        f"{value:.1f}",
+                        ha="center",
+                        va="center",
+                        color="white" if dark else "black",
+                    )
             axes.set_xticks(np.arange(table.shape[1]) + 0.5, [str(name) for name in table.columns])
             axes.set_yticks(np.arange(table.shape[0]) + 0.5, [str(name) for name in table.index])
             axes.set_xlabel("subspaces (f)")
             axes.set_ylabel("rows of each table (Q)")
-            extra = " ".join(word for word in str(part.configuration.iloc[0]).split() if not word.startswith(("f=", "Q=", "s=")))
+            extra = " ".join(
+                word
+                for word in str(part.configuration.iloc[0]).split()
+                if not word.startswith(("f=", "Q=", "s="))
+            )
             axes.set_title(f"{extra}\n{section.main.unit or 'score'}")
         settle(figure)
     return Chart("grid", title, data, figure)

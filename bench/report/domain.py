@@ -23,5 +23,7 @@ def read_coverage(results_dir: Path) -> list[Covered]:
         try:
             found.append(Covered(**json.loads(path.read_text(encoding="utf-8"))))
         except (ValueError, TypeError) as error:
-            raise BenchError(f"{path} cannot be read ({error}): delete it and run `bench coverage` again.") from error
+            raise BenchError(
+                f"{path} cannot be read ({error}): delete it and run `bench coverage` again."
+            ) from error
     return found

@@ -38,7 +38,12 @@ STYLES = {
 }
 OTHERS = [("#009E73", "v"), ("#56B4E9", "P"), ("#8C7A00", "<"), ("#666666", ">")]
 OWN_FONT = "DejaVu Sans"  # comes with matplotlib
-EAST_ASIAN = ("Noto Sans CJK JP", "IPAexGothic", "Hiragino Sans", "Yu Gothic")  # for letters that it lacks, where one is installed
+EAST_ASIAN = (
+    "Noto Sans CJK JP",
+    "IPAexGothic",
+    "Hiragino Sans",
+    "Yu Gothic",
+)  # for letters that it lacks, where one is installed
 STYLE: Any = {  # matplotlib types its settings by a list of literal names
     "font.family": [OWN_FONT, *sorted({font.name for font in fontManager.ttflist} & {*EAST_ASIAN})],
     "font.size": 12,
@@ -73,7 +78,10 @@ class Draw(Protocol):
 def page(title: str, size: tuple[float, float], foot: str) -> Figure:
     """Return an empty figure with its title, and at its foot the line that says what it was made from."""
     foot_share = FOOT / size[1]
-    figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1, rect=(0, foot_share, 1, 1 - foot_share)))
+    figure = Figure(
+        figsize=size,
+        layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1, rect=(0, foot_share, 1, 1 - foot_share)),
+    )
     FigureCanvasAgg(figure)
     set_title(figure, title)
     figure.text(0.008, 0.08 / size[1], foot, fontsize=8, color="#555555", va="bottom")
@@ -88,8 +96,12 @@ def set_title(figure: Figure, title: str) -> None:
 
 def legend(figure: Figure, handles: list[Any], columns: int) -> None:
     """Set the legend between the panels and the foot."""
-    pad = 72 * FOOT / matplotlib.rcParams["font.size"]  # a legend's distances are counted in its letters' height
-    figure.legend(handles=handles, loc="outside lower center", borderaxespad=pad, ncols=columns, frameon=False)
+    pad = (
+        72 * FOOT / matplotlib.rcParams["font.size"]
+    )  # a legend's distances are counted in its letters' height
+    figure.legend(
+        handles=handles, loc="outside lower center", borderaxespad=pad, ncols=columns, frameon=False
+    )
 
 
 def settle(figure: Figure) -> None:
@@ -111,15 +123,31 @@ def label_ends(axes: Axes, ends: list[tuple[float, float, str]]) -> None:
         heights[place] = max(heights[place], heights[place - 1] + step)
     heights = np.minimum(heights, 1 - np.append(np.cumsum(steps[::-1])[::-1], 0))
     for (x, y, text), (across, _), height in zip(ordered, places, heights, strict=True):
-        axes.annotate(text, (x, y), (across + 0.04, height), textcoords="axes fraction", va="center", fontsize=11, color="#222222",
-                      arrowprops={"arrowstyle": "-", "color": "#777777", "linewidth": 0.7, "relpos": (0, 0.5)})
+        axes.annotate(
+            text,
+            (x, y),
+            (across + 0.04, height),
+            textcoords="axes fraction",
+            va="center",
+            fontsize=11,
+            color="#222222",
+            arrowprops={"arrowstyle": "-", "color": "#777777", "linewidth": 0.7, "relpos": (0, 0.5)},
+        )
 
 
 def kind_styles(shown: set[str]) -> dict[str, tuple[str, str]]:
     """Return kind -> colour and marker, the same for each body; kinds that are not known share what is left in alphabetical order."""
     named = {kind: kind.partition(",")[0] for kind in shown}
-    extra = {name: OTHERS[index % len(OTHERS)] for index, name in enumerate(sorted(set(named.values()) - set(STYLES)))}
-    return {kind: style for name, style in (STYLES | extra).items() for kind in sorted(shown) if named[kind] == name}
+    extra = {
+        name: OTHERS[index % len(OTHERS)]
+        for index, name in enumerate(sorted(set(named.values()) - set(STYLES)))
+    }
+    return {
+        kind: style
+        for name, style in (STYLES | extra).items()
+        for kind in sorted(shown)
+        if named[kind] == name
+    }
 
 
 def save(figure: Figure, *paths: Path) -> None:

@@ -15,8 +15,11 @@ from bench.report import markdown
 from bench.report.figures import STYLE, kind_styles, save, set_title
 from bench.report.frame import kind, short_label
 
-PANELS = {"relative_error": "relative error", "weighted_error": "relative error, tokens by frequency",
-          "neighbour_overlap": "nearest neighbours kept"}
+PANELS = {
+    "relative_error": "relative error",
+    "weighted_error": "relative error, tokens by frequency",
+    "neighbour_overlap": "nearest neighbours kept",
+}
 
 FLOORS = {"mean": "--", "hash_only": ":"}  # drawn as levels: they store next to nothing
 
@@ -28,8 +31,13 @@ def write_fit(rows: list[dict[str, Any]], folder: Path) -> list[Path]:
     paths = [stem.with_name(f"{stem.name}{ending}") for ending in (".csv", ".md", ".png", ".svg")]
     store.write_atomically(paths[0], frame.to_csv(index=False))
     shown = frame.drop(columns=["kind", *(f"decile_{i}" for i in range(2, DECILES))])
-    cells = [[markdown.escape(_cell(str(name), value)) for name, value in line.items()] for line in shown.to_dict("records")]
-    store.write_atomically(paths[1], markdown.table(list(shown.columns), cells, numeric=len(shown.columns) - 1))
+    cells = [
+        [markdown.escape(_cell(str(name), value)) for name, value in line.items()]
+        for line in shown.to_dict("records")
+    ]
+    store.write_atomically(
+        paths[1], markdown.table(list(shown.columns), cells, numeric=len(shown.columns) - 1)
+    )
     save(draw(frame, rows[0]["model"]), paths[2], paths[3])
     return paths
 
@@ -40,14 +48,23 @@ def as_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
     for row in rows:
         facts = {key: value for key, value in row.items() if key not in ("model", "config", "decile_errors")}
         tenths = {f"decile_{i}": error for i, error in enumerate(row["decile_errors"], 1)}
-        lines.append({"embedding": short_label(row["config"] | {"recovery": None}, None), "kind": kind(row["config"]), **facts, **tenths})
+        lines.append(
+            {
+                "embedding": short_label(row["config"] | {"recovery": None}, None),
+                "kind": kind(row["config"]),
+                **facts,
+                **tenths,
+            }
+        )
     return pd.DataFrame(lines).sort_values(["embedding_bytes", "embedding"], ignore_index=True)
 
 
 def _cell(name: str, value: Any) -> str:
     if name == "byte_share":
         return f"{value:.3%}"
-    return f"{value:.3f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+    return (
+        f"{value:.3f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+    )
 
 
 def draw(frame: pd.DataFrame, model: str) -> Figure:
@@ -61,9 +78,23 @@ def draw(frame: pd.DataFrame, model: str) -> Figure:
             for one, (colour, marker) in styles.items():
                 line = frame[frame.kind == one]
                 if one in FLOORS:
-                    axes.axhline(line[name].iloc[0], color=colour, linestyle=FLOORS[one], linewidth=1.2, label=f"{one} (floor)")
+                    axes.axhline(
+                        line[name].iloc[0],
+                        color=colour,
+                        linestyle=FLOORS[one],
+                        linewidth=1.2,
+                        label=f"{one} (floor)",
+                    )
                     continue
-                axes.plot(line.embedding_bytes, line[name], color=colour, marker=marker, markersize=8, linewidth=1.2, label=one)
+                axes.plot(
+                    line.embedding_bytes,
+                    line[name],
+                    color=colour,
+                    marker=marker,
+                    markersize=8,
+                    linewidth=1.2,
+                    label=one,
+                )
             axes.set_xscale("log")
             axes.xaxis.set_major_formatter(EngFormatter(unit="B"))
             axes.xaxis.set_minor_locator(NullLocator())

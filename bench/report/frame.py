@@ -28,7 +28,11 @@ class Mark(NamedTuple):
     def __str__(self) -> str:
         of = f" of {self.total:,}" if self.total else ""
         count = "" if self.rows is None else f" ({self.rows:,}{of} rows)"
-        return {"synthetic": "synthetic", "train": f"{self.split}{count}", "evaluated": f"evaluated on {self.split}{count}"}[self.kind]
+        return {
+            "synthetic": "synthetic",
+            "train": f"{self.split}{count}",
+            "evaluated": f"evaluated on {self.split}{count}",
+        }[self.kind]
 
 
 def to_frame(records: list[Record]) -> pd.DataFrame:
@@ -99,7 +103,9 @@ def _row(record: Record, widths: dict[str, int], suites: dict[str, str]) -> dict
     size: dict[str, Any] = dict(record["size"] or {})
     training: dict[str, Any] = dict(record["training"] or {})
     cost: dict[str, Any] = dict(record["cost"] or {})
-    if (training.get("runs_at_once") or 1) > 1:  # what was noted is the time on a shared card, and the memory of all
+    if (
+        training.get("runs_at_once") or 1
+    ) > 1:  # what was noted is the time on a shared card, and the memory of all
         cost |= {"latency_ms": None, "peak_memory_bytes": None}
     latency = cost.get("latency_ms") or {}
     fit: dict[str, Any] = dict(record["fit"] or {})
@@ -112,7 +118,10 @@ def _row(record: Record, widths: dict[str, int], suites: dict[str, str]) -> dict
     group["training"] = _without(config["training"], "max_train_examples")
     base = _without(group, "embedding", "assignment", "recovery", "body")
     base["training"] = _without(group["training"], "teacher", "teacher_weight")
-    recovery, teacher = (config.get("recovery") or {}).get("name", "none"), config["training"].get("teacher", "none")
+    recovery, teacher = (
+        (config.get("recovery") or {}).get("name", "none"),
+        config["training"].get("teacher", "none"),
+    )
     aid = [config.get("recovery"), teacher, config["training"].get("teacher_weight")]
     family = [base, aid, config.get("body")]
     return {
@@ -120,9 +129,13 @@ def _row(record: Record, widths: dict[str, int], suites: dict[str, str]) -> dict
         "weights": weights,
         "suite": suites.get(task["name"]) or task.get("suite") or "other",
         "task": task["name"],
-        "unofficial": _marks(record["task"]["source"], record["task"]["splits"], None) if record["task"] else None,
+        "unofficial": _marks(record["task"]["source"], record["task"]["splits"], None)
+        if record["task"]
+        else None,
         "planned": _marks(
-            config["data"]["source"], {role: {"split": name} for role, name in task_splits(config).items()}, limit
+            config["data"]["source"],
+            {role: {"split": name} for role, name in task_splits(config).items()},
+            limit,
         ),
         "variant": _digest([task["name"], task_splits(config), limit]),
         "config_id": _digest(group),
@@ -158,7 +171,10 @@ def _row(record: Record, widths: dict[str, int], suites: dict[str, str]) -> dict
         "value": headline.get("value"),
         "evaluated_rows": _evaluated_rows(record, headline.get("split")),
         "collapsed": training.get("collapsed"),
-        **{key: size.get(key) for key in ("embedding_params", "embedding_bytes", "param_saving", "byte_saving")},
+        **{
+            key: size.get(key)
+            for key in ("embedding_params", "embedding_bytes", "param_saving", "byte_saving")
+        },
         **{key: size.get(key) for key in ("total_params", "total_bytes", "file_bytes")},
         **{key: training.get(key) for key in ("train_rows", "steps", "seconds")},
         "peak_memory_bytes": cost.get("peak_memory_bytes"),
@@ -170,7 +186,9 @@ def _row(record: Record, widths: dict[str, int], suites: dict[str, str]) -> dict
         "dirty": bool(provenance.get("dirty")),
         "error_type": error.get("type"),
         "error_message": (error.get("message") or "").strip().partition("\n")[0] or None,
-        "scores": {f"{split}.{name}": score for split, names in scores.items() for name, score in names.items()},
+        "scores": {
+            f"{split}.{name}": score for split, names in scores.items() for name, score in names.items()
+        },
     }
 
 
@@ -211,8 +229,14 @@ def _marks(source: str, splits: dict[str, dict[str, Any]], limit: int | None) ->
 
 def _complete_marks(frame: pd.DataFrame) -> None:
     """Give runs that failed before they read data the marks of runs with the same task settings, else planned ones."""
-    known = {variant: marks for variant, marks in zip(frame.variant, frame.unofficial, strict=True) if marks is not None}
-    frame["unofficial"] = [known.get(v, planned) for v, planned in zip(frame.variant, frame.planned, strict=True)]
+    known = {
+        variant: marks
+        for variant, marks in zip(frame.variant, frame.unofficial, strict=True)
+        if marks is not None
+    }
+    frame["unofficial"] = [
+        known.get(v, planned) for v, planned in zip(frame.variant, frame.planned, strict=True)
+    ]
 
 
 def kind(config: dict[str, Any]) -> str:
@@ -222,7 +246,11 @@ def kind(config: dict[str, Any]) -> str:
 
 def _named(config: dict[str, Any]) -> str:
     embedding = config["embedding"]["name"]
-    return str((config.get("assignment") or config["embedding"])["name"]) if embedding == "subspace" else str(embedding)
+    return (
+        str((config.get("assignment") or config["embedding"])["name"])
+        if embedding == "subspace"
+        else str(embedding)
+    )
 
 
 def _body(config: dict[str, Any]) -> str:
@@ -243,16 +271,30 @@ def short_label(config: dict[str, Any], width: int | None) -> str:
         default = width if compose == "sum" else width // f if width and f else None
         words += [f"s={sub_dim}"] if width and sub_dim not in (None, default) else []
         words += [f"{init} init"] if init != "fitted" else []
-        words += [_setting(key, value) for key, value in sorted(embedding.items()) if key not in ("name", "version", "corpus")]
+        words += [
+            _setting(key, value)
+            for key, value in sorted(embedding.items())
+            if key not in ("name", "version", "corpus")
+        ]
     teacher = (config.get("training") or {}).get("teacher", "none")
-    return " ".join(words + [f"+ {recovery}"] * (recovery != "none") + ["+ teacher"] * (teacher != "none")) + _body(config)
+    return " ".join(
+        words + [f"+ {recovery}"] * (recovery != "none") + ["+ teacher"] * (teacher != "none")
+    ) + _body(config)
 
 
 def _setting(key: str, value: Any) -> str:
     """Return a setting in as few words as tell what it is."""
-    short = {"rank": f"r={value}", "keep_dense": f"{value} rows kept", "code_rows": f"{value} code rows", "gain": "gains", "rotation": "rotated",
-             "table_dtype": str(value), "bits": f"int{value}", "group": f"group {value}",
-             "frequency_power": f"weighted {value:g}" if isinstance(value, float) else ""}
+    short = {
+        "rank": f"r={value}",
+        "keep_dense": f"{value} rows kept",
+        "code_rows": f"{value} code rows",
+        "gain": "gains",
+        "rotation": "rotated",
+        "table_dtype": str(value),
+        "bits": f"int{value}",
+        "group": f"group {value}",
+        "frequency_power": f"weighted {value:g}" if isinstance(value, float) else "",
+    }
     return short.get(key, f"{key}={value}")
 
 
@@ -265,16 +307,22 @@ def _label(frame: pd.DataFrame) -> None:
         keys = sorted({key for flat in settings.values() for key in flat})
         differing = [key for key in keys if len({repr(flat.get(key)) for flat in settings.values()}) > 1]
         last = Counter(key.rpartition(".")[2] for key in differing)
-        short = {key: key if last[key.rpartition(".")[2]] > 1 else key.rpartition(".")[2] for key in differing}
+        short = {
+            key: key if last[key.rpartition(".")[2]] > 1 else key.rpartition(".")[2] for key in differing
+        }
         for config_id, flat in settings.items():
             extra = ", ".join(f"{short[key]}={_value(flat.get(key))}" for key in differing)
-            frame.loc[frame.index.isin(rows.index) & (frame.config_id == config_id), "configuration"] += f" ({extra})"
+            frame.loc[frame.index.isin(rows.index) & (frame.config_id == config_id), "configuration"] += (
+                f" ({extra})"
+            )
 
 
 def _check_versions(frame: pd.DataFrame) -> None:
     """Raise ConfigError where one column's scores were made by different versions of the task, metric or record."""
     keys = {"task_version": "task version", "schema_version": "schema version", "metric": "headline metric"}
-    for (model, _, _, column), rows in frame[frame.status == "ok"].groupby(["model", "weights", "suite", "column"]):
+    for (model, _, _, column), rows in frame[frame.status == "ok"].groupby(
+        ["model", "weights", "suite", "column"]
+    ):
         for key, words in keys.items():
             found = rows.dropna(subset=[key]).drop_duplicates(key)
             if len(found) > 1:
@@ -298,8 +346,10 @@ def provenance(frame: pd.DataFrame) -> str:
     commits = [str(commit)[:9] for commit in sorted(frame.commit.dropna().unique())]
     devices = sorted(frame.device.dropna().unique())
     shown = ", ".join(commits[:3]) + (f" and {len(commits) - 3} more" if len(commits) > 3 else "")
-    return (f"{len(frame):,} records (SHA-256 {digest(frame)[:12]}), newest {max(frame.created_at)[:10]}; commit {shown or 'unknown'}; "
-            f"device {', '.join(devices) or 'unknown'}")
+    return (
+        f"{len(frame):,} records (SHA-256 {digest(frame)[:12]}), newest {max(frame.created_at)[:10]}; commit {shown or 'unknown'}; "
+        f"device {', '.join(devices) or 'unknown'}"
+    )
 
 
 def digest(frame: pd.DataFrame) -> str:

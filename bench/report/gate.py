@@ -15,7 +15,10 @@ from bench.report.frame import headline_runs
 from bench.report.section import Cell, Column, Row, Section
 from bench.store import LatencyPart, device_key
 
-COVERAGE = {"known": "unknown_rate", "well_fitted": "badly_fitted_rate"}  # a share that is covered: 1 - the fact of `bench coverage`
+COVERAGE = {
+    "known": "unknown_rate",
+    "well_fitted": "badly_fitted_rate",
+}  # a share that is covered: 1 - the fact of `bench coverage`
 
 
 class Check(NamedTuple):
@@ -35,7 +38,9 @@ class Target(NamedTuple):
     runs: pd.DataFrame  # finished
 
 
-def checks(frame: pd.DataFrame, parts: Sequence[Section], covered: Sequence[Covered], config: RunConfig) -> list[Check]:
+def checks(
+    frame: pd.DataFrame, parts: Sequence[Section], covered: Sequence[Covered], config: RunConfig
+) -> list[Check]:
     """Return a check for each limit of config.gate, the configuration itself first.
 
     Raises ConfigError for a gate without a limit, unknown names of limits and a configuration of several models.
@@ -44,11 +49,25 @@ def checks(frame: pd.DataFrame, parts: Sequence[Section], covered: Sequence[Cove
     for key in (key for limits in gate.coverage.values() for key in limits if key not in COVERAGE):
         raise ConfigError(unknown("limit of gate.coverage", key, COVERAGE))
     for key in (key for key in gate.latency_ms if not re.fullmatch(r"batch[1-9]\d*", key)):
-        raise ConfigError(f"Unknown limit of gate.latency_ms '{key}': name a batch by its rows, such as batch1 or batch32.")
-    if not (gate.loss or gate.coverage or gate.latency_ms or gate.embedding_bytes is not None or gate.total_bytes is not None):
+        raise ConfigError(
+            f"Unknown limit of gate.latency_ms '{key}': name a batch by its rows, such as batch1 or batch32."
+        )
+    if not (
+        gate.loss
+        or gate.coverage
+        or gate.latency_ms
+        or gate.embedding_bytes is not None
+        or gate.total_bytes is not None
+    ):
         raise ConfigError(f"gate={gate.name} declares no limit: set one in conf/gate/{gate.name}.yaml.")
     target, first = _target(frame, parts, config)
-    return [first, *_losses(target, config), *_sizes(target, config), *_latencies(target, config), *_coverages(target, covered, config)]
+    return [
+        first,
+        *_losses(target, config),
+        *_sizes(target, config),
+        *_latencies(target, config),
+        *_coverages(target, covered, config),
+    ]
 
 
 def _target(frame: pd.DataFrame, parts: Sequence[Section], config: RunConfig) -> tuple[Target, Check]:
@@ -57,14 +76,22 @@ def _target(frame: pd.DataFrame, parts: Sequence[Section], config: RunConfig) ->
     if label is None:
         limit = f"recommended: {config.report.tolerated_loss:g} points at most"
         about = subject(parts, config.report)
-        best = None if no_answer(about) else rank(about.options, about.matter, config.report.tolerated_loss)[0]
+        best = (
+            None if no_answer(about) else rank(about.options, about.matter, config.report.tolerated_loss)[0]
+        )
         if best and best.holds:
             label, model, recommended = best.option.row.label, about.section.model, best.option.row.config_id
-    lines = [(part, row) for part in parts for row in part.rows
-             if row.label == label and model in (None, part.model) and recommended in (None, row.config_id)]
+    lines = [
+        (part, row)
+        for part in parts
+        for row in part.rows
+        if row.label == label and model in (None, part.model) and recommended in (None, row.config_id)
+    ]
     models = sorted({part.model for part, _ in lines})
     if len(models) > 1:
-        raise ConfigError(f"gate.configuration ({label}) is one of several models: set gate.model to one of {', '.join(models)}.")
+        raise ConfigError(
+            f"gate.configuration ({label}) is one of several models: set gate.model to one of {', '.join(models)}."
+        )
     done = headline_runs(frame)
     runs = done[done.config_id.isin([row.config_id for _, row in lines]) & done.model.isin(models)]
     measured = "none" if label is None else f"{label}: {len(runs)} finished runs"
@@ -73,7 +100,12 @@ def _target(frame: pd.DataFrame, parts: Sequence[Section], config: RunConfig) ->
 
 def _losses(target: Target, config: RunConfig) -> Iterator[Check]:
     for task, limit in config.gate.loss.items():
-        cells = [(column, part.cells[row.config_id, column.name]) for part, row in target.lines for column in part.tasks if column.task == task]
+        cells = [
+            (column, part.cells[row.config_id, column.name])
+            for part, row in target.lines
+            for column in part.tasks
+            if column.task == task
+        ]
         if not cells:
             yield Check(f"loss of {task}", f"{limit:g} points at most", "no records", False)
         for column, cell in cells:
@@ -86,7 +118,9 @@ def _loss(column: Column, cell: Cell, limit: float) -> Check:
         why = cell.missing or cell.unpaired
         return Check(name, f"{limit:g} points at most", why or "dense itself", not why and limit >= 0)
     loss = round(-cell.change.mean if column.higher_is_better else cell.change.mean, 6)
-    return Check(name, f"{limit:g} points at most", f"{loss:.2f} points, paired seeds: {cell.change.n}", loss <= limit)
+    return Check(
+        name, f"{limit:g} points at most", f"{loss:.2f} points, paired seeds: {cell.change.n}", loss <= limit
+    )
 
 
 def _sizes(target: Target, config: RunConfig) -> Iterator[Check]:
@@ -94,7 +128,12 @@ def _sizes(target: Target, config: RunConfig) -> Iterator[Check]:
         if (limit := getattr(config.gate, key)) is not None:
             largest = target.runs[key].max()
             known = bool(pd.notna(largest))
-            yield Check(key, f"{limit:,} at most", f"{int(largest):,}" if known else "no records", known and largest <= limit)
+            yield Check(
+                key,
+                f"{limit:,} at most",
+                f"{int(largest):,}" if known else "no records",
+                known and largest <= limit,
+            )
 
 
 def _latencies(target: Target, config: RunConfig) -> Iterator[Check]:
@@ -102,7 +141,9 @@ def _latencies(target: Target, config: RunConfig) -> Iterator[Check]:
         batch = int(key.removeprefix("batch"))
         time, how = _profiled(target, batch, config.gate) or _noted(target, batch, config.gate) or (None, "")
         measured = "not measured: run `bench cost`" if time is None else f"{time:.2f} ms ({how})"
-        yield Check(f"latency_ms.{key}", f"{limit:g} ms at most", measured, time is not None and time <= limit)
+        yield Check(
+            f"latency_ms.{key}", f"{limit:g} ms at most", measured, time is not None and time <= limit
+        )
 
 
 def _profiled(target: Target, batch: int, gate: GateConfig) -> tuple[float, str] | None:
@@ -110,13 +151,20 @@ def _profiled(target: Target, batch: int, gate: GateConfig) -> tuple[float, str]
     found: list[tuple[str, LatencyPart]] = []
     for profiles in target.runs.profiles.dropna():
         for device, profile in profiles.items():
-            cells = [cell for cell in profile["latency"] if cell["batch"] == batch and gate.tokens in (None, cell["tokens"])]
+            cells = [
+                cell
+                for cell in profile["latency"]
+                if cell["batch"] == batch and gate.tokens in (None, cell["tokens"])
+            ]
             if cells and gate.device in (None, device):
                 found.append((device, max(cells, key=lambda cell: cell["tokens"])))
     if not found:
         return None
     device, cell = max(found, key=lambda pair: pair[1]["p50_ms"])
-    return cell["p50_ms"], f"`bench cost` on {device}, {batch} × {cell['tokens']} tokens, {cell['rounds']} rounds; ratio to dense {ratio(cell)}"
+    return (
+        cell["p50_ms"],
+        f"`bench cost` on {device}, {batch} × {cell['tokens']} tokens, {cell['rounds']} rounds; ratio to dense {ratio(cell)}",
+    )
 
 
 def _noted(target: Target, batch: int, gate: GateConfig) -> tuple[float, str] | None:
@@ -126,19 +174,35 @@ def _noted(target: Target, batch: int, gate: GateConfig) -> tuple[float, str] | 
     runs = target.runs.dropna(subset=["device"])
     runs = runs[runs.device.map(device_key) == gate.device] if gate.device else runs
     times = pd.to_numeric(runs[f"latency_batch{batch}_ms"]).groupby(runs.device).median().dropna()
-    return (float(times.max()), f"noted by the runs on {times.idxmax()}, without `bench cost`") if len(times) else None
+    return (
+        (float(times.max()), f"noted by the runs on {times.idxmax()}, without `bench cost`")
+        if len(times)
+        else None
+    )
 
 
 def _coverages(target: Target, covered: Sequence[Covered], config: RunConfig) -> Iterator[Check]:
     for corpus, limits in config.gate.coverage.items():
-        own = [one for one in covered if one.corpus == corpus and one.embedding_id in set(target.runs.embedding_id)]
+        own = [
+            one
+            for one in covered
+            if one.corpus == corpus and one.embedding_id in set(target.runs.embedding_id)
+        ]
         for key, limit in limits.items():
             share = min((1 - one.facts[COVERAGE[key]] for one in own), default=None)
             measured = "not measured with this configuration" if share is None else f"{share:.4f}"
-            yield Check(f"coverage.{corpus}.{key}", f"{limit:g} at least", measured, share is not None and share >= limit)
+            yield Check(
+                f"coverage.{corpus}.{key}",
+                f"{limit:g} at least",
+                measured,
+                share is not None and share >= limit,
+            )
 
 
 def said(found: Sequence[Check]) -> list[str]:
     """Return a line for each check, and the count of broken ones."""
-    lines = [f"{'held' if one.held else 'BROKEN':7} {one.name}: limit {one.limit}; measured {one.measured}" for one in found]
+    lines = [
+        f"{'held' if one.held else 'BROKEN':7} {one.name}: limit {one.limit}; measured {one.measured}"
+        for one in found
+    ]
     return [*lines, f"{sum(not one.held for one in found)} of {len(found)} limits broken"]

@@ -71,7 +71,9 @@ def _unique(frame: pd.DataFrame) -> list[tuple[str, bool]]:
 
 
 def _coverage(frame: pd.DataFrame, coverage: pd.DataFrame) -> str:
-    gaps = coverage[tables.begun(coverage) & ((coverage.missing != "") | (coverage[list(STATUSES[1:])] != "").any(axis=1))]
+    gaps = coverage[
+        tables.begun(coverage) & ((coverage.missing != "") | (coverage[list(STATUSES[1:])] != "").any(axis=1))
+    ]
     text = f"## Coverage\n\n{tables.coverage_counts(coverage)}\n"
     text += "All configurations, seed by seed: [tables/coverage.md](tables/coverage.md).\n"
     if len(gaps):

@@ -33,7 +33,9 @@ class Segment(NamedTuple):
     y1: float
 
 
-def place_labels(axes: Axes, labels: Sequence[Label], lines: Sequence[Segment], unnamed: Sequence[tuple[float, float]] = ()) -> list[str]:
+def place_labels(
+    axes: Axes, labels: Sequence[Label], lines: Sequence[Segment], unnamed: Sequence[tuple[float, float]] = ()
+) -> list[str]:
     """Draw the labels where each costs least and return the texts for which no free place was found.
 
     They keep off the `unnamed` points, too, which have no label.
@@ -76,7 +78,13 @@ def place_labels(axes: Axes, labels: Sequence[Label], lines: Sequence[Segment], 
 
 
 def _best(
-    anchor: np.ndarray, size: np.ndarray, others: np.ndarray, markers: np.ndarray, rest: np.ndarray, thin: np.ndarray, room: np.ndarray
+    anchor: np.ndarray,
+    size: np.ndarray,
+    others: np.ndarray,
+    markers: np.ndarray,
+    rest: np.ndarray,
+    thin: np.ndarray,
+    room: np.ndarray,
 ) -> np.ndarray:
     """Return the cheapest box (x0, y0, x1, y1) around the anchor, in points; costs are in square points."""
     radius, angle = (grid.ravel() for grid in np.meshgrid(RADII, ANGLES, indexing="ij"))
@@ -85,19 +93,32 @@ def _best(
     own = np.hstack([anchor - MARKER, anchor + MARKER])
     outside = size.prod() - _overlap(boxes, room[None])[:, 0]
     hidden = _overlap(boxes, others).sum(axis=1)
-    covered = 3000 * (hidden > 1) + 10 * hidden + 15 * _overlap(boxes, np.vstack([markers, own, rest])).sum(axis=1)
+    covered = (
+        3000 * (hidden > 1) + 10 * hidden + 15 * _overlap(boxes, np.vstack([markers, own, rest])).sum(axis=1)
+    )
     crossed = _overlap(boxes, thin).sum(axis=1)
     blocks = np.vstack([others, markers])
     leader = (anchor + (centre - anchor) * np.linspace(0.15, 0.85, 5)[:, None, None])[:, :, None]
     through = ((leader > blocks[:, :2]) & (leader < blocks[:, 2:])).all(axis=-1).any(axis=0).sum(axis=1)
     place = markers[:, :2] + MARKER
     near = (np.abs(anchor - place) < NEAR).all(axis=1)
-    above = anchor[1] - place[:, 1]  # of two close points the upper one's label goes up, and above the other's
+    above = (
+        anchor[1] - place[:, 1]
+    )  # of two close points the upper one's label goes up, and above the other's
     apart = above * (centre[:, 1:] - (others[:, 1] + others[:, 3]) / 2)
     swapped = ((apart < 0) & near & (others[:, 0] > FAR)).sum(axis=1)
     inward = ((above * (centre[:, 1:] - anchor[1]) < 0) & near).any(axis=1)
     askew = np.abs(np.sin(2 * angle))  # straight beside, above or below reads best
-    cost = 20 * outside + covered + 3 * crossed + 400 * through + 1500 * swapped + 300 * inward + 6 * radius + 8 * askew
+    cost = (
+        20 * outside
+        + covered
+        + 3 * crossed
+        + 400 * through
+        + 1500 * swapped
+        + 300 * inward
+        + 6 * radius
+        + 8 * askew
+    )
     best: np.ndarray = boxes[np.argmin(cost)]
     return best
 

@@ -29,5 +29,7 @@ def slug(*names: str) -> str:
     parts = []
     for name in names:
         safe = re.sub(r"[^a-z0-9._]+", "-", name)[:60].strip(".-")
-        parts.append(safe if safe == name else f"{safe}-{hashlib.sha256(name.encode()).hexdigest()[:6]}".strip("-"))
+        parts.append(
+            safe if safe == name else f"{safe}-{hashlib.sha256(name.encode()).hexdigest()[:6]}".strip("-")
+        )
     return "--".join(parts)  # no part holds two dashes, so different names give different stems

@@ -17,8 +17,17 @@ def part_sections(frame: pd.DataFrame, threshold: float) -> list[Section]:
     minus the mean of the others'.
     """
     lines = [piece for run in rows(headline_runs(frame)) if run.metric for piece in _pieces(run)]
-    found = [section_of(runs, threshold) for _, runs in pd.DataFrame(lines).groupby(["model", "weights", "suite"])] if lines else []
-    found = [section for section in found if len({column.name for column in section.columns} - {ALL, GAP}) > 1]
+    found = (
+        [
+            section_of(runs, threshold)
+            for _, runs in pd.DataFrame(lines).groupby(["model", "weights", "suite"])
+        ]
+        if lines
+        else []
+    )
+    found = [
+        section for section in found if len({column.name for column in section.columns} - {ALL, GAP}) > 1
+    ]
     for section in found:
         section.columns.sort(key=lambda column: (column.name != ALL, column.name != GAP, column.name))
     return found
@@ -38,6 +47,14 @@ def _pieces(run: Any) -> Iterator[dict[str, Any]]:
         if metric == run.metric or (part, metric) == ("", GAP):
             name = part or (GAP if metric == GAP else ALL)
             yield run._asdict() | {
-                "suite": run.column, "task": name, "column": name, "metric": metric, "value": value, "average": False,
-                "evaluated_rows": scores.get((part, "rows"), run.evaluated_rows), "higher_is_better": run.higher_is_better != (metric == GAP),
-                "chance": None if metric == GAP else run.chance, "collapsed": run.collapsed if name == ALL else None}
+                "suite": run.column,
+                "task": name,
+                "column": name,
+                "metric": metric,
+                "value": value,
+                "average": False,
+                "evaluated_rows": scores.get((part, "rows"), run.evaluated_rows),
+                "higher_is_better": run.higher_is_better != (metric == GAP),
+                "chance": None if metric == GAP else run.chance,
+                "collapsed": run.collapsed if name == ALL else None,
+            }

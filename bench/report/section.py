@@ -10,7 +10,10 @@ from bench.report.statistics import Summary
 
 FLOORS = ("mean", "hash_only")  # methods that every other has to beat: all tokens share what they store
 MEAN = "headline metrics"
-ALL, GAP = "all", "gap"  # among a task's languages or categories: the split's own score, and how far other languages are behind
+ALL, GAP = (
+    "all",
+    "gap",
+)  # among a task's languages or categories: the split's own score, and how far other languages are behind
 
 
 class Column(NamedTuple):
@@ -92,9 +95,13 @@ class Section:
     means: list[Column]  # over tasks, also in `columns`, last; the last one stands for the section
     no_mean: str  # why there is none
     machine: str  # where latency and memory were measured; empty: nowhere
-    tokens: int | None  # of each row whose latency `bench cost` measured; None: latency and memory are what the runs noted
+    tokens: (
+        int | None
+    )  # of each row whose latency `bench cost` measured; None: latency and memory are what the runs noted
     threshold: float  # points below dense that count as worse
-    scores: dict[tuple[str, str], dict[int, float]] = field(repr=False)  # (config_id, task's column) -> seed -> score
+    scores: dict[tuple[str, str], dict[int, float]] = field(
+        repr=False
+    )  # (config_id, task's column) -> seed -> score
 
     @property
     def title(self) -> str:
@@ -124,12 +131,20 @@ class Section:
     @property
     def unsure(self) -> list[Column]:
         """Return the tasks that keep a mean over tasks of one seed from having an interval: their metric is no share of rows."""
-        return [column for column in self.tasks if self.mean and column.name in self.mean.parts and column.rows is None]
+        return [
+            column
+            for column in self.tasks
+            if self.mean and column.name in self.mean.parts and column.rows is None
+        ]
 
     def values(self, config_id: str, column: Column) -> dict[int, list[float]]:
         """Return seed -> the tasks' scores, of the seeds that every task of the column has."""
         tasks = [self.scores.get((config_id, part), {}) for part in column.parts]
-        return {seed: [task[seed] for task in tasks] for seed in sorted(tasks[0]) if all(seed in task for task in tasks)}
+        return {
+            seed: [task[seed] for task in tasks]
+            for seed in sorted(tasks[0])
+            if all(seed in task for task in tasks)
+        }
 
     def paired(self, one: str, other: str, column: Column) -> tuple[np.ndarray, np.ndarray]:
         """Return both configurations' scores (tasks, seeds) over the seeds that both have."""

@@ -48,7 +48,9 @@ def summarise(values: ArrayLike) -> Summary:
     if seeds == 1:
         return Summary(1, mean, None, None, None, "")
     sd = float(by_seed.std(ddof=1))
-    if (data == data[:, :1]).all():  # such as collapsed runs: an interval without width would claim to be sure
+    if (
+        data == data[:, :1]
+    ).all():  # such as collapsed runs: an interval without width would claim to be sure
         return Summary(seeds, mean, sd, None, None, "")
     if tasks == 1:
         half = float(stdtrit(seeds - 1, 0.975)) * sd / math.sqrt(seeds)
@@ -140,7 +142,10 @@ def mean_of_one_seed(tasks: Sequence[Summary]) -> Summary:
         return tasks[0]
     ends = np.array([(task.low, task.mean, task.high) for task in tasks], dtype=float)
     below, above = np.sqrt((np.diff(ends) ** 2).sum(axis=0)) / len(tasks)
-    mean, name = float(ends[:, 1].mean()), f"MOVER over {len(tasks)} tasks: sampling of the evaluation rows, one seed"
+    mean, name = (
+        float(ends[:, 1].mean()),
+        f"MOVER over {len(tasks)} tasks: sampling of the evaluation rows, one seed",
+    )
     return Summary(1, mean, None, mean - float(below), mean + float(above), name)
 
 

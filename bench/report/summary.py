@@ -13,7 +13,13 @@ from bench.report.section import MEAN, Cell, Column, Row, Section
 from bench.report.statistics import NOTHING, Summary, summarise
 
 COSTS = ["peak_memory_bytes", "latency_batch1_ms", "latency_batch32_ms"]
-UNBOUNDED = ("loss", "perplexity", "mse", "rmse", "mae")  # metrics that are no fractions and are shown as they are
+UNBOUNDED = (
+    "loss",
+    "perplexity",
+    "mse",
+    "rmse",
+    "mae",
+)  # metrics that are no fractions and are shown as they are
 
 
 def sections(frame: pd.DataFrame, threshold: float) -> list[Section]:
@@ -25,7 +31,9 @@ def section_of(runs: pd.DataFrame, threshold: float) -> Section:
     """Return the section of the runs of one model and suite."""
     model, weights, suite = runs[["model", "weights", "suite"]].iloc[0]
     counted = headline_runs(runs)
-    columns = [_column(str(name), part, counted[counted.column == name]) for name, part in runs.groupby("column")]
+    columns = [
+        _column(str(name), part, counted[counted.column == name]) for name, part in runs.groupby("column")
+    ]
     averaged = [column for column in columns if runs[runs.column == column.name].average.all()]
     scales = {column.name: column.scale for column in columns}
     scores: dict[tuple[str, str], dict[int, float]] = {}
@@ -34,19 +42,51 @@ def section_of(runs: pd.DataFrame, threshold: float) -> Section:
     finished = [column for column in averaged if column.metric]
     averaged = finished if len(finished) > 1 else averaged
     no_mean = _no_mean(averaged)
-    having = {column.name: {config_id for config_id, name in scores if name == column.name} for column in averaged}
-    means = [] if no_mean else [_mean_column([column for column in averaged if column.name in names]) for names in shared(having)]
-    machines = counted.dropna(subset=["latency_batch1_ms"]).groupby(["device", "threads"], dropna=False).size()
+    having = {
+        column.name: {config_id for config_id, name in scores if name == column.name} for column in averaged
+    }
+    means = (
+        []
+        if no_mean
+        else [
+            _mean_column([column for column in averaged if column.name in names]) for names in shared(having)
+        ]
+    )
+    machines = (
+        counted.dropna(subset=["latency_batch1_ms"]).groupby(["device", "threads"], dropna=False).size()
+    )
     machine: Any = machines.idxmax() if len(machines) else (None, None)  # the one with most runs
-    made = _rows(runs, counted, list(means[-1].parts) if means else [column.name for column in columns], machine)
+    made = _rows(
+        runs, counted, list(means[-1].parts) if means else [column.name for column in columns], machine
+    )
     used = usage.source(counted[counted.kind == "dense"])
     if used.tokens:
-        made = [_in_use(row, counted[counted.config_id == row.config_id].profiles.dropna(), used) for row in made]
-    elif counted[counted.kind == "dense"].latency_batch1_ms.isna().all() and any(row.kind == "dense" for row in made):
-        made = [row._replace(peak_memory_bytes=None, latency_batch1_ms=None, latency_batch32_ms=None) for row in made]
+        made = [
+            _in_use(row, counted[counted.config_id == row.config_id].profiles.dropna(), used) for row in made
+        ]
+    elif counted[counted.kind == "dense"].latency_batch1_ms.isna().all() and any(
+        row.kind == "dense" for row in made
+    ):
+        made = [
+            row._replace(peak_memory_bytes=None, latency_batch1_ms=None, latency_batch32_ms=None)
+            for row in made
+        ]
         machine = (None, None)  # there is nothing to compare with
     place = f"{used.device} by bench cost" if used.tokens else _machine(*machine)
-    section = Section(model, weights, suite, made, [*columns, *means], {}, means, no_mean, place, used.tokens, threshold, scores)
+    section = Section(
+        model,
+        weights,
+        suite,
+        made,
+        [*columns, *means],
+        {},
+        means,
+        no_mean,
+        place,
+        used.tokens,
+        threshold,
+        scores,
+    )
     section.cells.update(_cells(runs, counted, section))
     return section
 
@@ -59,8 +99,19 @@ def _column(name: str, runs: pd.DataFrame, counted: pd.DataFrame) -> Column:
     chance = None if pd.isna(first.chance) else float(first.chance) * scale
     metric, split = (first.metric, first.split) if len(values) else (None, None)
     rows = values.evaluated_rows.min() if metric == "accuracy" else None
-    return Column(name, first.task, first.marks, first.unofficial, metric, split, scale, bool(first.higher_is_better), chance, (name,),
-                  None if pd.isna(rows) else int(rows))
+    return Column(
+        name,
+        first.task,
+        first.marks,
+        first.unofficial,
+        metric,
+        split,
+        scale,
+        bool(first.higher_is_better),
+        chance,
+        (name,),
+        None if pd.isna(rows) else int(rows),
+    )
 
 
 def _no_mean(averaged: list[Column]) -> str:
@@ -115,11 +166,18 @@ def _references(runs: pd.DataFrame) -> dict[str, str]:
     plain = {row.base_id: row.config_id for row in dense if row.plain}
     rates = Counter(row.recipe_id for row in dense if row.plain)
     tuned = {row.recipe_id: row.config_id for row in dense if row.plain and rates[row.recipe_id] == 1}
-    found = {row.config_id: plain.get(row.base_id, tuned.get(row.recipe_id, same.get((row.base_id, row.recovery_id)))) for row in unique}
+    found = {
+        row.config_id: plain.get(
+            row.base_id, tuned.get(row.recipe_id, same.get((row.base_id, row.recovery_id)))
+        )
+        for row in unique
+    }
     return {config_id: reference for config_id, reference in found.items() if reference}
 
 
-def _cells(runs: pd.DataFrame, counted: pd.DataFrame, section: Section) -> Iterator[tuple[tuple[str, str], Cell]]:
+def _cells(
+    runs: pd.DataFrame, counted: pd.DataFrame, section: Section
+) -> Iterator[tuple[tuple[str, str], Cell]]:
     references = _references(runs)
     statuses = runs.groupby(["config_id", "column"]).status.value_counts().unstack(fill_value=0)
     collapsed = counted[counted.collapsed.eq(True)].groupby(["config_id", "column"]).size()
@@ -140,7 +198,9 @@ def _cells(runs: pd.DataFrame, counted: pd.DataFrame, section: Section) -> Itera
             score = summarise(np.array(list(own.values())).T)
             if score.n == 1 and evaluated:
                 (values,) = own.values()
-                score = _mean_of_one_seed(map(statistics.of_one_seed, (value / 100 for value in values), evaluated))
+                score = _mean_of_one_seed(
+                    map(statistics.of_one_seed, (value / 100 for value in values), evaluated)
+                )
             many = sum(int(collapsed.get((config_id, part), 0)) for part in column.parts)
             missing = "" if own else _why_missing(column, key, statuses, section.weights)
             yield key, Cell(score, change, share, worse, tuple(own), many, missing, unpaired)
@@ -169,7 +229,9 @@ def _against(
 def _mean_of_one_seed(tasks: Iterable[Summary]) -> Summary:
     """Return the tasks' mean in percent; they are fractions."""
     found = statistics.mean_of_one_seed(list(tasks))
-    mean, low, high = (None if value is None else 100 * value for value in (found.mean, found.low, found.high))
+    mean, low, high = (
+        None if value is None else 100 * value for value in (found.mean, found.low, found.high)
+    )
     return found._replace(mean=mean, low=low, high=high)
 
 
@@ -192,27 +254,53 @@ def _machine(device: str | None, threads: float | None) -> str:
 def _in_use(row: Row, profiles: pd.Series, used: usage.Source) -> Row:
     """Return the row with latency and memory as `bench cost` measured them."""
     times, memory = usage.profiled(next(iter(profiles), None), used)
-    return row._replace(latency_batch1_ms=times.get(1), latency_batch32_ms=times.get(32), peak_memory_bytes=memory)
+    return row._replace(
+        latency_batch1_ms=times.get(1), latency_batch32_ms=times.get(32), peak_memory_bytes=memory
+    )
 
 
-def _rows(runs: pd.DataFrame, counted: pd.DataFrame, columns: list[str], machine: tuple[Any, Any]) -> list[Row]:
+def _rows(
+    runs: pd.DataFrame, counted: pd.DataFrame, columns: list[str], machine: tuple[Any, Any]
+) -> list[Row]:
     measured = counted[counted.column.isin(columns)]
     for key, value in zip(("device", "threads"), machine, strict=True):
         measured = measured[measured[key].isna() if pd.isna(value) else measured[key] == value]
     medians = measured.groupby(["config_id", "column"])[COSTS].median()
     found = []
     for config_id, part in runs.groupby("config_id"):
-        keys = ["embedding_params", "embedding_bytes", "param_saving", "byte_saving", "file_bytes", "total_bytes"]
+        keys = [
+            "embedding_params",
+            "embedding_bytes",
+            "param_saving",
+            "byte_saving",
+            "file_bytes",
+            "total_bytes",
+        ]
         sizes = part[keys].dropna(subset=["embedding_bytes"])
         size: list[Any] = [None] * 6
         if len(sizes):
-            size = [None if pd.isna(value) else kind(value) for kind, value in zip((int, int, float, float, int, int), sizes.iloc[0], strict=True)]
+            size = [
+                None if pd.isna(value) else kind(value)
+                for kind, value in zip((int, int, float, float, int, int), sizes.iloc[0], strict=True)
+            ]
         own = medians.loc[[config_id]] if config_id in medians.index else medians.iloc[:0]
         complete = own.mean() if len(own) == len(columns) else own.iloc[:0].mean()
         cost: list[Any] = [None if pd.isna(value) else float(value) for value in complete]
         first = part.iloc[0]
         grid: list[Any] = [None if pd.isna(first[key]) else int(first[key]) for key in ("subspaces", "rows")]
-        made: list[Any] = [next((value for value in part[key] if isinstance(value, list)), None) for key in ("decile_errors", "recovery_curve")]
-        names: list[Any] = [str(config_id), first.configuration, first.kind, first.method, first.body, first.recovery]
-        found.append(Row._make([*names, *grid, first.table_family, first.assignment_family, *size, *cost, *made]))
+        made: list[Any] = [
+            next((value for value in part[key] if isinstance(value, list)), None)
+            for key in ("decile_errors", "recovery_curve")
+        ]
+        names: list[Any] = [
+            str(config_id),
+            first.configuration,
+            first.kind,
+            first.method,
+            first.body,
+            first.recovery,
+        ]
+        found.append(
+            Row._make([*names, *grid, first.table_family, first.assignment_family, *size, *cost, *made])
+        )
     return sorted(found, key=lambda row: (row.kind != "dense", -(row.bytes or 0), row.label))

@@ -24,8 +24,29 @@ HOW_TO_READ = (
 )
 BUDGETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.04, 0.125, 0.25, 1.0)  # of the dense table's bytes
 RUN_COLUMNS = [
-    *("model", "weights", "suite", "task", "not_official", "configuration", "config_id", "seed", "status", "run_id"),
-    *("created_at", "task_version", "source", "data_sha256", "train_rows", "split", "metric", "value", "collapsed"),
+    *(
+        "model",
+        "weights",
+        "suite",
+        "task",
+        "not_official",
+        "configuration",
+        "config_id",
+        "seed",
+        "status",
+        "run_id",
+    ),
+    *(
+        "created_at",
+        "task_version",
+        "source",
+        "data_sha256",
+        "train_rows",
+        "split",
+        "metric",
+        "value",
+        "collapsed",
+    ),
     *("embedding_params", "embedding_bytes", "param_saving", "byte_saving", "total_params", "total_bytes"),
     *("file_bytes", "steps", "seconds", "device", "commit", "error_type", "error_message"),
 ]
@@ -48,7 +69,13 @@ def coverage(frame: pd.DataFrame) -> pd.DataFrame:
                 key = (model, weights, suite, str(column), config_id)
                 own = seeds[key]
                 lines.append(
-                    {"model": model, "weights": weights, "suite": suite, "task": column, "configuration": label}
+                    {
+                        "model": model,
+                        "weights": weights,
+                        "suite": suite,
+                        "task": column,
+                        "configuration": label,
+                    }
                     | {status: _seeds(own[status]) for status in STATUSES}
                     | {"missing": _seeds(expected.difference(*own.values()))}
                     | {"collapsed": int(collapsed.get(key, 0))}
@@ -70,7 +97,9 @@ def coverage_counts(lines: pd.DataFrame) -> str:
         name = [escape(model), escape(weights), escape(suite), escape(task), f"{len(part)} of {len(every)}"]
         counted.append([*name, f"{counts[0]} of {total}", *map(str, counts[1:]), str(part.collapsed.sum())])
     return table(
-        ["model", "weights", "suite", "task", "configurations", "ok", *STATUSES[1:], "missing", "collapsed"], counted, 9
+        ["model", "weights", "suite", "task", "configurations", "ok", *STATUSES[1:], "missing", "collapsed"],
+        counted,
+        9,
     )
 
 
@@ -81,19 +110,33 @@ def begun(lines: pd.DataFrame) -> pd.Series:
 
 def coverage_markdown(lines: pd.DataFrame) -> str:
     """Return the coverage table with the seeds of each status."""
-    return table(list(lines.columns), ([escape(cell) for cell in line] for line in lines.itertuples(index=False)))
+    return table(
+        list(lines.columns), ([escape(cell) for cell in line] for line in lines.itertuples(index=False))
+    )
 
 
 def failures(frame: pd.DataFrame) -> pd.DataFrame:
     """Return one line for every run that did not finish, with its error's type and its message's first line."""
     failed = frame[frame.status != "ok"].assign(task=lambda rows: rows.column)
-    keys = ["model", "suite", "task", "configuration", "seed", "status", "run_id", "error_type", "error_message"]
+    keys = [
+        "model",
+        "suite",
+        "task",
+        "configuration",
+        "seed",
+        "status",
+        "run_id",
+        "error_type",
+        "error_message",
+    ]
     return failed[keys].fillna("")
 
 
 def failures_markdown(lines: pd.DataFrame) -> str:
     """Return the failures as Markdown, messages cut to 200 characters."""
-    return table(list(lines.columns), ([escape(_cut(cell)) for cell in line] for line in lines.itertuples(index=False)))
+    return table(
+        list(lines.columns), ([escape(_cut(cell)) for cell in line] for line in lines.itertuples(index=False))
+    )
 
 
 def _cut(cell: object) -> str:
@@ -115,14 +158,27 @@ def results(section: Section) -> pd.DataFrame:
         for column in section.columns:
             cell = section.cells[row.config_id, column.name]
             lines.append(
-                {"model": section.title, "suite": section.suite, "configuration": row.label, "task": column.task}
+                {
+                    "model": section.title,
+                    "suite": section.suite,
+                    "configuration": row.label,
+                    "task": column.task,
+                }
                 | {"not_official": "; ".join(column.marks), "split": column.split, "metric": column.unit}
-                | {"embedding_params": row.params, "embedding_bytes": row.bytes, "body": row.body, "total_bytes": row.total_bytes}
+                | {
+                    "embedding_params": row.params,
+                    "embedding_bytes": row.bytes,
+                    "body": row.body,
+                    "total_bytes": row.total_bytes,
+                }
                 | {"param_saving": row.param_saving, "byte_saving": row.byte_saving}
-                | {"mean": cell.score.mean, "sd": cell.score.sd} | _interval("ci95", cell.score)
+                | {"mean": cell.score.mean, "sd": cell.score.sd}
+                | _interval("ci95", cell.score)
                 | {"seeds": _seeds(cell.seeds), "collapsed": cell.collapsed, "no_score": cell.missing}
-                | {"difference_to_dense": cell.change.mean, "difference_sd": cell.change.sd} | _interval("difference_ci95", cell.change)
-                | {"percent_of_dense": cell.share.mean} | _interval("percent_ci95", cell.share)
+                | {"difference_to_dense": cell.change.mean, "difference_sd": cell.change.sd}
+                | _interval("difference_ci95", cell.change)
+                | {"percent_of_dense": cell.share.mean}
+                | _interval("percent_ci95", cell.share)
                 | {"worse_by": section.threshold, "probability_worse": cell.worse}
                 | {"paired_seeds": cell.change.n, "no_difference": cell.unpaired}
             )
@@ -136,14 +192,22 @@ def _interval(name: str, summary: Summary) -> dict[str, Any]:
 
 def results_grid(section: Section) -> Grid:
     """Return the section's table: a line per configuration, a column per task, what is not official in its head."""
-    shown = [column for column in section.columns if ": " not in column.task]  # single tags of a category are in the CSV file
+    shown = [
+        column for column in section.columns if ": " not in column.task
+    ]  # single tags of a category are in the CSV file
     bodies = len(section.embeddings) < len(section.rows)
-    head = ["configuration", "embedding parameters (saved)", "stored bytes (saved)", *["whole model in bytes (saved)"] * bodies]
+    head = [
+        "configuration",
+        "embedding parameters (saved)",
+        "stored bytes (saved)",
+        *["whole model in bytes (saved)"] * bodies,
+    ]
     head += ["\n".join(_heading(column)) for column in shown]
     dense = next((row.total_bytes for row in section.rows if row.kind == "dense"), None)
     rows = [
         [row.label, _count(row.params, row.param_saving), _count(row.bytes, row.byte_saving)]
-        + [_count(row.total_bytes, 1 - row.total_bytes / dense if row.total_bytes and dense else None)] * bodies
+        + [_count(row.total_bytes, 1 - row.total_bytes / dense if row.total_bytes and dense else None)]
+        * bodies
         + [cell_text(section, row, column) for column in shown]
         for row in section.rows
     ]
@@ -153,10 +217,18 @@ def results_grid(section: Section) -> Grid:
 def _mean_note(section: Section) -> str:
     """Return why there is no mean over tasks, or why it has no interval."""
     if section.no_mean:
-        return "" if ALL in {column.name for column in section.columns} else f"No average over tasks: {section.no_mean}."
+        return (
+            ""
+            if ALL in {column.name for column in section.columns}
+            else f"No average over tasks: {section.no_mean}."
+        )
     unsure = [f"{column.task} ({column.metric})" for column in section.unsure]
     single = any(section.cells[row.config_id, section.main.name].score.n == 1 for row in section.rows)
-    return f"The mean of one seed has no interval, because these tasks have none: {', '.join(unsure)}." if unsure and single else ""
+    return (
+        f"The mean of one seed has no interval, because these tasks have none: {', '.join(unsure)}."
+        if unsure and single
+        else ""
+    )
 
 
 def budget_grid(section: Section) -> Grid:
@@ -170,10 +242,20 @@ def budget_grid(section: Section) -> Grid:
             continue
         budget = next((budget for budget in BUDGETS if 1 - row.byte_saving <= budget), None)
         if budget is not None:
-            methods[f"{row.kind} + {row.recovery}" if row.recovery != "none" else row.kind].setdefault(budget, row)
+            methods[f"{row.kind} + {row.recovery}" if row.recovery != "none" else row.kind].setdefault(
+                budget, row
+            )
     used = [budget for budget in BUDGETS if any(budget in found for found in methods.values())]
-    body = [[name, *(f"{found[b].label}\n{cell_text(section, found[b], section.main)}" if b in found else "" for b in used)]
-            for name, found in sorted(methods.items())]
+    body = [
+        [
+            name,
+            *(
+                f"{found[b].label}\n{cell_text(section, found[b], section.main)}" if b in found else ""
+                for b in used
+            ),
+        ]
+        for name, found in sorted(methods.items())
+    ]
     head = ["method", *(f"at most {100 * budget:g} % of dense bytes" for budget in used)]
     title = f"{section.title} on {section.suite}: {', '.join(_heading(section.main))}, by method and budget"
     return Grid(title, head, body, len(used))
@@ -186,7 +268,9 @@ def _heading(column: Column) -> list[str]:
 
 
 def _count(count: int | None, saving: float | None) -> str:
-    return "unknown" if count is None else f"{count:,}" + ("" if saving is None else f" ({100 * saving:.2f} %)")
+    return (
+        "unknown" if count is None else f"{count:,}" + ("" if saving is None else f" ({100 * saving:.2f} %)")
+    )
 
 
 def cell_text(section: Section, row: Row, column: Column) -> str:
@@ -201,8 +285,12 @@ def cell_text(section: Section, row: Row, column: Column) -> str:
         lines.append(cell.unpaired)
     elif cell.change.n:
         lines.append(_difference(cell, column.scale))
-        lines += [f"{cell.share.mean:.1f}{_ends(cell.share, 1)} % of dense"] if cell.share.mean is not None else []
-        lines += [f"P(> {section.threshold:g} below dense) = {cell.worse:.2f}"] if cell.worse is not None else []
+        lines += (
+            [f"{cell.share.mean:.1f}{_ends(cell.share, 1)} % of dense"] if cell.share.mean is not None else []
+        )
+        lines += (
+            [f"P(> {section.threshold:g} below dense) = {cell.worse:.2f}"] if cell.worse is not None else []
+        )
     return "\n".join(lines)
 
 
@@ -223,7 +311,9 @@ def _minus(text: str) -> str:
 
 def _difference(cell: Cell, scale: float) -> str:
     digits = 1 if scale == 100 else 3
-    pairs = "" if cell.change.n == cell.score.n else f" ({cell.change.n} paired seed{'s' * (cell.change.n > 1)})"
+    pairs = (
+        "" if cell.change.n == cell.score.n else f" ({cell.change.n} paired seed{'s' * (cell.change.n > 1)})"
+    )
     return f"{_minus(f'{cell.change.mean:+.{digits}f}')}{_ends(cell.change, digits)} to dense{pairs}"
 
 

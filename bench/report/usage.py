@@ -9,7 +9,9 @@ class Source(NamedTuple):
     """Where times and memory come from."""
 
     device: str | None
-    dense: dict[int, float] | None = None  # rows of a batch -> the dense model's median in ms as `bench cost` measured it; None: it did not
+    dense: dict[int, float] | None = (
+        None  # rows of a batch -> the dense model's median in ms as `bench cost` measured it; None: it did not
+    )
     tokens: int | None = None  # of each row; None: the texts of the task
 
     @property
@@ -28,7 +30,11 @@ def source(dense: pd.DataFrame) -> Source:
     for profiles in dense.profiles.dropna():
         for device, profile in sorted(profiles.items(), key=lambda pair: (pair[0] == "cpu", pair[0])):
             tokens = max(cell["tokens"] for cell in profile["latency"])
-            return Source(device, {cell["batch"]: cell["p50_ms"] for cell in profile["latency"] if cell["tokens"] == tokens}, tokens)
+            return Source(
+                device,
+                {cell["batch"]: cell["p50_ms"] for cell in profile["latency"] if cell["tokens"] == tokens},
+                tokens,
+            )
     devices = dense.device.mode()
     return Source(str(devices.iloc[0]) if len(devices) else None)
 
@@ -39,5 +45,11 @@ def profiled(profiles: dict[str, Any] | None, chosen: Source) -> tuple[dict[int,
     A time is the dense model's times the ratio to it, which compares answers of the same round: a shared machine is not as fast in all.
     """
     profile = (profiles or {}).get(str(chosen.device)) or {"latency": [], "peak_bytes": None}
-    ratios = {cell["batch"]: cell["ratio_to_dense"] or 1.0 for cell in profile["latency"] if cell["tokens"] == chosen.tokens}
-    return {rows: time * ratios[rows] for rows, time in (chosen.dense or {}).items() if rows in ratios}, profile["peak_bytes"]
+    ratios = {
+        cell["batch"]: cell["ratio_to_dense"] or 1.0
+        for cell in profile["latency"]
+        if cell["tokens"] == chosen.tokens
+    }
+    return {
+        rows: time * ratios[rows] for rows, time in (chosen.dense or {}).items() if rows in ratios
+    }, profile["peak_bytes"]

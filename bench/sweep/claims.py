@@ -39,7 +39,10 @@ class Claim:
 
     def held(self) -> bool:
         """Return whether this claim is still this process's own, and the newest."""
-        return _text(self.path) == self.owner and max(_numbers(self.path.with_suffix(".json")), default=-1) == self.deaths
+        return (
+            _text(self.path) == self.owner
+            and max(_numbers(self.path.with_suffix(".json")), default=-1) == self.deaths
+        )
 
     @contextmanager
     def beating(self) -> Iterator[None]:
@@ -162,8 +165,13 @@ def _text(path: Path) -> str | None:
 
 
 def _myself() -> dict[str, Any]:
-    return {"host": socket.gethostname(), "machine": _machine(), "pid": os.getpid(), "started": _started(os.getpid()),
-            "slurm_job_id": os.environ.get("SLURM_JOB_ID")}
+    return {
+        "host": socket.gethostname(),
+        "machine": _machine(),
+        "pid": os.getpid(),
+        "started": _started(os.getpid()),
+        "slurm_job_id": os.environ.get("SLURM_JOB_ID"),
+    }
 
 
 @cache

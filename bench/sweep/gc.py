@@ -29,10 +29,21 @@ def find(results_dir: Path, cache_dir: Path) -> list[Garbage]:
     if len(dead) < len(every) or slurm.busy(results_dir):
         return found
     kept = results_dir.resolve()
-    return [*found, *(_garbage(path, f"{kind} without a record") for kind in ("predictions", "models") for path in _orphans(results_dir / kind)),
-            *(_garbage(path, "temporary file") for path in sorted(results_dir.rglob(".*.tmp"))),
-            *(_garbage(path, "files of ended jobs") for path in sorted((results_dir / "jobs").glob("*"))),
-            *(_garbage(path, "cache") for path in sorted(cache_dir.glob("*")) if not kept.is_relative_to(path.resolve()))]
+    return [
+        *found,
+        *(
+            _garbage(path, f"{kind} without a record")
+            for kind in ("predictions", "models")
+            for path in _orphans(results_dir / kind)
+        ),
+        *(_garbage(path, "temporary file") for path in sorted(results_dir.rglob(".*.tmp"))),
+        *(_garbage(path, "files of ended jobs") for path in sorted((results_dir / "jobs").glob("*"))),
+        *(
+            _garbage(path, "cache")
+            for path in sorted(cache_dir.glob("*"))
+            if not kept.is_relative_to(path.resolve())
+        ),
+    ]
 
 
 def remove(garbage: Garbage) -> None:
@@ -44,12 +55,18 @@ def remove(garbage: Garbage) -> None:
 
 
 def _orphans(kind: Path) -> Iterator[Path]:
-    for folder in sorted({path.parent for path in kind.rglob("*.safetensors") if path.parent.parent.suffix != ".tmp"}):
+    for folder in sorted(
+        {path.parent for path in kind.rglob("*.safetensors") if path.parent.parent.suffix != ".tmp"}
+    ):
         name, _, run_id = str(folder.relative_to(kind)).rpartition("-")
         if not store.path_of(kind.parent, name, run_id).exists():
             yield folder
 
 
 def _garbage(path: Path, reason: str) -> Garbage:
-    files = [path] if path.is_file() or path.is_symlink() else [file for file in path.rglob("*") if file.is_file() and not file.is_symlink()]
+    files = (
+        [path]
+        if path.is_file() or path.is_symlink()
+        else [file for file in path.rglob("*") if file.is_file() and not file.is_symlink()]
+    )
     return Garbage(path, reason, sum(file.stat().st_size for file in files))

@@ -18,10 +18,20 @@ def describe(plan: Plan) -> str:
     """Return what a sweep is for, its runs by status, and what is to do with the hours it will take."""
     todo = plan.todo()
     known = [item.seconds for item in todo if item.seconds is not None]
-    hours = f", about {sum(known) / len(known) * len(todo) / 3600:.2f} hours of training, divided by the workers" if known else ""
-    return "\n".join([f"{plan.sweep.name}: {plan.sweep.purpose}",
-                      f"{len(plan.runs)} runs: " + ", ".join(f"{n} {status}" for status, n in sorted(plan.counts().items())),
-                      f"To do: {len(todo)}{hours}", *(f"  {item.run_id} {item.name}" for item in todo)])
+    hours = (
+        f", about {sum(known) / len(known) * len(todo) / 3600:.2f} hours of training, divided by the workers"
+        if known
+        else ""
+    )
+    return "\n".join(
+        [
+            f"{plan.sweep.name}: {plan.sweep.purpose}",
+            f"{len(plan.runs)} runs: "
+            + ", ".join(f"{n} {status}" for status, n in sorted(plan.counts().items())),
+            f"To do: {len(todo)}{hours}",
+            *(f"  {item.run_id} {item.name}" for item in todo),
+        ]
+    )
 
 
 def sweep(arguments: Sequence[str], overwrite: str | None = None) -> tuple[Plan, list[Item]]:
@@ -51,7 +61,12 @@ def carry_out(plan: Plan, wait: bool) -> tuple[Plan, list[Item]]:
     else:
         from bench.sweep import local
 
-        local.carry_out(todo, config, min(config.workers or local.default_workers(config.device), len(todo)), cancelled=cancel_file(plan))
+        local.carry_out(
+            todo,
+            config,
+            min(config.workers or local.default_workers(config.device), len(todo)),
+            cancelled=cancel_file(plan),
+        )
     return against_store(plan.sweep, plan.declared), todo
 
 
@@ -76,7 +91,9 @@ def closing(plan: Plan, todo: Sequence[Item]) -> tuple[list[str], bool]:
     """Return the lines that end a sweep, one a failure and the count of everything, and whether something failed."""
     meant = {item.run_id for item in todo}
     ok = Counter(run.run_id in meant for run in plan.runs if plan.status(run) == "ok")
-    return [*_failures(plan), _line([("done", ok[True]), ("skipped", ok[False])], plan)], any(map(plan.failed, plan.runs))
+    return [*_failures(plan), _line([("done", ok[True]), ("skipped", ok[False])], plan)], any(
+        map(plan.failed, plan.runs)
+    )
 
 
 def status(arguments: Sequence[str]) -> tuple[list[str], bool]:
@@ -87,11 +104,17 @@ def status(arguments: Sequence[str]) -> tuple[list[str], bool]:
     held = {run.run_id: holder for run in open_runs if (holder := claims.holder(plan.path(run))) is not None}
     plan = replace(plan, known={run_id: known for run_id, known in plan.known.items() if run_id not in held})
     jobs = slurm.queue(plan)
-    lines = [f"running {run.name} on {held[run.run_id].get('host', 'a node')}" for run in open_runs if run.run_id in held]
+    lines = [
+        f"running {run.name} on {held[run.run_id].get('host', 'a node')}"
+        for run in open_runs
+        if run.run_id in held
+    ]
     lines += [f"job {job.id} {job.state} {job.reason}" for job in jobs or []]
     waiting = sum(plan.status(run) in UNDONE for run in open_runs) - len(held) if jobs else 0
     counts = [("done", plan.counts()["ok"]), ("running", len(held)), ("queued", waiting)]
-    unseen = plan.counts().total() - plan.counts()["ok"] - len(held) - waiting - sum(map(plan.failed, plan.runs))
+    unseen = (
+        plan.counts().total() - plan.counts()["ok"] - len(held) - waiting - sum(map(plan.failed, plan.runs))
+    )
     return [*lines, *_failures(plan), _line(counts, plan, unseen)], any(map(plan.failed, plan.runs))
 
 

@@ -60,7 +60,9 @@ class Slot:
 class Pool:
     """Workers that carry out `items` together with whoever else takes runs from the same results folder."""
 
-    def __init__(self, items: Sequence[Item], settings: Sequence[Settings], view: View, cancelled: Path) -> None:
+    def __init__(
+        self, items: Sequence[Item], settings: Sequence[Settings], view: View, cancelled: Path
+    ) -> None:
         self.items, self.view, self.cancelled = items, view, cancelled
         self.named = {item.run_id: item for item in items}
         self.begun = claims.clock(cancelled.parent)
@@ -71,7 +73,9 @@ class Pool:
         try:
             while self.slots:
                 sources = [slot.connection for slot in self.slots if slot.hears]
-                multiprocessing.connection.wait([*sources, *(slot.process.sentinel for slot in self.slots)], timeout=1)
+                multiprocessing.connection.wait(
+                    [*sources, *(slot.process.sentinel for slot in self.slots)], timeout=1
+                )
                 for slot in list(self.slots):
                     ended = slot.process.exitcode is not None  # asked before its last words are read
                     self._hear(slot)
@@ -100,7 +104,9 @@ class Pool:
         context = multiprocessing.get_context("spawn")
         receiver, sender = context.Pipe(duplex=False)
         process = context.Process(target=worker.main, args=(sender, self.items, settings))
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # inherited: no Ctrl-C before it listens
+        blocked = signal.pthread_sigmask(
+            signal.SIG_BLOCK, {signal.SIGINT}
+        )  # inherited: no Ctrl-C before it listens
         process.start()
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         sender.close()
@@ -135,24 +141,46 @@ class Pool:
             return
         stillborn = slot.stillborn + 1 if slot.last in ("", "ready") else 0
         if stillborn == STILLBORN:
-            raise EnvironmentBroken(f"A worker process ended {STILLBORN} times before its first run (exit status "
-                                    f"{slot.process.exitcode}): its own message stands above.")
+            raise EnvironmentBroken(
+                f"A worker process ended {STILLBORN} times before its first run (exit status "
+                f"{slot.process.exitcode}): its own message stands above."
+            )
         if slot.last != "replace":
-            log.error("%s | its process was killed or crashed (exit status %s); going on with a new one",
-                      self.named[slot.run_id].name if slot.run_id else "no run", slot.process.exitcode)
+            log.error(
+                "%s | its process was killed or crashed (exit status %s); going on with a new one",
+                self.named[slot.run_id].name if slot.run_id else "no run",
+                slot.process.exitcode,
+            )
         if slot.run_id:
             self.view.tell("lost", self.named[slot.run_id], "")
         self.slots.append(self._start(slot.settings, stillborn))
 
 
-def carry_out(items: Sequence[Item], config: RunConfig, workers: int, *, cancelled: Path, ends: float | None = None,
-              patience: float | None = None) -> None:
+def carry_out(
+    items: Sequence[Item],
+    config: RunConfig,
+    workers: int,
+    *,
+    cancelled: Path,
+    ends: float | None = None,
+    patience: float | None = None,
+) -> None:
     """Return when no run is left to `workers` processes. Raises EnvironmentBroken, or KeyboardInterrupt if stopped."""
     with stoppable(), View(items) as view:
         places = gpus(config.device, workers)
-        settings = [Settings(max(1, default_workers("cpu") // workers), gpu, config.launcher.time_limit, ends, patience, view.live,
-                             config.launcher.runs_at_once, places.count(gpu))
-                    for gpu in places]
+        settings = [
+            Settings(
+                max(1, default_workers("cpu") // workers),
+                gpu,
+                config.launcher.time_limit,
+                ends,
+                patience,
+                view.live,
+                config.launcher.runs_at_once,
+                places.count(gpu),
+            )
+            for gpu in places
+        ]
         Pool(items, settings, view, cancelled).run()
 
 
@@ -163,14 +191,19 @@ def record_timeout(item: Item, limit: float) -> None:
     from bench.run import failure
 
     if claim := claims.take(Path(item.record)):
-        failure(prepare(compose_config(item.overrides)), "timeout", f"The run took longer than launcher.time_limit ({limit:g} "
-                "minutes) and did not react: its process was killed.")
+        failure(
+            prepare(compose_config(item.overrides)),
+            "timeout",
+            f"The run took longer than launcher.time_limit ({limit:g} "
+            "minutes) and did not react: its process was killed.",
+        )
         claim.release()
 
 
 @contextmanager
 def stoppable() -> Iterator[None]:
     """Treat SIGTERM as Ctrl-C is treated."""
+
     def stop(*_: Any) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         raise KeyboardInterrupt

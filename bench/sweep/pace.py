@@ -36,7 +36,9 @@ class Pace:
         """Return the expected seconds of training, or None where nothing is known."""
         count = examples(config)
         known = [key for key in self._keys(config.model.name, config.task.name) if key in self._examples]
-        return None if count is None or not known else count * self._seconds[known[0]] / self._examples[known[0]]
+        return (
+            None if count is None or not known else count * self._seconds[known[0]] / self._examples[known[0]]
+        )
 
     @staticmethod
     def _keys(model: str, task: str) -> list[tuple[str, ...]]:

@@ -45,12 +45,24 @@ class Sweep:
 
     def cut(self) -> list["Sweep"]:
         """Return the parts as sweeps without parts; the sweep itself if it has none."""
-        return [Sweep(self.name, self.purpose, **{**part, "fixed": [*self.fixed, *part.get("fixed", [])]}) for part in self.parts] or [self]
+        return [
+            Sweep(self.name, self.purpose, **{**part, "fixed": [*self.fixed, *part.get("fixed", [])]})
+            for part in self.parts
+        ] or [self]
 
     def overrides(self, grid: dict[str, list[Any]]) -> list[tuple[int, list[str]]]:
         """Return the number of its part and the overrides of every run; `grid` replaces values of the file's."""
-        return [(number, [*part.fixed, *point, *cell]) for number, part in enumerate(self.cut()) for point in part.points
-                for cell in itertools.product(*[[f"{key}={text_of(value)}" for value in values] for key, values in {**part.grid, **grid}.items()])]
+        return [
+            (number, [*part.fixed, *point, *cell])
+            for number, part in enumerate(self.cut())
+            for point in part.points
+            for cell in itertools.product(
+                *[
+                    [f"{key}={text_of(value)}" for value in values]
+                    for key, values in {**part.grid, **grid}.items()
+                ]
+            )
+        ]
 
 
 def text_of(value: Any) -> str:
@@ -73,7 +85,9 @@ def load(overrides: Sequence[str]) -> tuple[Sweep, list[str]]:
                 raise ConfigError(unknown("key in the sweep's file", key, allowed))
     sweep = Sweep(**declared)
     if not all(all(part.grid.values()) and part.points for part in sweep.cut()):
-        raise ConfigError(f"The sweep '{sweep.name}' has an empty grid or no points: give every key at least one value.")
+        raise ConfigError(
+            f"The sweep '{sweep.name}' has an empty grid or no points: give every key at least one value."
+        )
     return sweep, others
 
 
@@ -103,7 +117,9 @@ def expand(sweep: Sweep, others: Sequence[str], selection: Selection | None = No
     selection = selection or Selection()
     grid = {} if selection.seeds is None else {"seed": list(range(selection.seeds))}
     runs: dict[str, Declared] = {}
-    first: dict[tuple[str, ...], Prepared] = {}  # of several seeds: the others differ from it in the seed alone
+    first: dict[
+        tuple[str, ...], Prepared
+    ] = {}  # of several seeds: the others differ from it in the seed alone
     for part, own in sweep.overrides(grid):
         overrides = [*own, *others]
         rest = tuple(override for override in overrides if not SEED.fullmatch(override))
@@ -112,7 +128,9 @@ def expand(sweep: Sweep, others: Sequence[str], selection: Selection | None = No
             first[rest] = prepare(compose_config(overrides))
         prepared = with_seed(first[rest], seeds[-1]) if seeds else first[rest]
         runs.setdefault(prepared.run_id, Declared(prepared, overrides, part))
-    return {run.run_id: runs[run.run_id] for run in selection.choose([declared.run for declared in runs.values()])}
+    return {
+        run.run_id: runs[run.run_id] for run in selection.choose([declared.run for declared in runs.values()])
+    }
 
 
 @dataclass(frozen=True)
@@ -147,9 +165,25 @@ class Plan:
         """Return the runs that `overwrite` says to do: part by part, in each the longest first."""
         wanted = [run for run in self.runs if self.status(run) in POLICIES[self.config.overwrite]]
         expected = {run.run_id: self.pace.seconds(run.config) for run in wanted}
-        wanted.sort(key=lambda run: (self.declared[run.run_id].part, -(expected[run.run_id] or 0), -(examples(run.config) or 0)))
-        return [Item(run.run_id, run.name, self.declared[run.run_id].overrides, str(self.path(run)), self.stamps[run.run_id],
-                     expected[run.run_id], alike(run)) for run in wanted]
+        wanted.sort(
+            key=lambda run: (
+                self.declared[run.run_id].part,
+                -(expected[run.run_id] or 0),
+                -(examples(run.config) or 0),
+            )
+        )
+        return [
+            Item(
+                run.run_id,
+                run.name,
+                self.declared[run.run_id].overrides,
+                str(self.path(run)),
+                self.stamps[run.run_id],
+                expected[run.run_id],
+                alike(run),
+            )
+            for run in wanted
+        ]
 
     def status(self, run: Prepared) -> str:
         """Return the record's status, `unreadable`, or `missing`."""
@@ -196,7 +230,11 @@ def alike(run: Prepared) -> str | None:
     """
     own = ("teacher", "teacher_weight", "learning_rate")
     recipe = {key: value for key, value in run.canonical["training"].items() if key not in own}
-    return None if run.config.deterministic else run_id({**{key: run.canonical[key] for key in ("model", "task", "data")}, "training": recipe})
+    return (
+        None
+        if run.config.deterministic
+        else run_id({**{key: run.canonical[key] for key in ("model", "task", "data")}, "training": recipe})
+    )
 
 
 def _path(run: Prepared) -> Path:
@@ -211,8 +249,16 @@ def check(config: RunConfig) -> None:
         raise ConfigError(unknown("launcher", config.launcher.name, ("local", "slurm")))
     if config.workers is not None and config.workers < 1:
         raise ConfigError(f"workers ({config.workers}) must be 1 or greater.")
-    for key, least in (("time_limit", 0), ("tasks", 0), ("cpus", 0), ("memory_gb", 0), ("minutes", 0), ("gpus", -1), ("requeues", -1),
-                       ("runs_at_once", 0)):
+    for key, least in (
+        ("time_limit", 0),
+        ("tasks", 0),
+        ("cpus", 0),
+        ("memory_gb", 0),
+        ("minutes", 0),
+        ("gpus", -1),
+        ("requeues", -1),
+        ("runs_at_once", 0),
+    ):
         value = getattr(config.launcher, key)
         if value is not None and value <= least:
             raise ConfigError(f"launcher.{key} ({value}) must be greater than {least}.")

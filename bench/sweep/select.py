@@ -24,8 +24,10 @@ class Selection:
         wanted = [(key, values.split(",")) for key, _, values in (text.partition("=") for text in self.only)]
         chosen = [run for run in runs if all(value_of(run.config, key) in values for key, values in wanted)]
         if not chosen:
-            raise ConfigError(f"--only {' '.join(self.only)} matches none of the sweep's {len(runs)} runs: "
-                              "`python -m bench plan` lists them.")
+            raise ConfigError(
+                f"--only {' '.join(self.only)} matches none of the sweep's {len(runs)} runs: "
+                "`python -m bench plan` lists them."
+            )
         return chosen[: self.limit]
 
 
@@ -58,7 +60,13 @@ def value_of(config: RunConfig, key: str) -> str:
     for part in key.split("."):
         names = [f.name for f in fields(node)] if is_dataclass(node) else []
         if part not in names:
-            raise ConfigError(unknown("key in --only", key, [key.rpartition(".")[0] + "." * ("." in key) + name for name in names]))
+            raise ConfigError(
+                unknown(
+                    "key in --only",
+                    key,
+                    [key.rpartition(".")[0] + "." * ("." in key) + name for name in names],
+                )
+            )
         node = getattr(node, part)
     node = node.name if is_dataclass(node) and hasattr(node, "name") else node
     return "null" if node is None else str(node).lower() if isinstance(node, bool) else str(node)

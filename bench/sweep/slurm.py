@@ -55,8 +55,14 @@ class Task:
         stored = json.loads(self.plan_file.read_text())
         items = [Item(**item) for item in stored["items"]]
         config = compose_config(items[0].overrides)
-        carry_out(items, config, config.launcher.gpus or 1, cancelled=Path(stored["cancelled"]), patience=claims.EXPIRY,
-                  ends=time.time() + config.launcher.minutes * 60 - warning(config.launcher))
+        carry_out(
+            items,
+            config,
+            config.launcher.gpus or 1,
+            cancelled=Path(stored["cancelled"]),
+            patience=claims.EXPIRY,
+            ends=time.time() + config.launcher.minutes * 60 - warning(config.launcher),
+        )
         if any(not finished(item) and claims.holder(Path(item.record)) is None for item in items):
             os.kill(os.getpid(), signal.SIGUSR2)  # submitit's signal for: put me into the queue again
 
@@ -81,30 +87,54 @@ def submit(items: Sequence[Item], plan: Plan, cancelled: Path) -> str:
     """
     launcher = plan.config.launcher
     if shutil.which("sbatch") is None:
-        raise EnvironmentBroken("launcher (slurm): there is no sbatch on this machine: log in to a node of the cluster, or use launcher=local.")
+        raise EnvironmentBroken(
+            "launcher (slurm): there is no sbatch on this machine: log in to a node of the cluster, or use launcher=local."
+        )
     try:
         import submitit
     except ImportError as error:
-        raise EnvironmentBroken("launcher (slurm) needs submitit: pip install -c constraints.txt -e '.[slurm]'.") from error
+        raise EnvironmentBroken(
+            "launcher (slurm) needs submitit: pip install -c constraints.txt -e '.[slurm]'."
+        ) from error
     folder = (cancelled.parent / f"{plan.sweep.name}-{uuid.uuid4().hex[:8]}").absolute()
     plan_file = folder / "plan.json"
-    write_atomically(plan_file, json.dumps({"cancelled": str(cancelled.absolute()), "items": [asdict(item) for item in items]}))
+    write_atomically(
+        plan_file,
+        json.dumps({"cancelled": str(cancelled.absolute()), "items": [asdict(item) for item in items]}),
+    )
     executor = submitit.AutoExecutor(folder, cluster="slurm", slurm_max_num_timeout=launcher.requeues)
     executor.update_parameters(
-        name=job_name(plan), timeout_min=launcher.minutes, cpus_per_task=launcher.cpus, mem_gb=launcher.memory_gb,
-        slurm_signal_delay_s=warning(launcher), slurm_additional_parameters={"requeue": True},
+        name=job_name(plan),
+        timeout_min=launcher.minutes,
+        cpus_per_task=launcher.cpus,
+        mem_gb=launcher.memory_gb,
+        slurm_signal_delay_s=warning(launcher),
+        slurm_additional_parameters={"requeue": True},
         slurm_setup=["export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK", *launcher.setup],
         **({"gpus_per_node": launcher.gpus} if launcher.gpus else {}),
-        **{f"slurm_{key}": value for key in ("partition", "account") if (value := getattr(launcher, key)) is not None})
+        **{
+            f"slurm_{key}": value
+            for key in ("partition", "account")
+            if (value := getattr(launcher, key)) is not None
+        },
+    )
     try:
         with executor.batch():
             jobs = [executor.submit(Task(plan_file)) for _ in range(min(launcher.tasks, len(items)))]
     except submitit.core.utils.FailedJobError as error:
         shutil.rmtree(folder)
-        said = [line for line in str(error).splitlines() if "sbatch: error" in line] or str(error).splitlines()
+        said = [line for line in str(error).splitlines() if "sbatch: error" in line] or str(
+            error
+        ).splitlines()
         raise ConfigError(f"launcher (slurm): nothing was submitted; Slurm says: {' '.join(said)}") from error
     number = str(jobs[0].job_id).partition("_")[0]
-    log.info("submitted job %s: %d tasks for %d runs; its output is in %s; `status` follows it", number, len(jobs), len(items), folder)
+    log.info(
+        "submitted job %s: %d tasks for %d runs; its output is in %s; `status` follows it",
+        number,
+        len(jobs),
+        len(items),
+        folder,
+    )
     return number
 
 
@@ -126,13 +156,17 @@ def queue(plan: Plan) -> list[Job] | None:
 def busy(results_dir: Path) -> bool:
     """Return whether a job of any sweep of this results folder waits or runs, or the queue does not answer."""
     names = _squeue("--format=%j")
-    return names is None or any(name.startswith("bench-") and name.endswith(_digest(results_dir)) for name in names)
+    return names is None or any(
+        name.startswith("bench-") and name.endswith(_digest(results_dir)) for name in names
+    )
 
 
 def _squeue(*arguments: str) -> list[str] | None:
     if shutil.which("squeue") is None:
         return []
-    asked = subprocess.run(["squeue", "--noheader", f"--user={getpass.getuser()}", *arguments], capture_output=True, text=True)
+    asked = subprocess.run(
+        ["squeue", "--noheader", f"--user={getpass.getuser()}", *arguments], capture_output=True, text=True
+    )
     if "configuration source" in asked.stderr:  # installed, but this machine belongs to no cluster
         return []
     if asked.returncode != 0:
@@ -156,7 +190,12 @@ def wait(items: Sequence[Item], plan: Plan) -> None:
         jobs = queue(plan)
         ended = sum(map(finished, items))
         if ended != told:
-            log.info("%d of %d runs ended, %s jobs in the queue", ended, len(items), "?" if jobs is None else len(jobs))
+            log.info(
+                "%d of %d runs ended, %s jobs in the queue",
+                ended,
+                len(items),
+                "?" if jobs is None else len(jobs),
+            )
         told = ended
         if ended == len(items):
             return

@@ -5,7 +5,15 @@ from collections.abc import Sequence
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from bench.sweep.plan import Item
 
@@ -21,8 +29,15 @@ class View:
         self._runs, self._ended = len(items), 0
         console = Console(stderr=True)
         self.live = console.is_terminal
-        self._progress = Progress(SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(),
-                                  TimeRemainingColumn(), console=console, disable=not self.live)
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not self.live,
+        )
         self._all = self._progress.add_task("", total=sum(map(self._weight, items)) or 1)
         self._running: dict[str, TaskID] = {}
 
@@ -31,7 +46,9 @@ class View:
         self._describe()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._progress.stop()
 
     def tell(self, event: str, item: Item, text: str) -> None:

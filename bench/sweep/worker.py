@@ -49,7 +49,9 @@ class Signals:
     def listen(cls) -> None:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
             signal.signal(number, cls.receive)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # blocked since the process began, see local.py
+        signal.pthread_sigmask(
+            signal.SIG_UNBLOCK, {signal.SIGINT}
+        )  # blocked since the process began, see local.py
 
     @classmethod
     def receive(cls, number: int, _: Any) -> None:
@@ -61,6 +63,7 @@ class Signals:
 @contextmanager
 def limited(minutes: float | None) -> Iterator[None]:
     """Raise TimeLimit in the main thread after so many minutes."""
+
     def over(*_: Any) -> NoReturn:
         raise TimeLimit(f"The run took longer than launcher.time_limit ({minutes:g} minutes).")
 
@@ -90,7 +93,11 @@ def take(items: Sequence[Item], settings: Settings) -> Iterator[tuple[Item, Clai
     while left:
         held = []
         for item in left:
-            fits = first or settings.ends is None or time.time() + (item.seconds or 0) * settings.runs_at_once < settings.ends
+            fits = (
+                first
+                or settings.ends is None
+                or time.time() + (item.seconds or 0) * settings.runs_at_once < settings.ends
+            )
             if not fits or finished(item):
                 continue
             claim = claims.take(Path(item.record))
@@ -113,7 +120,14 @@ def companions(item: Item, items: Sequence[Item], settings: Settings) -> Iterato
     """Yield runs to train together with `item`, with the claims on them: the task and the recipe are the same, and nobody has begun them."""
     wanted = settings.runs_at_once - 1
     for other in items:
-        if wanted and item.alike and other.alike == item.alike and other is not item and not finished(other) and claims.untouched(Path(other.record)):
+        if (
+            wanted
+            and item.alike
+            and other.alike == item.alike
+            and other is not item
+            and not finished(other)
+            and claims.untouched(Path(other.record))
+        ):
             if not (claim := claims.take(Path(other.record))):
                 continue
             if finished(other):  # by another, between the two looks
@@ -133,10 +147,18 @@ def carry_out(held: Sequence[tuple[Item, Claim]], settings: Settings, say: Calla
     runs = [prepare(compose_config([*item.overrides, f"workers={settings.sharing}"])) for item, _ in held]
     for (item, _), prepared in zip(held, runs, strict=True):
         if prepared.run_id != item.run_id:
-            raise EnvironmentBroken(f"{item.name}: code, configuration or data changed since the sweep was planned: start it again.")
+            raise EnvironmentBroken(
+                f"{item.name}: code, configuration or data changed since the sweep was planned: start it again."
+            )
         move_unreadable(Path(item.record))
     if (deaths := held[0][1].deaths) >= DEATHS:
-        return [failure(runs[0], "failed", f"The process of this run was killed or crashed {deaths} times; the system's log may say why.")["status"]]
+        return [
+            failure(
+                runs[0],
+                "failed",
+                f"The process of this run was killed or crashed {deaths} times; the system's log may say why.",
+            )["status"]
+        ]
     items = [item for item, _ in held]
     if len(runs) > 1:
         for run in runs:
@@ -154,7 +176,10 @@ def carry_out(held: Sequence[tuple[Item, Claim]], settings: Settings, say: Calla
 
 
 def _within_time(
-    items: Sequence[Item], runs: Sequence[Prepared], execute: Callable[[Sequence[Prepared]], list[Record] | None], settings: Settings
+    items: Sequence[Item],
+    runs: Sequence[Prepared],
+    execute: Callable[[Sequence[Prepared]], list[Record] | None],
+    settings: Settings,
 ) -> list[str]:
     """Return the statuses of the runs' records, `timeout` for those that had none when their time was over; empty if `execute` returns None."""
     from bench.run import failure
@@ -163,8 +188,12 @@ def _within_time(
         with limited(settings.time_limit):
             return [record["status"] for record in execute(runs) or []]
     except TimeLimit as error:  # it came while several trained at once, or while the record was being written
-        return [store.read(Path(item.record))["status"] if finished(item) else failure(run, "timeout", str(error))["status"]
-                for item, run in zip(items, runs, strict=True)]
+        return [
+            store.read(Path(item.record))["status"]
+            if finished(item)
+            else failure(run, "timeout", str(error))["status"]
+            for item, run in zip(items, runs, strict=True)
+        ]
 
 
 def gpu_is_broken() -> bool:
@@ -196,7 +225,9 @@ def move_unreadable(path: Path) -> None:
         return
     except (ValueError, OSError) as error:
         path.replace(path.with_name(f"{path.name}.corrupt"))
-        log.error("%s could not be read (%s): moved to %s.corrupt, the run is done again", path, error, path.name)
+        log.error(
+            "%s could not be read (%s): moved to %s.corrupt, the run is done again", path, error, path.name
+        )
 
 
 def work(items: Sequence[Item], settings: Settings, say: Callable[..., None]) -> bool:

@@ -35,6 +35,9 @@ def identity(corpus: str, data: DataConfig) -> str:
     if corpus == "task":
         return corpus
     if splits := _splits(corpus):
-        digests = [data_identity(replace(read_task(name), splits={"train": split}), data, ["train"]) for name, split in splits]
+        digests = [
+            data_identity(replace(read_task(name), splits={"train": split}), data, ["train"])
+            for name, split in splits
+        ]
         return hashlib.sha256("\n".join(digests).encode()).hexdigest()
     return hashlib.sha256("\n".join(lines_of(corpus)).encode()).hexdigest()

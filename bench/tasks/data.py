@@ -83,7 +83,9 @@ def _parsed(path: Path) -> TaskConfig:
     try:
         merged = OmegaConf.merge(OmegaConf.structured(TaskConfig), OmegaConf.load(path))
     except OmegaConfBaseException as error:
-        raise DataError(f"conf/task/{path.name} does not fit TaskConfig: {str(error).splitlines()[0]}.") from error
+        raise DataError(
+            f"conf/task/{path.name} does not fit TaskConfig: {str(error).splitlines()[0]}."
+        ) from error
     return OmegaConf.to_object(merged)  # type: ignore[return-value]
 
 
@@ -106,7 +108,11 @@ def resolve_source(task: TaskConfig, data: DataConfig) -> str:
 
 def languages_of(task: TaskConfig, role: str) -> list[str | None]:
     """Return the languages that a role is read in: all where it is evaluated or predicted; [None] without languages."""
-    return [*task.languages] if task.languages and role in [*task.evaluate, *task.predict] else [task.train_language]
+    return (
+        [*task.languages]
+        if task.languages and role in [*task.evaluate, *task.predict]
+        else [task.train_language]
+    )
 
 
 def load_split(
@@ -124,11 +130,17 @@ def load_split(
         tables[split] = _checked(sources.read(one), task, one, labels)
     lengths = {split: table.num_rows for split, table in tables.items()}
     try:
-        table = pa.concat_tables([tables[split].slice(start, end - start) for split, start, end in _parts(spec, lengths)])
+        table = pa.concat_tables(
+            [tables[split].slice(start, end - start) for split, start, end in _parts(spec, lengths)]
+        )
     except (ValueError, AssertionError) as error:
-        raise DataError(f"task.splits.{role} ({task.splits[role]}) cannot be cut from {lengths}: {error}") from error
+        raise DataError(
+            f"task.splits.{role} ({task.splits[role]}) cannot be cut from {lengths}: {error}"
+        ) from error
     if not table.num_rows:
-        raise DataError(f"task.splits.{role} ({task.splits[role]}) selects no row of {lengths}: widen the slice.")
+        raise DataError(
+            f"task.splits.{role} ({task.splits[role]}) selects no row of {lengths}: widen the slice."
+        )
     return _rows(table)
 
 
@@ -181,7 +193,7 @@ def locate_split(task: TaskConfig, data: DataConfig, role: str, language: str | 
         raise DataError(f"task.languages of {task.name}: {unknown('language', language, task.languages)}")
     owner, prefix, spec = task, "", task.splits[role]
     if other := re.match(r"(\w+):", spec):
-        owner, prefix, spec = read_task(other[1]), other[0], spec[other.end():]
+        owner, prefix, spec = read_task(other[1]), other[0], spec[other.end() :]
         if (owner.columns, owner.labels) != (task.columns, task.labels):
             raise DataError(
                 f"task.splits.{role} ({prefix}{spec}): {owner.name} has other columns or labels than {task.name}."
@@ -209,7 +221,11 @@ def _parts(spec: str, lengths: dict[str, int] | None) -> list[tuple[str, int, in
     from datasets import ReadInstruction  # 600 modules
 
     instruction = ReadInstruction.from_spec(spec)
-    return [(part.splitname, part.from_, part.to) for part in instruction.to_absolute(lengths)] if lengths else []
+    return (
+        [(part.splitname, part.from_, part.to) for part in instruction.to_absolute(lengths)]
+        if lengths
+        else []
+    )
 
 
 def _names(spec: str) -> list[str]:
@@ -221,11 +237,15 @@ def _checked(raw: Raw, task: TaskConfig, wanted: Wanted, labelled: bool) -> pa.T
     """Return the table with the task's columns; raises DataError for whatever is not as the task says."""
     table = raw.table
     if not table.num_rows:
-        raise DataError(f"{wanted} has no rows: the file is empty or half-downloaded; get it again or select another.")
+        raise DataError(
+            f"{wanted} has no rows: the file is empty or half-downloaded; get it again or select another."
+        )
     keys = dict.fromkeys(task.columns, "columns") | ({task.label_column: "label_column"} if labelled else {})
     for column, key in keys.items():
         if column not in table.column_names:
-            raise DataError(f"task.{key}: {wanted} has no column '{column}'; it has {', '.join(table.column_names)}.")
+            raise DataError(
+                f"task.{key}: {wanted} has no column '{column}'; it has {', '.join(table.column_names)}."
+            )
     for column in task.columns:
         if not (pa.types.is_string(table[column].type) or pa.types.is_large_string(table[column].type)):
             raise DataError(f"task.columns: '{column}' of {wanted} is {table[column].type}, not text.")
@@ -244,10 +264,14 @@ def _checked(raw: Raw, task: TaskConfig, wanted: Wanted, labelled: bool) -> pa.T
     columns = {column: table[column] for column in task.columns}
     if task.label_column in table.column_names:
         columns["label"] = _checked_labels(table[task.label_column], task, wanted, labelled)
-    return pa.table(columns | {name: table[name] for name in ("idx", *task.groups) if name in table.column_names})
+    return pa.table(
+        columns | {name: table[name] for name in ("idx", *task.groups) if name in table.column_names}
+    )
 
 
-def _checked_labels(column: pa.ChunkedArray, task: TaskConfig, wanted: Wanted, labelled: bool) -> pa.ChunkedArray:
+def _checked_labels(
+    column: pa.ChunkedArray, task: TaskConfig, wanted: Wanted, labelled: bool
+) -> pa.ChunkedArray:
     wanted_type = pa.int64() if task.labels else pa.float32()
     try:
         label = column if column.type == wanted_type else column.cast(wanted_type)
@@ -268,13 +292,13 @@ def _checked_labels(column: pa.ChunkedArray, task: TaskConfig, wanted: Wanted, l
             f"{wanted} hides {hidden} of its {len(label)} labels (-1): it can be predicted, not trained on or scored; "
             f"select a split with labels in task.splits.{wanted.role} or task.evaluate."
         )
-    low, high = (0, len(task.labels) - 1) if task.labels else task.label_range or (float("-inf"), float("inf"))
+    low, high = (
+        (0, len(task.labels) - 1) if task.labels else task.label_range or (float("-inf"), float("inf"))
+    )
     least, most = values.min().item(), values.max().item()
     if least < low or most > high:
         key = "labels" if task.labels else "label_range"
-        raise DataError(
-            f"task.{key} allows {low} to {high}, and {wanted} has labels from {least} to {most}."
-        )
+        raise DataError(f"task.{key} allows {low} to {high}, and {wanted} has labels from {least} to {most}.")
     return label
 
 

@@ -25,12 +25,17 @@ def inventory(data: DataConfig, names: Sequence[str]) -> pd.DataFrame:
             rows = sorted({rows for rows in found.values() if isinstance(rows, int)})
             errors = [reason for reason in found.values() if isinstance(reason, str)]
             official = task.official_rows.get(split)
-            lines.append({
-                "task": task.name, "source": source, "split": split,
-                "languages": f"{len(found) - len(errors)} of {len(found)}" if task.languages else "",
-                "rows": " or ".join(f"{count:,}" for count in rows),
-                "official_rows": "" if official is None else f"{official:,}",
-                "note": errors[0] if errors else _note(rows, official, source)})
+            lines.append(
+                {
+                    "task": task.name,
+                    "source": source,
+                    "split": split,
+                    "languages": f"{len(found) - len(errors)} of {len(found)}" if task.languages else "",
+                    "rows": " or ".join(f"{count:,}" for count in rows),
+                    "official_rows": "" if official is None else f"{official:,}",
+                    "note": errors[0] if errors else _note(rows, official, source),
+                }
+            )
     return pd.DataFrame(lines)
 
 
@@ -45,7 +50,11 @@ def _note(rows: list[int], official: int | None, source: str) -> str:
 def _splits(task: TaskConfig, source: str, data: DataConfig) -> list[str]:
     """Return the official splits, then others that the task names or the folder holds."""
     own = [split for split in task.splits.values() if split.isidentifier()]
-    there = sources.parquet_splits(task, Path(data.root), task.train_language) if source == "parquet" and data.root else []
+    there = (
+        sources.parquet_splits(task, Path(data.root), task.train_language)
+        if source == "parquet" and data.root
+        else []
+    )
     return list(dict.fromkeys([*task.official_rows, *own, *there]))
 
 
@@ -63,5 +72,7 @@ def _rows(task: TaskConfig, data: DataConfig, split: str) -> dict[str | None, in
         try:
             found[language] = sources.read(wanted).table.num_rows
         except DataError as error:
-            found[language] = str(error) if wanted.source != "hub" else f"not fetched: make fetch TASKS={task.name}"
+            found[language] = (
+                str(error) if wanted.source != "hub" else f"not fetched: make fetch TASKS={task.name}"
+            )
     return found

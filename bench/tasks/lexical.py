@@ -65,7 +65,9 @@ def _entailment(spec: dict[str, Any], split: str) -> Iterator[Row]:
     categories, templates = spec["categories"], spec["templates"]
     names, uses = list(categories), spec["uses"][split]
     for at, (name, category) in enumerate(categories.items()):
-        for turn, word in enumerate(w for w in _words(category["words"], spec["words"], split) for _ in range(uses)):
+        for turn, word in enumerate(
+            w for w in _words(category["words"], spec["words"], split) for _ in range(uses)
+        ):
             template = templates[turn % len(templates)]
             other = names[(at + 1 + turn % (len(names) - 1)) % len(names)]
             premise = template.format(_phrase(word, category["bare"]))
@@ -80,4 +82,7 @@ def _sentiment(spec: dict[str, Any], split: str) -> Iterator[Row]:
         for label, polarity in enumerate(("negative", "positive")):
             words = _words(kind[polarity], spec["words"], split)
             for turn, word in enumerate(w for w in words for _ in range(uses)):
-                yield {"sentence": kind["templates"][turn % len(kind["templates"])].format(word), "label": label}
+                yield {
+                    "sentence": kind["templates"][turn % len(kind["templates"])].format(word),
+                    "label": label,
+                }

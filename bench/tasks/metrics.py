@@ -30,15 +30,21 @@ def score(task: TaskConfig, predictions: np.ndarray, labels: Sequence[Any] | np.
     kind = np.float64 if task.labels is None else np.int64
     predicted, true = np.asarray(predictions), np.asarray(labels)
     if predicted.shape != true.shape or predicted.ndim != 1 or not predicted.size:
-        raise BenchError(f"{task.name}: {predicted.shape} predictions for {true.shape} labels; need one for each row.")
+        raise BenchError(
+            f"{task.name}: {predicted.shape} predictions for {true.shape} labels; need one for each row."
+        )
     wrong = int((~np.isfinite(predicted)).sum())
     if wrong:
-        raise BenchError(f"{task.name}: {wrong} of {len(predicted)} predictions are NaN or infinite: no score.")
+        raise BenchError(
+            f"{task.name}: {wrong} of {len(predicted)} predictions are NaN or infinite: no score."
+        )
     if kind is np.int64 and not np.array_equal(predicted, predicted.astype(kind)):
         raise BenchError(f"{task.name}: predictions must be class codes, not scores: take the argmax first.")
     wanted = {base for name in task.metrics for base in MEANS.get(name, (name,))}
     values = {
-        name: float(_module(name).compute(predictions=predicted.astype(kind), references=true.astype(kind))[name])
+        name: float(
+            _module(name).compute(predictions=predicted.astype(kind), references=true.astype(kind))[name]
+        )
         for name in sorted(wanted)
     }
     for mean in MEANS.keys() & set(task.metrics):
@@ -55,7 +61,10 @@ def score_split(
     the split's metrics are the means over them, `gap` is the training language's headline minus the mean of the others',
     and each language follows as "<split>/<language>".
     """
-    scored = {split_name(split, language): score(task, values, np.asarray(rows["label"])) for language, values, rows in answered}
+    scored = {
+        split_name(split, language): score(task, values, np.asarray(rows["label"]))
+        for language, values, rows in answered
+    }
     for _, values, rows in answered:
         scored |= {f"{split}/{group}": found for group, found in score_groups(task, values, rows).items()}
     if answered[0][0] is None:
@@ -81,7 +90,10 @@ def score_groups(task: TaskConfig, predictions: np.ndarray, rows: Rows) -> dict[
             for name in [column] * bool(tags) + [f"{column}: {tag}" for tag in tags]:
                 members.setdefault(name, []).append(row)
     labels = np.asarray(rows["label"])
-    return {name: {"rows": len(own)} | score(task, np.asarray(predictions)[own], labels[own]) for name, own in members.items()}
+    return {
+        name: {"rows": len(own)} | score(task, np.asarray(predictions)[own], labels[own])
+        for name, own in members.items()
+    }
 
 
 def check_names(task: TaskConfig) -> None:
@@ -90,7 +102,9 @@ def check_names(task: TaskConfig) -> None:
         if name not in METRICS:
             raise ConfigError(f"task.metrics: {unknown('metric', name, METRICS)}")
     if task.headline not in task.metrics:
-        raise ConfigError(f"task.headline ({task.headline}) must be one of task.metrics: {', '.join(task.metrics)}.")
+        raise ConfigError(
+            f"task.headline ({task.headline}) must be one of task.metrics: {', '.join(task.metrics)}."
+        )
 
 
 @cache

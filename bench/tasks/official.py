@@ -15,10 +15,23 @@ from bench.errors import DataError
 
 log = logging.getLogger("bench")
 # Splits of the hub's GLUE and their file's name in the zip.
-STEMS = {name: name.replace("validation", "dev") for name in (
-    "train", "validation", "validation_matched", "validation_mismatched", "test", "test_matched", "test_mismatched")}
-MRPC_SOURCE = {"train": "msr_paraphrase_train.txt", "validation": "msr_paraphrase_train.txt",
-               "test": "msr_paraphrase_test.txt"}
+STEMS = {
+    name: name.replace("validation", "dev")
+    for name in (
+        "train",
+        "validation",
+        "validation_matched",
+        "validation_mismatched",
+        "test",
+        "test_matched",
+        "test_mismatched",
+    )
+}
+MRPC_SOURCE = {
+    "train": "msr_paraphrase_train.txt",
+    "validation": "msr_paraphrase_train.txt",
+    "test": "msr_paraphrase_test.txt",
+}
 XNLI = {
     "train": "XNLI-MT-1.0/multinli/multinli.train.{language}.tsv",
     "validation": "XNLI-1.0/xnli.dev.tsv",
@@ -34,27 +47,42 @@ class Layout:
     columns: dict[str, tuple[str, ...]]  # the hub's name -> names in the header
     headless: tuple[str, ...] = ()  # names of the columns of train and validation, where those have no header
     drop_short: bool = False  # the release has rows torn by a line break, which the hub's version leaves out
-    stems: dict[str, tuple[str, ...]] = field(default_factory=dict)  # split -> file names, where STEMS does not say
+    stems: dict[str, tuple[str, ...]] = field(
+        default_factory=dict
+    )  # split -> file names, where STEMS does not say
 
 
 _PAIR: dict[str, tuple[str, ...]] = {"sentence1": ("sentence1",), "sentence2": ("sentence2",)}
-_NLI: dict[str, tuple[str, ...]] = {"premise": ("sentence1", "premise", "Premise"),
-                                    "hypothesis": ("sentence2", "hypo", "Hypothesis")}
+_NLI: dict[str, tuple[str, ...]] = {
+    "premise": ("sentence1", "premise", "Premise"),
+    "hypothesis": ("sentence2", "hypo", "Hypothesis"),
+}
 LAYOUTS = {
-    "cola": Layout(("CoLA",), {"sentence": ("sentence",), "label": ("label",)},
-                   headless=("source", "label", "star", "sentence")),
+    "cola": Layout(
+        ("CoLA",),
+        {"sentence": ("sentence",), "label": ("label",)},
+        headless=("source", "label", "star", "sentence"),
+    ),
     "sst2": Layout(("SST-2",), {"sentence": ("sentence",), "label": ("label",)}),
-    "mrpc": Layout(("MRPC",), {"sentence1": ("#1 String",), "sentence2": ("#2 String",), "label": ("Quality",)}),
+    "mrpc": Layout(
+        ("MRPC",), {"sentence1": ("#1 String",), "sentence2": ("#2 String",), "label": ("Quality",)}
+    ),
     "stsb": Layout(("STS-B",), _PAIR | {"label": ("score",)}),
-    "qqp": Layout(("QQP",), {"question1": ("question1",), "question2": ("question2",), "label": ("is_duplicate",)},
-                  drop_short=True),
+    "qqp": Layout(
+        ("QQP",),
+        {"question1": ("question1",), "question2": ("question2",), "label": ("is_duplicate",)},
+        drop_short=True,
+    ),
     "mnli": Layout(("MNLI",), _NLI | {"label": ("gold_label",)}),
     "qnli": Layout(("QNLI",), {"question": ("question",), "sentence": ("sentence",), "label": ("label",)}),
     "rte": Layout(("RTE",), _PAIR | {"label": ("label",)}),
     "wnli": Layout(("WNLI",), _PAIR | {"label": ("label",)}),
     # The full file has labels and linguistic categories; AX.tsv, the leaderboard's, has neither.
-    "ax": Layout(("AX", "diagnostic", "diagnostics"), _NLI | {"label": ("Label", "label")},
-                 stems={"test": ("diagnostic-full", "AX", "diagnostic")}),
+    "ax": Layout(
+        ("AX", "diagnostic", "diagnostics"),
+        _NLI | {"label": ("Label", "label")},
+        stems={"test": ("diagnostic-full", "AX", "diagnostic")},
+    ),
     "xnli": Layout(("XNLI-1.0", "XNLI-MT-1.0"), _NLI | {"label": ("gold_label", "label")}),
 }
 
@@ -158,13 +186,21 @@ def _lines(path: Path, names: tuple[str, ...], drop_short: bool) -> pa.Table:
     try:
         table = csv.read_csv(
             path,
-            csv.ReadOptions(use_threads=False, column_names=header, skip_rows=0 if names else 1, block_size=1 << 24),
-            csv.ParseOptions(delimiter="\t", quote_char=False, double_quote=False, invalid_row_handler=invalid),
-            csv.ConvertOptions(column_types=dict.fromkeys(header, pa.string()),
-                               include_columns=[name for name in header if "parse" not in name]),
+            csv.ReadOptions(
+                use_threads=False, column_names=header, skip_rows=0 if names else 1, block_size=1 << 24
+            ),
+            csv.ParseOptions(
+                delimiter="\t", quote_char=False, double_quote=False, invalid_row_handler=invalid
+            ),
+            csv.ConvertOptions(
+                column_types=dict.fromkeys(header, pa.string()),
+                include_columns=[name for name in header if "parse" not in name],
+            ),
         )
     except (pa.ArrowException, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read as UTF-8 text with tabs: {str(error).splitlines()[0]}.") from error
+        raise DataError(
+            f"{path} cannot be read as UTF-8 text with tabs: {str(error).splitlines()[0]}."
+        ) from error
     bad = [row for row in wrong if not (drop_short and row.actual_columns < row.expected_columns)]
     if bad:
         raise DataError(
@@ -190,7 +226,9 @@ def _labels(column: pa.ChunkedArray | None, task: TaskConfig, rows: int, path: P
             return pc.cast(column, pa.float32())
         words = pc.replace_substring(column, "contradictory", "contradiction")  # XNLI-MT's word
         codes = pc.index_in(words, value_set=pa.array(task.labels))
-        return pc.coalesce(pc.cast(codes, pa.int64()), pc.cast(pc.if_else(pc.is_valid(codes), None, words), pa.int64()))
+        return pc.coalesce(
+            pc.cast(codes, pa.int64()), pc.cast(pc.if_else(pc.is_valid(codes), None, words), pa.int64())
+        )
     except pa.ArrowInvalid as error:
         reason = str(error).splitlines()[0]
         raise DataError(

@@ -72,8 +72,12 @@ def choose(wanted: Wanted, there: list[str]) -> str:
     key, hints = f"task.splits.{wanted.role}={wanted.prefix}", []
     if near := next((name for name in there if name.startswith((wanted.split, wanted.role))), None):
         hints.append(f"select one with {key}{near}")
-    elif wanted.role == "validation" and (train := next((name for name in there if name.startswith("train")), None)):
-        hints.append(f"hold out a part with {key}{train}[90%:] and task.splits.train={wanted.prefix}{train}[:90%]")
+    elif wanted.role == "validation" and (
+        train := next((name for name in there if name.startswith("train")), None)
+    ):
+        hints.append(
+            f"hold out a part with {key}{train}[90%:] and task.splits.train={wanted.prefix}{train}[:90%]"
+        )
     if wanted.role != "train":
         hints.append(f"leave '{wanted.role}' out of task.evaluate and task.predict")
     return f"there are {', '.join(there)}; {' or '.join(hints) or 'select one with ' + key + there[0]}"
@@ -138,7 +142,9 @@ def generated(task: str) -> dict[str, pa.Table]:
 
 
 def _hub(wanted: Wanted) -> Raw:
-    splits = hub_splits(wanted.task.name, wanted.task.hub, wanted.task.revision, wanted.language or wanted.task.hub_config)
+    splits = hub_splits(
+        wanted.task.name, wanted.task.hub, wanted.task.revision, wanted.language or wanted.task.hub_config
+    )
     if wanted.split not in splits:
         raise DataError(f"{wanted} is not on the hub: {choose(wanted, sorted(splits))}.")
     split = splits[wanted.split]

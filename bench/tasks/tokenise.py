@@ -21,11 +21,15 @@ BATCH = 1000  # rows that go through the tokenizer at once
 class Tokenised:
     """A split as token ids, and the share of its rows that were cut to the maximum length."""
 
-    table: pa.Table  # input_ids (int32), token_type_ids (int8) if the tokenizer has them, label, idx; memory-mapped
+    table: (
+        pa.Table
+    )  # input_ids (int32), token_type_ids (int8) if the tokenizer has them, label, idx; memory-mapped
     truncated: float
 
 
-def tokenise(rows: Rows, task: TaskConfig, tokenizer: PreTrainedTokenizerBase, max_length: int, cache_dir: Path) -> Tokenised:
+def tokenise(
+    rows: Rows, task: TaskConfig, tokenizer: PreTrainedTokenizerBase, max_length: int, cache_dir: Path
+) -> Tokenised:
     """Return the tokenised split, unpadded, pairs cut at the longer text first.
 
     It is made once for each content of data and tokenizer, in an Arrow file that is renamed when it is complete:
@@ -41,7 +45,9 @@ def tokenise(rows: Rows, task: TaskConfig, tokenizer: PreTrainedTokenizerBase, m
 def _key(rows: Rows, task: TaskConfig, tokenizer: PreTrainedTokenizerBase, max_length: int) -> str:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
-        raise BenchError(f"{type(tokenizer).__name__} has no fast version: install the model's fast tokenizer.")
+        raise BenchError(
+            f"{type(tokenizer).__name__} has no fast version: install the model's fast tokenizer."
+        )
     backend.no_truncation()  # left over from an earlier call, they would change the digest
     backend.no_padding()
     digest = hashlib.sha256(backend.to_str().encode())
@@ -52,14 +58,24 @@ def _key(rows: Rows, task: TaskConfig, tokenizer: PreTrainedTokenizerBase, max_l
 
 def _made(rows: Rows, task: TaskConfig, tokenizer: PreTrainedTokenizerBase, max_length: int) -> pa.Table:
     types = {"input_ids": pa.list_(pa.int32())}
-    types |= {"token_type_ids": pa.list_(pa.int8())} if "token_type_ids" in tokenizer.model_input_names else {}
+    types |= (
+        {"token_type_ids": pa.list_(pa.int8())} if "token_type_ids" in tokenizer.model_input_names else {}
+    )
     batches = []
     for start in range(0, len(rows), BATCH):
         part = rows.table.slice(start, BATCH)
-        tokens = tokenizer(*[part[column].to_pylist() for column in task.columns], truncation="longest_first", max_length=max_length)
+        tokens = tokenizer(
+            *[part[column].to_pylist() for column in task.columns],
+            truncation="longest_first",
+            max_length=max_length,
+        )
         made = {name: pa.array(tokens[name], kind) for name, kind in types.items()}
-        made["truncated"] = pa.array([int(bool(encoding.overflowing)) for encoding in tokens.encodings or ()], pa.uint8())
-        batches.append(pa.table(made | {name: part[name] for name in ("label", "idx") if name in part.column_names}))
+        made["truncated"] = pa.array(
+            [int(bool(encoding.overflowing)) for encoding in tokens.encodings or ()], pa.uint8()
+        )
+        batches.append(
+            pa.table(made | {name: part[name] for name in ("label", "idx") if name in part.column_names})
+        )
     return pa.concat_tables(batches)
 
 

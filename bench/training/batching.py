@@ -16,12 +16,16 @@ if TYPE_CHECKING:
 WINDOW = 50  # batches that are shuffled together before they are sorted by length
 
 
-def gathered(tokens: list[Tensor], pads: list[int], offsets: Tensor, lengths: Tensor, rows: Tensor, length: int) -> list[Tensor]:
+def gathered(
+    tokens: list[Tensor], pads: list[int], offsets: Tensor, lengths: Tensor, rows: Tensor, length: int
+) -> list[Tensor]:
     """Return the rows' part of each column of tokens, padded, and the mask of what is no padding: each (B, length)."""
     positions = torch.arange(length, device=rows.device)
     inside = positions < lengths[rows].unsqueeze(1)
     source = (offsets[rows].unsqueeze(1) + positions).where(inside, 0)
-    return [flat[source].long().where(inside, pad) for flat, pad in zip(tokens, pads, strict=True)] + [inside.long()]
+    return [flat[source].long().where(inside, pad) for flat, pad in zip(tokens, pads, strict=True)] + [
+        inside.long()
+    ]
 
 
 @dataclass(frozen=True)
@@ -52,21 +56,36 @@ class Examples:
         """Return the examples of a tokenised table, moved to `device`."""
         columns = [name for name in ("input_ids", "token_type_ids") if name in table.column_names]
         tokens = {name: table[name].combine_chunks() for name in columns}
-        ends = {name: np.from_dlpack(column.offsets) for name, column in tokens.items()}  # np.asarray would import pandas
+        ends = {
+            name: np.from_dlpack(column.offsets) for name, column in tokens.items()
+        }  # np.asarray would import pandas
         lengths = np.diff(ends["input_ids"]).astype(np.int64)
         labels = torch.tensor(np.from_dlpack(table["label"].combine_chunks()))
         return cls(
-            tokens={name: torch.tensor(np.from_dlpack(column.values)[ends[name][0] : ends[name][-1]], dtype=torch.int32).to(device)
-                    for name, column in tokens.items()},
+            tokens={
+                name: torch.tensor(
+                    np.from_dlpack(column.values)[ends[name][0] : ends[name][-1]], dtype=torch.int32
+                ).to(device)
+                for name, column in tokens.items()
+            },
             offsets=torch.tensor(np.cumsum(lengths) - lengths).to(device),
             lengths=lengths,
             labels=(labels.float() if labels.is_floating_point() else labels.long()).to(device),
             pad={"input_ids": pad_token_id, "token_type_ids": 0},
         )
 
-    def padded(self, rows: Tensor, length: int, gather: Callable[..., list[Tensor]] = gathered) -> tuple[dict[str, Tensor], Tensor]:
+    def padded(
+        self, rows: Tensor, length: int, gather: Callable[..., list[Tensor]] = gathered
+    ) -> tuple[dict[str, Tensor], Tensor]:
         """Return the model's inputs (B, length) and labels (B,) of `rows`, a tensor on the same device; reads nothing back."""
-        columns = gather(list(self.tokens.values()), [self.pad[name] for name in self.tokens], self.offsets, self.lengths_there, rows, length)
+        columns = gather(
+            list(self.tokens.values()),
+            [self.pad[name] for name in self.tokens],
+            self.offsets,
+            self.lengths_there,
+            rows,
+            length,
+        )
         return dict(zip([*self.tokens, "attention_mask"], columns, strict=True)), self.labels[rows]
 
     def batch(self, rows: np.ndarray) -> tuple[dict[str, Tensor], Tensor]:

@@ -31,13 +31,21 @@ from bench.training.finetune import Outcome, finetune
 from bench.training.lane import Objective
 
 VERSION = 1  # raised whenever a change here changes a recovered model
-MASKED = 0.15  # share of the tokens that are to be guessed; of these 80 % are hidden, 10 % replaced, 10 % left
+MASKED = (
+    0.15  # share of the tokens that are to be guessed; of these 80 % are hidden, 10 % replaced, 10 % left
+)
 log = logging.getLogger("bench")
 
 
 def recover(
-    model: PreTrainedModel, config: RunConfig, identity: dict[str, Any], tokenizer: PreTrainedTokenizerBase,
-    texts: Sequence[str], device: torch.device, dtype: str, name: str,
+    model: PreTrainedModel,
+    config: RunConfig,
+    identity: dict[str, Any],
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[str],
+    device: torch.device,
+    dtype: str,
+    name: str,
 ) -> dict[str, Any]:
     """Put the recovered encoder into `model`, whose embedding has been swapped, and return the record's `recovery`.
 
@@ -54,8 +62,12 @@ def recover(
         if not reused:
             processes.refuse_several("recovery", "recovered model")
             outcomes = _train(model, config, tokenizer, texts, device, dtype, name)
-            facts = {"steps": sum(o.steps for o in outcomes), "seconds": sum(o.seconds for o in outcomes),
-                     "engine": outcomes[-1].engine, "curve": [point for o in outcomes for point in o.curve]}
+            facts = {
+                "steps": sum(o.steps for o in outcomes),
+                "seconds": sum(o.seconds for o in outcomes),
+                "engine": outcomes[-1].engine,
+                "curve": [point for o in outcomes for point in o.curve],
+            }
             cast(Any, model).to("cpu")
             state = {key: value.contiguous() for key, value in _encoder(model).items()}
             store.write_atomically(path, save(state, {"facts": json.dumps(facts)}))
@@ -64,19 +76,33 @@ def recover(
     # Also where it was trained just now: tables in few bits are stored rounded, and every user gets the same.
     missing, unexpected = model.base_model.load_state_dict(load_file(path), strict=False)
     if unexpected or any(not key.startswith("pooler.") for key in missing):
-        raise BenchError(f"{path} does not hold this model (missing {missing}, left over {unexpected}): delete it.")
-    return {"name": config.recovery.name, "sha256": backbones.digest(path), "reused": reused, "texts": len(texts), **facts}
+        raise BenchError(
+            f"{path} does not hold this model (missing {missing}, left over {unexpected}): delete it."
+        )
+    return {
+        "name": config.recovery.name,
+        "sha256": backbones.digest(path),
+        "reused": reused,
+        "texts": len(texts),
+        **facts,
+    }
 
 
 def _encoder(model: PreTrainedModel) -> dict[str, Tensor]:
-    return {key: value for key, value in model.base_model.state_dict().items() if not key.startswith("pooler.")}
+    return {
+        key: value for key, value in model.base_model.state_dict().items() if not key.startswith("pooler.")
+    }
 
 
-def _key(model: PreTrainedModel, config: RunConfig, identity: dict[str, Any], texts: Sequence[str], dtype: str) -> str:
+def _key(
+    model: PreTrainedModel, config: RunConfig, identity: dict[str, Any], texts: Sequence[str], dtype: str
+) -> str:
     recipe = {key: value for key, value in vars(config.recovery).items() if key != "corpus"}
     digest = hashlib.sha256(json.dumps([VERSION, recipe, identity, dtype], sort_keys=True).encode())
     for key, tensor in model.get_input_embeddings().state_dict().items():
-        digest.update(key.encode() + tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        digest.update(
+            key.encode() + tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+        )
     for text in texts:
         digest.update(hashlib.sha256(text.encode()).digest())
     return digest.hexdigest()
@@ -94,8 +120,13 @@ def _is_whole(path: Path) -> bool:
 
 
 def _train(
-    model: PreTrainedModel, config: RunConfig, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], device: torch.device,
-    dtype: str, name: str,
+    model: PreTrainedModel,
+    config: RunConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[str],
+    device: torch.device,
+    dtype: str,
+    name: str,
 ) -> list[Outcome]:
     """Train the encoder in place: the embedding alone if asked for, then the whole; return what was done in each phase."""
     recovery = config.recovery
@@ -122,22 +153,43 @@ def _train(
         for parameter in learner.parameters():
             parameter.requires_grad_(body or id(parameter) in own)
         part = config.training.device_batch or config.training.batch_size
-        recipe = TrainingConfig(max_steps=steps, batch_size=recovery.batch_size, learning_rate=recovery.learning_rate, weight_decay=0.0,
-                                engine=config.training.engine, device_batch=-(-recovery.batch_size * part // config.training.batch_size))
-        outcomes.append(finetune(learner, data, recipe, seed=recovery.seed, dtype=dtype, name=f"{name} {recovery.name}", objective=objective))
+        recipe = TrainingConfig(
+            max_steps=steps,
+            batch_size=recovery.batch_size,
+            learning_rate=recovery.learning_rate,
+            weight_decay=0.0,
+            engine=config.training.engine,
+            device_batch=-(-recovery.batch_size * part // config.training.batch_size),
+        )
+        outcomes.append(
+            finetune(
+                learner,
+                data,
+                recipe,
+                seed=recovery.seed,
+                dtype=dtype,
+                name=f"{name} {recovery.name}",
+                objective=objective,
+            )
+        )
     if recovery.name == "masked_lm":
         model.base_model.load_state_dict(_encoder(guesser), strict=False)
     return outcomes
 
 
-def unlabelled(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int, device: torch.device) -> Examples:
+def unlabelled(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int, device: torch.device
+) -> Examples:
     """Return the texts as examples without meaning in their labels."""
     ids = cast(list[list[int]], tokenizer(list(texts), truncation=True, max_length=max_length)["input_ids"])
     lengths = np.array([len(row) for row in ids], dtype=np.int64)
     return Examples(
         tokens={"input_ids": torch.from_numpy(np.concatenate(ids).astype(np.int32)).to(device)},
-        offsets=torch.from_numpy(np.cumsum(lengths) - lengths).to(device), lengths=lengths,
-        labels=torch.zeros(len(ids), dtype=torch.int64, device=device), pad={"input_ids": cast(int, tokenizer.pad_token_id)})
+        offsets=torch.from_numpy(np.cumsum(lengths) - lengths).to(device),
+        lengths=lengths,
+        labels=torch.zeros(len(ids), dtype=torch.int64, device=device),
+        pad={"input_ids": cast(int, tokenizer.pad_token_id)},
+    )
 
 
 class HiddenStates(nn.Module):
@@ -148,7 +200,10 @@ class HiddenStates(nn.Module):
 
     def __init__(self, student: nn.Module, teacher: nn.Module) -> None:
         super().__init__()
-        self.student, self._teacher = student.eval(), (teacher.eval().requires_grad_(False),)  # in a tuple: not trained, not saved
+        self.student, self._teacher = (
+            student.eval(),
+            (teacher.eval().requires_grad_(False),),
+        )  # in a tuple: not trained, not saved
 
     def train(self, mode: bool = True) -> "HiddenStates":
         return super().train(False)
@@ -172,7 +227,9 @@ class MaskedTokens(nn.Module):
         super().__init__()
         self.model, self.mask, self.vocab_size = model, cast(int, tokenizer.mask_token_id), len(tokenizer)
         device = next(model.parameters()).device
-        self.register_buffer("special", torch.tensor(tokenizer.all_special_ids, device=device), persistent=False)
+        self.register_buffer(
+            "special", torch.tensor(tokenizer.all_special_ids, device=device), persistent=False
+        )
 
     def forward(self, input_ids: Tensor, **inputs: Tensor) -> SimpleNamespace:
         """Return `logits` (B,): each row's part of the mean cross-entropy of the batch's chosen tokens, times B."""
@@ -181,5 +238,8 @@ class MaskedTokens(nn.Module):
         shown = input_ids.masked_fill(chosen & (kind < 0.8), self.mask)
         shown = torch.where(chosen & (kind >= 0.9), torch.randint_like(input_ids, self.vocab_size), shown)
         logits = self.model(input_ids=shown, **inputs).logits.float()
-        losses = F.cross_entropy(logits.flatten(0, 1), input_ids.flatten(), reduction="none").view_as(draw) * chosen
+        losses = (
+            F.cross_entropy(logits.flatten(0, 1), input_ids.flatten(), reduction="none").view_as(draw)
+            * chosen
+        )
         return SimpleNamespace(logits=losses.sum(1) * len(input_ids) / chosen.sum().clamp(min=1))

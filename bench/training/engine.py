@@ -32,7 +32,9 @@ class Engine:
 
     def __init__(self, lanes: Sequence[Lane]) -> None:
         self.lanes = lanes
-        self.lengths = [int(max(at_once)) for at_once in zip(*(lane.schedule.lengths for lane in lanes), strict=True)]
+        self.lengths = [
+            int(max(at_once)) for at_once in zip(*(lane.schedule.lengths for lane in lanes), strict=True)
+        ]
 
     def step(self, number: int) -> None:
         """Do the step `number` (from 0) of every lane; steps must be done in order."""
@@ -54,12 +56,16 @@ class GraphEngine(Engine):
     def __init__(self, lanes: Sequence[Lane]) -> None:
         super().__init__(lanes)
         most = max(int(lane.data.lengths.max()) for lane in lanes)
-        self.lengths = buckets(self.lengths, most, lanes[0].config.batch_size * flops_per_token(lanes[0].model))
+        self.lengths = buckets(
+            self.lengths, most, lanes[0].config.batch_size * flops_per_token(lanes[0].model)
+        )
         random_state = torch.cuda.get_rng_state()
         self.graphs: dict[int, torch.cuda.CUDAGraph] = {}
         self.stream, *self.branches = (stream(number) for number in range(1 + len(lanes)))
         pool = torch.cuda.graph_pool_handle()
-        for length in sorted(set(self.lengths), reverse=True):  # longest first: the shorter ones reuse its memory
+        for length in sorted(
+            set(self.lengths), reverse=True
+        ):  # longest first: the shorter ones reuse its memory
             gc.collect()  # the previous run's graphs: to destroy one while another is captured ends the capture
             self.stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(self.stream):
@@ -130,7 +136,9 @@ def make_engine(choice: str, lanes: Sequence[Lane]) -> tuple[Engine, str | None]
         except RuntimeError as error:
             torch.cuda.synchronize()
             generator = torch.cuda.default_generators[torch.cuda.current_device()]
-            generator.graphsafe_set_state(generator.clone_state())  # one that does not believe itself in a capture any more
+            generator.graphsafe_set_state(
+                generator.clone_state()
+            )  # one that does not believe itself in a capture any more
             torch.cuda.set_rng_state(random_state)
             for lane in lanes:
                 lane.uncompile()
@@ -163,4 +171,6 @@ def buckets(lengths: Sequence[int], most: int, flops: float) -> list[int]:
 
 def flops_per_token(model: nn.Module) -> int:
     """Return the operations on one token in a step: six for each weight of a linear layer (Kaplan et al. 2020, section 2.1)."""
-    return 6 * sum(layer.weight.numel() for layer in model.modules() if isinstance(layer, nn.Linear | Projections))
+    return 6 * sum(
+        layer.weight.numel() for layer in model.modules() if isinstance(layer, nn.Linear | Projections)
+    )

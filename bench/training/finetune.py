@@ -25,7 +25,9 @@ class Diverged(BenchError):
     """The training loss is no longer a finite number after `done` of `steps` steps."""
 
     def __init__(self, done: int, steps: int, whose: str = "") -> None:
-        super().__init__(f"The {whose}training loss is not a finite number any more after {done} of {steps} steps: lower training.learning_rate.")
+        super().__init__(
+            f"The {whose}training loss is not a finite number any more after {done} of {steps} steps: lower training.learning_rate."
+        )
         self.done, self.steps = done, steps
 
 
@@ -72,19 +74,40 @@ class Trainee:
     @property
     def steps(self) -> int:
         """Return the number of steps."""
-        return self.config.max_steps if self.config.max_steps is not None else max(1, round(self.config.epochs * self.per_epoch))
+        return (
+            self.config.max_steps
+            if self.config.max_steps is not None
+            else max(1, round(self.config.epochs * self.per_epoch))
+        )
 
     def lane(self, dtype: str) -> Lane:
         """Return the lane that trains the model."""
-        batches = list(itertools.islice(training_batches(self.train.lengths, self.config.batch_size, self.seed), self.steps))
+        batches = list(
+            itertools.islice(
+                training_batches(self.train.lengths, self.config.batch_size, self.seed), self.steps
+            )
+        )
         rates = [learning_rate(step, self.steps, self.config) for step in range(self.steps)]
         self.model.train()
-        return Lane(self.model, self.train, make_schedule(batches, rates, self.train.lengths, self.config.batch_size), self.config, dtype,
-                    self.objective)
+        return Lane(
+            self.model,
+            self.train,
+            make_schedule(batches, rates, self.train.lengths, self.config.batch_size),
+            self.config,
+            dtype,
+            self.objective,
+        )
 
 
 def finetune(
-    model: nn.Module, train: Examples, config: TrainingConfig, *, seed: int, dtype: str, name: str, objective: Objective = TASK
+    model: nn.Module,
+    train: Examples,
+    config: TrainingConfig,
+    *,
+    seed: int,
+    dtype: str,
+    name: str,
+    objective: Objective = TASK,
 ) -> Outcome:
     """Train `model` in place and return what was done; raises Diverged at the first check that finds a loss not finite."""
     (outcome,) = finetune_together([Trainee(model, train, config, seed, name, objective)], dtype)
@@ -115,7 +138,9 @@ def _train(trainees: Sequence[Trainee], lanes: Sequence[Lane]) -> list[Outcome |
     engine, fallback = make_engine(trainees[0].config.engine, lanes)
     started = time.perf_counter()
     every, told, curve = max(1, steps // 20), 0, list[list[float]]()
-    seen = np.cumsum([(schedule.rows >= 0).sum(1) for schedule in schedules], axis=1)  # (lanes, steps): examples
+    seen = np.cumsum(
+        [(schedule.rows >= 0).sum(1) for schedule in schedules], axis=1
+    )  # (lanes, steps): examples
     diverged: dict[int, Diverged] = {}  # by the lane's place
     for step in range(steps):
         engine.step(step)
@@ -129,21 +154,48 @@ def _train(trainees: Sequence[Trainee], lanes: Sequence[Lane]) -> list[Outcome |
             curve.append([step + 1, *losses.mean(1).tolist()])
             told = step + 1
             name = trainees[0].name + (f" and {len(lanes) - 1} more" if len(lanes) > 1 else "")
-            _tell(name, told, steps, losses.mean(1).nanmean().item(), schedules[0].rates[step], int(seen[:, step].sum()),
-                  time.perf_counter() - started)
+            _tell(
+                name,
+                told,
+                steps,
+                losses.mean(1).nanmean().item(),
+                schedules[0].rates[step],
+                int(seen[:, step].sum()),
+                time.perf_counter() - started,
+            )
     seconds = time.perf_counter() - started
-    return [diverged.get(place) or Outcome(
-        steps=steps, epochs=steps / trainee.per_epoch, seconds=seconds, start_seconds=started - begun, examples=int(seen[place, -1]),
-        curve=[[at, means[place]] for at, *means in curve], engine=engine.name, fallback=fallback, device_batch=lane.device_batch,
-        runs_at_once=len(lanes)) for place, (trainee, lane) in enumerate(zip(trainees, lanes, strict=True))]
+    return [
+        diverged.get(place)
+        or Outcome(
+            steps=steps,
+            epochs=steps / trainee.per_epoch,
+            seconds=seconds,
+            start_seconds=started - begun,
+            examples=int(seen[place, -1]),
+            curve=[[at, means[place]] for at, *means in curve],
+            engine=engine.name,
+            fallback=fallback,
+            device_batch=lane.device_batch,
+            runs_at_once=len(lanes),
+        )
+        for place, (trainee, lane) in enumerate(zip(trainees, lanes, strict=True))
+    ]
 
 
 def _tell(name: str, step: int, steps: int, loss: float, rate: float, examples: int, seconds: float) -> None:
     if not processes.FIRST:
         return
     left = divmod(round(seconds / step * (steps - step)), 60)
-    log.info("%s | step %d/%d | loss %.3f | lr %.1e | %.0f examples/s | %d:%02d left", name, step, steps, loss, rate,
-             examples / seconds, *left)
+    log.info(
+        "%s | step %d/%d | loss %.3f | lr %.1e | %.0f examples/s | %d:%02d left",
+        name,
+        step,
+        steps,
+        loss,
+        rate,
+        examples / seconds,
+        *left,
+    )
 
 
 @torch.inference_mode()

@@ -14,7 +14,11 @@ def projections(attention: nn.Module) -> dict[str, nn.Linear]:
 
     Empty where these are not just three, for one width of input, and all with a bias or all without.
     """
-    layers = {name: layer for name, layer in attention.named_children() if type(layer) is nn.Linear and name[0] in "qkv"}
+    layers = {
+        name: layer
+        for name, layer in attention.named_children()
+        if type(layer) is nn.Linear and name[0] in "qkv"
+    }
     alike = len({(layer.in_features, layer.bias is None) for layer in layers.values()}) == 1
     return layers if alike and sorted(name[0] for name in layers) == ["k", "q", "v"] else {}
 
@@ -38,7 +42,9 @@ class Projections(nn.Module):
         """Return the product of the layer in this place; those of the others wait until they are asked for with the same input."""
         if states is not self.states or place not in self.products:
             self.states = states
-            self.products = dict(enumerate(F.linear(states, self.weight, self.bias).split(self.sizes, dim=-1)))
+            self.products = dict(
+                enumerate(F.linear(states, self.weight, self.bias).split(self.sizes, dim=-1))
+            )
         product = self.products.pop(place)
         if not self.products:
             self.forget()
@@ -68,24 +74,43 @@ class HalfWeights:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        owners = Counter(id(p) for _, layer in model.named_modules(remove_duplicate=False) for p in layer.parameters(recurse=False))
-        elsewhere = {id(p) for layer in model.modules() if type(layer) is not nn.Linear for p in layer.parameters(recurse=False)}
+        owners = Counter(
+            id(p)
+            for _, layer in model.named_modules(remove_duplicate=False)
+            for p in layer.parameters(recurse=False)
+        )
+        elsewhere = {
+            id(p)
+            for layer in model.modules()
+            if type(layer) is not nn.Linear
+            for p in layer.parameters(recurse=False)
+        }
         self.places: list[tuple[nn.Module, str, nn.Module | nn.Parameter]] = []
         self.copies: dict[nn.Parameter, tuple[nn.Parameter, slice]] = {}  # the copy, and which of its rows
         self.joints: list[Projections] = []
         for attention in list(model.modules()):
             layers = projections(attention)
-            if layers and all(p.requires_grad and owners[id(p)] == 1 for layer in layers.values() for p in layer.parameters()):
+            if layers and all(
+                p.requires_grad and owners[id(p)] == 1
+                for layer in layers.values()
+                for p in layer.parameters()
+            ):
                 joint, end = Projections(list(layers.values())), 0
                 self.joints.append(joint)
                 for place, (name, layer) in enumerate(layers.items()):
                     rows = slice(end, end := end + layer.out_features)
-                    self.copies |= {weight: (getattr(joint, kind), rows) for kind, weight in layer.named_parameters()}
+                    self.copies |= {
+                        weight: (getattr(joint, kind), rows) for kind, weight in layer.named_parameters()
+                    }
                     self._stand_in(attention, name, Projection(joint, place))
         for layer in [layer for layer in model.modules() if type(layer) is nn.Linear]:
             for name, weight in list(layer.named_parameters(recurse=False)):
-                if weight.requires_grad and id(weight) not in elsewhere:  # a tied decoder's is also the embedding's
-                    copy, _ = self.copies.setdefault(weight, (nn.Parameter(weight.detach().bfloat16()), slice(None)))
+                if (
+                    weight.requires_grad and id(weight) not in elsewhere
+                ):  # a tied decoder's is also the embedding's
+                    copy, _ = self.copies.setdefault(
+                        weight, (nn.Parameter(weight.detach().bfloat16()), slice(None))
+                    )
                     self._stand_in(layer, name, copy)
 
     def _stand_in(self, owner: nn.Module, name: str, other: nn.Module | nn.Parameter) -> None:
@@ -95,7 +120,9 @@ class HalfWeights:
     @torch.no_grad()
     def collect(self, first: bool) -> None:
         """Add the copies' gradients to the fp32 weights', or put them there if they are the step's first."""
-        used = {weight: copy.grad[rows] for weight, (copy, rows) in self.copies.items() if copy.grad is not None}
+        used = {
+            weight: copy.grad[rows] for weight, (copy, rows) in self.copies.items() if copy.grad is not None
+        }
         for weight in self.copies:
             if first and weight not in used:
                 weight.grad = None  # it is the last step's

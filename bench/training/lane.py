@@ -34,7 +34,9 @@ class Schedule:
     lengths: np.ndarray  # (steps,): of each batch's longest row, in tokens
 
 
-def make_schedule(batches: Sequence[np.ndarray], rates: Sequence[float], lengths: np.ndarray, batch_size: int) -> Schedule:
+def make_schedule(
+    batches: Sequence[np.ndarray], rates: Sequence[float], lengths: np.ndarray, batch_size: int
+) -> Schedule:
     """Return the schedule of these batches; `lengths` are the examples'."""
     rows = np.full((len(rates), batch_size), -1, dtype=np.int64)
     for step, batch in enumerate(batches):
@@ -49,7 +51,9 @@ def losses_of(logits: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(logits.float(), labels, reduction="none")
 
 
-def mean_loss(losses: Callable[[Tensor, Tensor], Tensor], logits: Tensor, labels: Tensor, rows: Tensor, count: Tensor) -> Tensor:
+def mean_loss(
+    losses: Callable[[Tensor, Tensor], Tensor], logits: Tensor, labels: Tensor, rows: Tensor, count: Tensor
+) -> Tensor:
     """Return the sum of the losses of what is a row, and not -1 to fill the batch, over `count`."""
     return losses(logits, labels).where(rows >= 0, 0).sum() / count
 
@@ -70,7 +74,10 @@ TASK = Objective()
 
 
 def make_optimizer(
-    parameters: Sequence[nn.Parameter], config: TrainingConfig, rate: float | Tensor, objective: Objective = TASK
+    parameters: Sequence[nn.Parameter],
+    config: TrainingConfig,
+    rate: float | Tensor,
+    objective: Objective = TASK,
 ) -> torch.optim.AdamW:
     """Return AdamW; biases and normalisation weights (all vectors) do not decay, as in BERT's own recipe.
 
@@ -79,11 +86,16 @@ def make_optimizer(
     groups: dict[tuple[bool, bool], dict[str, Any]] = {}
     for parameter in parameters:
         decays, fast = parameter.ndim > 1, parameter in objective.fast
-        own: dict[str, Any] = {"weight_decay": config.weight_decay if decays else 0.0, "factor": objective.factor if fast else 1.0}
+        own: dict[str, Any] = {
+            "weight_decay": config.weight_decay if decays else 0.0,
+            "factor": objective.factor if fast else 1.0,
+        }
         own["lr"] = rate.clone() if isinstance(rate, Tensor) else rate
         groups.setdefault((fast, not decays), own | {"params": []})["params"].append(parameter)
     in_order = [groups[key] for key in sorted(groups)]
-    return torch.optim.AdamW(in_order, lr=rate, betas=BETAS, eps=EPS, fused=True, capturable=isinstance(rate, Tensor))
+    return torch.optim.AdamW(
+        in_order, lr=rate, betas=BETAS, eps=EPS, fused=True, capturable=isinstance(rate, Tensor)
+    )
 
 
 def total_norm(gradients: Sequence[Tensor]) -> Tensor:
@@ -124,7 +136,13 @@ class Lane:
     """
 
     def __init__(
-        self, model: nn.Module, data: Examples, schedule: Schedule, config: TrainingConfig, dtype: str, objective: Objective = TASK
+        self,
+        model: nn.Module,
+        data: Examples,
+        schedule: Schedule,
+        config: TrainingConfig,
+        dtype: str,
+        objective: Objective = TASK,
     ) -> None:
         self.model, self.schedule, self.config, self.dtype = model, schedule, config, dtype
         self.data = replace(data)  # with lengths on the device of its own, for a rehearsal to change
@@ -132,18 +150,26 @@ class Lane:
         self.device = device = data.offsets.device
         self.device_batch = min(config.device_batch or config.batch_size, config.batch_size)
         self.parameters = [p for p in model.parameters() if p.requires_grad]
-        self.half = HalfWeights(model) if dtype == "bf16" and processes.COUNT == 1 else None  # processes exchange fp32 gradients
+        self.half = (
+            HalfWeights(model) if dtype == "bf16" and processes.COUNT == 1 else None
+        )  # processes exchange fp32 gradients
         self.shared = Shared(model, device)
-        self.classes: list[tuple[nn.Module, type[Any]]] = []  # of modules that have another one while the lane trains
+        self.classes: list[
+            tuple[nn.Module, type[Any]]
+        ] = []  # of modules that have another one while the lane trains
         for layer in model.modules():
             if type(layer) is nn.Embedding and Lookup.stands_for(layer):
                 self._disguise(layer, Lookup)
         self.rows = torch.from_numpy(schedule.rows[:, processes.RANK :: processes.COUNT].copy()).to(device)
-        self.counts = torch.from_numpy((schedule.rows >= 0).sum(1) / processes.COUNT).float().to(device)  # as gradients are averaged
+        self.counts = (
+            torch.from_numpy((schedule.rows >= 0).sum(1) / processes.COUNT).float().to(device)
+        )  # as gradients are averaged
         self.rates = torch.zeros(len(schedule.rates), device=device)
         self.losses = torch.zeros(len(schedule.rows), device=device)
         self.counter = torch.zeros(1, dtype=torch.long, device=device)
-        rate: float | Tensor = torch.zeros((), device=device) if device.type == "cuda" else 0.0  # a graph reads it on the device
+        rate: float | Tensor = (
+            torch.zeros((), device=device) if device.type == "cuda" else 0.0
+        )  # a graph reads it on the device
         self.optimizer = make_optimizer(self.parameters, config, rate, objective)
         self.forward: Callable[..., Tensor] = self._forward
         self.gather, self.mean_loss = gathered, mean_loss
@@ -161,28 +187,40 @@ class Lane:
         The code of one block serves all, and all lanes' of this architecture. What adds up the embeddings is compiled once for
         each method, whose own layer is left as it is.
         """
-        torch._dynamo.config.recompile_limit = 64  # of a function: methods, with the body frozen or not, in training or not
+        torch._dynamo.config.recompile_limit = (
+            64  # of a function: methods, with the body frozen or not, in training or not
+        )
         # Kernels that do not depend on one another are joined: MiniLM trains 3 % faster by it, XLM-R with f=3 tables 5 % (H100).
         joined: dict[str, Any] = {"combo_kernels": True}
-        fused = partial(torch.compile, dynamic=True, options=joined | {"combo_kernel_per_subkernel_blocks": True})
+        fused = partial(
+            torch.compile, dynamic=True, options=joined | {"combo_kernel_per_subkernel_blocks": True}
+        )
         self.gather, self.mean_loss = fused(gathered), fused(mean_loss)
         blocks = list(repeated(self.model))
         if not blocks:
             self.forward = fused(self._forward)
         within = {module for block in blocks for module in block.modules()}
-        embeddings = [module for module in self.model.modules()
-                      if any(isinstance(child, nn.Embedding) for child in module.children()) and within.isdisjoint(module.modules())]
+        embeddings = [
+            module
+            for module in self.model.modules()
+            if any(isinstance(child, nn.Embedding) for child in module.children())
+            and within.isdisjoint(module.modules())
+        ]
         for module in blocks + embeddings:
             module.forward = fused(module.forward)
             self.compiled.append(module)
         for module in self.model.modules():
             if isinstance(module, CompressedEmbedding):
                 self._disguise(module, untraced(cast(Any, type(module))))
-        self.step_in_one_pass(torch.compile(adamw, dynamic=True, options=joined))  # 31 % slower with blocks of each matrix's own
+        self.step_in_one_pass(
+            torch.compile(adamw, dynamic=True, options=joined)
+        )  # 31 % slower with blocks of each matrix's own
 
     def step_in_one_pass(self, update: Callable[..., None]) -> None:
         """Have `update`, which does what `adamw` does, step the matrices."""
-        half = self.half if self.device_batch == self.config.batch_size else None  # the gradients of parts are added up in fp32
+        half = (
+            self.half if self.device_batch == self.config.batch_size else None
+        )  # the gradients of parts are added up in fp32
         self.one_pass = OnePass(half, self.optimizer, len(self.losses), self.device, update)
 
     def _disguise(self, module: nn.Module, kind: type[Any]) -> None:
@@ -208,7 +246,9 @@ class Lane:
                 group["lr"] = group["factor"] * float(self.schedule.rates[int(self.counter)])
         self._gradients(length)
         # AdamW divides the gradients by its `grad_scale`, so that to clip them takes no pass over them of its own.
-        gradients = [p.grad for p in self.parameters if p.grad is not None] + (self.one_pass.half_gradients() if self.one_pass else [])
+        gradients = [p.grad for p in self.parameters if p.grad is not None] + (
+            self.one_pass.half_gradients() if self.one_pass else []
+        )
         scale = ((total_norm(gradients) + 1e-6) / self.config.max_grad_norm).clamp(min=1)
         self.optimizer.grad_scale = scale  # type: ignore[attr-defined]
         if self.one_pass:
@@ -271,4 +311,6 @@ class Lane:
         while self.classes:
             module, kind = self.classes.pop()
             module.__class__ = kind
-        self.forward = closed  # its own method is a cycle, which would keep the lane until the garbage collector comes
+        self.forward = (
+            closed  # its own method is a cycle, which would keep the lane until the garbage collector comes
+        )

@@ -13,8 +13,15 @@ AT_ONCE = 6  # matrices of one shape that a call steps: BERT-base's take 0.85 ms
 
 
 def adamw(
-    weights: Sequence[Tensor], gradients: Sequence[Tensor], means: Sequence[Tensor], squares: Sequence[Tensor],
-    copies: Sequence[Tensor | None], corrections: Tensor, scale: Tensor, rate: Tensor, shrink: Tensor,
+    weights: Sequence[Tensor],
+    gradients: Sequence[Tensor],
+    means: Sequence[Tensor],
+    squares: Sequence[Tensor],
+    copies: Sequence[Tensor | None],
+    corrections: Tensor,
+    scale: Tensor,
+    rate: Tensor,
+    shrink: Tensor,
 ) -> None:
     """Move the weights by a step of AdamW (Loshchilov & Hutter 2019, algorithm 2), in place, and set their copies to the result.
 
@@ -34,7 +41,9 @@ def adamw(
 class Matrix:
     """A weight with AdamW's two moving averages and, where it has one, its bf16 copy: these rows of `copy`."""
 
-    def __init__(self, weight: nn.Parameter, copy: nn.Parameter | None = None, rows: slice = slice(None)) -> None:
+    def __init__(
+        self, weight: nn.Parameter, copy: nn.Parameter | None = None, rows: slice = slice(None)
+    ) -> None:
         self.weight, self.source, self.rows = weight.detach(), weight if copy is None else copy, rows
         self.copy = None if copy is None else copy.detach()[rows]
         self.mean, self.square = torch.zeros_like(self.weight), torch.zeros_like(self.weight)
@@ -61,16 +70,25 @@ class OnePass:
     """
 
     def __init__(
-        self, half: HalfWeights | None, optimizer: torch.optim.AdamW, steps: int, device: torch.device, update: Callable[..., None]
+        self,
+        half: HalfWeights | None,
+        optimizer: torch.optim.AdamW,
+        steps: int,
+        device: torch.device,
+        update: Callable[..., None],
     ) -> None:
         self.half, self.update = half, update
-        self.copies = {weight: copy for weight, copy in half.copies.items() if weight.ndim > 1} if half else {}
+        self.copies = (
+            {weight: copy for weight, copy in half.copies.items() if weight.ndim > 1} if half else {}
+        )
         self.batches: list[tuple[dict[str, Any], list[list[Matrix]]]] = []  # of each group
         for group in optimizer.param_groups:
             alike: dict[tuple[torch.Size, bool], list[Matrix]] = {}
             for weight in group["params"]:
                 if weight.ndim > 1:
-                    alike.setdefault((weight.shape, weight in self.copies), []).append(Matrix(weight, *self.copies.get(weight, ())))
+                    alike.setdefault((weight.shape, weight in self.copies), []).append(
+                        Matrix(weight, *self.copies.get(weight, ()))
+                    )
             self.batches.append((group, [batch for some in alike.values() for batch in batched(some)]))
         count = torch.arange(1, steps + 1, dtype=torch.float64)
         self.corrections = torch.stack([1 - beta**count for beta in BETAS], dim=1).float().to(device)
@@ -84,7 +102,11 @@ class OnePass:
 
     def half_gradients(self) -> list[Tensor]:
         """Return the copies' gradients."""
-        return [matrix.gradient for matrix in self.matrices if matrix.copy is not None and matrix.gradient is not None]
+        return [
+            matrix.gradient
+            for matrix in self.matrices
+            if matrix.copy is not None and matrix.gradient is not None
+        ]
 
     @torch.no_grad()
     def step(self, number: Tensor, scale: Tensor) -> None:
@@ -95,8 +117,17 @@ class OnePass:
             shrink = 1 - rate * group["weight_decay"]
             for batch in batches:
                 if used := [matrix for matrix in batch if matrix.gradient is not None]:
-                    self.update([m.weight for m in used], [m.gradient for m in used], [m.mean for m in used], [m.square for m in used],
-                                [m.copy for m in used], corrections, scale, rate, shrink)
+                    self.update(
+                        [m.weight for m in used],
+                        [m.gradient for m in used],
+                        [m.mean for m in used],
+                        [m.square for m in used],
+                        [m.copy for m in used],
+                        corrections,
+                        scale,
+                        rate,
+                        shrink,
+                    )
         self.forget()
 
     def forget(self) -> None:

@@ -33,7 +33,9 @@ def _accelerator(cpu: bool) -> Any:
 def refuse_several(key: str, what: str) -> None:
     """Raise BenchError in a run of several processes, which would wait for one another at the lock of what is made once."""
     if COUNT > 1:
-        raise BenchError(f"{key}: the {what} is made by one process: run it once without torchrun, then all {COUNT} use it.")
+        raise BenchError(
+            f"{key}: the {what} is made by one process: run it once without torchrun, then all {COUNT} use it."
+        )
 
 
 class Shared:
@@ -41,7 +43,9 @@ class Shared:
 
     def __init__(self, model: nn.Module, device: torch.device) -> None:
         self.accelerator = _accelerator(device.type == "cpu") if COUNT > 1 else None
-        self.model = model if self.accelerator is None else cast(nn.Module, self.accelerator.prepare_model(model))
+        self.model = (
+            model if self.accelerator is None else cast(nn.Module, self.accelerator.prepare_model(model))
+        )
 
     def alone(self, last: bool) -> AbstractContextManager[Any]:
         """Return the context of a backward pass; only after the `last` of a step do the processes exchange gradients."""

@@ -61,7 +61,11 @@ class Pupil:
     def path(self, dtype: str) -> Path:
         """Return where its teacher's logits lie."""
         parts = {key: self.canonical[key] for key in ("model", "task", "data", "seed")}
-        recipe = {key: value for key, value in self.canonical["training"].items() if key not in ("teacher", "teacher_weight")}
+        recipe = {
+            key: value
+            for key, value in self.canonical["training"].items()
+            if key not in ("teacher", "teacher_weight")
+        }
         key = hashlib.sha256(json.dumps([parts, recipe, dtype], sort_keys=True).encode()).hexdigest()
         return Path(self.config.cache_dir) / "teachers" / f"{key}.safetensors"
 
@@ -76,7 +80,9 @@ def teacher_logits(pupils: Sequence[Pupil], device: torch.device, dtype: str) ->
     for path in paths:
         store.make_folder(path.parent)
     with ExitStack() as locks:
-        for path in sorted(paths):  # in one order everywhere: two that wait for each other would wait for ever
+        for path in sorted(
+            paths
+        ):  # in one order everywhere: two that wait for each other would wait for ever
             locks.enter_context(FileLock(path.with_suffix(".lock")))
         known = {path: _read(path) for path in paths}
         if missing := {path: paths[path] for path, logits in known.items() if logits is None}:
@@ -101,14 +107,18 @@ def _teach(pupils: dict[Path, Pupil], device: torch.device, dtype: str) -> dict[
     for pupil in pupils.values():
         transformers.set_seed(pupil.config.seed)
         teacher = cast(Any, backbones.load_classifier(pupil.config.model, pupil.config.task)).to(device)
-        trainees.append(Trainee(teacher, pupil.train, pupil.config.training, pupil.config.seed, f"{pupil.name} teacher"))
+        trainees.append(
+            Trainee(teacher, pupil.train, pupil.config.training, pupil.config.seed, f"{pupil.name} teacher")
+        )
     transformers.set_seed(trainees[0].seed)
     found, diverged = dict[Path, Tensor](), list[Diverged]()
     for path, trainee, outcome in zip(pupils, trainees, finetune_together(trainees, dtype), strict=True):
         if isinstance(outcome, Diverged):
             diverged.append(outcome)
             continue
-        found[path] = torch.from_numpy(predict(trainee.model, trainee.train, trainee.config.eval_batch_size, dtype))
+        found[path] = torch.from_numpy(
+            predict(trainee.model, trainee.train, trainee.config.eval_batch_size, dtype)
+        )
         store.write_atomically(path, safetensors.torch.save({"logits": found[path]}))
     for outcome in diverged:
         raise Diverged(outcome.done, outcome.steps, "teacher's ")

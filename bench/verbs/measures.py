@@ -66,7 +66,11 @@ def coverage(overrides: Sequence[str]) -> int:
     found = cover(prepared, corpus)
     for name, value in found.facts.items():
         print(f"{name:18} {value:,.4g}")
-    print("\n".join(map(str, write_coverage(found, corpus, prepared, Path(prepared.config.results_dir) / "coverage"))))
+    print(
+        "\n".join(
+            map(str, write_coverage(found, corpus, prepared, Path(prepared.config.results_dir) / "coverage"))
+        )
+    )
     return 0
 
 
@@ -121,12 +125,21 @@ def cost(arguments: Sequence[str]) -> int:
 
     flags, overrides = parse(arguments)
     named = any(override.startswith("sweep=") for override in overrides)
-    runs = [run for run, *_ in expand(*load(overrides if named else ["sweep=demo", *overrides]), flags).values()]
+    runs = [
+        run for run, *_ in expand(*load(overrides if named else ["sweep=demo", *overrides]), flags).values()
+    ]
     results_dir = Path(runs[0].config.results_dir)
     for model in dict.fromkeys(run.config.model.name for run in runs):
-        measured = profile([run for run in runs if run.config.model.name == model], pick_device(runs[0].config.device))
+        measured = profile(
+            [run for run in runs if run.config.model.name == model], pick_device(runs[0].config.device)
+        )
         paths = write_cost(measured, results_dir / "cost")
-        print(paths[1].read_text(), *paths, f"written into {into_records(measured, results_dir)} records", sep="\n")
+        print(
+            paths[1].read_text(),
+            *paths,
+            f"written into {into_records(measured, results_dir)} records",
+            sep="\n",
+        )
     return 0
 
 
@@ -140,7 +153,11 @@ def perf(overrides: Sequence[str]) -> int:
     path = measure(config, pick_device(config.device))
     print(path.with_suffix(".md").read_text())
     report = json.loads(path.read_text())
-    return 1 if any(part and part["error"] for part in (report["startup"], *report["layers"], *report["rows"])) else 0
+    return (
+        1
+        if any(part and part["error"] for part in (report["startup"], *report["layers"], *report["rows"]))
+        else 0
+    )
 
 
 def chart(overrides: Sequence[str]) -> int:
@@ -166,6 +183,8 @@ def sameness(overrides: Sequence[str]) -> int:
     for one in compared:
         mean, low, high = one.difference.mean, one.difference.low, one.difference.high
         interval = "" if low is None else f" [{low:+.4f}, {high:+.4f}]"
-        print(f"{one.task} {one.metric}: eager {one.eager}, {one.engine} {one.other}; mean difference {mean:+.4f}{interval}, "
-              f"standard deviation over seeds {one.spread:.4f}: {'same' if one.same else 'DIFFERENT'}")
+        print(
+            f"{one.task} {one.metric}: eager {one.eager}, {one.engine} {one.other}; mean difference {mean:+.4f}{interval}, "
+            f"standard deviation over seeds {one.spread:.4f}: {'same' if one.same else 'DIFFERENT'}"
+        )
     return 0 if all(one.same for one in compared) else 1

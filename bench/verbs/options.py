@@ -13,4 +13,4 @@ def option(arguments: Sequence[str], name: str, hint: str) -> tuple[str | None, 
     at = given.index(name)
     if at == len(given) - 1:
         raise ConfigError(f"{name} has no value: {hint}.")
-    return given[at + 1], [*given[:at], *given[at + 2:]]
+    return given[at + 1], [*given[:at], *given[at + 2 :]]

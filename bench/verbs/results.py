@@ -19,7 +19,9 @@ def report(overrides: Sequence[str]) -> int:
     """Write tables, figures, INDEX.md and brief.html from the records (results_dir=<folder>; --against <folder> compares two)."""
     from bench.compose import compose_config
 
-    other, rest = option(overrides, "--against", "give the folder of other results, as in --against before/results")
+    other, rest = option(
+        overrides, "--against", "give the folder of other results, as in --against before/results"
+    )
     config = compose_config(rest)
     status = write(config)
     if other is None:
@@ -56,7 +58,9 @@ def gate(overrides: Sequence[str]) -> int:
     if not records:
         raise BenchError(f"No records in {results_dir / 'runs'}: no limit can be checked.")
     frame = to_frame(records)
-    found = gates.checks(frame, sections(frame, config.report.tolerated_loss), read_coverage(results_dir), config)
+    found = gates.checks(
+        frame, sections(frame, config.report.tolerated_loss), read_coverage(results_dir), config
+    )
     print(*gates.said(found), sep="\n")
     return 1 if problems or not all(check.held for check in found) else 0
 
@@ -86,8 +90,10 @@ def rescore(overrides: Sequence[str]) -> int:
         except BenchError as error:
             skipped.append(f"not scored {record['name']}: {error}")
     if elsewhere:
-        print(f"Runs without predictions in {results_dir}/predictions, which git does not keep: {elsewhere}. "
-              "To score one, run it again with another results_dir.")
+        print(
+            f"Runs without predictions in {results_dir}/predictions, which git does not keep: {elsewhere}. "
+            "To score one, run it again with another results_dir."
+        )
     print(*skipped, f"changed {changed} | same {same} | not scored {len(skipped) + elsewhere}", sep="\n")
     return 1 if skipped or (elsewhere and not changed + same) else 0
 
@@ -124,7 +130,13 @@ def read(results_dir: Path) -> tuple[list["Record"], list[tuple[Path, str]]]:
     found, problems = read_all(results_dir)
     flaws = [flaw(record) for record in found]
     records = [record for record, reason in zip(found, flaws, strict=True) if reason is None]
-    problems += [(path_of(results_dir, record["name"], record["run_id"]), reason) for record, reason in zip(found, flaws, strict=True) if reason]
+    problems += [
+        (path_of(results_dir, record["name"], record["run_id"]), reason)
+        for record, reason in zip(found, flaws, strict=True)
+        if reason
+    ]
     for path, reason in problems:
-        log.error("%s cannot be read (%s): it is left out; move it away and run the sweep again", path, reason)
+        log.error(
+            "%s cannot be read (%s): it is left out; move it away and run the sweep again", path, reason
+        )
     return records, problems

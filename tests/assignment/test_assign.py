@@ -37,10 +37,14 @@ def make(name: str, cache: Path, *, vectors: Any = None, key: str = "k", table: 
 @pytest.mark.parametrize("name", sorted(ASSIGNMENTS))
 def test_codes_come_with_checksum_and_facts(name: str, tmp_path: Path) -> None:
     found = make(name, tmp_path)
-    contents = struct.pack("<2q", 300, 3) + b"".join(struct.pack("<i", c) for c in found.codes.ravel().tolist())
+    contents = struct.pack("<2q", 300, 3) + b"".join(
+        struct.pack("<i", c) for c in found.codes.ravel().tolist()
+    )
     assert found.sha256 == hashlib.sha256(contents).hexdigest()
     assert found.distinct == len({tuple(row) for row in found.codes.tolist()})
-    assert found.injective == (name not in ("pq", "residual", "hash")) and (found.distinct == 300 or not found.injective)
+    assert found.injective == (name not in ("pq", "residual", "hash")) and (
+        found.distinct == 300 or not found.injective
+    )
     assert found.stored == (name not in ("sequential", "hash"))
     assert found.codes.dtype == np.int32 and found.codes.shape == (300, 3)
     assert 0 <= found.codes.min() <= found.codes.max() < 7
@@ -60,7 +64,14 @@ def test_a_hit_computes_nothing(tmp_path: Path) -> None:
 
 def test_what_decides_the_codes_decides_the_key(tmp_path: Path) -> None:
     vectors = Counted()
-    changes: list[dict[str, Any]] = [{}, {"key": "other"}, {"seed": 1}, {"iterations": 2}, {"rows": 8}, {"f": 4}]
+    changes: list[dict[str, Any]] = [
+        {},
+        {"key": "other"},
+        {"seed": 1},
+        {"iterations": 2},
+        {"rows": 8},
+        {"f": 4},
+    ]
     for change in changes:
         make("contextual", tmp_path, vectors=vectors, **change)
     assert vectors.calls == len(changes)
@@ -90,7 +101,9 @@ def test_an_unwritable_cache_is_named(tmp_path: Path) -> None:
         make("random", tmp_path / "file")
 
 
-@pytest.mark.parametrize(("name", "given"), [("pq", "pretrained embedding table"), ("contextual", "token vectors")])
+@pytest.mark.parametrize(
+    ("name", "given"), [("pq", "pretrained embedding table"), ("contextual", "token vectors")]
+)
 def test_values_that_are_not_finite_are_counted(name: str, given: str, tmp_path: Path) -> None:
     points = TABLE.copy()
     points[3, 1], points[5], points[7, 2] = np.nan, np.inf, -np.inf
@@ -118,7 +131,9 @@ def test_points_of_another_shape_are_refused(tmp_path: Path) -> None:
         ({"name": "pq", "seed": -1}, (9, 2, 3), r"assignment.seed \(-1\)"),
     ],
 )  # fmt: skip
-def test_wrong_settings_are_refused(settings: dict[str, Any], sizes: tuple[int, int, int], message: str) -> None:
+def test_wrong_settings_are_refused(
+    settings: dict[str, Any], sizes: tuple[int, int, int], message: str
+) -> None:
     with pytest.raises(ConfigError, match=message):
         check(AssignmentConfig(**settings), *sizes)
 

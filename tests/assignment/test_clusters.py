@@ -26,7 +26,9 @@ def test_pq_is_as_good_as_plain_kmeans(f: int, rows: int, clustered: bool) -> No
     rng = np.random.default_rng(0)
     points = rng.standard_normal((3000, 24)).astype(np.float32)
     if clustered:
-        points = 0.1 * points + rng.standard_normal((200, 24))[rng.integers(200, size=3000)].astype(np.float32)
+        points = 0.1 * points + rng.standard_normal((200, 24))[rng.integers(200, size=3000)].astype(
+            np.float32
+        )
     codes = product_quantisation(points, f, rows, seed=0)
     parts = np.array_split(points, f, axis=1)
     plain = sum(KMeans(rows, n_init=1, max_iter=300, random_state=1).fit(part).inertia_ for part in parts)
@@ -81,7 +83,9 @@ def test_capacity_limited_cost_lies_between_the_optimum_and_first_come(spare: in
         rng = np.random.default_rng(seed)
         points, table = rng.standard_normal((rows * capacity - spare, 3)), rng.standard_normal((rows, 3))
         cost = cdist(points, table, "sqeuclidean")
-        seats = np.repeat(cost, capacity, axis=1)  # each centroid as often as it may be used: the exact optimum
+        seats = np.repeat(
+            cost, capacity, axis=1
+        )  # each centroid as often as it may be used: the exact optimum
         best = seats[linear_sum_assignment(seats)].sum()
         digit = limited(points, table, np.zeros(len(points), dtype=np.int64), capacity)
         excess.append(np.take_along_axis(cost, digit[:, None], axis=1).sum() / best - 1)

@@ -23,7 +23,9 @@ def clustered(tokens: int, width: int) -> np.ndarray:
     """Return points about a few centres, unevenly many at each."""
     rng = np.random.default_rng(0)
     centres = rng.standard_normal((30, width))
-    return (centres[rng.zipf(1.5, tokens) % 30] + 0.3 * rng.standard_normal((tokens, width))).astype(np.float32)
+    return (centres[rng.zipf(1.5, tokens) % 30] + 0.3 * rng.standard_normal((tokens, width))).astype(
+        np.float32
+    )
 
 
 @pytest.mark.filterwarnings("ignore:Number of distinct clusters")
@@ -71,9 +73,15 @@ print(*digests)
 def test_threads_do_not_change_codes() -> None:
     here: dict[str, list[str]] = {}
     exec(DIGESTS, here)
-    threads = {"OMP_NUM_THREADS": "3", "OPENBLAS_NUM_THREADS": "3", "LOKY_MAX_CPU_COUNT": "1"}  # and one worker
+    threads = {
+        "OMP_NUM_THREADS": "3",
+        "OPENBLAS_NUM_THREADS": "3",
+        "LOKY_MAX_CPU_COUNT": "1",
+    }  # and one worker
     command = [sys.executable, "-c", DIGESTS]
-    there = subprocess.run(command, cwd=ROOT, env=os.environ | threads, stdout=subprocess.PIPE, check=True, text=True)
+    there = subprocess.run(
+        command, cwd=ROOT, env=os.environ | threads, stdout=subprocess.PIPE, check=True, text=True
+    )
     assert there.stdout.split() == here["digests"]
 
 

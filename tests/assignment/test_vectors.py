@@ -51,7 +51,9 @@ def pair(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
                                           unk_token=special[3], model_max_length=32)  # fmt: skip
 
 
-def slow(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, texts: list[str], layer: int) -> np.ndarray:
+def slow(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, texts: list[str], layer: int
+) -> np.ndarray:
     """Return the mean state of each token's occurrences, or its state alone, computed one sequence at a time."""
     states: dict[int, list[torch.Tensor]] = {}
 
@@ -79,7 +81,9 @@ def test_vectors_are_means_over_occurrences(name: str, layer: int | None, same: 
     found = token_vectors(model, tokenizer, iter(TEXTS), layer, batch_size=2)
     assert model.training and torch.get_num_threads() == threads
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
-    assert len(model(torch.tensor([[4, 5]]), output_hidden_states=True).hidden_states) == 5  # no layer is missing
+    assert (
+        len(model(torch.tensor([[4, 5]]), output_hidden_states=True).hidden_states) == 5
+    )  # no layer is missing
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, slow(model, tokenizer, TEXTS, same), atol=1e-5)
 

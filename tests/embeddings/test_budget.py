@@ -23,15 +23,30 @@ def with_budget(name: str, budget: str, **keys: object) -> EmbeddingConfig:
 
 
 @pytest.mark.parametrize("budget", ["5%", "12.5%", "30%", "60%"])
-@pytest.mark.parametrize(("name", "key"), [("low_rank", "rank"), ("truncated", "rank"), ("trimmed", "rows"), ("hashing", "rows"),
-                                           ("quotient_remainder", "rows"), ("codebook", "rows")])
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("low_rank", "rank"),
+        ("truncated", "rank"),
+        ("trimmed", "rows"),
+        ("hashing", "rows"),
+        ("quotient_remainder", "rows"),
+        ("codebook", "rows"),
+    ],
+)
 def test_the_largest_number_that_fits_is_chosen(name, key, budget):
     most = float(budget[:-1]) / 100 * DENSE
     low, high = method(name).limits(VOCAB_SIZE, WIDTH)
-    sizes = {n: stored(name, method(name).resolve(EmbeddingConfig(name=name, **{key: n}), VOCAB_SIZE, WIDTH)) for n in range(low, high + 1)}
+    sizes = {
+        n: stored(name, method(name).resolve(EmbeddingConfig(name=name, **{key: n}), VOCAB_SIZE, WIDTH))
+        for n in range(low, high + 1)
+    }
     fitting = [n for n, size in sizes.items() if size <= most]
     if not fitting:
-        with pytest.raises(ConfigError, match=rf"embedding\.budget \({budget}\) is {int(most):,} bytes, .* needs {min(sizes.values()):,}"):
+        with pytest.raises(
+            ConfigError,
+            match=rf"embedding\.budget \({budget}\) is {int(most):,} bytes, .* needs {min(sizes.values()):,}",
+        ):
             with_budget(name, budget)
         return
     chosen = with_budget(name, budget)
@@ -40,15 +55,28 @@ def test_the_largest_number_that_fits_is_chosen(name, key, budget):
 
 
 @pytest.mark.parametrize("budget", ["5%", "12.5%", "30%"])
-@pytest.mark.parametrize(("name", "keys"), [("subspace", {}), ("subspace", {"compose": "sum"}), ("subspace", {"keep_dense": 5, "gain": True}),
-                                            ("subspace", {"table_dtype": "int8"}), ("subspace", {"subspaces": 8}), ("residual", {}),
-                                            ("subspace", {"code_rows": 200, "keep_dense": 5})])
+@pytest.mark.parametrize(
+    ("name", "keys"),
+    [
+        ("subspace", {}),
+        ("subspace", {"compose": "sum"}),
+        ("subspace", {"keep_dense": 5, "gain": True}),
+        ("subspace", {"table_dtype": "int8"}),
+        ("subspace", {"subspaces": 8}),
+        ("residual", {}),
+        ("subspace", {"code_rows": 200, "keep_dense": 5}),
+    ],
+)
 def test_of_all_subspaces_and_rows_those_whose_codes_say_most_are_chosen(name, keys, budget):
     most, fitting = float(budget[:-1]) / 100 * DENSE, []
     for f, rows in itertools.product(range(1, 33), range(2, VOCAB_SIZE + 1)):
-        if keys.get("subspaces", f) != f or (WIDTH % f and keys.get("compose") != "sum" and name != "residual"):
+        if keys.get("subspaces", f) != f or (
+            WIDTH % f and keys.get("compose") != "sum" and name != "residual"
+        ):
             continue
-        config = method(name).resolve(EmbeddingConfig(name=name, **keys | {"subspaces": f, "rows": rows}), VOCAB_SIZE, WIDTH)
+        config = method(name).resolve(
+            EmbeddingConfig(name=name, **keys | {"subspaces": f, "rows": rows}), VOCAB_SIZE, WIDTH
+        )
         if stored(name, config) <= most:
             fitting.append(f * (math.log2(rows) - 0.5))
     chosen = with_budget(name, budget, **keys)
@@ -57,7 +85,11 @@ def test_of_all_subspaces_and_rows_those_whose_codes_say_most_are_chosen(name, k
 
 
 def test_quantised_takes_the_largest_of_bits_and_groups():
-    sizes = {(b, g): stored("quantised", EmbeddingConfig(name="quantised", bits=b, group=g)) for b in (4, 8) for g in (1, 2, 3, 4, 6, 8, 12, 24)}
+    sizes = {
+        (b, g): stored("quantised", EmbeddingConfig(name="quantised", bits=b, group=g))
+        for b in (4, 8)
+        for g in (1, 2, 3, 4, 6, 8, 12, 24)
+    }
     for budget in ("15%", "26%", "40%"):
         chosen = with_budget("quantised", budget)
         most = float(budget[:-1]) / 100 * DENSE
@@ -74,17 +106,28 @@ def test_the_smallest_budget_that_an_error_names_is_enough():
 
 def test_an_injective_assignment_gets_rows_enough_and_codes_that_cost_nothing_leave_room():
     tight = EmbeddingConfig(name="subspace", budget="10%")
-    injective, free = (method("subspace").resolve(tight, VOCAB_SIZE, WIDTH, ASSIGNMENTS[name]) for name in ("contextual", "sequential"))
+    injective, free = (
+        method("subspace").resolve(tight, VOCAB_SIZE, WIDTH, ASSIGNMENTS[name])
+        for name in ("contextual", "sequential")
+    )
     assert injective.rows**injective.subspaces >= VOCAB_SIZE
-    assert free.rows**free.subspaces >= VOCAB_SIZE > free.rows ** (free.subspaces - 1)  # digits that are always 0 say nothing
+    assert (
+        free.rows**free.subspaces >= VOCAB_SIZE > free.rows ** (free.subspaces - 1)
+    )  # digits that are always 0 say nothing
     assert stored("subspace", free, codes_stored=False) <= 0.1 * DENSE < stored("subspace", free)
 
 
-@pytest.mark.parametrize(("keys", "message"), [
-    ({"budget": "half"}, r"embedding\.budget \(half\) must be a share .* such as 0\.5%"),
-    ({"budget": "0%"}, r"embedding\.budget \(0%\)"),
-    ({"budget": "5%", "subspaces": 3, "rows": 5}, r"embedding\.subspaces \(3\), embedding\.rows \(5\) and embedding\.budget"),
-])
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"budget": "half"}, r"embedding\.budget \(half\) must be a share .* such as 0\.5%"),
+        ({"budget": "0%"}, r"embedding\.budget \(0%\)"),
+        (
+            {"budget": "5%", "subspaces": 3, "rows": 5},
+            r"embedding\.subspaces \(3\), embedding\.rows \(5\) and embedding\.budget",
+        ),
+    ],
+)
 def test_a_budget_that_makes_no_sense_is_refused(keys, message):
     with pytest.raises(ConfigError, match=message):
         method("subspace").resolve(EmbeddingConfig(name="subspace", **keys), VOCAB_SIZE, WIDTH)

@@ -13,9 +13,13 @@ from bench.embeddings.base import relative_error, squared_errors
 from bench.embeddings.subspace import SubspaceEmbedding
 
 
-def built(table: torch.Tensor, codes: np.ndarray, padding_idx: int | None = None, **keys: object) -> SubspaceEmbedding:
+def built(
+    table: torch.Tensor, codes: np.ndarray, padding_idx: int | None = None, **keys: object
+) -> SubspaceEmbedding:
     config = method("subspace").resolve(EmbeddingConfig(name="subspace", **keys), *table.shape)
-    return method("subspace").build(config, table, codes, padding_idx, True, 0.02, torch.Generator().manual_seed(0))
+    return method("subspace").build(
+        config, table, codes, padding_idx, True, 0.02, torch.Generator().manual_seed(0)
+    )
 
 
 @pytest.mark.parametrize("padding_idx", [None, 3])
@@ -64,9 +68,15 @@ def test_fitted_sum_is_the_least_squares_solution():
 
 def test_up_projection_is_fitted_to_the_principal_axes():
     rng = np.random.default_rng(3)
-    table = (rng.normal(size=(60, 4)) @ rng.normal(size=(4, 12))).astype(np.float32)  # rank 4: nothing is lost
+    table = (rng.normal(size=(60, 4)) @ rng.normal(size=(4, 12))).astype(
+        np.float32
+    )  # rank 4: nothing is lost
     layer = built(
-        torch.from_numpy(table), sequential(60, 2, 60).repeat(2, 1)[:, [0, 0]], subspaces=2, rows=60, sub_dim=2
+        torch.from_numpy(table),
+        sequential(60, 2, 60).repeat(2, 1)[:, [0, 0]],
+        subspaces=2,
+        rows=60,
+        sub_dim=2,
     )
     np.testing.assert_allclose(layer.materialise().detach(), table, atol=1e-4)
 

@@ -11,7 +11,9 @@ from bench.embeddings.lookup import OneHotLookup, lookup
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
-@given(st.integers(1, 9), st.sampled_from([(1,), (4,), (3, 5), (2, 3, 4)]), st.booleans(), st.integers(0, 2**31))
+@given(
+    st.integers(1, 9), st.sampled_from([(1,), (4,), (3, 5), (2, 3, 4)]), st.booleans(), st.integers(0, 2**31)
+)
 def test_the_product_is_the_gradient_of_torchs_embedding(rows, shape, padded, seed):
     generator = torch.Generator().manual_seed(seed)
     table = torch.randn(rows, 3, generator=generator, dtype=torch.float64, requires_grad=True)
@@ -20,7 +22,9 @@ def test_the_product_is_the_gradient_of_torchs_embedding(rows, shape, padded, se
     padding = rows - 1 if padded else None
     expected, own = F.embedding(ids, table, padding), OneHotLookup.apply(table, ids, padding)
     assert torch.equal(own, expected)
-    torch.testing.assert_close(*(torch.autograd.grad(vectors, table, gradient) for vectors in (own, expected)))
+    torch.testing.assert_close(
+        *(torch.autograd.grad(vectors, table, gradient) for vectors in (own, expected))
+    )
 
 
 def test_the_product_is_exact_also_where_it_is_compiled_for_bf16():
@@ -28,7 +32,9 @@ def test_the_product_is_exact_also_where_it_is_compiled_for_bf16():
     gradient = torch.randn(4, 6, 8)
     with torch.autocast("cpu", torch.bfloat16):
         vectors = torch.compile(OneHotLookup.apply, backend="aot_eager")(table, ids, None)
-    torch.testing.assert_close(*(torch.autograd.grad(found, table, gradient) for found in (vectors, F.embedding(ids, table))))
+    torch.testing.assert_close(
+        *(torch.autograd.grad(found, table, gradient) for found in (vectors, F.embedding(ids, table)))
+    )
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=needs_gpu)])

@@ -14,19 +14,31 @@ def resolved(vocab_size: int, width: int, **keys: object) -> EmbeddingConfig:
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"subspaces": 5}, r"embedding\.subspaces \(5\) must divide .* \(384\): use 4 or 6, or set embedding\.sub_dim"),
+        (
+            {"subspaces": 5},
+            r"embedding\.subspaces \(5\) must divide .* \(384\): use 4 or 6, or set embedding\.sub_dim",
+        ),
         ({"subspaces": 0}, r"embedding\.subspaces \(0\) must be at least 1"),
         ({"sub_dim": 129}, r"embedding\.sub_dim \(129\) .* 387, .* 384: use embedding\.sub_dim=128 or less"),
-        ({"sub_dim": 385, "compose": "sum"}, r"embedding\.sub_dim \(385\) .* use embedding\.sub_dim=384 or less"),
+        (
+            {"sub_dim": 385, "compose": "sum"},
+            r"embedding\.sub_dim \(385\) .* use embedding\.sub_dim=384 or less",
+        ),
         ({"code_rows": 0}, r"embedding\.code_rows \(0\) must be from 1 to 30,521"),
-        ({"code_rows": 30_322, "keep_dense": 200}, r"embedding\.code_rows \(30322\) .* from 1 to 30,321: .*embedding\.keep_dense \(200\)"),
+        (
+            {"code_rows": 30_322, "keep_dense": 200},
+            r"embedding\.code_rows \(30322\) .* from 1 to 30,321: .*embedding\.keep_dense \(200\)",
+        ),
         ({"rows": 1}, r"embedding\.rows \(1\) must lie between 2 and .*\(30,522\)"),
         ({"rows": 30_523}, r"embedding\.rows \(30523\) must lie between 2 and .*\(30,522\)"),
         (
             {"compose": "concta"},
             r"Unknown embedding\.compose 'concta'\. Did you mean 'concat'\? Available: concat, sum",
         ),
-        ({"init": "fited"}, r"Unknown embedding\.init 'fited'\. Did you mean 'fitted'\? Available: fitted, random"),
+        (
+            {"init": "fited"},
+            r"Unknown embedding\.init 'fited'\. Did you mean 'fitted'\? Available: fitted, random",
+        ),
     ],
 )
 def test_a_contradictory_setting_names_its_key_its_value_and_the_way_out(keys, message):
@@ -56,10 +68,13 @@ def test_default_rows_are_the_integer_root_even_of_perfect_powers(root):
             assert resolved(root**f + 1, 24, subspaces=f).rows == root + 1
 
 
-@pytest.mark.parametrize(("changes", "words"), [
-    ({"sub_dim": 0}, ["embedding.sub_dim (0)", "embedding.sub_dim=8"]),
-    ({"subspaces": 500, "sub_dim": 1}, ["embedding.subspaces (500)", "fewer subspaces"]),
-])
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"sub_dim": 0}, ["embedding.sub_dim (0)", "embedding.sub_dim=8"]),
+        ({"subspaces": 500, "sub_dim": 1}, ["embedding.subspaces (500)", "fewer subspaces"]),
+    ],
+)
 def test_a_width_that_cannot_be_made_says_what_to_change(changes, words):
     with pytest.raises(ConfigError) as error:
         method("subspace").resolve(EmbeddingConfig(name="subspace", **changes), 1000, 24)

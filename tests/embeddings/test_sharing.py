@@ -20,9 +20,21 @@ from bench.embeddings.subspace import SubspaceEmbedding
 from bench.identity import prepare
 
 
-def shared_codes(table: np.ndarray, codes: np.ndarray, counts: np.ndarray, special: list[int], number: int, kept: int, padding: int) -> np.ndarray:
+def shared_codes(
+    table: np.ndarray,
+    codes: np.ndarray,
+    counts: np.ndarray,
+    special: list[int],
+    number: int,
+    kept: int,
+    padding: int,
+) -> np.ndarray:
     """Return the codes (V, f) by the words of the setting: each token those of the nearest of the frequent ones that keep no row."""
-    rank = [(0, 0, token) if token in special else (1, -counts[token], token) for token in range(len(table)) if token != padding]
+    rank = [
+        (0, 0, token) if token in special else (1, -counts[token], token)
+        for token in range(len(table))
+        if token != padding
+    ]
     order = [token for *_, token in sorted(rank)]
     sharers = sorted(order[kept : kept + number])
     nearest = cdist(table.astype(np.float64), table[sharers].astype(np.float64)).argmin(1)
@@ -33,30 +45,71 @@ def shared_codes(table: np.ndarray, codes: np.ndarray, counts: np.ndarray, speci
 @settings(deadline=None, max_examples=100)
 @given(st.data())
 def test_vectors_and_logits_are_those_of_a_dense_table_of_the_shared_codes(data):
-    vocab_size, f, rows = data.draw(st.integers(6, 40)), data.draw(st.integers(1, 4)), data.draw(st.integers(2, 5))
-    compose, gain, init = (data.draw(st.sampled_from(some)) for some in (("concat", "sum"), (False, True), ("random", "fitted")))
+    vocab_size, f, rows = (
+        data.draw(st.integers(6, 40)),
+        data.draw(st.integers(1, 4)),
+        data.draw(st.integers(2, 5)),
+    )
+    compose, gain, init = (
+        data.draw(st.sampled_from(some)) for some in (("concat", "sum"), (False, True), ("random", "fitted"))
+    )
     kept = data.draw(st.integers(0, vocab_size - 2))
-    number, padding = data.draw(st.integers(1, vocab_size - kept - 1)), data.draw(st.integers(0, vocab_size - 1))
+    number, padding = (
+        data.draw(st.integers(1, vocab_size - kept - 1)),
+        data.draw(st.integers(0, vocab_size - 1)),
+    )
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
-    table, codes = rng.normal(size=(vocab_size, 2 * f)).astype(np.float32), rng.integers(0, rows, (vocab_size, f), dtype=np.int32)
+    table, codes = (
+        rng.normal(size=(vocab_size, 2 * f)).astype(np.float32),
+        rng.integers(0, rows, (vocab_size, f), dtype=np.int32),
+    )
     counts, special = rng.integers(0, 4, vocab_size), [0, vocab_size - 1]
-    config = method("subspace").resolve(EmbeddingConfig(
-        name="subspace", subspaces=f, rows=rows, compose=compose, gain=gain, init=init, keep_dense=kept, code_rows=number), vocab_size, 2 * f)
+    config = method("subspace").resolve(
+        EmbeddingConfig(
+            name="subspace",
+            subspaces=f,
+            rows=rows,
+            compose=compose,
+            gain=gain,
+            init=init,
+            keep_dense=kept,
+            code_rows=number,
+        ),
+        vocab_size,
+        2 * f,
+    )
     vocabulary = Vocabulary(counts, tuple(special), special[0], 0.5)
-    layer = method("subspace").build(config, torch.from_numpy(table), codes, padding, True, 0.1, torch.Generator().manual_seed(0), vocabulary)
+    layer = method("subspace").build(
+        config,
+        torch.from_numpy(table),
+        codes,
+        padding,
+        True,
+        0.1,
+        torch.Generator().manual_seed(0),
+        vocabulary,
+    )
 
     expected = shared_codes(table, codes, counts, special, number, kept, padding)
     own = np.arange(vocab_size) != padding
     assert (layer.codes()[own] == expected[own]).all()
     dense = dense_table(layer.weight, expected, compose, None, padding)
     dense = dense if layer.gain is None else dense * layer.gain[:, None]
-    dense = dense if layer.kept is None else dense.index_copy(0, torch.from_numpy(layer.kept_ids()).long(), torch.from_numpy(table[layer.kept_ids()]))
+    dense = (
+        dense
+        if layer.kept is None
+        else dense.index_copy(
+            0, torch.from_numpy(layer.kept_ids()).long(), torch.from_numpy(table[layer.kept_ids()])
+        )
+    )
     torch.testing.assert_close(layer.materialise(), dense)
     hidden = torch.randn(3, 2 * f)
     torch.testing.assert_close(layer.decoder(None)(hidden), hidden @ dense.T, rtol=1e-4, atol=1e-4)
     assert len(layer.state_dict()["codes"]) == -(-number * f * (rows - 1).bit_length() // 8)
     assert len(layer.state_dict()["share"]) == -(-vocab_size * (number - 1).bit_length() // 8)
-    if init == "fitted" and compose == "concat" and not gain:  # tables are the weighted means of the tokens that share a code
+    if (
+        init == "fitted" and compose == "concat" and not gain
+    ):  # tables are the weighted means of the tokens that share a code
         fitted = np.flatnonzero(own & ~np.isin(np.arange(vocab_size), layer.kept_ids() if kept else []))
         for code in np.unique(expected[fitted, 0]):
             them = fitted[expected[fitted, 0] == code]
@@ -80,8 +133,13 @@ def test_shares_are_kept_narrow_and_the_padding_row_still_fits(number, dtype):
     codes = np.arange(number, dtype=np.int32)[:, None] % 100
     layer = SubspaceEmbedding(codes, 100, 3, sub_dim=3, padding_idx=7, share=np.arange(40_000) % number)
     torch.nn.init.normal_(layer.weight)
-    assert layer.share.dtype == dtype and layer.share.shape == (40_000,) and layer.index.shape == (number + 1, 1)
-    torch.testing.assert_close(layer(torch.tensor([number - 1, number, 39_999])), layer.weight[[(number - 1) % 100, 0, (39_999 - number) % 100]])
+    assert (
+        layer.share.dtype == dtype and layer.share.shape == (40_000,) and layer.index.shape == (number + 1, 1)
+    )
+    torch.testing.assert_close(
+        layer(torch.tensor([number - 1, number, 39_999])),
+        layer.weight[[(number - 1) % 100, 0, (39_999 - number) % 100]],
+    )
     assert not layer(torch.tensor([7])).any() and layer(torch.tensor([number + 7])).any()
 
 
@@ -101,7 +159,15 @@ def test_a_share_that_is_missing_or_damaged_is_refused():
 def test_nothing_of_the_codes_of_every_token_is_made_in_training_or_inference(compose):
     vocab_size, width, f, number, masked = 50_000, 48, 24, 1000, 2
     codes, share = np.zeros((number, f), dtype=np.int32), np.arange(vocab_size) % number
-    layer = SubspaceEmbedding(codes, 16, width, sub_dim=2 if compose == "concat" else width, compose=compose, padding_idx=1, share=share)
+    layer = SubspaceEmbedding(
+        codes,
+        16,
+        width,
+        sub_dim=2 if compose == "concat" else width,
+        compose=compose,
+        padding_idx=1,
+        share=share,
+    )
     torch.nn.init.normal_(layer.weight)
     with LargestTensor() as largest:
         layer(torch.arange(40)).square().sum().backward()
@@ -110,14 +176,30 @@ def test_nothing_of_the_codes_of_every_token_is_made_in_training_or_inference(co
 
 
 def test_the_names_of_runs_and_their_identity_say_it():
-    keys = ["task=lexical_sentiment", "assignment=pq", "embedding.subspaces=8", "embedding.rows=16", "embedding.keep_dense=100"]
+    keys = [
+        "task=lexical_sentiment",
+        "assignment=pq",
+        "embedding.subspaces=8",
+        "embedding.rows=16",
+        "embedding.keep_dense=100",
+    ]
     one, other = (prepare(compose_config([*keys, *more])) for more in (["embedding.code_rows=900"], []))
-    assert "/subspace-concat-f8-q16-pq-fitted-keep-dense100-code-rows900/" in one.name and "code-rows" not in other.name
+    assert (
+        "/subspace-concat-f8-q16-pq-fitted-keep-dense100-code-rows900/" in one.name
+        and "code-rows" not in other.name
+    )
     assert one.canonical["embedding"]["code_rows"] == 900 and "code_rows" not in other.canonical["embedding"]
 
 
 def test_a_run_counts_its_codes_and_its_bytes_and_comes_back_from_its_files(tiny, tmp_path):
-    overrides = [*tiny, "embedding=subspace", "embedding.budget=9%", "embedding.keep_dense=50", "embedding.code_rows=700", "assignment=pq"]
+    overrides = [
+        *tiny,
+        "embedding=subspace",
+        "embedding.budget=9%",
+        "embedding.keep_dense=50",
+        "embedding.code_rows=700",
+        "assignment=pq",
+    ]
     assert main(["export", *overrides, "--onnx", "--to", str(tmp_path / "out")]) == 0
     (record,), _ = store.read_all(tmp_path / "results")
     assert 600 < record["fit"]["distinct_codes"] <= 700 and record["fit"]["relative_error"] < 1

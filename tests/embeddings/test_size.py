@@ -20,13 +20,33 @@ SETTINGS = [("dense", {}, False)] + [
     )
 ]
 SETTINGS += [
-    ("subspace", {"subspaces": 3, "rows": 11, "keep_dense": kept, "gain": gain, "rotation": rotation, "table_dtype": dtype}, True)
-    for kept, gain, rotation, dtype in product((0, 7), (False, True), (None, 0), ("fp32", "fp16", "int8", "int4"))
+    (
+        "subspace",
+        {
+            "subspaces": 3,
+            "rows": 11,
+            "keep_dense": kept,
+            "gain": gain,
+            "rotation": rotation,
+            "table_dtype": dtype,
+        },
+        True,
+    )
+    for kept, gain, rotation, dtype in product(
+        (0, 7), (False, True), (None, 0), ("fp32", "fp16", "int8", "int4")
+    )
 ]
 SETTINGS += [
-    ("subspace", {"subspaces": f, "rows": 11, "compose": compose, "code_rows": shared, "keep_dense": kept} | more, True)
+    (
+        "subspace",
+        {"subspaces": f, "rows": 11, "compose": compose, "code_rows": shared, "keep_dense": kept} | more,
+        True,
+    )
     for (f, compose), (shared, kept), more in product(
-        ((3, "concat"), (4, "sum")), ((1, 0), (50, 7), (256, 0), (1005, 7)), ({}, {"gain": True, "table_dtype": "int8"}, {"sub_dim": 2}))
+        ((3, "concat"), (4, "sum")),
+        ((1, 0), (50, 7), (256, 0), (1005, 7)),
+        ({}, {"gain": True, "table_dtype": "int8"}, {"sub_dim": 2}),
+    )
 ]
 SETTINGS += [
     ("codebook", {"rows": 20}, True), ("codebook", {"rows": 20, "keep_dense": 5, "table_dtype": "int4"}, True),
@@ -43,11 +63,15 @@ def test_formula_is_the_modules_parameters_and_the_files_bytes(name, keys, codes
     size = method(name).size(config, VOCAB_SIZE, WIDTH, codes_stored)
     state = module.state_dict()
     save_file(state, tmp_path / "embedding.safetensors")
-    assert size.params == (VOCAB_SIZE * WIDTH if name == "quantised" else sum(p.numel() for p in module.parameters()))
+    assert size.params == (
+        VOCAB_SIZE * WIDTH if name == "quantised" else sum(p.numel() for p in module.parameters())
+    )
     assert size.bytes == tensor_bytes(tmp_path / "embedding.safetensors")
     ids = sum(8 * tensor.numel() for key, tensor in state.items() if key in ("kept_ids", "share", "ids"))
     if codes_stored:
-        assert 8 * stored_shapes(tmp_path / "embedding.safetensors")["codes"][0] + ids - size.code_bits in range(8)
+        assert 8 * stored_shapes(tmp_path / "embedding.safetensors")["codes"][
+            0
+        ] + ids - size.code_bits in range(8)
     elif name not in ("trimmed", "truncated"):
         assert size.code_bits == 0
 
@@ -55,7 +79,9 @@ def test_formula_is_the_modules_parameters_and_the_files_bytes(name, keys, codes
 @pytest.mark.parametrize(("name", "keys", "codes_stored"), [case for case in SETTINGS if case[0] != "dense"])
 def test_a_saved_embedding_gives_the_same_vectors_and_the_same_file_again(name, keys, codes_stored):
     config, module, codes = built(name, keys, VOCAB_SIZE, WIDTH, codes_stored)
-    copy = method(name).empty(config, VOCAB_SIZE, WIDTH, 0, None if codes_stored or not method(name).assigned else codes)
+    copy = method(name).empty(
+        config, VOCAB_SIZE, WIDTH, 0, None if codes_stored or not method(name).assigned else codes
+    )
     with torch.no_grad():
         for parameter in module.parameters():
             parameter += 0.01 * torch.randn_like(parameter)  # as after training
@@ -96,7 +122,8 @@ def test_every_method_is_counted_here():
 
 def test_a_method_that_is_not_there_is_named_with_the_nearest():
     with pytest.raises(
-        ConfigError, match=r"Unknown embedding 'subspce'\. Did you mean 'subspace'\? Available: codebook, dense, "
+        ConfigError,
+        match=r"Unknown embedding 'subspce'\. Did you mean 'subspace'\? Available: codebook, dense, ",
     ):
         method("subspce")
 
@@ -123,7 +150,10 @@ def test_code_bits_that_fill_no_whole_byte_are_rounded_up_once():
 def test_table_of_the_methods_description(vocab_size, subspaces, rows, params, stored):
     chosen = method("subspace")
     config = chosen.resolve(EmbeddingConfig(name="subspace", subspaces=subspaces), vocab_size, 768)
-    size, dense = chosen.size(config, vocab_size, 768, True), method("dense").size(config, vocab_size, 768, False)
+    size, dense = (
+        chosen.size(config, vocab_size, 768, True),
+        method("dense").size(config, vocab_size, 768, False),
+    )
     assert config.rows == rows
     assert dense == Size(vocab_size * 768)
     assert round(100 * size.params / dense.params, 3) == params

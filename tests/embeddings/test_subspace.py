@@ -25,7 +25,9 @@ class Case:
 
     def table(self) -> torch.Tensor:
         projection = None if self.layer.projection is None else self.layer.projection.weight
-        return dense_table(self.layer.weight, self.codes, self.layer.compose, projection, self.layer.padding_idx)
+        return dense_table(
+            self.layer.weight, self.codes, self.layer.compose, projection, self.layer.padding_idx
+        )
 
 
 @st.composite
@@ -37,7 +39,9 @@ def cases(draw: st.DrawFn) -> Case:
     padding_idx = draw(st.none() | st.integers(0, vocab_size - 1))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     codes = rng.integers(0, rows, (vocab_size, f), dtype=np.int32)
-    layer = SubspaceEmbedding(codes, rows, width, sub_dim=s, compose=compose, padding_idx=padding_idx).double()
+    layer = SubspaceEmbedding(
+        codes, rows, width, sub_dim=s, compose=compose, padding_idx=padding_idx
+    ).double()
     for parameter in layer.parameters():
         parameter.data = torch.from_numpy(rng.normal(size=tuple(parameter.shape)))
     return Case(layer, codes)
@@ -51,7 +55,9 @@ def gradients(loss: torch.Tensor, *tensors: torch.Tensor | None) -> list[torch.T
 @given(cases(), st.data())
 def test_lookup_and_gradient_equal_a_dense_table(case, data):
     layer = case.layer
-    ids = torch.tensor(data.draw(st.lists(st.integers(0, layer.num_embeddings - 1), min_size=6, max_size=6))).view(2, 3)
+    ids = torch.tensor(
+        data.draw(st.lists(st.integers(0, layer.num_embeddings - 1), min_size=6, max_size=6))
+    ).view(2, 3)
     vectors, expected = layer(ids), case.table()[ids]
     assert vectors.shape == (2, 3, layer.embedding_dim)
     torch.testing.assert_close(vectors, expected)
@@ -59,7 +65,8 @@ def test_lookup_and_gradient_equal_a_dense_table(case, data):
     upstream = torch.randn_like(expected)
     parameters = list(layer.parameters())
     torch.testing.assert_close(
-        gradients((vectors * upstream).sum(), *parameters), gradients((expected * upstream).sum(), *parameters)
+        gradients((vectors * upstream).sum(), *parameters),
+        gradients((expected * upstream).sum(), *parameters),
     )
 
 
@@ -93,7 +100,9 @@ def test_decoder_holds_the_same_tables_and_codes_and_registers_only_its_bias():
 @pytest.mark.parametrize("compose", ["concat", "sum"])
 @pytest.mark.parametrize("sub_dim", [4, 2])
 def test_padding_stays_zero_and_leaves_the_tokens_that_share_its_codes_alone(compose, sub_dim):
-    codes = sequential(27, 3, 3)  # token 0 has the codes (0, 0, 0): 18 of the 26 others share one or two of them
+    codes = sequential(
+        27, 3, 3
+    )  # token 0 has the codes (0, 0, 0): 18 of the 26 others share one or two of them
     layer = SubspaceEmbedding(
         codes, 3, 12 if compose == "concat" else 4, sub_dim=sub_dim, compose=compose, padding_idx=0
     )
@@ -104,17 +113,23 @@ def test_padding_stays_zero_and_leaves_the_tokens_that_share_its_codes_alone(com
     without.load_state_dict(layer.state_dict())
     torch.testing.assert_close(layer(torch.arange(1, 27)), without(torch.arange(1, 27)))
 
-    with_padding, alone = layer(torch.tensor([0, 0, 5, 9])).square().sum(), layer(torch.tensor([5, 9])).square().sum()
+    with_padding, alone = (
+        layer(torch.tensor([0, 0, 5, 9])).square().sum(),
+        layer(torch.tensor([5, 9])).square().sum(),
+    )
     padding_only = gradients((layer(torch.tensor([0, 0])) * 7).sum(), *layer.parameters())
     assert not any(g.any() for g in padding_only)
-    torch.testing.assert_close(gradients(with_padding, *layer.parameters()), gradients(alone, *layer.parameters()))
+    torch.testing.assert_close(
+        gradients(with_padding, *layer.parameters()), gradients(alone, *layer.parameters())
+    )
 
     before = layer.weight.detach().clone()
     optimiser = torch.optim.AdamW(layer.parameters(), lr=0.1, weight_decay=0.1)
     for _ in range(3):
         optimiser.zero_grad()
         (
-            layer(torch.tensor([[0, 5, 9, 0]])).sum() + layer.decoder(None)(torch.ones(2, layer.embedding_dim)).sum()
+            layer(torch.tensor([[0, 5, 9, 0]])).sum()
+            + layer.decoder(None)(torch.ones(2, layer.embedding_dim)).sum()
         ).backward()
         optimiser.step()
     assert not torch.equal(before, layer.weight)
@@ -144,7 +159,11 @@ def test_state_round_trips_bit_for_bit_through_safetensors(case, codes_stored):
     )
     config = EmbeddingConfig(name="subspace", subspaces=f, sub_dim=s, rows=rows, compose=source.compose)
     copy = method("subspace").empty(
-        config, source.num_embeddings, source.embedding_dim, source.padding_idx, None if codes_stored else case.codes
+        config,
+        source.num_embeddings,
+        source.embedding_dim,
+        source.padding_idx,
+        None if codes_stored else case.codes,
     )
     copy.load_state_dict(state)
     assert torch.equal(copy.materialise(), source.materialise())
@@ -195,7 +214,9 @@ def test_no_tensor_of_the_tables_size_is_made_in_training_or_inference(compose):
     with LargestTensor() as largest:
         layer(ids).square().sum().backward()
     assert layer.weight.grad is not None and layer.weight.grad.any()
-    assert largest.numel == max(tokens * width, layer.weight.numel() + layer.weight.shape[1])  # with the padding row
+    assert largest.numel == max(
+        tokens * width, layer.weight.numel() + layer.weight.shape[1]
+    )  # with the padding row
     with LargestTensor() as largest:
         logits = layer.decoder(torch.nn.Parameter(torch.zeros(vocab_size)))(torch.randn(masked, width))
     assert largest.numel == masked * vocab_size == logits.numel()

@@ -10,8 +10,16 @@ from bench import backbones
 from bench.config import EmbeddingConfig
 
 VOCAB_SIZE, WIDTH = 1009, 24
-SMALL = {"vocab_size": VOCAB_SIZE, "num_hidden_layers": 1, "num_attention_heads": 2, "hidden_size": WIDTH, "intermediate_size": 32,
-         "max_position_embeddings": 40, "num_labels": 3, "initializer_range": 0.2}
+SMALL = {
+    "vocab_size": VOCAB_SIZE,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "hidden_size": WIDTH,
+    "intermediate_size": 32,
+    "max_position_embeddings": 40,
+    "num_labels": 3,
+    "initializer_range": 0.2,
+}
 METHODS: list[tuple[str, dict[str, Any]]] = [
     ("dense", {}), ("subspace", {}), ("subspace", {"subspaces": 4, "compose": "sum", "gain": True, "keep_dense": 5}),
     ("subspace", {"subspaces": 4, "sub_dim": 3, "table_dtype": "int8", "keep_dense": 5}), ("subspace", {"subspaces": 2, "rows": 300, "rotation": 0}),
@@ -44,5 +52,7 @@ def logits(model: tf.PreTrainedModel) -> torch.Tensor:
     """Return the logits (4, 3) of tokens of the whole vocabulary, with padding."""
     ids = torch.randint(10, VOCAB_SIZE, (4, 30), generator=torch.Generator().manual_seed(1))
     ids[:, :6], ids[0, 20:] = torch.tensor([2, 3, 4, 5, 6, 7]), model.config.pad_token_id
-    found: torch.Tensor = model.eval()(input_ids=ids, attention_mask=(ids != model.config.pad_token_id).long()).logits
+    found: torch.Tensor = model.eval()(
+        input_ids=ids, attention_mask=(ids != model.config.pad_token_id).long()
+    ).logits
     return found

@@ -32,9 +32,22 @@ SUBSPACE = ["embedding=subspace", "embedding.subspaces=4", "embedding.rows=16", 
 def trained(tiny_model, tmp_path_factory) -> list[str]:
     """Return the overrides of a tiny run that was trained with its weights kept."""
     place = tmp_path_factory.mktemp("trained")
-    overrides = ["model.name=tiny", "model.source=local", f"model.path={tiny_model}", "model.sha256=null", "model.width=24", "model.revision=null",
-                 "task=lexical_sentiment", "training.max_steps=4", "training.batch_size=8", "training.max_train_examples=48", "device=cpu",
-                 f"results_dir={place}/results", f"cache_dir={place}/cache", *SUBSPACE]
+    overrides = [
+        "model.name=tiny",
+        "model.source=local",
+        f"model.path={tiny_model}",
+        "model.sha256=null",
+        "model.width=24",
+        "model.revision=null",
+        "task=lexical_sentiment",
+        "training.max_steps=4",
+        "training.batch_size=8",
+        "training.max_train_examples=48",
+        "device=cpu",
+        f"results_dir={place}/results",
+        f"cache_dir={place}/cache",
+        *SUBSPACE,
+    ]
     execute(prepare(compose_config([*overrides, "keep_weights=true"])))
     return overrides
 
@@ -46,7 +59,9 @@ def record_of(overrides: list[str]) -> store.Record:
 
 def where(overrides: list[str]) -> list[str]:
     """Return what a record cannot say: where the model and the folders are."""
-    return [o for o in overrides if o.partition(".")[0] == "model" or o.startswith(("results_dir", "cache_dir"))]
+    return [
+        o for o in overrides if o.partition(".")[0] == "model" or o.startswith(("results_dir", "cache_dir"))
+    ]
 
 
 @pytest.fixture
@@ -68,11 +83,16 @@ def test_each_method_is_loaded_bit_for_bit(name, keys, tmp_path):
         backbones.save_compressed(model, target, config, codes_stored=True)
     loaded = bench.load_compressed(tmp_path / "out")
     assert torch.equal(logits(loaded), logits(model))
-    loaded.train()(input_ids=torch.tensor([[5, 6]]), labels=torch.tensor([1])).loss.backward()  # what was loaded can be trained
+    loaded.train()(
+        input_ids=torch.tensor([[5, 6]]), labels=torch.tensor([1])
+    ).loss.backward()  # what was loaded can be trained
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize(("name", "keys"), [("subspace", {}), ("dense", {}), ("low_rank", {"rank": 4}), ("quantised", {"bits": 4, "group": 8})])
+@pytest.mark.parametrize(
+    ("name", "keys"),
+    [("subspace", {}), ("dense", {}), ("low_rank", {"rank": 4}), ("quantised", {"bits": 4, "group": 8})],
+)
 def test_the_dense_form_of_each_family_is_the_compressed_model(family, name, keys, tmp_path):
     model, _ = compressed(family, name, keys)
     materialised(model).save_pretrained(tmp_path)
@@ -90,17 +110,32 @@ def test_a_kept_run_is_exported_by_its_id_without_training(trained, tmp_path, ca
     said = capsys.readouterr()
     assert "step" not in said.err and "model.safetensors" in said.out
     out = tmp_path / "out"
-    assert {path.name for path in out.iterdir()} >= {"README.md", "LICENSE", "SHA256SUMS", "bench.json", "config.json", "export.json",
-                                                     "model.safetensors", "tokenizer.json"}
+    assert {path.name for path in out.iterdir()} >= {
+        "README.md",
+        "LICENSE",
+        "SHA256SUMS",
+        "bench.json",
+        "config.json",
+        "export.json",
+        "model.safetensors",
+        "tokenizer.json",
+    }
     subprocess.run(["sha256sum", "--check", "--strict", "--quiet", "SHA256SUMS"], cwd=out, check=True)
     prepared = prepare(compose_config(trained))
-    kept = backbones.load_compressed(store.weights_folder(Path(prepared.config.results_dir), prepared.name, prepared.run_id))
-    tokens = AutoTokenizer.from_pretrained(out)(["a fine film", "dreadful"], padding=True, return_tensors="pt")
+    kept = backbones.load_compressed(
+        store.weights_folder(Path(prepared.config.results_dir), prepared.name, prepared.run_id)
+    )
+    tokens = AutoTokenizer.from_pretrained(out)(
+        ["a fine film", "dreadful"], padding=True, return_tensors="pt"
+    )
     with torch.no_grad():
         assert torch.equal(bench.load_compressed(out)(**tokens).logits, kept(**tokens).logits)
     for path in out.iterdir():
         assert path.stat().st_mode & 0o777 == 0o644, path.name
-        assert str(tmp_path.parent).encode() not in path.read_bytes() and str(ROOT).encode() not in path.read_bytes(), path.name
+        assert (
+            str(tmp_path.parent).encode() not in path.read_bytes()
+            and str(ROOT).encode() not in path.read_bytes()
+        ), path.name
 
 
 def test_the_card_has_front_matter_sizes_scores_with_intervals_and_marks(trained, tmp_path):
@@ -110,27 +145,55 @@ def test_the_card_has_front_matter_sizes_scores_with_intervals_and_marks(trained
     front = yaml.safe_load(card.split("---\n")[1])
     assert front["pipeline_tag"] == "text-classification" and front["license"] == "apache-2.0"
     (result,) = front["model-index"][0]["results"]
-    assert result["metrics"] == [{"type": "accuracy", "value": record["headline"]["value"]}] and result["dataset"]["split"] == "test"
+    assert (
+        result["metrics"] == [{"type": "accuracy", "value": record["headline"]["value"]}]
+        and result["dataset"]["split"] == "test"
+    )
     assert record["run_id"] in card and "synthetic" in card and "48" in card and "a single seed" in card
     assert re.search(rf"{record['headline']['value']:.4f} \| 0\.\d+ to [01]\.\d+ \(\d+ rows\)", card)
     file = tmp_path / "out" / "model.safetensors"
     assert f"{file.stat().st_size:,}" in card and f"{record['size']['embedding_bytes']:,}" in card
-    assert json.loads((tmp_path / "out" / "export.json").read_text())["files"]["model.safetensors"] == file.stat().st_size
+    assert (
+        json.loads((tmp_path / "out" / "export.json").read_text())["files"]["model.safetensors"]
+        == file.stat().st_size
+    )
 
 
 def test_a_configuration_is_trained_recorded_and_exported(tiny, tmp_path):
-    assert main(["export", *tiny, *SUBSPACE, "model.weights=random", "--materialise", "--to", str(tmp_path / "out")]) == 0
-    record, card = record_of([*tiny, *SUBSPACE, "model.weights=random"]), (tmp_path / "out" / "README.md").read_text()
+    assert (
+        main(
+            [
+                "export",
+                *tiny,
+                *SUBSPACE,
+                "model.weights=random",
+                "--materialise",
+                "--to",
+                str(tmp_path / "out"),
+            ]
+        )
+        == 0
+    )
+    record, card = (
+        record_of([*tiny, *SUBSPACE, "model.weights=random"]),
+        (tmp_path / "out" / "README.md").read_text(),
+    )
     assert record["status"] == "ok" and record["run_id"] in card and "written out as a dense table" in card
-    assert "random weights: no scores" in card and "metrics" not in yaml.safe_load(card.split("---\n")[1]).get("model-index", "")
+    assert "random weights: no scores" in card and "metrics" not in yaml.safe_load(
+        card.split("---\n")[1]
+    ).get("model-index", "")
     assert f"{record['headline']['value']:.4f}" not in card
     loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path / "out")
     assert loaded.get_input_embeddings().weight.shape == (30522, 24)
-    with pytest.raises(BenchError, match=r"an export in plain form is loaded with AutoModelForSequenceClassification"):
+    with pytest.raises(
+        BenchError, match=r"an export in plain form is loaded with AutoModelForSequenceClassification"
+    ):
         bench.load_compressed(tmp_path / "out")
 
 
-def test_weights_that_are_gone_are_trained_again_only_when_asked_and_only_if_the_score_is_the_records(elsewhere, tmp_path, capsys):
+def test_weights_that_are_gone_are_trained_again_only_when_asked_and_only_if_the_score_is_the_records(
+    elsewhere, tmp_path, capsys
+):
     record, results = record_of(elsewhere), tmp_path / "results"
     shutil.rmtree(results / "models")
     command = ["export", record["run_id"], *where(elsewhere), "--to", str(tmp_path / "out")]
@@ -142,16 +205,33 @@ def test_weights_that_are_gone_are_trained_again_only_when_asked_and_only_if_the
     shutil.rmtree(results / "models")
     store.write(record | {"headline": record["headline"] | {"value": 0.123}}, results)
     assert main([*command[:-1], str(tmp_path / "other"), "--retrain"]) == 1
-    assert "its record says {" in capsys.readouterr().err and not (tmp_path / "other").exists() and not (results / "models").exists()
+    assert (
+        "its record says {" in capsys.readouterr().err
+        and not (tmp_path / "other").exists()
+        and not (results / "models").exists()
+    )
 
 
 def test_an_unknown_run_says_which_was_meant_and_a_failed_or_changed_one_why_not(elsewhere, tmp_path, capsys):
     record, to = record_of(elsewhere), ["--to", str(tmp_path / "out")]
     near = record["run_id"][:-1] + "x"
     assert main(["export", near, *where(elsewhere), *to]) == 2
-    assert f"Unknown run '{near}'" in (said := capsys.readouterr().err) and f"Did you mean '{record['run_id']}'" in said
-    assert main(["export", record["run_id"], *[o for o in where(elsewhere) if not o.startswith("model.path")],
-                 f"model.path={ROOT}/conf", *to]) == 2
+    assert (
+        f"Unknown run '{near}'" in (said := capsys.readouterr().err)
+        and f"Did you mean '{record['run_id']}'" in said
+    )
+    assert (
+        main(
+            [
+                "export",
+                record["run_id"],
+                *[o for o in where(elsewhere) if not o.startswith("model.path")],
+                f"model.path={ROOT}/conf",
+                *to,
+            ]
+        )
+        == 2
+    )
     assert "no config.json" in capsys.readouterr().err
     assert main(["export", record["run_id"], f"results_dir={tmp_path}/results", *to]) == 1
     assert "cannot be set up as it was: model differ" in capsys.readouterr().err
@@ -185,13 +265,18 @@ def exported(tmp_path) -> Path:
     return tmp_path / "out"
 
 
-@pytest.mark.parametrize("damage", [lambda b: b[:-1], lambda b: b[:-8] + bytes([b[-8] ^ 1]) + b[-7:], lambda b: b""])
+@pytest.mark.parametrize(
+    "damage", [lambda b: b[:-1], lambda b: b[:-8] + bytes([b[-8] ^ 1]) + b[-7:], lambda b: b""]
+)
 @pytest.mark.parametrize("name", ["model.safetensors", "bench.json", "config.json"])
 def test_a_damaged_file_is_named_with_both_digests_and_nothing_is_loaded(exported, name, damage):
     written = backbones.sha256(exported / name)
     (exported / name).write_bytes(damage((exported / name).read_bytes()))
     found = backbones.sha256(exported / name)
-    with pytest.raises(BenchError, match=rf"{name} has the SHA-256 {found}, but SHA256SUMS says {written}.*nothing was loaded"):
+    with pytest.raises(
+        BenchError,
+        match=rf"{name} has the SHA-256 {found}, but SHA256SUMS says {written}.*nothing was loaded",
+    ):
         bench.load_compressed(exported)
 
 
@@ -200,7 +285,9 @@ def test_a_missing_file_missing_digests_and_digests_of_other_places_are_refused(
     (exported / "SHA256SUMS").write_text(sums + f"{'0' * 64}  ../secret\n")
     with pytest.raises(BenchError, match=r"no digest of a file beside it.*\.\./secret"):
         bench.load_compressed(exported)
-    (exported / "SHA256SUMS").write_text("".join(line for line in sums.splitlines(keepends=True) if "model.safetensors" not in line))
+    (exported / "SHA256SUMS").write_text(
+        "".join(line for line in sums.splitlines(keepends=True) if "model.safetensors" not in line)
+    )
     with pytest.raises(BenchError, match=r"does not name model\.safetensors"):
         bench.load_compressed(exported)
     (exported / "SHA256SUMS").write_text(sums)
@@ -223,7 +310,9 @@ def test_kept_weights_without_a_record_can_go(elsewhere, tmp_path):
     results = tmp_path / "results"
     assert not any("models" in str(garbage.path) for garbage in find(results, tmp_path / "none"))
     next((results / "runs").rglob("*.json")).unlink()
-    (found,) = [garbage for garbage in find(results, tmp_path / "none") if garbage.reason == "models without a record"]
+    (found,) = [
+        garbage for garbage in find(results, tmp_path / "none") if garbage.reason == "models without a record"
+    ]
     assert found.path.is_relative_to(results / "models") and found.size > 1000
 
 

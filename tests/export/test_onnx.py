@@ -21,7 +21,9 @@ from bench.identity import prepare
 
 onnxlib = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
-TOKENIZER = SimpleNamespace(model_input_names=["input_ids", "attention_mask"])  # what of a tokenizer the graph depends on
+TOKENIZER = SimpleNamespace(
+    model_input_names=["input_ids", "attention_mask"]
+)  # what of a tokenizer the graph depends on
 
 
 class Pooled(nn.Module):
@@ -47,25 +49,51 @@ class Pooled(nn.Module):
 def initializers(path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
     """Return shape and type of every tensor that is stored in the file, in nodes of all graphs too."""
     graph = onnxlib.load(path).graph
-    tensors = [*graph.initializer, *(attribute.t for node in graph.node for attribute in node.attribute if attribute.HasField("t"))]
-    return {f"{i} {tensor.name}": (tuple(tensor.dims), onnxlib.helper.tensor_dtype_to_np_dtype(tensor.data_type)) for i, tensor in enumerate(tensors)}
+    tensors = [
+        *graph.initializer,
+        *(attribute.t for node in graph.node for attribute in node.attribute if attribute.HasField("t")),
+    ]
+    return {
+        f"{i} {tensor.name}": (tuple(tensor.dims), onnxlib.helper.tensor_dtype_to_np_dtype(tensor.data_type))
+        for i, tensor in enumerate(tensors)
+    }
 
 
-@pytest.mark.parametrize(("name", "keys"), [(name, keys) for name, keys in METHODS if keys.get("table_dtype") not in ("fp16", "int4")])
+@pytest.mark.parametrize(
+    ("name", "keys"),
+    [(name, keys) for name, keys in METHODS if keys.get("table_dtype") not in ("fp16", "int4")],
+)
 def test_each_embedding_gives_the_same_logits_in_onnxruntime(name, keys, tmp_path):
     model, config = compressed("bert", name, keys)
     pooled, path = Pooled(model.get_input_embeddings()).eval(), tmp_path / "model.onnx"
     assert onnx.write(pooled, TOKENIZER, path) < 1e-5
-    every = {"input_ids": torch.arange(VOCAB_SIZE).unsqueeze(1), "attention_mask": torch.ones(VOCAB_SIZE, 1, dtype=torch.int64)}
+    every = {
+        "input_ids": torch.arange(VOCAB_SIZE).unsqueeze(1),
+        "attention_mask": torch.ones(VOCAB_SIZE, 1, dtype=torch.int64),
+    }
     with torch.no_grad():  # each token alone, padding too
-        torch.testing.assert_close(onnx.OnnxModel(path)(**every).logits, pooled(**every).logits, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            onnx.OnnxModel(path)(**every).logits, pooled(**every).logits, rtol=1e-4, atol=1e-5
+        )
     if name in ("subspace", "codebook", "residual", "hashing"):
         found, coded = initializers(path), VOCAB_SIZE if config.code_rows is None else config.code_rows + 1
-        assert max(int(np.prod(shape)) for shape, _ in found.values()) < VOCAB_SIZE * WIDTH, "a dense table is in the file"
-        (kind,) = [kind for shape, kind in found.values() if shape == (coded, config.subspaces) and kind != np.float32]
-        assert kind == (np.uint8 if config.rows < 256 else np.int16), "codes are as narrow as their number of rows allows"
-        assert coded == VOCAB_SIZE or VOCAB_SIZE not in {shape[0] for shape, _ in found.values() if shape[1:] == (config.subspaces,)}
-        assert {node.domain for node in onnxlib.load(path).graph.node} == {""}, "an operator that is not standard"
+        assert max(int(np.prod(shape)) for shape, _ in found.values()) < VOCAB_SIZE * WIDTH, (
+            "a dense table is in the file"
+        )
+        (kind,) = [
+            kind
+            for shape, kind in found.values()
+            if shape == (coded, config.subspaces) and kind != np.float32
+        ]
+        assert kind == (np.uint8 if config.rows < 256 else np.int16), (
+            "codes are as narrow as their number of rows allows"
+        )
+        assert coded == VOCAB_SIZE or VOCAB_SIZE not in {
+            shape[0] for shape, _ in found.values() if shape[1:] == (config.subspaces,)
+        }
+        assert {node.domain for node in onnxlib.load(path).graph.node} == {""}, (
+            "an operator that is not standard"
+        )
 
 
 @pytest.mark.parametrize("family", ["bert", "xlm-r", "distilbert"])  # roberta is xlm-r's code
@@ -76,8 +104,12 @@ def test_each_family_is_exported_and_its_body_becomes_int8(family, tmp_path):
     onnx.write_int8(path, tmp_path / "int8.onnx")
     graph = onnxlib.load(tmp_path / "int8.onnx").graph
     stored = {tensor.name for tensor in graph.initializer}
-    assert not [node.name for node in graph.node if node.op_type in ("MatMul", "Gemm") and stored & set(node.input)], "a layer is not int8"
-    assert sum(node.op_type == "MatMulInteger" for node in graph.node) >= 7, "six matrices of a layer, and the head"
+    assert not [
+        node.name for node in graph.node if node.op_type in ("MatMul", "Gemm") and stored & set(node.input)
+    ], "a layer is not int8"
+    assert sum(node.op_type == "MatMulInteger" for node in graph.node) >= 7, (
+        "six matrices of a layer, and the head"
+    )
     assert 0 < onnx.difference(model, TOKENIZER, tmp_path / "int8.onnx") < 1
 
 
@@ -102,12 +134,21 @@ def test_a_run_is_exported_with_both_files_their_sizes_and_their_headlines(tiny,
     facts = json.loads((out / "export.json").read_text())
     assert facts["onnx"]["models"]["model.onnx"]["headline"] == record["headline"]["value"]
     assert 0 <= facts["onnx"]["models"]["model-int8.onnx"]["headline"] <= 1
-    assert {name: (out / name).stat().st_size for name in ("model.onnx", "model-int8.onnx")}.items() <= facts["files"].items()
+    assert {name: (out / name).stat().st_size for name in ("model.onnx", "model-int8.onnx")}.items() <= facts[
+        "files"
+    ].items()
     assert "model-int8.onnx" in (out / "README.md").read_text()
     for name in ("model.onnx", "model-int8.onnx"):
-        assert str(ROOT).encode() not in (out / name).read_bytes() and b"site-packages" not in (out / name).read_bytes()
+        assert (
+            str(ROOT).encode() not in (out / name).read_bytes()
+            and b"site-packages" not in (out / name).read_bytes()
+        )
     session = onnxruntime.InferenceSession(out / "model.onnx")
-    assert [given.name for given in session.get_inputs()] == facts["onnx"]["inputs"] == ["input_ids", "attention_mask", "token_type_ids"]
+    assert (
+        [given.name for given in session.get_inputs()]
+        == facts["onnx"]["inputs"]
+        == ["input_ids", "attention_mask", "token_type_ids"]
+    )
 
 
 def test_an_operator_set_that_is_too_old_is_refused_before_anything_is_trained(tiny, tmp_path, capsys):
@@ -119,5 +160,7 @@ def test_an_operator_set_that_is_too_old_is_refused_before_anything_is_trained(t
 @pytest.mark.parametrize("package", ["onnx", "onnxscript", "onnxruntime"])
 def test_a_missing_package_names_the_extra(package, monkeypatch):
     monkeypatch.setitem(sys.modules, package, None)  # what Python itself reads as "not to be found"
-    with pytest.raises(EnvironmentBroken, match=rf"needs the package {package}, which is missing: .*\[onnx\]"):
+    with pytest.raises(
+        EnvironmentBroken, match=rf"needs the package {package}, which is missing: .*\[onnx\]"
+    ):
         onnx.check_installed(onnx.OPSET)

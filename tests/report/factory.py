@@ -72,7 +72,9 @@ def record(
     made = _outcome(config, facts, value, code_bits, limit) if status == "ok" else {}
     error = None if status == "ok" else {"type": "RuntimeError", "message": message, "traceback": "..."}
     run_id = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:12]
-    empty = dict.fromkeys(("task", "model", "size", "fit", "metrics", "headline", "training", "recovery", "cost"))
+    empty = dict.fromkeys(
+        ("task", "model", "size", "fit", "metrics", "headline", "training", "recovery", "cost")
+    )
     whole = empty | {
         "schema_version": 1,
         "run_id": run_id,
@@ -95,7 +97,10 @@ def _outcome(
     stored = 4 * params + code_bits // 8
     official = {"train": facts["rows"], "train_subset": facts["rows"], "validation": 1000}
     rows = official | {"train_subset": facts["rows"] // 10}
-    splits = {role: {"split": s, "rows": rows[s], "official_rows": official[s]} for role, s in task["splits"].items()}
+    splits = {
+        role: {"split": s, "rows": rows[s], "official_rows": official[s]}
+        for role, s in task["splits"].items()
+    }
     if limit:
         splits["train"] |= {"rows": min(limit, splits["train"]["rows"]), "max_train_examples": limit}
     generated = facts["suite"] == "lexical"
@@ -104,20 +109,45 @@ def _outcome(
     metrics = {} if value is None else {facts["metric"]: value, "f1": value / 2}
     return {
         "task": {
-            **{"name": task["name"], "suite": facts["suite"], "version": 1, "data_sha256": "d" * 64, "splits": splits},
-            **{"source": "generated" if generated else "parquet", "chance": facts["chance"], "majority": None},
+            **{
+                "name": task["name"],
+                "suite": facts["suite"],
+                "version": 1,
+                "data_sha256": "d" * 64,
+                "splits": splits,
+            },
+            **{
+                "source": "generated" if generated else "parquet",
+                "chance": facts["chance"],
+                "majority": None,
+            },
             **{"average": True},
         },
         "model": {**model, "revision": "r1", "width": WIDTH, "vocab_size": V},
         "size": {
             **{"embedding_params": params, "code_bits": code_bits, "embedding_bytes": stored},
             **{"dense_embedding_params": V * WIDTH, "dense_embedding_bytes": 4 * V * WIDTH},
-            **{"total_params": params + 10_880_000, "total_bytes": stored + 43_520_000, "file_bytes": stored + 500},
+            **{
+                "total_params": params + 10_880_000,
+                "total_bytes": stored + 43_520_000,
+                "file_bytes": stored + 500,
+            },
             **{"param_saving": 1 - params / (V * WIDTH), "byte_saving": 1 - stored / (4 * V * WIDTH)},
         },
         "metrics": {"validation": metrics},
-        "headline": {"split": "validation", "metric": facts["metric"], "value": value, "higher_is_better": True},
-        "training": {"steps": 345, "epochs": 3.0, "train_rows": limit or 3668, "seconds": 60.0, "collapsed": False},
+        "headline": {
+            "split": "validation",
+            "metric": facts["metric"],
+            "value": value,
+            "higher_is_better": True,
+        },
+        "training": {
+            "steps": 345,
+            "epochs": 3.0,
+            "train_rows": limit or 3668,
+            "seconds": 60.0,
+            "collapsed": False,
+        },
     }
 
 

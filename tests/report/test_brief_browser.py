@@ -17,7 +17,14 @@ from tests.report.factory import record
 from tests.report.test_brief import PRICES, golden
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on the PATH")
 
 
@@ -35,10 +42,16 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Return the page in each language, and one without an answer."""
     folder = tmp_path_factory.mktemp("brief")
     runs = golden(batch1=12.0, batch32=64.0)
-    for name, language, records in (("en", "en", runs), ("ja", "ja", runs), ("blocked", "en", [record("pq8")])):
+    for name, language, records in (
+        ("en", "en", runs),
+        ("ja", "ja", runs),
+        ("blocked", "en", [record("pq8")]),
+    ):
         frame = to_frame(records)
         config = RunConfig(report=ReportConfig(language=language), cost=PRICES)
-        (folder / f"{name}.html").write_text(brief.page(frame, sections(frame, 1.0), [], [], config), encoding="utf-8")
+        (folder / f"{name}.html").write_text(
+            brief.page(frame, sections(frame, 1.0), [], [], config), encoding="utf-8"
+        )
     return {path.stem: path for path in folder.glob("*.html")}
 
 
@@ -50,7 +63,10 @@ def opened(browser: Any, pages: dict[str, Path], request: pytest.FixtureRequest)
     complaints: list[str] = []
     shown.on("console", lambda message: complaints.append(message.text))
     shown.on("pageerror", lambda error: complaints.append(str(error)))
-    shown.on("request", lambda asked: complaints.append(asked.url) if not asked.url.startswith(("file:", "data:")) else None)
+    shown.on(
+        "request",
+        lambda asked: complaints.append(asked.url) if not asked.url.startswith(("file:", "data:")) else None,
+    )
     shown.goto(pages[name].as_uri())
     yield shown
     shown.close()
@@ -78,12 +94,16 @@ def test_the_recommendation_follows_the_reader(opened: Any) -> None:
 def test_the_script_answers_as_python_does(opened: Any) -> None:
     frame = to_frame(golden())
     about = decision.subject(sections(frame, 1.0), ReportConfig())
-    for tasks, tolerance in itertools.product((["mrpc"], ["rte"], ["mrpc", "rte"]), (0.4, 0.45, 2.4, 5.85, 8, 10)):
+    for tasks, tolerance in itertools.product(
+        (["mrpc"], ["rte"], ["mrpc", "rte"]), (0.4, 0.45, 2.4, 5.85, 8, 10)
+    ):
         answer = choose(opened, tasks, tolerance)
         matter = [place for place, column in enumerate(about.columns) if column.task in tasks]
         ranked = decision.rank(about.options, matter, tolerance)
         assert (f"with {ranked[0].option.row.label}." in answer) == ranked[0].holds, answer
-        assert opened.locator(".candidates .label").all_inner_texts() == [verdict.option.row.label for verdict in ranked[:3]]
+        assert opened.locator(".candidates .label").all_inner_texts() == [
+            verdict.option.row.label for verdict in ranked[:3]
+        ]
 
 
 def test_choosing_back_and_forth_shows_what_was_written(opened: Any) -> None:
@@ -92,7 +112,10 @@ def test_choosing_back_and_forth_shows_what_was_written(opened: Any) -> None:
     assert opened.locator("main").inner_text() != before[0]
     choose(opened, ["mrpc", "rte"], 1)
     assert opened.locator("main").inner_text() == before[0]
-    ends = [re.findall(r'<path id="front" d="M([\d.]+) ', chart) for chart in (before[1], opened.locator("#chart").inner_html())]
+    ends = [
+        re.findall(r'<path id="front" d="M([\d.]+) ', chart)
+        for chart in (before[1], opened.locator("#chart").inner_html())
+    ]
     assert ends[0] == ends[1] and ends[0]
 
 
@@ -120,13 +143,19 @@ def test_the_keyboard_alone_changes_the_limits(opened: Any) -> None:
 
 @pytest.mark.parametrize("opened", [("en", 380), ("ja", 380), ("blocked", 380)], indirect=True)
 def test_a_narrow_screen_needs_no_sideways_scrolling_and_axe_finds_nothing_serious(opened: Any) -> None:
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed (extra dev)")
+    axe = pytest.importorskip(
+        "axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed (extra dev)"
+    )
     assert opened.evaluate("document.documentElement.scrollWidth") == 380
     found = axe.Axe().run(opened).response["violations"]
-    assert [(one["id"], one["nodes"][0]["html"]) for one in found if one["impact"] in ("serious", "critical")] == []
+    assert [
+        (one["id"], one["nodes"][0]["html"]) for one in found if one["impact"] in ("serious", "critical")
+    ] == []
 
 
-@pytest.mark.parametrize("opened", [("en", 688), ("ja", 688)], indirect=True)  # A4 less the margins, in CSS pixels
+@pytest.mark.parametrize(
+    "opened", [("en", 688), ("ja", 688)], indirect=True
+)  # A4 less the margins, in CSS pixels
 def test_it_prints_to_a4_without_a_cut(opened: Any) -> None:
     opened.emulate_media(media="print")
     too_wide = "[...document.querySelectorAll('main *')].filter((e) => e.getBoundingClientRect().right > 688.5).map((e) => e.outerHTML.slice(0, 80))"

@@ -23,19 +23,31 @@ SUBSET = {"task.splits": {"train": "train_subset", "validation": "train_subset"}
 RANDOM = {"model.weights": "random"}
 COVERED = [Covered("notes", "minilm/pq", "0" * 12, {"unknown_rate": 0.031, "badly_fitted_rate": 0.25})]
 PROBLEMS = [("runs/half.json", "it is cut in half")]
-FAILED = [record("pq16", "cola", status=status, seed=seed, message="RuntimeError: no room") for seed, status in enumerate(STATUSES[1:])]
-MARKED = [record(method, task, value=value, **changed) for method, value in (("dense", 0.8), ("pq48", 0.798))
-          for task, changed in (("mrpc", {"limit": 1000}), ("rte", {"changes": SUBSET}), ("stsb", {}), ("cola", {}))]
+FAILED = [
+    record("pq16", "cola", status=status, seed=seed, message="RuntimeError: no room")
+    for seed, status in enumerate(STATUSES[1:])
+]
+MARKED = [
+    record(method, task, value=value, **changed)
+    for method, value in (("dense", 0.8), ("pq48", 0.798))
+    for task, changed in (("mrpc", {"limit": 1000}), ("rte", {"changes": SUBSET}), ("stsb", {}), ("cola", {}))
+]
 COLLAPSED = [record(method, "entailment", seed, 0.5) for method in ("dense", "pq8") for seed in (0, 1)]
 for one in COLLAPSED:
     one["training"]["collapsed"] = True  # type: ignore[index]
 MARKED[0]["provenance"]["dirty"] = True
 OTHERS = [record(model="bert", changes=RANDOM), record("pq8", model="bert", changes=RANDOM)]
 PAGES: dict[str, tuple[list[Record], dict[str, Any]]] = {
-    "found, with subsets, failures and an unreadable record": ([*MARKED, *FAILED, record("pq8", "cola", seed=7), *OTHERS], {"tolerated_loss": 1.0}),
+    "found, with subsets, failures and an unreadable record": (
+        [*MARKED, *FAILED, record("pq8", "cola", seed=7), *OTHERS],
+        {"tolerated_loss": 1.0},
+    ),
     "none, collapsed": (COLLAPSED, {"tolerated_loss": 0.0}),
     "several seeds": (golden(batch1=12.0, batch32=64.0), {}),
-    "incomplete": ([record(), record(task="rte"), record("pq8"), record("pq8", "rte", status="oom"), record("pq16")], {}),
+    "incomplete": (
+        [record(), record(task="rte"), record("pq8"), record("pq8", "rte", status="oom"), record("pq16")],
+        {},
+    ),
     "random weights": (OTHERS, {}),
     "no run": ([record(status="failed"), record("pq8", status="oom")], {}),
     "no dense model": ([record("pq8")], {}),
@@ -43,11 +55,16 @@ PAGES: dict[str, tuple[list[Record], dict[str, Any]]] = {
     "a task without a run": ([record(), record("pq8")], {"tasks": ["mrpc", "qnli"]}),
     "nothing on every task": ([record("pq8"), record("pq16", task="rte"), record(task="rte")], {}),
 }
-NAMES = set(re.findall(r"\w+", """
+NAMES = set(
+    re.findall(
+        r"\w+",
+        """
     pq dense sequential f Q minilm bert  glue lexical other  mrpc rte stsb cola ax mnli qnli qqp sst wnli entailment lexical_entailment
     lexical_sentiment  train train_subset validation  notes runs half json INDEX md conf cost example yaml CPU
     bench coverage  report tasks embedding price_per_gpu_hour  A B C ABC ID SHA USD GB MB kB ms
-"""))
+""",
+    )
+)
 
 
 def pages(name: str, cost: PriceConfig = PRICES) -> Iterator[str]:
@@ -72,7 +89,9 @@ def seen(page: str) -> str:
     """Return what a reader can come to see or hear: the text, labels for screen readers, and what the script puts in its place."""
     data = re.search(r'id="data">(.*?)</script>', page, re.S)
     later = [re.sub(r"\{\w+\}", " ", part) for part in leaves(json.loads(data[1]))] if data else []
-    return "\n".join([text(page), *map(html.unescape, re.findall(r'(?:aria-label|title|alt)="([^"]*)"', page)), *later])
+    return "\n".join(
+        [text(page), *map(html.unescape, re.findall(r'(?:aria-label|title|alt)="([^"]*)"', page)), *later]
+    )
 
 
 @pytest.mark.parametrize("cost", [PRICES, PriceConfig(name="unset")], ids=["prices", "no prices"])
@@ -90,11 +109,26 @@ def test_no_english_is_on_the_japanese_page(name: str, cost: PriceConfig) -> Non
 
 def test_marks_and_failures_are_said_in_japanese() -> None:
     english, japanese = map(text, pages("found, with subsets, failures and an unreadable record"))
-    assert "mrpc: not the official data (train (1,000 of 3,668 rows))" in english and "（学習データは train の 3,668 件のうち 1,000 件）" in japanese
-    assert "evaluated on train_subset (249 of 2,490 rows)" in english and "評価データは train_subset の 2,490 件のうち 249 件" in japanese
-    assert "ピアソンの相関係数 × 100 · 評価データ validation" in japanese and "minilm（" not in japanese and "bert（重みは乱数）" in japanese
-    assert "failed (RuntimeError: no room)." in english and "シード 0: 失敗。内容は INDEX.md にあります。" in japanese
-    assert "not measured (1 out of memory)" in text(next(pages("incomplete"))) and "未測定（メモリ不足 1 件）" in text([*pages("incomplete")][1])
+    assert (
+        "mrpc: not the official data (train (1,000 of 3,668 rows))" in english
+        and "（学習データは train の 3,668 件のうち 1,000 件）" in japanese
+    )
+    assert (
+        "evaluated on train_subset (249 of 2,490 rows)" in english
+        and "評価データは train_subset の 2,490 件のうち 249 件" in japanese
+    )
+    assert (
+        "ピアソンの相関係数 × 100 · 評価データ validation" in japanese
+        and "minilm（" not in japanese
+        and "bert（重みは乱数）" in japanese
+    )
+    assert (
+        "failed (RuntimeError: no room)." in english
+        and "シード 0: 失敗。内容は INDEX.md にあります。" in japanese
+    )
+    assert "not measured (1 out of memory)" in text(
+        next(pages("incomplete"))
+    ) and "未測定（メモリ不足 1 件）" in text([*pages("incomplete")][1])
 
 
 @pytest.mark.parametrize("language", brief.LANGUAGES)

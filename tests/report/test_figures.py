@@ -35,9 +35,18 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             records.append(measured(record(method, seed=seed, value=value + seed / 50), 5.0 + seed))
         for f in (2, 4):
             for rows in (16, 64):
-                change: dict[str, Any] = {"embedding.subspaces": f, "embedding.rows": rows, "recovery": {"name": "distil", "steps": 10}}
+                change: dict[str, Any] = {
+                    "embedding.subspaces": f,
+                    "embedding.rows": rows,
+                    "recovery": {"name": "distil", "steps": 10},
+                }
                 made = record("pq8", seed=seed, value=0.6 + f * rows / 10000, changes=change)
-                made["fit"] = {"relative_error": 0.5, "decile_errors": [0.1 * i for i in range(1, 11)], "distinct_codes": 9, "codes_sha256": "c"}
+                made["fit"] = {
+                    "relative_error": 0.5,
+                    "decile_errors": [0.1 * i for i in range(1, 11)],
+                    "distinct_codes": 9,
+                    "codes_sha256": "c",
+                }
                 made["recovery"] = {"name": "distil", "curve": [[5, 0.5], [10, 0.2 + f / 100]]}
                 records.append(made)
     records.append(measured(record("sequential", seed=2, value=0.5), 90.0, device="cpu"))
@@ -52,12 +61,21 @@ def test_each_figure_is_there_in_three_formats_with_its_points(folder: Path) -> 
     for name in names:
         files = {path.suffix: path.read_bytes() for path in (folder / "figures").glob(f"{name}--*")}
         assert b"<image" not in files[".svg"], "nothing is rasterised"
-        assert files[".png"][:4] == b"\x89PNG" and files[".pdf"][:4] == b"%PDF" and files[".svg"][:5] == b"<?xml" and files[".csv"]
+        assert (
+            files[".png"][:4] == b"\x89PNG"
+            and files[".pdf"][:4] == b"%PDF"
+            and files[".svg"][:5] == b"<?xml"
+            and files[".csv"]
+        )
 
 
 def test_a_long_title_stays_on_its_page() -> None:
     with rc_context(figures.STYLE):
-        made = figures.page("minilm on xnli [not official: mnli:train_subset (76,476 rows)]: every language against English", (10, 3), "made here")
+        made = figures.page(
+            "minilm on xnli [not official: mnli:train_subset (76,476 rows)]: every language against English",
+            (10, 3),
+            "made here",
+        )
     title = made.texts[0].get_window_extent()
     assert 0 <= title.x0 < title.x1 <= made.bbox.width
 
@@ -73,7 +91,9 @@ def test_what_needs_no_table_is_a_level_and_no_part_of_the_front(tmp_path: Path)
     chart = scores.main_score(sections(to_frame(runs), 1.0)[0], "made here", scores.SIZES[1])
     assert chart
     axes, level = chart.figure.axes[0], [90.0, 90.0]
-    assert axes.get_xlim()[0] > 1000 and [line.get_linestyle() for line in axes.lines if list(line.get_ydata()) == level] == ["--"]
+    assert axes.get_xlim()[0] > 1000 and [
+        line.get_linestyle() for line in axes.lines if list(line.get_ydata()) == level
+    ] == ["--"]
 
 
 def test_every_figure_says_what_it_was_made_from(folder: Path) -> None:
@@ -81,7 +101,10 @@ def test_every_figure_says_what_it_was_made_from(folder: Path) -> None:
     assert digest
     for path in (folder / "figures").glob("*.svg"):
         text = path.read_text()
-        assert f"17 records (SHA-256 {digest[1]}), newest 2026-01-01; commit 0123abc; device CPU, cpu, cuda A" in text, path.name
+        assert (
+            f"17 records (SHA-256 {digest[1]}), newest 2026-01-01; commit 0123abc; device CPU, cpu, cuda A"
+            in text
+        ), path.name
 
 
 def test_assignments_are_compared_pair_by_pair_with_the_simplest(folder: Path) -> None:
@@ -91,9 +114,20 @@ def test_assignments_are_compared_pair_by_pair_with_the_simplest(folder: Path) -
     assert table.loc["contextual f=3 Q=32", "paired_seeds"] == 2, "the seed that only one has is left out"
 
 
-def test_no_chart_of_the_whole_model_where_all_bodies_are_in_fp32_however_many_processes_draw(tmp_path: Path) -> None:
+def test_no_chart_of_the_whole_model_where_all_bodies_are_in_fp32_however_many_processes_draw(
+    tmp_path: Path,
+) -> None:
     models = ("one", "two", "three")  # three sections are drawn by more than one process
-    write_report([record(method, task, model=name) for name in models for method in ("dense", "pq8") for task in ("mrpc", "rte")], [], tmp_path)
+    write_report(
+        [
+            record(method, task, model=name)
+            for name in models
+            for method in ("dense", "pq8")
+            for task in ("mrpc", "rte")
+        ],
+        [],
+        tmp_path,
+    )
     drawn = {path.name for path in (tmp_path / "figures").glob("*.png")}
     assert {f"score-bytes--{name}--glue.png" for name in models} <= drawn
     assert not [name for name in drawn if "total_bytes" in name]
@@ -105,8 +139,12 @@ def test_times_noted_on_a_shared_card_are_shown_nowhere(tmp_path: Path) -> None:
     together["training"]["runs_at_once"] = 6
     write_report([together, alone], [], tmp_path)
     assert "score against file of the embedding" in (tmp_path / "INDEX.md").read_text()
-    assert set(points(tmp_path, "costs").columns).isdisjoint({"latency_batch1_ms", "peak_memory_bytes"}), "dense has no time to compare with"
-    assert "ms" not in re.findall(r"Latency, batch of 1.*?</tr>", (tmp_path / "brief.html").read_text(), re.S)[0]
+    assert set(points(tmp_path, "costs").columns).isdisjoint({"latency_batch1_ms", "peak_memory_bytes"}), (
+        "dense has no time to compare with"
+    )
+    assert (
+        "ms" not in re.findall(r"Latency, batch of 1.*?</tr>", (tmp_path / "brief.html").read_text(), re.S)[0]
+    )
 
 
 def test_letters_that_no_installed_font_has_are_told_with_the_package_that_has_them(
@@ -124,7 +162,9 @@ def test_letters_that_no_installed_font_has_are_told_with_the_package_that_has_t
 def test_costs_come_from_one_machine(folder: Path) -> None:
     table = points(folder, "costs")
     latency = table.dropna(subset=["latency_batch1_ms"]).set_index("configuration").latency_batch1_ms
-    assert latency["sequential f=3 Q=32"] == pytest.approx(0.0055), "seconds, and not the run on the other machine"
+    assert latency["sequential f=3 Q=32"] == pytest.approx(0.0055), (
+        "seconds, and not the run on the other machine"
+    )
     assert "cuda A" in (folder / "INDEX.md").read_text().split("score against cost on ")[1][:20]
 
 
@@ -132,23 +172,48 @@ def test_costs_are_those_in_use_where_they_were_measured(tmp_path: Path) -> None
     records = [measured(record(method, value=0.7), 5.0, device="cpu") for method in ("dense", "pq8")]
     for one, ratio in zip(records, (None, 0.5), strict=True):
         ends = {"ratio_to_dense": ratio, "ratio_low": ratio, "ratio_high": ratio, "rows_per_second": 1.0}
-        cells = [{"batch": batch, "tokens": tokens, "p50_ms": 0.1 * batch * tokens, **ends} for batch in (1, 32) for tokens in (16, 128)]
-        sizes = dict.fromkeys(("before_bytes", "resident_bytes", "peak_bytes", "file_bytes", "cold_start_seconds", "load_seconds"), 345)
+        cells = [
+            {"batch": batch, "tokens": tokens, "p50_ms": 0.1 * batch * tokens, **ends}
+            for batch in (1, 32)
+            for tokens in (16, 128)
+        ]
+        sizes = dict.fromkeys(
+            (
+                "before_bytes",
+                "resident_bytes",
+                "peak_bytes",
+                "file_bytes",
+                "cold_start_seconds",
+                "load_seconds",
+            ),
+            345,
+        )
         profile: Any = {"latency": cells, **sizes}
         assert one["cost"]
         one["cost"]["profiles"] = {"cpu": profile}
     write_report(records, [], tmp_path, paper=tmp_path)
     table = points(tmp_path, "costs").set_index("configuration").loc["pq f=8 Q=64"]
-    assert table.latency_batch1_ms.dropna().item() == pytest.approx(0.0064), "half of dense in the same rounds"
-    assert table.latency_batch32_ms.dropna().item() == pytest.approx(0.2048) and table.peak_memory_bytes.dropna().item() == 345
+    assert table.latency_batch1_ms.dropna().item() == pytest.approx(0.0064), (
+        "half of dense in the same rounds"
+    )
+    assert (
+        table.latency_batch32_ms.dropna().item() == pytest.approx(0.2048)
+        and table.peak_memory_bytes.dropna().item() == 345
+    )
     drawn = next((tmp_path / "figures").glob("costs--*.svg")).read_text()
-    assert all(said in drawn for said in ("cost on cpu by bench cost", "latency of a batch of 1 × 128 tokens", "peak memory in use"))
+    assert all(
+        said in drawn
+        for said in (
+            "cost on cpu by bench cost",
+            "latency of a batch of 1 × 128 tokens",
+            "peak memory in use",
+        )
+    )
 
 
 def test_heat_map_deciles_and_recovery_hold_the_records_values(folder: Path) -> None:
     grid = points(folder, "grid")
-    assert set(zip(grid.subspaces, grid.rows, strict=True)) == {
-        (2, 16), (2, 64), (4, 16), (4, 64)}
+    assert set(zip(grid.subspaces, grid.rows, strict=True)) == {(2, 16), (2, 64), (4, 16), (4, 64)}
     assert grid[(grid.subspaces == 4) & (grid.rows == 64)]["mean"].item() == pytest.approx(62.56)
     deciles = points(folder, "deciles")
     assert len(deciles) == 40 and deciles[deciles.decile == 10].relative_error.tolist() == [1.0] * 4
@@ -168,9 +233,19 @@ def bodies(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for method, value in (("dense", 0.8), ("pq8", 0.7)):
         for body, lost, saved in (("fp32", 0.0, 0), ("bf16", 0.01, 20_000_000), ("int8", 0.02, 30_000_000)):
             for seed in range(2):
-                made = record(method, seed=seed, value=value - lost + seed / 100, changes={} if body == "fp32" else {"body": body})
+                made = record(
+                    method,
+                    seed=seed,
+                    value=value - lost + seed / 100,
+                    changes={} if body == "fp32" else {"body": body},
+                )
                 made["size"]["total_bytes"] -= saved
-                made["fit"] = {"relative_error": 0.5, "decile_errors": [0.1 * i for i in range(1, 11)], "distinct_codes": 9, "codes_sha256": "c"}
+                made["fit"] = {
+                    "relative_error": 0.5,
+                    "decile_errors": [0.1 * i for i in range(1, 11)],
+                    "distinct_codes": 9,
+                    "codes_sha256": "c",
+                }
                 records.append(made)
     folder = tmp_path_factory.mktemp("bodies")
     write_report(records, [], folder)
@@ -180,7 +255,9 @@ def bodies(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_bodies_have_a_chart_of_the_whole_models_bytes(bodies: Path) -> None:
     chart = points(bodies, "score-total_bytes").set_index("configuration")
     pq = "pq f=8 Q=64"
-    assert set(chart.index) == {label + end for label in ("dense", pq) for end in ("", ", bf16 body", ", int8 body")}
+    assert set(chart.index) == {
+        label + end for label in ("dense", pq) for end in ("", ", bf16 body", ", int8 body")
+    }
     assert chart.loc["dense", "total_bytes"] - chart.loc["dense, int8 body", "total_bytes"] == 30_000_000
     assert chart.on_front.all(), "each is smaller and worse than the next"
     legend = (bodies / "figures" / "score-total_bytes--minilm--glue.svg").read_text()
@@ -191,7 +268,9 @@ def test_charts_of_the_embedding_show_fp32_bodies_only(bodies: Path, folder: Pat
     for name in ("score-params", "score-bytes"):
         assert set(points(bodies, name).configuration) == {"dense", "pq f=8 Q=64"}
     assert set(points(bodies, "deciles").configuration) == {"pq f=8 Q=64"}
-    assert not list((folder / "figures").glob("*total_bytes*")), "without other bodies it would say the same as the embedding's bytes"
+    assert not list((folder / "figures").glob("*total_bytes*")), (
+        "without other bodies it would say the same as the embedding's bytes"
+    )
 
 
 def test_a_body_is_compared_with_the_dense_model_in_fp32_and_offered_by_no_brief(bodies: Path) -> None:
@@ -201,6 +280,8 @@ def test_a_body_is_compared_with_the_dense_model_in_fp32_and_offered_by_no_brief
     assert table.loc[("dense, int8 body", "mrpc")].difference_to_dense == pytest.approx(-2)
     assert both.embedding_bytes == table.loc[("pq f=8 Q=64", "mrpc")].embedding_bytes
     page = (bodies / "INDEX.md").read_text()
-    dense, own = (int(table.loc[(label, "mrpc")].total_bytes) for label in ("dense", "pq f=8 Q=64, int8 body"))
+    dense, own = (
+        int(table.loc[(label, "mrpc")].total_bytes) for label in ("dense", "pq f=8 Q=64, int8 body")
+    )
     assert f"{own:,} ({100 * (1 - own / dense):.2f} %)" in page and f"{dense:,} (0.00 %)" in page
     assert "int8 body" not in (bodies / "brief.html").read_text()

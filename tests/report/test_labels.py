@@ -27,7 +27,9 @@ def test_close_points_get_labels_that_do_not_overlap() -> None:
     assert len(boxes) == 6
     assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))
     room = chart.get_window_extent()
-    assert all(room.x0 <= box.x0 and box.x1 <= room.x1 and room.y0 <= box.y0 and box.y1 <= room.y1 for box in boxes)
+    assert all(
+        room.x0 <= box.x0 and box.x1 <= room.x1 and room.y0 <= box.y0 and box.y1 <= room.y1 for box in boxes
+    )
 
 
 def test_where_there_is_no_room_only_needed_labels_stay() -> None:
@@ -47,7 +49,11 @@ def test_a_label_keeps_off_the_ring_around_its_point_and_off_its_interval() -> N
     x, y = chart.transData.transform((5, 5))
     gap = max(abs(x - (box.x0 + box.x1) / 2) - box.width / 2, abs(y - (box.y0 + box.y1) / 2) - box.height / 2)
     assert gap * 72 / chart.figure.dpi > 10  # points: the ring of the knee
-    assert not (box.x0 <= x <= box.x1 and box.y0 <= chart.transData.transform((5, 6))[1] and box.y1 >= chart.transData.transform((5, 4))[1])
+    assert not (
+        box.x0 <= x <= box.x1
+        and box.y0 <= chart.transData.transform((5, 6))[1]
+        and box.y1 >= chart.transData.transform((5, 4))[1]
+    )
 
 
 def test_a_label_keeps_off_points_that_have_none() -> None:
@@ -68,4 +74,7 @@ def test_names_at_the_ends_of_equal_lines_stay_apart_and_below_the_panels_top() 
     boxes = [Text.get_window_extent(text) for text in chart.texts]  # without its leader
     assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))
     assert max((box.y0 + box.y1) / 2 for box in boxes) <= chart.get_window_extent().y1 + 1
-    assert len({box.x0 for box in boxes}) == 1 and min(box.y0 for box in boxes) < chart.transData.transform((5, 1.5))[1]
+    assert (
+        len({box.x0 for box in boxes}) == 1
+        and min(box.y0 for box in boxes) < chart.transData.transform((5, 1.5))[1]
+    )

@@ -29,26 +29,41 @@ def test_a_single_language_needs_no_table_of_its_own(tmp_path: Path) -> None:
     assert alone["metrics"]
     del alone["metrics"]["validation/de"], alone["metrics"]["validation"]["gap"]
     write_report([alone, plain], [], tmp_path)
-    assert not list(tmp_path.rglob("parts*")) and not list(tmp_path.rglob("languages--*")), "those of the older report go, too"
+    assert not list(tmp_path.rglob("parts*")) and not list(tmp_path.rglob("languages--*")), (
+        "those of the older report go, too"
+    )
 
 
 def test_languages_have_a_table_of_their_own(tmp_path: Path) -> None:
-    values = {("dense", 0): {"en": 0.8, "de": 0.6, "sw": 0.5}, ("dense", 1): {"en": 0.82, "de": 0.64, "sw": 0.5},
-              ("pq8", 0): {"en": 0.7, "de": 0.5, "sw": 0.4}}
-    write_report([spread(method, seed, languages) for (method, seed), languages in values.items()], [], tmp_path)
+    values = {
+        ("dense", 0): {"en": 0.8, "de": 0.6, "sw": 0.5},
+        ("dense", 1): {"en": 0.82, "de": 0.64, "sw": 0.5},
+        ("pq8", 0): {"en": 0.7, "de": 0.5, "sw": 0.4},
+    }
+    write_report(
+        [spread(method, seed, languages) for (method, seed), languages in values.items()], [], tmp_path
+    )
     table = pd.read_csv(tmp_path / "tables" / "parts.csv", keep_default_na=False, na_values=[""])
     table = table.set_index(["configuration", "task"])
     german = table.loc[("dense", "de")]
-    assert (german["mean"], german["sd"], german["seeds"]) == (pytest.approx(62), pytest.approx(100 * np.std([0.6, 0.64], ddof=1)), "0 1")
+    assert (german["mean"], german["sd"], german["seeds"]) == (
+        pytest.approx(62),
+        pytest.approx(100 * np.std([0.6, 0.64], ddof=1)),
+        "0 1",
+    )
     assert table.loc[("pq f=8 Q=64", "de"), "difference_to_dense"] == pytest.approx(-10)
     assert table.loc[("pq f=8 Q=64", "gap"), "difference_to_dense"] == pytest.approx(0, abs=1e-9)
     assert (table["suite"] == "rte").all()
     text = (tmp_path / "tables" / "parts--minilm--rte.md").read_text()
-    heads = re.findall(r"(\w+)<br>", next(line for line in text.splitlines() if line.startswith("| configuration")))
+    heads = re.findall(
+        r"(\w+)<br>", next(line for line in text.splitlines() if line.startswith("| configuration"))
+    )
     assert heads == ["all", "gap", "de", "en", "sw"], "the split's own score first"
     assert "70.0" in text and "81.0" in text
     dots = pd.read_csv(tmp_path / "figures" / "languages--minilm--rte.csv")
-    assert set(dots.language) == {"de", "en", "sw"} and dots[dots.language == "en"]["mean"].tolist() == pytest.approx([81, 70])
+    assert set(dots.language) == {"de", "en", "sw"} and dots[dots.language == "en"][
+        "mean"
+    ].tolist() == pytest.approx([81, 70])
 
 
 def test_no_table_of_parts_without_any(tmp_path: Path) -> None:

@@ -47,12 +47,17 @@ def test_means_differences_and_average(tmp_path: Path) -> None:
     assert (paired["paired_seeds"], paired["difference_to_dense"]) == (2, pytest.approx(67.5 - 82.0))
     average = table.loc[("pq f=8 Q=64", "mean of mrpc, rte")]
     by_seed = np.mean([SCORES["pq8", "mrpc"], SCORES["pq8", "rte"]], axis=0) * 100
-    assert (average["mean"], average["sd"]) == (pytest.approx(by_seed.mean()), pytest.approx(by_seed.std(ddof=1)))
+    assert (average["mean"], average["sd"]) == (
+        pytest.approx(by_seed.mean()),
+        pytest.approx(by_seed.std(ddof=1)),
+    )
     assert table.loc[("sequential f=3 Q=32", "mean of mrpc, rte")]["no_score"] == "not every task"
     text = index(tmp_path)
     low, high = stats.t.interval(0.95, 2, loc=(pq - dense).mean(), scale=stats.sem(pq - dense))
     assert (row["difference_ci95_low"], row["difference_ci95_high"]) == pytest.approx((low, high))
-    assert row["probability_worse"] == pytest.approx(stats.t.cdf(-1, 2, loc=(pq - dense).mean(), scale=stats.sem(pq - dense)))
+    assert row["probability_worse"] == pytest.approx(
+        stats.t.cdf(-1, 2, loc=(pq - dense).mean(), scale=stats.sem(pq - dense))
+    )
     assert row["percent_of_dense"] == pytest.approx(100 * pq.mean() / dense.mean())
     assert row["percent_ci95_low"] < row["percent_of_dense"] < row["percent_ci95_high"]
     assert row["difference_ci95_is"] == "Student's t over 3 seeds"
@@ -89,25 +94,53 @@ def test_one_seed_is_named(tmp_path: Path) -> None:
 
 
 def test_the_mean_of_one_seed_has_an_interval_where_every_task_has_one(tmp_path: Path) -> None:
-    runs = [record(method, task, seed, value) for method, task, seed, value in (
-        ("dense", "mrpc", 0, 0.8), ("dense", "rte", 0, 0.6), ("dense", "rte", 1, 0.9), ("pq8", "mrpc", 0, 0.7), ("pq8", "rte", 0, 0.5))]
+    runs = [
+        record(method, task, seed, value)
+        for method, task, seed, value in (
+            ("dense", "mrpc", 0, 0.8),
+            ("dense", "rte", 0, 0.6),
+            ("dense", "rte", 1, 0.9),
+            ("pq8", "mrpc", 0, 0.7),
+            ("pq8", "rte", 0, 0.5),
+        )
+    ]
     write_report(runs, [], tmp_path / "shares")
     line = results(tmp_path / "shares").loc[("pq f=8 Q=64", "mean of mrpc, rte")]
-    assert (line["mean"], line["difference_to_dense"], line["seeds"]) == (pytest.approx(60), pytest.approx(-10), "0")
-    assert line["ci95_is"] == line["difference_ci95_is"] == "MOVER over 2 tasks: sampling of the evaluation rows, one seed"
+    assert (line["mean"], line["difference_to_dense"], line["seeds"]) == (
+        pytest.approx(60),
+        pytest.approx(-10),
+        "0",
+    )
+    assert (
+        line["ci95_is"]
+        == line["difference_ci95_is"]
+        == "MOVER over 2 tasks: sampling of the evaluation rows, one seed"
+    )
     ends = [stats.binomtest(right, 1000).proportion_ci(method="wilson") for right in (700, 500)]
     assert line["ci95_low"] == pytest.approx(60 - 50 * np.hypot(0.7 - ends[0].low, 0.5 - ends[1].low))
-    assert line["difference_ci95_low"] < -10 < line["difference_ci95_high"] < -7 and line["probability_worse"] > 0.99
+    assert (
+        line["difference_ci95_low"] < -10 < line["difference_ci95_high"] < -7
+        and line["probability_worse"] > 0.99
+    )
     assert "has no interval" not in index(tmp_path / "shares")
-    write_report([*runs, record(task="cola", value=0.5), record("pq8", "cola", value=0.4)], [], tmp_path / "correlation")
+    write_report(
+        [*runs, record(task="cola", value=0.5), record("pq8", "cola", value=0.4)],
+        [],
+        tmp_path / "correlation",
+    )
     line = results(tmp_path / "correlation").loc[("pq f=8 Q=64", "mean of cola, mrpc, rte")]
     assert pd.isna(line["ci95_is"]) and pd.isna(line["ci95_low"]) and pd.isna(line["probability_worse"])
-    assert "The mean of one seed has no interval, because these tasks have none: cola (matthews)." in index(tmp_path / "correlation")
+    assert "The mean of one seed has no interval, because these tasks have none: cola (matthews)." in index(
+        tmp_path / "correlation"
+    )
 
 
 def test_coverage_names_seeds_failures_and_unreadable_records(tmp_path: Path) -> None:
     runs = [record(seed=seed) for seed in range(3)]
-    runs += [record("pq8", seed=0), record("pq8", seed=1, status="oom", message="CUDA out of memory\nsecond line")]
+    runs += [
+        record("pq8", seed=0),
+        record("pq8", seed=1, status="oom", message="CUDA out of memory\nsecond line"),
+    ]
     runs += [record(task="rte"), record("random", task="rte", seed=0, status="interrupted")]
     write_report(runs, [(tmp_path / "runs" / "half.json", "cut in half")], tmp_path)
     lines = pd.read_csv(tmp_path / "tables" / "coverage.csv", dtype=str, keep_default_na=False)
@@ -170,10 +203,22 @@ def test_labels_name_what_differs(tmp_path: Path) -> None:
 
 def test_names_tell_recipes_apart_within_a_suite_only(tmp_path: Path) -> None:
     other = {"training.epochs": 9.0}
-    write_report([record("pq8", "mrpc"), record("pq8", "rte"), record("pq8", "rte", changes=other), record("random", "mrpc"),
-                  record("random", "entailment", changes=other)], [], tmp_path)
+    write_report(
+        [
+            record("pq8", "mrpc"),
+            record("pq8", "rte"),
+            record("pq8", "rte", changes=other),
+            record("random", "mrpc"),
+            record("random", "entailment", changes=other),
+        ],
+        [],
+        tmp_path,
+    )
     assert {name for name, task in results(tmp_path).index if " of " not in task} == {
-        "pq f=8 Q=64 (epochs=3)", "pq f=8 Q=64 (epochs=9)", "random f=3 Q=32"}
+        "pq f=8 Q=64 (epochs=3)",
+        "pq f=8 Q=64 (epochs=9)",
+        "random f=3 Q=32",
+    }
 
 
 def test_same_run_made_twice_counts_once(tmp_path: Path) -> None:
@@ -186,7 +231,11 @@ def test_same_run_made_twice_counts_once(tmp_path: Path) -> None:
 
 def test_nasty_names_neither_break_tables_nor_leave_the_folder(tmp_path: Path) -> None:
     name = "../../a|b `c` <img src=x onerror=alert(1)>\n# $x$ &"
-    runs = [record(model=name), record("contextual", model=name), record("pq8", model=name, status="failed", message="<script>|\nno")]
+    runs = [
+        record(model=name),
+        record("contextual", model=name),
+        record("pq8", model=name, status="failed", message="<script>|\nno"),
+    ]
     paths = write_report(runs, [(Path("x|<b>.json"), "bad `reason`")], tmp_path / "out")
     assert all(path.parent.parent == tmp_path / "out" or path.parent == tmp_path / "out" for path in paths)
     assert all(re.fullmatch(r"[A-Za-z0-9._-]+", path.name) and path.exists() for path in paths)
@@ -201,8 +250,13 @@ def test_nasty_names_neither_break_tables_nor_leave_the_folder(tmp_path: Path) -
 def test_figures_plot_the_table_and_mark_the_front(tmp_path: Path) -> None:
     paths = write_report(golden(), [], tmp_path)
     names = {path.name for path in paths if path.parent.name == "figures"}
-    stems = ["costs", *(f"{name}-{measure}" for name in ("score", "tasks") for measure in ("params", "bytes"))]
-    assert names == {f"{stem}--minilm--glue.{kind}" for stem in stems for kind in ("png", "svg", "pdf", "csv")}
+    stems = [
+        "costs",
+        *(f"{name}-{measure}" for name in ("score", "tasks") for measure in ("params", "bytes")),
+    ]
+    assert names == {
+        f"{stem}--minilm--glue.{kind}" for stem in stems for kind in ("png", "svg", "pdf", "csv")
+    }
     lines = {}
     for name in ("score", "tasks"):
         with (tmp_path / "figures" / f"{name}-bytes--minilm--glue.csv").open() as file:
@@ -211,7 +265,9 @@ def test_figures_plot_the_table_and_mark_the_front(tmp_path: Path) -> None:
     for (task, configuration), line in lines.items():
         row = table.loc[(configuration, task)]
         assert float(line["mean"]) == pytest.approx(row["mean"])
-        assert (float(line["ci95_low"]), float(line["ci95_high"])) == pytest.approx((row["ci95_low"], row["ci95_high"]))
+        assert (float(line["ci95_low"]), float(line["ci95_high"])) == pytest.approx(
+            (row["ci95_low"], row["ci95_high"])
+        )
         assert int(line["embedding_bytes"]) == row["embedding_bytes"]
     assert len(lines) == 3 + 2 + 2  # mrpc, rte, mean
     assert {line["on_front"] for line in lines.values()} == {"True"}
@@ -244,7 +300,9 @@ def test_provenance_follows_the_record_ids(tmp_path: Path) -> None:
     write_report([record(seed=0)], [], tmp_path / "a")
     write_report([record(seed=1)], [], tmp_path / "b")
     lines = [
-        re.search(r"1 records, SHA-256 of their ids (\w{64}); commits: 0123abc; devices: CPU", index(tmp_path / x))
+        re.search(
+            r"1 records, SHA-256 of their ids (\w{64}); commits: 0123abc; devices: CPU", index(tmp_path / x)
+        )
         for x in "ab"
     ]
     assert lines[0] and lines[1] and lines[0][1] != lines[1][1]
@@ -272,15 +330,21 @@ def store_with(tmp_path: Path) -> tuple[Path, Path]:
     return tmp_path, paths[1]
 
 
-@pytest.mark.parametrize(("change", "said"), [
-    (lambda r: r["headline"].update(value=0.99), r"headline.value \(0.99\) is not metrics.validation.accuracy \(0.8\)"),
-    (lambda r: r["config"]["training"].update(epochs=9.0), "configuration was changed by hand"),
-    (lambda r: r.update(size=None), "has no headline, metrics, size or task"),
-    (lambda r: r["config"].pop("embedding"), "configuration was changed by hand"),
-    (lambda r: r["metrics"]["validation"].update(f1="high"), "is not a number"),
-    (lambda r: r["task"].pop("splits"), "a part is missing or has another form"),
-    (None, "Unterminated string|Expecting"),
-])
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            lambda r: r["headline"].update(value=0.99),
+            r"headline.value \(0.99\) is not metrics.validation.accuracy \(0.8\)",
+        ),
+        (lambda r: r["config"]["training"].update(epochs=9.0), "configuration was changed by hand"),
+        (lambda r: r.update(size=None), "has no headline, metrics, size or task"),
+        (lambda r: r["config"].pop("embedding"), "configuration was changed by hand"),
+        (lambda r: r["metrics"]["validation"].update(f1="high"), "is not a number"),
+        (lambda r: r["task"].pop("splits"), "a part is missing or has another form"),
+        (None, "Unterminated string|Expecting"),
+    ],
+)
 def test_a_record_cut_or_changed_by_hand_is_named_and_left_out(
     tmp_path: Path, change: Callable[[Any], object] | None, said: str
 ) -> None:

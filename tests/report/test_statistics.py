@@ -43,7 +43,9 @@ def test_intervals_cover_the_true_mean_as_often_as_they_say(tasks: int, seeds: i
         found = summarise(rng.normal(means, spreads, (tasks, seeds)))
         assert found.low is not None and found.high is not None
         covered[index] = found.low <= means.mean() <= found.high
-    assert 0.925 <= covered.mean() <= 0.985  # 600 repeats tell 0.95 from 0.925; two seeds a task are rather too careful
+    assert (
+        0.925 <= covered.mean() <= 0.985
+    )  # 600 repeats tell 0.95 from 0.925; two seeds a task are rather too careful
 
 
 def test_the_mean_over_tasks_has_no_spread_between_tasks_and_says_what_it_is() -> None:
@@ -51,7 +53,9 @@ def test_the_mean_over_tasks_has_no_spread_between_tasks_and_says_what_it_is() -
     assert found.mean == 51 and found.low is not None and found.high is not None
     assert 48 < found.low < 51 < found.high < 54
     assert found.interval == "stratified bootstrap over 2 tasks and 3 seeds"
-    assert found == summarise([[10.0, 12.0, 11.0], [90.0, 92.0, 91.0]]), "the same numbers give the same interval"
+    assert found == summarise([[10.0, 12.0, 11.0], [90.0, 92.0, 91.0]]), (
+        "the same numbers give the same interval"
+    )
     near = probability_below([[10.0, 12.0, 11.0], [90.0, 92.0, 91.0]], found.low)
     assert near is not None and 0 < near <= 0.026
 
@@ -69,10 +73,18 @@ def test_difference_of_one_seed_joins_both_wilson_intervals() -> None:
     assert found.low == pytest.approx(0.1 - np.sqrt((0.7 - low) ** 2 + (other_high - 0.6) ** 2))
     assert found.high == pytest.approx(0.1 + np.sqrt((high - 0.7) ** 2 + (0.6 - other_low) ** 2))
     error = np.sqrt((0.7 * 0.3 + 0.6 * 0.4) / 80)
-    assert statistics.probability_below_of_one_seed(0.7, 0.6, 80, 0.05) == pytest.approx(stats.norm.cdf((0.05 - 0.1) / error))
+    assert statistics.probability_below_of_one_seed(0.7, 0.6, 80, 0.05) == pytest.approx(
+        stats.norm.cdf((0.05 - 0.1) / error)
+    )
 
 
-SHARES = [(0.93, 872), (0.62, 71), (0.71, 408), (0.98, 277), (0.55, 1000)]  # accuracy and rows, as of GLUE's tasks
+SHARES = [
+    (0.93, 872),
+    (0.62, 71),
+    (0.71, 408),
+    (0.98, 277),
+    (0.55, 1000),
+]  # accuracy and rows, as of GLUE's tasks
 
 
 def drawn(rng: np.random.Generator, share: float, rows: int) -> float:
@@ -87,9 +99,13 @@ def test_the_interval_of_a_mean_of_one_seed_covers_as_often_as_it_says(tasks: in
     worse = [share - 0.05 for share in shares]
     covered = np.zeros((2, repeats))
     for index in range(repeats):
-        own, dense = ([drawn(rng, *pair) for pair in zip(true, rows, strict=True)] for true in (worse, shares))
-        found = (statistics.mean_of_one_seed([*map(statistics.of_one_seed, own, rows)]),
-                 statistics.mean_of_one_seed([*map(statistics.difference_of_one_seed, own, dense, rows)]))
+        own, dense = (
+            [drawn(rng, *pair) for pair in zip(true, rows, strict=True)] for true in (worse, shares)
+        )
+        found = (
+            statistics.mean_of_one_seed([*map(statistics.of_one_seed, own, rows)]),
+            statistics.mean_of_one_seed([*map(statistics.difference_of_one_seed, own, dense, rows)]),
+        )
         for kind, (one, true) in enumerate(zip(found, (np.mean(worse), -0.05), strict=True)):
             assert one.low is not None and one.high is not None
             covered[kind, index] = one.low <= true <= one.high
@@ -100,12 +116,17 @@ def test_a_mean_of_one_seed_joins_the_tasks_intervals() -> None:
     one, other = statistics.of_one_seed(0.9, 500), statistics.of_one_seed(0.6, 80)
     assert statistics.mean_of_one_seed([one]) == one
     found = statistics.mean_of_one_seed([one, other])
-    assert found.mean == pytest.approx(0.75) and found.interval == "MOVER over 2 tasks: sampling of the evaluation rows, one seed"
+    assert (
+        found.mean == pytest.approx(0.75)
+        and found.interval == "MOVER over 2 tasks: sampling of the evaluation rows, one seed"
+    )
     assert one.low and one.high and other.low and other.high
     assert found.low == pytest.approx(0.75 - np.hypot(0.9 - one.low, 0.6 - other.low) / 2)
     assert found.high == pytest.approx(0.75 + np.hypot(one.high - 0.9, other.high - 0.6) / 2)
     error = np.sqrt((0.7 * 0.3 + 0.6 * 0.4) / 80 + (0.9 * 0.1 + 0.8 * 0.2) / 500) / 2
-    assert statistics.probability_below_of_one_seed([0.7, 0.9], [0.6, 0.8], [80, 500], 0.05) == pytest.approx(stats.norm.cdf((0.05 - 0.1) / error))
+    assert statistics.probability_below_of_one_seed([0.7, 0.9], [0.6, 0.8], [80, 500], 0.05) == pytest.approx(
+        stats.norm.cdf((0.05 - 0.1) / error)
+    )
 
 
 def test_ratio_has_the_ratio_as_its_mean_and_no_spread_where_it_is_constant() -> None:
@@ -121,9 +142,12 @@ def test_ratio_has_the_ratio_as_its_mean_and_no_spread_where_it_is_constant() ->
 def test_front_is_what_no_point_beats(points: list[tuple[int, int]]) -> None:
     front = pareto_front([cost for cost, _ in points], [quality for _, quality in points])
     beaten = [
-        any(c <= cost and q >= quality and (c, q) != (cost, quality) for c, q in points) for cost, quality in points
+        any(c <= cost and q >= quality and (c, q) != (cost, quality) for c, q in points)
+        for cost, quality in points
     ]
-    assert {points[i] for i in front} == {point for point, lost in zip(points, beaten, strict=True) if not lost}
+    assert {points[i] for i in front} == {
+        point for point, lost in zip(points, beaten, strict=True) if not lost
+    }
     assert [points[i][0] for i in front] == sorted({points[i][0] for i in front})
 
 

@@ -25,7 +25,9 @@ class Classifier:
 
     def __init__(self, folder: Path) -> None:
         int8 = folder / "model-int8.onnx"
-        self.session = onnxruntime.InferenceSession(int8 if int8.is_file() else folder / "model.onnx", providers=["CPUExecutionProvider"])
+        self.session = onnxruntime.InferenceSession(
+            int8 if int8.is_file() else folder / "model.onnx", providers=["CPUExecutionProvider"]
+        )
         self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self.tokenizer.enable_truncation(MOST_TOKENS)
         config = json.loads((folder / "config.json").read_text())
@@ -34,9 +36,15 @@ class Classifier:
 
     def __call__(self, texts: list[str]) -> list[dict[str, object]]:
         encoded = self.tokenizer.encode_batch(texts)
-        known = {"input_ids": [one.ids for one in encoded], "attention_mask": [one.attention_mask for one in encoded],
-                 "token_type_ids": [one.type_ids for one in encoded]}
-        (logits,) = self.session.run(["logits"], {given.name: np.array(known[given.name], dtype=np.int64) for given in self.session.get_inputs()})
+        known = {
+            "input_ids": [one.ids for one in encoded],
+            "attention_mask": [one.attention_mask for one in encoded],
+            "token_type_ids": [one.type_ids for one in encoded],
+        }
+        (logits,) = self.session.run(
+            ["logits"],
+            {given.name: np.array(known[given.name], dtype=np.int64) for given in self.session.get_inputs()},
+        )
         shares = np.exp(logits - logits.max(axis=1, keepdims=True))
         shares /= shares.sum(axis=1, keepdims=True)
         return [{"label": self.labels[str(row.argmax())], "probabilities": row.tolist()} for row in shares]
@@ -51,9 +59,15 @@ def create(folder: Path) -> Starlette:
             texts = (await request.json())["texts"]
         except (ValueError, KeyError, TypeError) as error:
             raise HTTPException(400, 'send {"texts": ["..."]}') from error
-        if not (isinstance(texts, list) and 0 < len(texts) <= MOST_TEXTS and all(isinstance(text, str) for text in texts)):
+        if not (
+            isinstance(texts, list)
+            and 0 < len(texts) <= MOST_TEXTS
+            and all(isinstance(text, str) for text in texts)
+        ):
             raise HTTPException(400, f"texts must be a list of 1 to {MOST_TEXTS} strings")
-        return JSONResponse(await run_in_threadpool(classify, texts))  # the loop goes on answering while a thread computes
+        return JSONResponse(
+            await run_in_threadpool(classify, texts)
+        )  # the loop goes on answering while a thread computes
 
     return Starlette(routes=[Route("/classify", answer, methods=["POST"])])
 

@@ -26,7 +26,9 @@ def elsewhere(record, number=0, age=0.0):
     """Put there the claim of a process on another machine that showed life `age` seconds ago."""
     path = record.with_suffix(f".claim{number}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"host": "n7", "machine": "another", "pid": 1, "started": "1", "slurm_job_id": "12"}))
+    path.write_text(
+        json.dumps({"host": "n7", "machine": "another", "pid": 1, "started": "1", "slurm_job_id": "12"})
+    )
     os.utime(path, (time.time() - age,) * 2)
     return path
 
@@ -79,9 +81,13 @@ def test_of_many_that_find_a_dead_claim_one_succeeds(record):
 
 
 def test_a_process_whose_claim_was_taken_over_ends_without_a_record(record):
-    code = ("import time; from pathlib import Path; from bench.sweep import claims; claims.BEAT = 0.05\n"
-            f"claim = claims.take(Path({str(record)!r}))\nwith claim.beating(): print('held', flush=True); time.sleep(60)")
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    code = (
+        "import time; from pathlib import Path; from bench.sweep import claims; claims.BEAT = 0.05\n"
+        f"claim = claims.take(Path({str(record)!r}))\nwith claim.beating(): print('held', flush=True); time.sleep(60)"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
     assert process.stdout and process.stdout.readline() == "held\n"
     elsewhere(record, number=1)
     assert process.wait(20) == claims.LOST
@@ -108,7 +114,9 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
 def test_under_kills_each_record_is_worked_on_by_one_process_at_a_time(tmp_path):
     (tmp_path / "todo").write_text("\n".join(f"r{number}.json" for number in range(120)))
     generator = random.Random(0)
-    workers = [subprocess.Popen([*CLAIMANT, str(tmp_path)], cwd=ROOT, stderr=subprocess.PIPE) for _ in range(4)]
+    workers = [
+        subprocess.Popen([*CLAIMANT, str(tmp_path)], cwd=ROOT, stderr=subprocess.PIPE) for _ in range(4)
+    ]
     kills, end = 0, time.monotonic() + 120
     while any(worker.poll() is None for worker in workers):
         assert time.monotonic() < end, "the records are not done"
@@ -123,5 +131,7 @@ def test_under_kills_each_record_is_worked_on_by_one_process_at_a_time(tmp_path)
     assert not (tmp_path / "violation").exists(), (tmp_path / "violation").read_text()
     begun = (tmp_path / "begun").read_text().split()
     assert len(set(begun)) == 120 and len(begun) <= 120 + kills
-    left = list(tmp_path.glob("*.claim*"))  # of those killed after they had written the record, before they gave it free
+    left = list(
+        tmp_path.glob("*.claim*")
+    )  # of those killed after they had written the record, before they gave it free
     assert len(left) <= kills and all(claims.expired(path) for path in left)

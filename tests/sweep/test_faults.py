@@ -28,7 +28,9 @@ def test_every_run_survives_kills_and_a_second_sweep(tmp_path, tiny_model):
 def test_a_run_that_takes_too_long_is_recorded_as_timeout_and_the_next_goes_on(tiny, tmp_path):
     sweep = smoke(tiny, "training.max_steps=10000", "launcher.time_limit=0.05")
     done = run_bench("sweep", *sweep)
-    assert done.returncode == 1 and done.stdout.splitlines()[-1] == "done 0 | skipped 0 | failed 2 (timeout 2)", done.stderr
+    assert (
+        done.returncode == 1 and done.stdout.splitlines()[-1] == "done 0 | skipped 0 | failed 2 (timeout 2)"
+    ), done.stderr
     records, _ = store.read_all(tmp_path / "results")
     assert all("launcher.time_limit (0.05 minutes)" in record["error"]["message"] for record in records)
 
@@ -45,8 +47,12 @@ def test_a_torn_record_is_named_moved_aside_and_made_again_and_a_deadly_run_fail
         claim.write_text(json.dumps({"host": "n7", "machine": "another", "pid": 1, "started": "1"}))
         os.utime(claim, (1, 1))
     done = run_bench("sweep", *sweep)
-    assert done.returncode == 1 and done.stdout.splitlines()[-1] == "done 1 | skipped 0 | failed 1 (failed 1)", done.stderr
-    assert str(torn) in done.stderr and torn.with_name(f"{torn.name}.corrupt").read_text() == '{"status": "ok", '
+    assert (
+        done.returncode == 1 and done.stdout.splitlines()[-1] == "done 1 | skipped 0 | failed 1 (failed 1)"
+    ), done.stderr
+    assert (
+        str(torn) in done.stderr and torn.with_name(f"{torn.name}.corrupt").read_text() == '{"status": "ok", '
+    )
     assert store.read(torn)["status"] == "ok"
     assert "killed or crashed 3 times" in store.read(deadly)["error"]["message"]
     assert not list((tmp_path / "results").rglob("*.claim*"))
@@ -55,8 +61,12 @@ def test_a_torn_record_is_named_moved_aside_and_made_again_and_a_deadly_run_fail
 def test_a_full_disk_stops_the_sweep_with_a_sentence_and_no_torn_record(tiny, tmp_path):
     for run in make(smoke(tiny, f"results_dir={tmp_path}/before")).runs:
         execute(run)  # fills the cache
-    full = run_bench("sweep", *smoke(tiny), preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (600, 600)))
-    assert full.returncode == 3 and "cannot be written" in full.stderr and "free some space" in full.stderr, full.stderr
+    full = run_bench(
+        "sweep", *smoke(tiny), preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (600, 600))
+    )
+    assert full.returncode == 3 and "cannot be written" in full.stderr and "free some space" in full.stderr, (
+        full.stderr
+    )
     assert "Traceback" not in full.stderr
     left = {path.suffix for path in (tmp_path / "results").rglob("*") if path.is_file()}
     assert not left & {".json", ".tmp"} and not list((tmp_path / "results").rglob("*.claim*"))
@@ -86,14 +96,18 @@ def test_gc_shows_and_removes_what_nobody_needs_and_never_a_record(tiny, tmp_pat
     torn.write_text("{")
     wanted = [f"results_dir={results}", f"cache_dir={tmp_path}/cache"]
     assert main(["gc", *wanted, "--delete"]) == 0
-    assert not dead.exists() and living.exists() and orphan.exists() and (tmp_path / "cache").exists(), "a run is being carried out"
+    assert not dead.exists() and living.exists() and orphan.exists() and (tmp_path / "cache").exists(), (
+        "a run is being carried out"
+    )
     os.utime(living, (1, 1))
     before = sorted(path for path in tmp_path.rglob("*") if path.is_file())
     capsys.readouterr()
     assert main(["gc", *wanted]) == 0
     shown = capsys.readouterr().out
     assert str(orphan) in shown and str(living) in shown and "predictions without a record" in shown
-    assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == before, "without --delete nothing goes"
+    assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == before, (
+        "without --delete nothing goes"
+    )
     assert main(["gc", *wanted, "--delete"]) == 0
     assert not orphan.exists() and not living.exists() and not list((tmp_path / "cache").iterdir())
     assert kept.is_dir() and torn.exists() and sorted((results / "runs").rglob("*.json")) == records

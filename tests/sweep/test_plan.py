@@ -19,8 +19,10 @@ SAMPLE = json.loads(next((ROOT / "results/example/demo/runs").rglob("*.json")).r
 
 def record_for(plan, run, status="ok", **changes):
     error = None if status == "ok" else {"type": "E", "message": f"it was {status}", "traceback": ""}
-    store.write(SAMPLE | {"run_id": run.run_id, "name": run.name, "status": status, "error": error} | changes,
-                plan.path(run).parents[4])
+    store.write(
+        SAMPLE | {"run_id": run.run_id, "name": run.name, "status": status, "error": error} | changes,
+        plan.path(run).parents[4],
+    )
 
 
 @pytest.fixture
@@ -41,10 +43,15 @@ def filled(sweep, *statuses):
 STATUSES = ("ok", "failed", "oom", "diverged", "timeout", "interrupted")
 
 
-@pytest.mark.parametrize(("policy", "run_again"), [
-    ("only-missing", {"interrupted", "unreadable"}), ("failed", {*STATUSES, "unreadable"} - {"ok"}),
-    ("always", {*STATUSES, "unreadable"}), ("never", set()),
-])
+@pytest.mark.parametrize(
+    ("policy", "run_again"),
+    [
+        ("only-missing", {"interrupted", "unreadable"}),
+        ("failed", {*STATUSES, "unreadable"} - {"ok"}),
+        ("always", {*STATUSES, "unreadable"}),
+        ("never", set()),
+    ],
+)
 def test_the_policy_says_which_records_are_made_again(sweep, policy, run_again):
     plan = filled([*sweep, f"overwrite={policy}"], *STATUSES)
     assert {plan.status(run) for run in plan.runs} == {*STATUSES, "unreadable", "missing"}
@@ -55,7 +62,10 @@ def test_the_policy_says_which_records_are_made_again(sweep, policy, run_again):
 def test_the_closing_line_counts_every_run_once(sweep):
     plan = filled(sweep, *STATUSES, "ok")
     lines, failed = closing(plan, [])
-    assert failed and lines[-1] == "done 0 | skipped 2 | missing 18 | failed 4 (diverged 1, failed 1, oom 1, timeout 1)"
+    assert (
+        failed
+        and lines[-1] == "done 0 | skipped 2 | missing 18 | failed 4 (diverged 1, failed 1, oom 1, timeout 1)"
+    )
     assert any(line.startswith("oom minilm/") and line.endswith("it was oom") for line in lines)
     ok = [run for run in plan.runs if plan.status(run) == "ok"]
     done = Item(ok[0].run_id, "", [], "", None, None)
@@ -67,8 +77,14 @@ def test_expected_time_is_that_of_the_same_model_and_task_and_the_longest_come_f
     by_task = {"lexical_entailment": 50.0, "lexical_sentiment": 400.0}  # examples per second
     for run in plan.runs[:6]:
         speed = by_task[run.config.task.name]
-        record_for(plan, run, training=SAMPLE["training"] | {"seconds": 10.0, "start_seconds": 0.0, "examples_per_second": speed},
-                   task=SAMPLE["task"] | {"name": run.config.task.name}, model=SAMPLE["model"] | {"name": "minilm"})
+        record_for(
+            plan,
+            run,
+            training=SAMPLE["training"]
+            | {"seconds": 10.0, "start_seconds": 0.0, "examples_per_second": speed},
+            task=SAMPLE["task"] | {"name": run.config.task.name},
+            model=SAMPLE["model"] | {"name": "minilm"},
+        )
     plan = make([*sweep, "training.max_steps=null"])
     todo = plan.todo()
     rows = {task: compose_config([f"task={task}"]).task.official_rows["train"] for task in by_task}
@@ -85,14 +101,24 @@ def test_nothing_is_expected_where_nothing_is_known():
 def test_a_large_plan_equals_the_sum_of_its_parts(tmp_path):
     seeds = [f"results_dir={tmp_path}", "sweep=demo"]
     whole = make(seeds, Selection(seeds=40))
-    parts = [run for number in range(40) for run in make([*seeds, f"seed={number}"], Selection(only=(f"seed={number}",))).runs]
+    parts = [
+        run
+        for number in range(40)
+        for run in make([*seeds, f"seed={number}"], Selection(only=(f"seed={number}",))).runs
+    ]
     assert {run.run_id for run in whole.runs} == {run.run_id for run in parts} and len(whole.runs) == 12 * 40
 
 
-@pytest.mark.parametrize(("only", "count"), [
-    (["task=lexical_sentiment"], 12), (["task=lexical_sentiment", "seed=1"], 6), (["assignment=pq,random", "embedding=subspace"], 12),
-    (["embedding.subspaces=8"], 4), (["seed=0,1"], 24),
-])
+@pytest.mark.parametrize(
+    ("only", "count"),
+    [
+        (["task=lexical_sentiment"], 12),
+        (["task=lexical_sentiment", "seed=1"], 6),
+        (["assignment=pq,random", "embedding=subspace"], 12),
+        (["embedding.subspaces=8"], 4),
+        (["seed=0,1"], 24),
+    ],
+)
 def test_only_chooses_by_value(sweep, only, count):
     assert len(make(sweep, parse([f"--only={text}" for text in only])[0]).runs) == count
 
@@ -103,12 +129,21 @@ def test_limit_and_seeds(sweep):
     assert {run.config.seed for run in make(sweep, Selection(seeds=5)).runs} == {0, 1, 2, 3, 4}
 
 
-@pytest.mark.parametrize(("arguments", "words"), [
-    (["--only", "tsk=mrpc"], "Unknown key in --only 'tsk'.*'task'"), (["--only", "task=mrpc"], "matches none of the sweep's 24"),
-    (["--only", "task"], "key=value"), (["--limt", "3"], "Unknown flag '--limt'.*--limit"), (["--limit", "0"], r"--limit \(0\)"),
-    (["--limit", "x"], "limit"), (["overwrite=allways"], "Did you mean 'always'"), (["launcher.time_limit=-1"], "launcher.time_limit"),
-    (["launcher=slrm"], "Did you mean 'slurm'"), (["workers=0"], "workers"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--only", "tsk=mrpc"], "Unknown key in --only 'tsk'.*'task'"),
+        (["--only", "task=mrpc"], "matches none of the sweep's 24"),
+        (["--only", "task"], "key=value"),
+        (["--limt", "3"], "Unknown flag '--limt'.*--limit"),
+        (["--limit", "0"], r"--limit \(0\)"),
+        (["--limit", "x"], "limit"),
+        (["overwrite=allways"], "Did you mean 'always'"),
+        (["launcher.time_limit=-1"], "launcher.time_limit"),
+        (["launcher=slrm"], "Did you mean 'slurm'"),
+        (["workers=0"], "workers"),
+    ],
+)
 def test_a_wrong_choice_is_refused_before_any_work(sweep, arguments, words):
     with pytest.raises(ConfigError, match=words):
         flags, others = parse([*sweep, *arguments])

@@ -18,7 +18,9 @@ needs_slurm = pytest.mark.skipif(cluster.missing() is not None, reason=f"needs a
 
 @pytest.fixture(scope="module")
 def slurm():
-    with tempfile.TemporaryDirectory(prefix="slurm", ignore_cleanup_errors=True) as folder:  # short: a socket's path is limited
+    with tempfile.TemporaryDirectory(
+        prefix="slurm", ignore_cleanup_errors=True
+    ) as folder:  # short: a socket's path is limited
         made = cluster.Cluster(Path(folder))
         yield made
         made.stop()
@@ -29,7 +31,15 @@ def on_slurm(slurm, tiny, monkeypatch):
     for key in ("PATH", "SLURM_CONF"):
         monkeypatch.setenv(key, slurm.environment[key])
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    yield [*tiny, "sweep=smoke", "launcher=slurm", "launcher.tasks=2", "launcher.cpus=1", "launcher.memory_gb=1", "launcher.minutes=10"]
+    yield [
+        *tiny,
+        "sweep=smoke",
+        "launcher=slurm",
+        "launcher.tasks=2",
+        "launcher.cpus=1",
+        "launcher.memory_gb=1",
+        "launcher.minutes=10",
+    ]
     slurm.ask("scancel", "--user", str(os.getuid()))
     wait_for(lambda: not slurm.ask("squeue", "-h"), 30, "jobs are left")
 
@@ -63,14 +73,21 @@ def test_an_unknown_partition_shows_slurms_own_words_and_submits_nothing(on_slur
 def test_without_slurm_one_sentence_says_so(tiny, monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
     done = run_bench("sweep", *tiny, "sweep=smoke", "launcher=slurm")
-    assert done.returncode == 3 and "there is no sbatch on this machine" in done.stderr and "launcher=local" in done.stderr
+    assert (
+        done.returncode == 3
+        and "there is no sbatch on this machine" in done.stderr
+        and "launcher=local" in done.stderr
+    )
 
 
 @needs_slurm
 def test_status_tells_the_truth_and_cancel_stops_everything(on_slurm, slurm, tmp_path):
     sweep = [*on_slurm, "training.max_steps=100000", "launcher.tasks=3"]
     submitted = run_bench("sweep", *sweep, "--seeds", "2")
-    assert submitted.returncode == 0 and submitted.stdout.splitlines()[-1] == "done 0 | skipped 0 | missing 4 | failed 0"
+    assert (
+        submitted.returncode == 0
+        and submitted.stdout.splitlines()[-1] == "done 0 | skipped 0 | missing 4 | failed 0"
+    )
     wait_for(lambda: len(list((tmp_path / "results").rglob("*.claim0"))) == 2, 90, "two runs did not begin")
     lines, failed = status([*sweep, "--seeds", "2"])
     assert lines[-1] == "done 0 | running 2 | queued 2 | failed 0" and not failed
@@ -85,8 +102,13 @@ def test_status_tells_the_truth_and_cancel_stops_everything(on_slurm, slurm, tmp
 @needs_slurm
 def test_a_node_dies_a_job_is_preempted_and_the_controller_restarts(on_slurm, slurm, tmp_path):
     sweep = [*on_slurm, "training.max_steps=200", "--seeds", "2"]
-    process = subprocess.Popen([sys.executable, "-m", "bench", "sweep", *sweep, "--wait"], cwd=ROOT, text=True,
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bench", "sweep", *sweep, "--wait"],
+        cwd=ROOT,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
     wait_for(lambda: len(list((tmp_path / "results").rglob("*.claim*"))) == 2, 90, "two runs did not begin")
     slurm.kill("slurmctld")
     slurm.start_controller()
@@ -94,7 +116,11 @@ def test_a_node_dies_a_job_is_preempted_and_the_controller_restarts(on_slurm, sl
     (preempted,) = slurm.ask("squeue", "-h", "--nodelist=n2", "--format=%A").split()
     slurm.ask("scancel", "--signal=USR2", preempted)  # what Slurm sends before it preempts or ends a job
     slurm.kill("n1")
-    wait_for(lambda: "Restarts=1" in slurm.ask("scontrol", "show", "job", preempted), 60, "the job did not ask for another turn")
+    wait_for(
+        lambda: "Restarts=1" in slurm.ask("scontrol", "show", "job", preempted),
+        60,
+        "the job did not ask for another turn",
+    )
     slurm.start_node("n1")
     out, err = process.communicate(timeout=280)
     assert process.returncode == 0, err

@@ -19,17 +19,29 @@ def sweep_of(tiny, *others):
 
 
 def test_a_sweep_is_points_times_grid_and_ignores_what_a_method_does_not_use(tiny):
-    sweep = Sweep("t", "", fixed=["training.batch_size=4"], points=[["embedding=dense"], ["embedding=subspace"]],
-                  grid={"seed": [0, 1], "assignment": ["sequential", "random"]})
+    sweep = Sweep(
+        "t",
+        "",
+        fixed=["training.batch_size=4"],
+        points=[["embedding=dense"], ["embedding=subspace"]],
+        grid={"seed": [0, 1], "assignment": ["sequential", "random"]},
+    )
     assert len(sweep.overrides({})) == 8
     runs = expand(sweep, tiny)
     assert len(runs) == 6, "two dense runs, not four"
-    assert {run.config.training.batch_size for run, *_ in runs.values()} == {8}, "the command line wins over the file"
+    assert {run.config.training.batch_size for run, *_ in runs.values()} == {8}, (
+        "the command line wins over the file"
+    )
 
 
 def test_parts_are_run_in_their_order_and_what_stands_in_two_belongs_to_the_first(tiny):
-    parts = [{"points": [["embedding=dense"]], "grid": {"training.max_steps": [2], "seed": [0, 1]}},
-             {"points": [["embedding=subspace"], ["embedding=dense"]], "grid": {"training.max_steps": [2, 50], "seed": [1]}}]
+    parts = [
+        {"points": [["embedding=dense"]], "grid": {"training.max_steps": [2], "seed": [0, 1]}},
+        {
+            "points": [["embedding=subspace"], ["embedding=dense"]],
+            "grid": {"training.max_steps": [2, 50], "seed": [1]},
+        },
+    ]
     sweep = Sweep("t", "", parts=parts)
     plan = against_store(sweep, expand(sweep, [o for o in tiny if not o.startswith("training.max_steps")]))
     runs = {run.run_id: run.config for run in plan.runs}
@@ -58,7 +70,9 @@ def test_every_shipped_sweep_says_what_it_is_for_and_expands(name, data_root):
     head = (ROOT / "conf" / "sweep" / f"{name}.yaml").read_text().splitlines()[0]
     assert sweep.name == name and sweep.purpose and head.startswith("# Purpose: ")
     runs = expand(sweep, [*others, f"data.root={data_root}"])
-    assert re.search(rf"\b{len(runs)} runs\b", head), f"conf/sweep/{name}.yaml must state its {len(runs)} runs in its first line"
+    assert re.search(rf"\b{len(runs)} runs\b", head), (
+        f"conf/sweep/{name}.yaml must state its {len(runs)} runs in its first line"
+    )
 
 
 def test_an_empty_grid_or_a_typo_is_refused():
@@ -80,10 +94,14 @@ def test_a_sweep_runs_what_is_missing_reports_and_then_runs_nothing(tiny, tmp_pa
 
 
 def test_a_failed_run_is_listed_and_the_others_go_on(tiny):
-    broken = sweep_of(tiny, "training.max_grad_norm=1e30", "training.warmup_fraction=0", "training.learning_rate=1e30")
+    broken = sweep_of(
+        tiny, "training.max_grad_norm=1e30", "training.warmup_fraction=0", "training.learning_rate=1e30"
+    )
     done = run_bench("sweep", *broken)
     assert done.returncode == 1
-    assert done.stdout.count("diverged tiny/") == 2 and "failed 2 (diverged 2)" in done.stdout.splitlines()[-1]
+    assert (
+        done.stdout.count("diverged tiny/") == 2 and "failed 2 (diverged 2)" in done.stdout.splitlines()[-1]
+    )
     assert run_bench("sweep", *broken).stderr.count("step") == 0, "failed runs wait for `retry`"
     assert run_bench("retry", *broken).stderr.count("| diverged:") == 2
 

@@ -21,8 +21,15 @@ def real() -> DataConfig:
 @pytest.fixture(scope="session")
 def pair_task() -> TaskConfig:
     """Return a task with two texts and two classes."""
-    return TaskConfig(name="pairs", suite="glue", columns=["a", "b"], labels=["no", "yes"], metrics=["accuracy"],
-                      splits={"train": "train", "validation": "validation"}, official_rows={"train": 4})
+    return TaskConfig(
+        name="pairs",
+        suite="glue",
+        columns=["a", "b"],
+        labels=["no", "yes"],
+        metrics=["accuracy"],
+        splits={"train": "train", "validation": "validation"},
+        official_rows={"train": 4},
+    )
 
 
 @pytest.fixture(scope="session")

@@ -8,8 +8,9 @@ import datasets
 from bench.config import TaskConfig
 
 
-def write_split(root: Path, task: TaskConfig, split: str, columns: dict[str, list[Any]],
-                names: list[str] | None = None) -> Path:
+def write_split(
+    root: Path, task: TaskConfig, split: str, columns: dict[str, list[Any]], names: list[str] | None = None
+) -> Path:
     """Return the parquet file of one split, with class names in its metadata where `names` are given."""
     path = root / task.suite / (task.hub_config or task.name) / f"{split}.parquet"
     dataset = datasets.Dataset.from_dict(columns)

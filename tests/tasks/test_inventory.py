@@ -13,14 +13,25 @@ def test_found_missing_damaged_and_unofficial_splits_are_told_apart(tmp_path: Pa
     folder.mkdir(parents=True)
     columns = {"sentence1": ["a"] * 277, "sentence2": ["b"] * 277, "label": [0] * 277}
     datasets.Dataset.from_dict(columns).to_parquet(folder / "validation.parquet")
-    datasets.Dataset.from_dict({key: values[:5] for key, values in columns.items()}).to_parquet(folder / "train.parquet")
+    datasets.Dataset.from_dict({key: values[:5] for key, values in columns.items()}).to_parquet(
+        folder / "train.parquet"
+    )
     datasets.Dataset.from_dict(columns).to_parquet(folder / "train_half.parquet")
     (folder / "test.parquet").write_bytes(b"PAR1 half a file")
     table = inventory(DataConfig(root=str(tmp_path)), ["rte"]).set_index("split")
     assert table.rows.to_dict() == {"train": "5", "validation": "277", "test": "", "train_half": "277"}
-    assert table.official_rows.to_dict() == {"train": "2,490", "validation": "277", "test": "3,000", "train_half": ""}
+    assert table.official_rows.to_dict() == {
+        "train": "2,490",
+        "validation": "277",
+        "test": "3,000",
+        "train_half": "",
+    }
     notes = table.note.to_dict()
-    assert (notes["train"], notes["validation"], notes["train_half"]) == ("-2,485 rows", "", "not an official split")
+    assert (notes["train"], notes["validation"], notes["train_half"]) == (
+        "-2,485 rows",
+        "",
+        "not an official split",
+    )
     assert "half-downloaded" in notes["test"]
 
 
@@ -30,7 +41,11 @@ def test_languages_are_counted(tmp_path: Path) -> None:
         columns = {"premise": ["a"] * 5010, "hypothesis": ["b"] * 5010, "label": [0] * 5010}
         datasets.Dataset.from_dict(columns).to_parquet(tmp_path / "xnli" / language / "test.parquet")
     table = inventory(DataConfig(root=str(tmp_path)), ["xnli"]).set_index("split")
-    assert (table.languages["test"], table.rows["test"], table.note["test"]) == ("2 of 15", "5,010", "missing")
+    assert (table.languages["test"], table.rows["test"], table.note["test"]) == (
+        "2 of 15",
+        "5,010",
+        "missing",
+    )
     assert table.languages["validation"] == "0 of 15"
 
 

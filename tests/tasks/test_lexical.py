@@ -22,11 +22,18 @@ from bench.tasks.lexical import generate
 
 ROOT = Path(__file__).resolve().parents[2]
 DECLARED = yaml.safe_load((ROOT / "bench/tasks/lexical_words.yaml").read_text(encoding="utf-8"))
-CATEGORIES = {word: name for name, entry in DECLARED["lexical_entailment"]["categories"].items()
-              for word in entry["words"].split()}
+CATEGORIES = {
+    word: name
+    for name, entry in DECLARED["lexical_entailment"]["categories"].items()
+    for word in entry["words"].split()
+}
 BARE = {name for name, entry in DECLARED["lexical_entailment"]["categories"].items() if entry["bare"]}
-POLARITIES = {word: label for kind in DECLARED["lexical_sentiment"]["kinds"].values()
-              for label, polarity in enumerate(["negative", "positive"]) for word in kind[polarity].split()}
+POLARITIES = {
+    word: label
+    for kind in DECLARED["lexical_sentiment"]["kinds"].values()
+    for label, polarity in enumerate(["negative", "positive"])
+    for word in kind[polarity].split()
+}
 COLUMNS = {"lexical_entailment": ["premise", "hypothesis"], "lexical_sentiment": ["sentence"]}
 CONTENT = {"lexical_entailment": CATEGORIES, "lexical_sentiment": POLARITIES}
 TASKS = sorted(COLUMNS)
@@ -52,9 +59,15 @@ def test_no_word_of_one_split_occurs_anywhere_in_another(name):
 
 
 def test_no_word_is_listed_twice():
-    entailment = [w for c in DECLARED["lexical_entailment"]["categories"].values() for w in c["words"].split()]
-    sentiment = [w for k in DECLARED["lexical_sentiment"]["kinds"].values() for p in ("positive", "negative")
-                 for w in k[p].split()]
+    entailment = [
+        w for c in DECLARED["lexical_entailment"]["categories"].values() for w in c["words"].split()
+    ]
+    sentiment = [
+        w
+        for k in DECLARED["lexical_sentiment"]["kinds"].values()
+        for p in ("positive", "negative")
+        for w in k[p].split()
+    ]
     assert [w for words in (entailment, sentiment) for w, count in Counter(words).items() if count > 1] == []
     assert min(Counter(POLARITIES.values()).values()) >= 120 and len(set(CATEGORIES.values())) == 12
 
@@ -101,7 +114,9 @@ def test_who_does_not_know_the_held_out_words_is_at_chance(name, view, text):
     splits = generate(name)
     classifier = make_pipeline(CountVectorizer(ngram_range=(1, 2)), LogisticRegression(max_iter=500))
     classifier.fit([text(row) for row in splits["train"]], [row["label"] for row in splits["train"]])
-    accuracy = classifier.score([text(row) for row in splits["test"]], [row["label"] for row in splits["test"]])
+    accuracy = classifier.score(
+        [text(row) for row in splits["test"]], [row["label"] for row in splits["test"]]
+    )
     assert 0.42 <= accuracy <= 0.58, view
 
 
@@ -129,20 +144,35 @@ def test_every_listed_word_is_one_token_and_rows_are_short():
     assert [word for word in {*CATEGORIES, *POLARITIES} if len(tokenizer.tokenize(word)) != 1] == []
     for name in TASKS:
         for rows in generate(name).values():
-            assert max(len(ids) for ids in tokenizer(*[[r[c] for r in rows] for c in COLUMNS[name]])["input_ids"]) <= 16
+            assert (
+                max(
+                    len(ids) for ids in tokenizer(*[[r[c] for r in rows] for c in COLUMNS[name]])["input_ids"]
+                )
+                <= 16
+            )
 
 
 @pytest.mark.parametrize("hash_seed", ["1", "4242"])
 def test_another_process_makes_the_same_rows(hash_seed):
     code = "import json, sys; from bench.tasks.lexical import generate as g; print(json.dumps([*map(g, sys.argv[1:])]))"
-    made = subprocess.run([sys.executable, "-c", code, *TASKS], cwd=ROOT, capture_output=True, text=True, check=True,
-                          env={**os.environ, "PYTHONHASHSEED": hash_seed})
+    made = subprocess.run(
+        [sys.executable, "-c", code, *TASKS],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONHASHSEED": hash_seed},
+    )
     assert json.loads(made.stdout) == [generate(name) for name in TASKS]
 
 
-@pytest.mark.parametrize(("name", "digest"), [
-    ("lexical_entailment", "b8e3f073a22b8273"), ("lexical_sentiment", "c141d6be03213ceb"),
-])
+@pytest.mark.parametrize(
+    ("name", "digest"),
+    [
+        ("lexical_entailment", "b8e3f073a22b8273"),
+        ("lexical_sentiment", "c141d6be03213ceb"),
+    ],
+)
 def test_rows_change_only_together_with_the_task_version(name, digest):
     made = hashlib.sha256(json.dumps(generate(name), sort_keys=True).encode()).hexdigest()
     assert (compose_config([f"task={name}"]).task.task_version, made[:16]) == (1, digest)

@@ -21,10 +21,15 @@ from bench.tasks.data import Rows
 from bench.tasks.metrics import METRICS, score, score_groups
 
 ROOT = Path(__file__).resolve().parents[2]
-CLASSES = TaskConfig(name="classes", labels=["a", "b"], headline="accuracy",
-                     metrics=["matthews", "accuracy", "f1", "accuracy_f1_mean"])
-NUMBERS = TaskConfig(name="numbers", labels=None, headline="pearson",
-                     metrics=["pearson", "spearmanr", "pearson_spearman_mean"])
+CLASSES = TaskConfig(
+    name="classes",
+    labels=["a", "b"],
+    headline="accuracy",
+    metrics=["matthews", "accuracy", "f1", "accuracy_f1_mean"],
+)
+NUMBERS = TaskConfig(
+    name="numbers", labels=None, headline="pearson", metrics=["pearson", "spearmanr", "pearson_spearman_mean"]
+)
 THREE = dataclasses.replace(CLASSES, labels=["a", "b", "c"], metrics=["accuracy", "matthews"])
 
 
@@ -34,8 +39,13 @@ def test_binary_metrics_equal_sklearn(pairs: list[tuple[int, int]]) -> None:
     predicted, true = np.array(pairs).T
     accuracy, f1 = sk.accuracy_score(true, predicted), sk.f1_score(true, predicted, zero_division=0)
     assert score(CLASSES, predicted, true) == pytest.approx(
-        {"matthews": sk.matthews_corrcoef(true, predicted), "accuracy": accuracy, "f1": f1,
-         "accuracy_f1_mean": (accuracy + f1) / 2})
+        {
+            "matthews": sk.matthews_corrcoef(true, predicted),
+            "accuracy": accuracy,
+            "f1": f1,
+            "accuracy_f1_mean": (accuracy + f1) / 2,
+        }
+    )
 
 
 def test_matthews_by_its_definition() -> None:
@@ -53,7 +63,11 @@ def test_matthews_by_its_definition() -> None:
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.lists(st.tuples(st.floats(-5, 5, width=32), st.sampled_from([0.0, 1.5, 2.2, 5.0])), min_size=2, max_size=40))
+@given(
+    st.lists(
+        st.tuples(st.floats(-5, 5, width=32), st.sampled_from([0.0, 1.5, 2.2, 5.0])), min_size=2, max_size=40
+    )
+)
 def test_correlations_equal_scipy_or_are_zero(pairs: list[tuple[float, float]]) -> None:
     predicted, true = np.array(pairs, dtype=np.float32).T
     found = score(NUMBERS, predicted, true)
@@ -61,29 +75,44 @@ def test_correlations_equal_scipy_or_are_zero(pairs: list[tuple[float, float]]) 
     if np.ptp(predicted) > 1e-6 * (1 + np.abs(predicted).max()) and np.ptp(true):
         r = stats.pearsonr(predicted.astype(float), true.astype(float)).statistic
         rho = stats.spearmanr(predicted, true).statistic
-        assert found == pytest.approx({"pearson": r, "spearmanr": rho, "pearson_spearman_mean": (r + rho) / 2})
+        assert found == pytest.approx(
+            {"pearson": r, "spearmanr": rho, "pearson_spearman_mean": (r + rho) / 2}
+        )
 
 
-@pytest.mark.parametrize(("predicted", "true"), [([2.5, 2.5, 2.5], [1, 2, 3]), ([1, 2, 3], [2, 2, 2]), ([1], [1])])
+@pytest.mark.parametrize(
+    ("predicted", "true"), [([2.5, 2.5, 2.5], [1, 2, 3]), ([1, 2, 3], [2, 2, 2]), ([1], [1])]
+)
 def test_undefined_correlations_are_zero(predicted: list[float], true: list[float]) -> None:
     assert set(score(NUMBERS, np.array(predicted), true).values()) == {0.0}
 
 
 def test_constant_classes_are_zero_and_not_nan() -> None:
     assert score(CLASSES, np.zeros(4, int), [0, 1, 1, 0]) == {
-        "matthews": 0.0, "accuracy": 0.5, "f1": 0.0, "accuracy_f1_mean": 0.25}
+        "matthews": 0.0,
+        "accuracy": 0.5,
+        "f1": 0.0,
+        "accuracy_f1_mean": 0.25,
+    }
     assert score(CLASSES, np.zeros(3, int), [0, 0, 0]) == {
-        "matthews": 0.0, "accuracy": 1.0, "f1": 0.0, "accuracy_f1_mean": 0.5}
+        "matthews": 0.0,
+        "accuracy": 1.0,
+        "f1": 0.0,
+        "accuracy_f1_mean": 0.5,
+    }
 
 
-@pytest.mark.parametrize(("task", "predicted", "true", "said"), [
-    (NUMBERS, [1.0, float("nan")], [1, 2], "1 of 2 predictions are NaN or infinite"),
-    (NUMBERS, [float("inf"), float("nan")], [1, 2], "2 of 2 predictions are NaN or infinite"),
-    (CLASSES, [1.0, float("nan")], [1, 0], "1 of 2 predictions are NaN"),
-    (CLASSES, [0.3, 0.9], [0, 1], "argmax"),
-    (CLASSES, [0, 1, 1], [0, 1], r"\(3,\) predictions for \(2,\) labels"),
-    (CLASSES, [], [], r"\(0,\)"),
-])
+@pytest.mark.parametrize(
+    ("task", "predicted", "true", "said"),
+    [
+        (NUMBERS, [1.0, float("nan")], [1, 2], "1 of 2 predictions are NaN or infinite"),
+        (NUMBERS, [float("inf"), float("nan")], [1, 2], "2 of 2 predictions are NaN or infinite"),
+        (CLASSES, [1.0, float("nan")], [1, 0], "1 of 2 predictions are NaN"),
+        (CLASSES, [0.3, 0.9], [0, 1], "argmax"),
+        (CLASSES, [0, 1, 1], [0, 1], r"\(3,\) predictions for \(2,\) labels"),
+        (CLASSES, [], [], r"\(0,\)"),
+    ],
+)
 def test_what_cannot_be_scored_is_refused(
     task: TaskConfig, predicted: list[float], true: list[float], said: str
 ) -> None:
@@ -92,12 +121,21 @@ def test_what_cannot_be_scored_is_refused(
 
 
 def test_unknown_names_say_what_was_meant() -> None:
-    with pytest.raises(ConfigError, match=r"task\.metrics: Unknown metric 'mathews'\. Did you mean 'matthews'"):
+    with pytest.raises(
+        ConfigError, match=r"task\.metrics: Unknown metric 'mathews'\. Did you mean 'matthews'"
+    ):
         score(dataclasses.replace(CLASSES, metrics=["mathews"], headline="mathews"), np.array([0, 1]), [0, 1])
     with pytest.raises(ConfigError, match=r"task\.headline \(f1\) must be one of task\.metrics: accuracy"):
         score(dataclasses.replace(CLASSES, metrics=["accuracy"], headline="f1"), np.array([0, 1]), [0, 1])
-    assert set(METRICS) == {"accuracy", "f1", "matthews", "pearson", "spearmanr", "accuracy_f1_mean",
-                            "pearson_spearman_mean"}
+    assert set(METRICS) == {
+        "accuracy",
+        "f1",
+        "matthews",
+        "pearson",
+        "spearmanr",
+        "accuracy_f1_mean",
+        "pearson_spearman_mean",
+    }
 
 
 def test_categories_are_scored_apart() -> None:
@@ -110,9 +148,13 @@ def test_categories_are_scored_apart() -> None:
     assert found.keys() == expected.keys()
     for name, members in expected.items():
         true = np.array(rows["label"])[members]
-        assert found[name] == pytest.approx({
-            "rows": len(members), "accuracy": np.mean(true == predicted[members]),
-            "matthews": sk.matthews_corrcoef(true, predicted[members])})
+        assert found[name] == pytest.approx(
+            {
+                "rows": len(members),
+                "accuracy": np.mean(true == predicted[members]),
+                "matthews": sk.matthews_corrcoef(true, predicted[members]),
+            }
+        )
 
 
 def test_processes_may_score_at_once_from_nothing(tmp_path: Path) -> None:
@@ -131,6 +173,8 @@ with multiprocessing.get_context("fork").Pool(4) as pool:
     print(pool.map(work, range(4), chunksize=1))
 """
     env = {**os.environ, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1", "HF_EVALUATE_OFFLINE": "1"}
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True, timeout=120
+    )
     assert done.stdout.strip() == str([{"accuracy": 2 / 3, "f1": 2 / 3, "matthews": 0.5}] * 4), done.stderr
     assert [*tmp_path.rglob("matthews.py")]  # it was this cache

@@ -23,7 +23,8 @@ def test_task_file_is_complete(name: str) -> None:
     assert task.headline in task.metrics and set(task.metrics) <= set(METRICS)
     assert {"train", *task.evaluate, *task.predict} <= task.splits.keys()
     assert task.official_rows.keys() == {split for split in task.splits.values() if ":" not in split} | (
-        {"train"} if name == "xnli" else set())
+        {"train"} if name == "xnli" else set()
+    )
     assert (task.labels is None) == (task.label_range is not None) == (name == "stsb")
     uniform = 0.0 if task.headline != "accuracy" else 1 / len(task.labels or [])
     assert task.chance == pytest.approx(uniform, abs=1e-4)
@@ -39,7 +40,10 @@ def test_files_and_hydra_agree() -> None:
 def test_what_the_suite_leaves_out_and_keeps_apart() -> None:
     assert {name for name in TASKS if not read_task(name).average} == {"wnli", "ax"}
     mnli = read_task("mnli")
-    assert (mnli.splits["validation"], mnli.splits["mismatched"]) == ("validation_matched", "validation_mismatched")
+    assert (mnli.splits["validation"], mnli.splits["mismatched"]) == (
+        "validation_matched",
+        "validation_mismatched",
+    )
     xnli = read_task("xnli")
     assert " ".join(xnli.languages) == "ar bg de el en es fr hi ru sw th tr ur vi zh"
     assert (xnli.evaluate, xnli.train_language, xnli.splits["train"]) == (["test"], "en", "mnli:train")

@@ -18,7 +18,10 @@ PAIRS = TaskConfig(name="pairs", columns=["a", "b"], labels=["x", "y"])
 ROWS: dict[str, list[Any]] = {
     "a": ["the cat sat on the mat", "a dog", "the cat the cat the cat the cat", ""],
     "b": ["the dog", "the cat sat on the mat on the mat", "a dog a dog a dog a dog a dog", "a"],
-    "label": [0, 1, 1, 0], "idx": [3, 2, 1, 0], "Domain": list("abcd")}
+    "label": [0, 1, 1, 0],
+    "idx": [3, 2, 1, 0],
+    "Domain": list("abcd"),
+}
 
 
 def rows_of(columns: dict[str, list[Any]]) -> Rows:
@@ -39,7 +42,9 @@ def by_bytes() -> PreTrainedTokenizerBase:
 @pytest.mark.parametrize("make", [words, by_bytes])
 @pytest.mark.parametrize("columns", [["a"], ["a", "b"]])
 @pytest.mark.parametrize("length", [8, 12, 128])
-def test_ids_are_those_of_the_tokenizer_row_by_row(tmp_path: Path, make: Any, columns: list[str], length: int) -> None:
+def test_ids_are_those_of_the_tokenizer_row_by_row(
+    tmp_path: Path, make: Any, columns: list[str], length: int
+) -> None:
     tokenizer, task = make(), dataclasses.replace(PAIRS, columns=columns)
     made = tokenise(rows_of(ROWS), task, tokenizer, length, tmp_path)
     cut = 0
@@ -74,8 +79,14 @@ def test_other_content_is_other_cache(tmp_path: Path) -> None:
     other = rows_of(ROWS | {"b": ["mat"] * 4})
     swapped = dataclasses.replace(PAIRS, columns=["b", "a"])
     variants: list[tuple[Any, ...]] = [
-        (rows, PAIRS, words(), 8), (rows, PAIRS, words(), 9), (rows, swapped, words(), 8), (other, PAIRS, words(), 8),
-        (rows.select(np.array([2, 0])), PAIRS, words(), 8), (rows, PAIRS, words(("more",)), 8), (rows, PAIRS, by_bytes(), 8)]
+        (rows, PAIRS, words(), 8),
+        (rows, PAIRS, words(), 9),
+        (rows, swapped, words(), 8),
+        (other, PAIRS, words(), 8),
+        (rows.select(np.array([2, 0])), PAIRS, words(), 8),
+        (rows, PAIRS, words(("more",)), 8),
+        (rows, PAIRS, by_bytes(), 8),
+    ]
     made = [tokenise(*variant, tmp_path).table["input_ids"].to_pylist() for variant in variants]
     assert len([*(tmp_path / "tokenised").iterdir()]) == len(variants)
     assert made == [tokenise(*variant, tmp_path).table["input_ids"].to_pylist() for variant in variants]

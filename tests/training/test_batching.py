@@ -38,9 +38,17 @@ def test_batches_depend_on_the_seed_and_pad_little():
 @pytest.mark.parametrize("regression", [False, True])
 def test_a_batch_is_what_a_padding_collator_gives(regression):
     rng = np.random.default_rng(1)
-    rows = [{"input_ids": rng.integers(1, 99, n).tolist(), "token_type_ids": rng.integers(0, 2, n).tolist(),
-             "label": float(rng.random()) if regression else int(rng.integers(3))} for n in rng.integers(1, 12, 20)]
-    examples = Examples.from_dataset(datasets.Dataset.from_list(rows), pad_token_id=7, device=torch.device("cpu"))
+    rows = [
+        {
+            "input_ids": rng.integers(1, 99, n).tolist(),
+            "token_type_ids": rng.integers(0, 2, n).tolist(),
+            "label": float(rng.random()) if regression else int(rng.integers(3)),
+        }
+        for n in rng.integers(1, 12, 20)
+    ]
+    examples = Examples.from_dataset(
+        datasets.Dataset.from_list(rows), pad_token_id=7, device=torch.device("cpu")
+    )
     chosen = np.array([3, 0, 19, 3])
     inputs, labels = examples.batch(chosen)
     width = max(len(rows[i]["input_ids"]) for i in chosen)

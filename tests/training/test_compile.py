@@ -12,7 +12,9 @@ from bench.backbones import swap_embedding
 from bench.embeddings.subspace_layer import SubspaceEmbedding
 from tests.training.test_engine import examples, lane, model, weights_of
 
-needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
+needs_compiler = pytest.mark.skipif(
+    shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU"
+)
 
 
 @needs_compiler
@@ -35,7 +37,9 @@ def test_compiled_modules_train_as_others_do_and_leave_the_model_as_it_was(dtype
 
 def test_an_encoder_with_a_table_of_its_own_is_not_compiled_around_its_blocks():
     """MPNet's encoder looks relative positions up."""
-    config = MPNetConfig(vocab_size=30, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64)
+    config = MPNetConfig(
+        vocab_size=30, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64
+    )
     own = lane(MPNetForSequenceClassification(config), examples())
     own.compile()
     compiled = [module for module in own.model.modules() if "forward" in vars(module)]
@@ -46,7 +50,9 @@ def test_an_encoder_with_a_table_of_its_own_is_not_compiled_around_its_blocks():
 def test_what_is_compiled_once_serves_other_runs_also_with_another_embedding_of_the_kind():
     def trained(rows):
         smaller = model()
-        swap_embedding(smaller, SubspaceEmbedding(sequential(30, 2, rows), rows, 32, sub_dim=16, padding_idx=0))
+        swap_embedding(
+            smaller, SubspaceEmbedding(sequential(30, 2, rows), rows, 32, sub_dim=16, padding_idx=0)
+        )
         kinds = [type(module) for module in smaller.modules()]
         own = lane(smaller, examples())
         own.compile()

@@ -31,7 +31,16 @@ def tokenizer():
 
 def bert(seed: int = 0, **changes: object) -> BertModel:
     torch.manual_seed(seed)
-    return BertModel(BertConfig(vocab_size=30522, hidden_size=8, num_hidden_layers=2, num_attention_heads=2, intermediate_size=8, **changes))
+    return BertModel(
+        BertConfig(
+            vocab_size=30522,
+            hidden_size=8,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=8,
+            **changes,
+        )
+    )
 
 
 def test_the_distance_is_zero_for_the_teacher_itself_and_ignores_padding(tokenizer):
@@ -42,7 +51,11 @@ def test_the_distance_is_zero_for_the_teacher_itself_and_ignores_padding(tokeniz
     assert together.shape == (4,) and (together > 0).all()
     for row, text in enumerate(TEXTS):  # alone, so without padding
         ids = torch.tensor([tokenizer(text)["input_ids"]])
-        pairs = zip(student.eval()(ids, output_hidden_states=True).hidden_states, teacher(ids, output_hidden_states=True).hidden_states, strict=True)
+        pairs = zip(
+            student.eval()(ids, output_hidden_states=True).hidden_states,
+            teacher(ids, output_hidden_states=True).hidden_states,
+            strict=True,
+        )
         expected = torch.stack([(s - t).square().sum() / t.square().sum() for s, t in pairs]).mean()
         torch.testing.assert_close(together[row], expected, rtol=1e-4, atol=1e-6)
 
@@ -62,14 +75,30 @@ def test_fast_parameters_learn_faster_and_frozen_ones_not_at_all(tokenizer):
 
 def test_a_recovered_model_is_made_once_and_serves_other_tasks_and_seeds(tiny, tmp_path):
     (tmp_path / "corpus.txt").write_text("\n".join(TEXTS * 5))
-    overrides = [*tiny, "assignment=pq", "embedding.subspaces=4", "embedding.rows=16", "embedding.table_dtype=int8", "recovery=distil",
-                 *QUICK, "recovery.frozen_steps=2", f"recovery.corpus={tmp_path}/corpus.txt"]
-    first, again, other = (run(compose_config([*overrides, *more])) for more in ([], ["seed=1"], ["task=lexical_entailment"]))
+    overrides = [
+        *tiny,
+        "assignment=pq",
+        "embedding.subspaces=4",
+        "embedding.rows=16",
+        "embedding.table_dtype=int8",
+        "recovery=distil",
+        *QUICK,
+        "recovery.frozen_steps=2",
+        f"recovery.corpus={tmp_path}/corpus.txt",
+    ]
+    first, again, other = (
+        run(compose_config([*overrides, *more])) for more in ([], ["seed=1"], ["task=lexical_entailment"])
+    )
     assert [r["status"] for r in (first, again, other)] == ["ok"] * 3
     assert [r["recovery"]["reused"] for r in (first, again, other)] == [False, True, True]
     (file,) = (tmp_path / "cache" / "recovered").glob("*.safetensors")
-    assert {r["recovery"]["sha256"] for r in (first, again, other)} == {hashlib.sha256(file.read_bytes()).hexdigest()}
-    assert first["recovery"]["steps"] == 6 and first["recovery"]["curve"][-1][1] < first["recovery"]["curve"][0][1]
+    assert {r["recovery"]["sha256"] for r in (first, again, other)} == {
+        hashlib.sha256(file.read_bytes()).hexdigest()
+    }
+    assert (
+        first["recovery"]["steps"] == 6
+        and first["recovery"]["curve"][-1][1] < first["recovery"]["curve"][0][1]
+    )
     assert max(t.numel() for t in load_file(file).values()) < 30522 * 24  # no dense table
     fresh = run(compose_config([*overrides, f"results_dir={tmp_path}/b"]))
     assert fresh["metrics"] == first["metrics"] and fresh["training"]["curve"] == first["training"]["curve"]
@@ -87,12 +116,23 @@ def test_only_a_recovery_that_is_asked_for_is_part_of_the_identity():
         return prepare(compose_config(["task=lexical_sentiment", *overrides])).run_id
 
     assert run_id() == run_id("recovery.steps=9")
-    different = [[], ["recovery=distil"], ["recovery=distil", "recovery.steps=9"], ["recovery=distil", "recovery.seed=1"]]
+    different = [
+        [],
+        ["recovery=distil"],
+        ["recovery=distil", "recovery.steps=9"],
+        ["recovery=distil", "recovery.seed=1"],
+    ]
     assert len({run_id(*overrides) for overrides in different}) == 4
 
 
 def test_splits_of_tasks_are_a_corpus(tiny):
-    both = [*tiny, "embedding=dense", "recovery=distil", *QUICK, "recovery.corpus=lexical_sentiment:train+lexical_entailment:train"]
+    both = [
+        *tiny,
+        "embedding=dense",
+        "recovery=distil",
+        *QUICK,
+        "recovery.corpus=lexical_sentiment:train+lexical_entailment:train",
+    ]
     one = run(compose_config(both))
     assert one["status"] == "ok" and one["recovery"]["texts"] > 1000
     with pytest.raises(DataError, match="'lexical_sentimnt'. Did you mean 'lexical_sentiment'"):
@@ -103,16 +143,37 @@ def test_splits_of_tasks_are_a_corpus(tiny):
 def with_head(tiny: list[str], tmp_path: Path) -> list[str]:
     torch.manual_seed(0)
     folder = tmp_path / "masked"
-    config = BertConfig(vocab_size=30522, hidden_size=24, num_hidden_layers=1, num_attention_heads=2, intermediate_size=24)
+    config = BertConfig(
+        vocab_size=30522, hidden_size=24, num_hidden_layers=1, num_attention_heads=2, intermediate_size=24
+    )
     BertForMaskedLM(config).save_pretrained(folder)
-    AutoTokenizer.from_pretrained(next(o for o in tiny if o.startswith("model.path=")).removeprefix("model.path=")).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(
+        next(o for o in tiny if o.startswith("model.path=")).removeprefix("model.path=")
+    ).save_pretrained(folder)
     return [*tiny, f"model.path={folder}"]
 
 
-@pytest.mark.parametrize("method", [["assignment=pq", "embedding.subspaces=4", "embedding.rows=16"], ["embedding=low_rank", "embedding.rank=4"],
-                                    ["embedding=dense"]])
+@pytest.mark.parametrize(
+    "method",
+    [
+        ["assignment=pq", "embedding.subspaces=4", "embedding.rows=16"],
+        ["embedding=low_rank", "embedding.rank=4"],
+        ["embedding=dense"],
+    ],
+)
 def test_masked_tokens_recover_through_the_tied_decoder(with_head, method):
-    record = run(compose_config([*with_head, *method, "recovery=masked_lm", *QUICK, "recovery.steps=40", "recovery.learning_rate=3e-3"]))
+    record = run(
+        compose_config(
+            [
+                *with_head,
+                *method,
+                "recovery=masked_lm",
+                *QUICK,
+                "recovery.steps=40",
+                "recovery.learning_rate=3e-3",
+            ]
+        )
+    )
     assert record["status"] == "ok", record["error"]
     curve = [loss for _, loss in record["recovery"]["curve"]]
     assert curve[-1] < curve[0] and json.dumps(record["recovery"])
@@ -136,10 +197,15 @@ def test_masking_spares_special_tokens_and_counts_only_the_masked(tokenizer):
     losses = MaskedTokens(Perfect(), tokenizer)(wanted, attention_mask=torch.ones_like(wanted)).logits
     changed = seen["ids"] != wanted
     assert not losses.any() and not changed[:, [0, -1]].any()
-    assert (seen["ids"] == tokenizer.mask_token_id).float().mean().item() == pytest.approx(0.15 * 0.8 * 30 / 32, rel=0.15)
+    assert (seen["ids"] == tokenizer.mask_token_id).float().mean().item() == pytest.approx(
+        0.15 * 0.8 * 30 / 32, rel=0.15
+    )
     assert changed.float().mean().item() == pytest.approx(0.15 * 0.9 * 30 / 32, rel=0.15)
 
 
 def test_a_model_without_a_masked_lm_head_is_refused_before_any_work():
-    with pytest.raises(ConfigError, match=r"model=minilm has no masked-LM head \(its file lacks cls\.predictions\..*use recovery=distil"):
+    with pytest.raises(
+        ConfigError,
+        match=r"model=minilm has no masked-LM head \(its file lacks cls\.predictions\..*use recovery=distil",
+    ):
         prepare(compose_config(["task=lexical_sentiment", "recovery=masked_lm"]))

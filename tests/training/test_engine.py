@@ -31,13 +31,26 @@ def examples(device="cpu", n=61):
     lengths = rng.integers(3, 40, n)
     ids = torch.tensor(rng.integers(1, 30, lengths.sum()), dtype=torch.int32, device=device)
     offsets = torch.tensor(np.cumsum(lengths) - lengths, device=device)
-    return Examples({"input_ids": ids}, offsets, lengths, torch.tensor(rng.integers(0, 2, n), device=device), {"input_ids": 0})
+    return Examples(
+        {"input_ids": ids},
+        offsets,
+        lengths,
+        torch.tensor(rng.integers(0, 2, n), device=device),
+        {"input_ids": 0},
+    )
 
 
 def model(device="cpu", dropout=0.0):
     torch.manual_seed(0)
-    config = BertConfig(vocab_size=30, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,
-                        hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout)
+    config = BertConfig(
+        vocab_size=30,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        hidden_dropout_prob=dropout,
+        attention_probs_dropout_prob=dropout,
+    )
     return BertForSequenceClassification(config).to(device).train()
 
 
@@ -64,8 +77,13 @@ def weights_of(trained):
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 def test_the_eager_engine_is_a_plain_loop_also_where_a_batch_is_not_full(dtype, device):
     data, plain = examples(device), model(device)
-    optimizer = torch.optim.AdamW([{"params": [p for p in plain.parameters() if p.ndim > 1], "weight_decay": 0.01},
-                                   {"params": [p for p in plain.parameters() if p.ndim <= 1], "weight_decay": 0.0}], lr=1e-3)
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": [p for p in plain.parameters() if p.ndim > 1], "weight_decay": 0.01},
+            {"params": [p for p in plain.parameters() if p.ndim <= 1], "weight_decay": 0.0},
+        ],
+        lr=1e-3,
+    )
     rates = get_linear_schedule_with_warmup(optimizer, 5, STEPS)
     stream, losses = training_batches(data.lengths, 8, 0), []
     for _ in range(STEPS):
@@ -131,7 +149,14 @@ def test_what_a_rehearsal_left_in_the_bf16_copies_is_no_part_of_the_first_step()
 def test_a_graph_without_a_gpu_falls_back_and_says_so():
     if torch.cuda.is_available():
         pytest.skip("this machine has a CUDA device")
-    outcome = finetune(model(), examples(), TrainingConfig(max_steps=2, batch_size=8, engine="graph"), seed=0, dtype="fp32", name="t")
+    outcome = finetune(
+        model(),
+        examples(),
+        TrainingConfig(max_steps=2, batch_size=8, engine="graph"),
+        seed=0,
+        dtype="fp32",
+        name="t",
+    )
     assert outcome.engine == "eager" and "CUDA" in (outcome.fallback or "")
 
 
@@ -187,8 +212,16 @@ def test_a_rehearsal_sees_padding_in_every_row_and_what_comes_after_it_does_not(
 @needs_gpu
 def test_examples_that_need_no_padding_can_be_compiled_too():
     torch.compiler.reset()  # what other tests had compiled would do
-    ids = torch.randint(1, 30, (64 * 16,), generator=torch.Generator().manual_seed(0), dtype=torch.int32).cuda()
-    data = Examples({"input_ids": ids}, torch.arange(0, 64 * 16, 16).cuda(), np.full(64, 16), torch.arange(64).cuda() % 2, {"input_ids": 0})
+    ids = torch.randint(
+        1, 30, (64 * 16,), generator=torch.Generator().manual_seed(0), dtype=torch.int32
+    ).cuda()
+    data = Examples(
+        {"input_ids": ids},
+        torch.arange(0, 64 * 16, 16).cuda(),
+        np.full(64, 16),
+        torch.arange(64).cuda() % 2,
+        {"input_ids": 0},
+    )
     losses = {}
     for kind in ("eager", "compile"):
         own = lane(model("cuda"), data)
@@ -204,12 +237,18 @@ def test_examples_that_need_no_padding_can_be_compiled_too():
 @needs_gpu
 def test_training_by_graphs_repeats_itself_to_the_bit_also_at_the_size_of_a_real_model():
     generator = torch.Generator().manual_seed(0)
-    ids, labels = (torch.randint(0, top, (n,), generator=generator).cuda() for top, n in ((30522, 64 * 48), (2, 64)))
-    data = Examples({"input_ids": ids}, torch.arange(0, 64 * 48, 48).cuda(), np.full(64, 48), labels, {"input_ids": 0})
+    ids, labels = (
+        torch.randint(0, top, (n,), generator=generator).cuda() for top, n in ((30522, 64 * 48), (2, 64))
+    )
+    data = Examples(
+        {"input_ids": ids}, torch.arange(0, 64 * 48, 48).cuda(), np.full(64, 48), labels, {"input_ids": 0}
+    )
 
     def trained():
         torch.manual_seed(0)
-        large = BertForSequenceClassification(BertConfig(hidden_size=384, num_hidden_layers=4, intermediate_size=1536)).cuda()
+        large = BertForSequenceClassification(
+            BertConfig(hidden_size=384, num_hidden_layers=4, intermediate_size=1536)
+        ).cuda()
         own = lane(large, data, "bf16", batch_size=32)
         engine, _ = make_engine("graph", [own])
         torch.manual_seed(1)
@@ -266,7 +305,10 @@ def test_a_step_that_cannot_be_compiled_is_captured_as_it_is(dtype, monkeypatch)
     np.testing.assert_array_equal(losses, run_engine("graph", "cuda", dtype)[2])
 
 
-@pytest.mark.parametrize(("device", "choice"), [("cpu", "auto"), *(pytest.param("cuda", kind, marks=needs_gpu) for kind in ("graph", "compile"))])
+@pytest.mark.parametrize(
+    ("device", "choice"),
+    [("cpu", "auto"), *(pytest.param("cuda", kind, marks=needs_gpu) for kind in ("graph", "compile"))],
+)
 def test_lanes_side_by_side_train_as_each_does_alone(device, choice, graphs):
     """Different seeds, so different batches, and different rates."""
     own = [{"seed": 3}, {"seed": 0}, {"seed": 7, "learning_rate": 3e-4}]
@@ -290,7 +332,9 @@ def test_a_divergent_lane_stops_no_other():
     broken, sound = model(), model()
     with torch.no_grad():
         broken.classifier.weight.fill_(float("inf"))
-    first, second = finetune_together([Trainee(broken, examples(), CONFIG, 0, "t"), Trainee(sound, examples(), CONFIG, 3, "t")], "fp32")
+    first, second = finetune_together(
+        [Trainee(broken, examples(), CONFIG, 0, "t"), Trainee(sound, examples(), CONFIG, 3, "t")], "fp32"
+    )
     assert isinstance(first, Diverged) and "after 0 of 50 steps" in str(first)
     alone = finetune(model(), examples(), CONFIG, seed=3, dtype="fp32", name="t")
     assert isinstance(second, Outcome) and second.runs_at_once == 2

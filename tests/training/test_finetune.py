@@ -18,14 +18,27 @@ def examples(n=64, seed=0, regression=False):
     lengths = rng.integers(3, 9, n)
     ids = [np.r_[rng.integers(1, 3), rng.integers(3, 30, m - 1)] for m in lengths]
     labels = torch.tensor([int(row[0]) - 1 for row in ids])
-    return Examples({"input_ids": torch.tensor(np.concatenate(ids), dtype=torch.int32)}, torch.tensor(np.cumsum(lengths) - lengths),
-                    lengths, labels.float() if regression else labels, {"input_ids": 0})
+    return Examples(
+        {"input_ids": torch.tensor(np.concatenate(ids), dtype=torch.int32)},
+        torch.tensor(np.cumsum(lengths) - lengths),
+        lengths,
+        labels.float() if regression else labels,
+        {"input_ids": 0},
+    )
 
 
 def model(labels=2):
     torch.manual_seed(0)
-    return BertForSequenceClassification(BertConfig(vocab_size=30, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
-                                                    intermediate_size=32, num_labels=labels))
+    return BertForSequenceClassification(
+        BertConfig(
+            vocab_size=30,
+            hidden_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            intermediate_size=32,
+            num_labels=labels,
+        )
+    )
 
 
 @pytest.mark.parametrize(("steps", "warmup"), [(10, 0.1), (345, 0.1), (7, 0.0), (20, 0.5)])
@@ -41,7 +54,9 @@ def test_the_schedule_is_the_linear_one_of_transformers(steps, warmup):
 
 def test_vectors_do_not_decay_and_every_parameter_is_trained():
     trained = model()
-    decayed, others = make_optimizer(list(trained.parameters()), TrainingConfig(weight_decay=0.5), 1e-3).param_groups
+    decayed, others = make_optimizer(
+        list(trained.parameters()), TrainingConfig(weight_decay=0.5), 1e-3
+    ).param_groups
     assert (decayed["weight_decay"], others["weight_decay"]) == (0.5, 0.0)
     names = {id(p): name for name, p in trained.named_parameters()}
     assert all("bias" in names[id(p)] or "LayerNorm" in names[id(p)] for p in others["params"])
@@ -51,7 +66,14 @@ def test_vectors_do_not_decay_and_every_parameter_is_trained():
 @pytest.mark.parametrize("regression", [False, True])
 def test_it_learns_what_can_be_learned_and_counts_what_it_did(regression):
     trained, data = model(1 if regression else 2), examples(regression=regression)
-    outcome = finetune(trained, data, TrainingConfig(epochs=30, batch_size=16, learning_rate=5e-3), seed=0, dtype="fp32", name="t")
+    outcome = finetune(
+        trained,
+        data,
+        TrainingConfig(epochs=30, batch_size=16, learning_rate=5e-3),
+        seed=0,
+        dtype="fp32",
+        name="t",
+    )
     logits = predict(trained, data, 16, "fp32")
     answers = logits[:, 0] > 0.5 if regression else logits.argmax(1)
     assert (answers == data.labels.numpy()).mean() > 0.95
@@ -63,7 +85,9 @@ def test_the_same_seed_gives_the_same_weights_and_seed_0_is_a_seed():
     def train(seed):
         trained = model()
         torch.manual_seed(seed)
-        finetune(trained, examples(), TrainingConfig(max_steps=5, batch_size=8), seed=seed, dtype="fp32", name="t")
+        finetune(
+            trained, examples(), TrainingConfig(max_steps=5, batch_size=8), seed=seed, dtype="fp32", name="t"
+        )
         return torch.cat([p.detach().flatten() for p in trained.parameters()])
 
     assert torch.equal(train(0), train(0))
@@ -79,6 +103,14 @@ def test_predictions_come_in_the_order_of_the_examples():
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_remedy():
-    with pytest.raises(Diverged, match=r"not a finite number any more after \d+ of 40 steps: lower training.learning_rate"):
-        finetune(model(), examples(), TrainingConfig(max_steps=40, learning_rate=1e30, max_grad_norm=1e30, warmup_fraction=0),
-                 seed=0, dtype="fp32", name="t")
+    with pytest.raises(
+        Diverged, match=r"not a finite number any more after \d+ of 40 steps: lower training.learning_rate"
+    ):
+        finetune(
+            model(),
+            examples(),
+            TrainingConfig(max_steps=40, learning_rate=1e30, max_grad_norm=1e30, warmup_fraction=0),
+            seed=0,
+            dtype="fp32",
+            name="t",
+        )

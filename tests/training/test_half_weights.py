@@ -69,18 +69,36 @@ def test_the_copies_compute_what_autocast_does(bias, frozen):
             weight.requires_grad_(not any(part in name for part in frozen))
     (expected, gradients), (found, own) = outcome(plain), outcome(copied, HalfWeights)
     torch.testing.assert_close(found, expected, rtol=2e-2, atol=2e-2)
-    assert not any(module.products for module in copied.modules() if isinstance(module, Projections))  # those of `cross` were not all taken
-    assert {name for name, gradient in own.items() if gradient is None} == {name for name in own if any(part in name for part in frozen)}
+    assert not any(
+        module.products for module in copied.modules() if isinstance(module, Projections)
+    )  # those of `cross` were not all taken
+    assert {name for name, gradient in own.items() if gradient is None} == {
+        name for name in own if any(part in name for part in frozen)
+    }
     for name in [name for name, gradient in own.items() if gradient is not None]:
         assert own[name].dtype == torch.float32
         error = (own[name] - gradients[name]).norm()
-        assert error <= 0.02 * gradients[name].norm() + 1e-3 or name.endswith("key.bias"), name  # whose gradient is 0
+        assert error <= 0.02 * gradients[name].norm() + 1e-3 or name.endswith("key.bias"), (
+            name
+        )  # whose gradient is 0
 
 
-@pytest.mark.parametrize("model", [
-    BertModel(BertConfig(vocab_size=30, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64)),
-    DistilBertModel(DistilBertConfig(vocab_size=30, dim=32, n_layers=2, n_heads=2, hidden_dim=64)),
-], ids=["bert", "distilbert"])
+@pytest.mark.parametrize(
+    "model",
+    [
+        BertModel(
+            BertConfig(
+                vocab_size=30,
+                hidden_size=32,
+                num_hidden_layers=2,
+                num_attention_heads=2,
+                intermediate_size=64,
+            )
+        ),
+        DistilBertModel(DistilBertConfig(vocab_size=30, dim=32, n_layers=2, n_heads=2, hidden_dim=64)),
+    ],
+    ids=["bert", "distilbert"],
+)
 def test_each_attention_is_one_product_and_the_layers_come_back(model):
     before, flops = {name: id(weight) for name, weight in model.named_parameters()}, flops_per_token(model)
     half = HalfWeights(model)
@@ -128,10 +146,16 @@ def test_what_was_not_used_has_no_gradient_of_an_earlier_step():
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_bf16_copies_leave_their_layers_again_and_a_tied_weight_stays_one(device):
-    trained = BertForMaskedLM(BertConfig(vocab_size=30, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64))
+    trained = BertForMaskedLM(
+        BertConfig(
+            vocab_size=30, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64
+        )
+    )
     before = {name: (id(p), p.dtype) for name, p in trained.named_parameters()}
     kinds = [type(module) for module in trained.modules()]
-    own = Trainee(Guesses(trained.to(device)), examples(device), replace(CONFIG, max_steps=2), 0, "t").lane("bf16")
+    own = Trainee(Guesses(trained.to(device)), examples(device), replace(CONFIG, max_steps=2), 0, "t").lane(
+        "bf16"
+    )
     decoder, output = trained.cls.predictions.decoder, trained.bert.encoder.layer[0].output.dense
     assert decoder.weight is trained.get_input_embeddings().weight and output.weight.dtype == torch.bfloat16
     engine, _ = make_engine("auto", [own])

@@ -54,6 +54,7 @@ def trained(own):
 @pytest.mark.parametrize(("dtype", "tolerance"), [("fp32", 2e-5), ("bf16", 2e-3)])
 def test_a_lane_trains_as_with_pytorchs_optimizer(dtype, tolerance, changes):
     """The embeddings ten times as fast as the rest."""
+
     def own():
         fast = model()
         objective = Objective(fast=frozenset(fast.bert.embeddings.parameters()), factor=10.0)
@@ -61,12 +62,18 @@ def test_a_lane_trains_as_with_pytorchs_optimizer(dtype, tolerance, changes):
 
     (losses, weights), (found, same) = trained(own()), trained(one_pass(own()))
     np.testing.assert_allclose(found, losses, atol=tolerance)
-    assert (same - weights).square().mean().sqrt() < tolerance / 2  # in bf16 single tokens, which are rare, go apart
+    assert (
+        same - weights
+    ).square().mean().sqrt() < tolerance / 2  # in bf16 single tokens, which are rare, go apart
 
 
 def test_only_gradients_of_a_whole_batch_stay_in_bf16():
     """Those of parts would be added up in bf16."""
-    lanes = [lane(model(), examples(), "bf16"), lane(model(), examples(), "bf16", device_batch=3), lane(model(), examples(), "fp32")]
+    lanes = [
+        lane(model(), examples(), "bf16"),
+        lane(model(), examples(), "bf16", device_batch=3),
+        lane(model(), examples(), "fp32"),
+    ]
     halved = [sum(matrix.copy is not None for matrix in one_pass(own).one_pass.matrices) for own in lanes]
     linear = sum(weight.ndim > 1 for weight in model().parameters()) - 3  # but the three tables
     assert halved == [linear, 0, 0]
@@ -83,7 +90,9 @@ def test_a_lane_that_gives_it_up_trains_as_if_it_had_never_had_it():
 def test_a_rehearsal_that_breaks_leaves_no_gradients_behind():
     def gradients(own):
         seen = []
-        own.one_pass.update = lambda _, gradients, *rest: seen.extend(gradient.clone().flatten() for gradient in gradients)
+        own.one_pass.update = lambda _, gradients, *rest: seen.extend(
+            gradient.clone().flatten() for gradient in gradients
+        )
         own.step(40)
         return torch.cat(seen)
 
@@ -91,7 +100,9 @@ def test_a_rehearsal_that_breaks_leaves_no_gradients_behind():
         raise RuntimeError("broken")
 
     clean, broken = one_pass(lane(model(), examples(), "bf16")), one_pass(lane(model(), examples(), "bf16"))
-    handle = broken.model.get_input_embeddings().weight.register_hook(fail)  # the last gradient of a backward pass
+    handle = broken.model.get_input_embeddings().weight.register_hook(
+        fail
+    )  # the last gradient of a backward pass
     with pytest.raises(RuntimeError, match="broken"):
         broken.step(40)
     handle.remove()

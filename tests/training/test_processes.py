@@ -18,10 +18,26 @@ def test_two_processes_train_as_one_does(tiny, steady_model, tmp_path, device_ba
     steady = [*tiny, f"model.path={steady_model}", "embedding=dense", "training.batch_size=10"]
     alone = run_bench("run", *steady, f"results_dir={tmp_path}/one")
     assert alone.returncode == 0, alone.stderr
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "bench", "run"]
+    launcher = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "bench",
+        "run",
+    ]
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    shared = subprocess.run([*launcher, *steady, f"training.device_batch={device_batch}", f"results_dir={tmp_path}/two"], cwd=ROOT,
-                            capture_output=True, text=True, timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path})
+    shared = subprocess.run(
+        [*launcher, *steady, f"training.device_batch={device_batch}", f"results_dir={tmp_path}/two"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path},
+    )
     assert shared.returncode == 0, shared.stderr
     (one,), (two,) = (store.read_all(Path(tmp_path, name))[0] for name in ("one", "two"))
     assert (one["training"]["processes"], two["training"]["processes"]) == (1, 2)

@@ -18,10 +18,17 @@ def test_the_loss_mixes_labels_and_teacher(weight):
     torch.manual_seed(0)
     data, logits, found = examples(), torch.randn(64, 2), torch.randn(64, 2)
     both, objective = taught(data, logits, weight)
-    soft = F.kl_div(F.log_softmax(found / TEMPERATURE, -1), F.softmax(logits / TEMPERATURE, -1), reduction="none").sum(-1)
-    expected = (1 - weight) * F.cross_entropy(found, data.labels, reduction="none") + weight * TEMPERATURE**2 * soft
+    soft = F.kl_div(
+        F.log_softmax(found / TEMPERATURE, -1), F.softmax(logits / TEMPERATURE, -1), reduction="none"
+    ).sum(-1)
+    expected = (1 - weight) * F.cross_entropy(
+        found, data.labels, reduction="none"
+    ) + weight * TEMPERATURE**2 * soft
     torch.testing.assert_close(objective.losses(found, both.labels), expected)
-    torch.testing.assert_close(objective.losses(logits, both.labels), (1 - weight) * F.cross_entropy(logits, data.labels, reduction="none"))
+    torch.testing.assert_close(
+        objective.losses(logits, both.labels),
+        (1 - weight) * F.cross_entropy(logits, data.labels, reduction="none"),
+    )
 
 
 def test_a_regression_has_the_teachers_number_as_a_second_label():
@@ -39,7 +46,9 @@ def test_one_teacher_serves_every_method_of_a_seed(tiny, tmp_path):
     assert len(list((tmp_path / "cache" / "teachers").glob("*.safetensors"))) == 1
     run(compose_config([*learned, "embedding=mean", "seed=1"]))
     assert len(list((tmp_path / "cache" / "teachers").glob("*.safetensors"))) == 2
-    plain = run(compose_config([*tiny, "training.learning_rate=1e-3", "embedding=subspace", "assignment=sequential"]))
+    plain = run(
+        compose_config([*tiny, "training.learning_rate=1e-3", "embedding=subspace", "assignment=sequential"])
+    )
     assert not np.allclose(plain["training"]["curve"], first["training"]["curve"])
 
 
@@ -48,6 +57,15 @@ def test_a_teacher_that_is_not_asked_for_is_no_part_of_the_identity():
         return prepare(compose_config(["task=lexical_sentiment", *overrides])).run_id
 
     assert run_id() == run_id("training.teacher_weight=0.9")
-    assert len({run_id(), run_id("training.teacher=dense"), run_id("training.teacher=dense", "training.teacher_weight=0.9")}) == 3
+    assert (
+        len(
+            {
+                run_id(),
+                run_id("training.teacher=dense"),
+                run_id("training.teacher=dense", "training.teacher_weight=0.9"),
+            }
+        )
+        == 3
+    )
     with pytest.raises(ConfigError, match=r"Unknown training\.teacher 'dence'\. Did you mean 'dense'"):
         prepare(compose_config(["training.teacher=dence"]))

@@ -31,22 +31,48 @@ def check(config: RunConfig) -> None:
     costing.check(config.cost)
 
 
-def page(frame: pd.DataFrame, parts: Sequence[Section], problems: Sequence[tuple[str, str]], covered: Sequence[Covered], config: RunConfig) -> str:
+def page(
+    frame: pd.DataFrame,
+    parts: Sequence[Section],
+    problems: Sequence[tuple[str, str]],
+    covered: Sequence[Covered],
+    config: RunConfig,
+) -> str:
     """Return the HTML page in report.language. `problems` are unreadable records (path, reason).
 
     It holds no time and loads nothing, so equal records and settings give equal bytes. Raises ConfigError as `check` and `subject` do.
     """
     check(config)
     about = subject(parts, config.report)
-    words: dict[str, Any] = yaml.safe_load((HERE / f"{config.report.language}.yaml").read_text(encoding="utf-8"))
+    words: dict[str, Any] = yaml.safe_load(
+        (HERE / f"{config.report.language}.yaml").read_text(encoding="utf-8")
+    )
     values = {"model": about.section.model, "tasks": words["separator"].join(about.missing)}
     reason = no_answer(about)
     facts, source = measured(frame, about, about.dense, config.cost) if about.dense else ({}, Source(None))
-    context = {"t": words, "about": about, "model": model_text(about.section, words), "config": config, "title": fill(words["title"], values),
-               "times": words["compare"]["profiled" if source.dense else "about"],
-               "notes": notes(frame, parts, about, problems, covered, bool(source.dense), words)}
-    context |= {"reason": fill(words["blocked"][reason], values)} if reason else {"reason": None, **decided(facts, source, about, config, words)}
-    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(HERE), autoescape=True, undefined=jinja2.StrictUndefined,
-                                     trim_blocks=True, lstrip_blocks=True)
-    environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "separators": (",", ":")}  # what is not ASCII stays short
+    context = {
+        "t": words,
+        "about": about,
+        "model": model_text(about.section, words),
+        "config": config,
+        "title": fill(words["title"], values),
+        "times": words["compare"]["profiled" if source.dense else "about"],
+        "notes": notes(frame, parts, about, problems, covered, bool(source.dense), words),
+    }
+    context |= (
+        {"reason": fill(words["blocked"][reason], values)}
+        if reason
+        else {"reason": None, **decided(facts, source, about, config, words)}
+    )
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.policies["json.dumps_kwargs"] = {
+        "ensure_ascii": False,
+        "separators": (",", ":"),
+    }  # what is not ASCII stays short
     return environment.get_template("brief.html").render(context) + "\n"

@@ -45,4 +45,11 @@ def bill(cost: PriceConfig, total_bytes: float, request_ms: float | None) -> Bil
     hours = None if request_ms is None else cost.requests_per_day * request_ms / HOUR_MS
     for_work = None if hours is None else math.ceil(hours / (24 * cost.utilisation))
     instances = max(for_memory, for_work or 0)
-    return Bill(fit, for_memory, hours, for_work, instances, instances * cost.price_per_gpu_hour * cost.hours_per_month)
+    return Bill(
+        fit,
+        for_memory,
+        hours,
+        for_work,
+        instances,
+        instances * cost.price_per_gpu_hour * cost.hours_per_month,
+    )

@@ -17,20 +17,49 @@ from bench.report.section import Section
 TASKS = Path(__file__).resolve().parents[3] / "conf" / "task"
 
 
-def notes(frame: pd.DataFrame, parts: Sequence[Section], about: Subject, problems: Sequence[tuple[str, str]], covered: Sequence[Covered],
-          profiled: bool, words: dict[str, Any]) -> dict[str, Any]:
+def notes(
+    frame: pd.DataFrame,
+    parts: Sequence[Section],
+    about: Subject,
+    problems: Sequence[tuple[str, str]],
+    covered: Sequence[Covered],
+    profiled: bool,
+    words: dict[str, Any],
+) -> dict[str, Any]:
     """Return the page's lists of sentences (`care`, `risks`, `unknown`) and its `footer`."""
     ids = hashlib.sha256("\n".join(sorted(frame.run_id)).encode()).hexdigest()
-    commits = sorted({f"{run.commit[:12]}{words['dirty'] if run.dirty else ''}" for run in rows(frame) if run.commit})
+    commits = sorted(
+        {f"{run.commit[:12]}{words['dirty'] if run.dirty else ''}" for run in rows(frame) if run.commit}
+    )
     devices = sorted(frame.device.dropna().unique())
-    made = {"count": f"{len(frame):,}", "digest": ids[:16], "commits": ", ".join(commits) or "?", "devices": ", ".join(devices) or "?"}
+    made = {
+        "count": f"{len(frame):,}",
+        "digest": ids[:16],
+        "commits": ", ".join(commits) or "?",
+        "devices": ", ".join(devices) or "?",
+    }
     texts = words["risks"]
-    domain = [fill(texts["covered"], {"corpus": one.corpus, "label": one.name, "unknown": f"{100 * one.facts['unknown_rate']:.1f}",
-                                      "badly": f"{100 * one.facts['badly_fitted_rate']:.1f}"}) for one in covered]
+    domain = [
+        fill(
+            texts["covered"],
+            {
+                "corpus": one.corpus,
+                "label": one.name,
+                "unknown": f"{100 * one.facts['unknown_rate']:.1f}",
+                "badly": f"{100 * one.facts['badly_fitted_rate']:.1f}",
+            },
+        )
+        for one in covered
+    ]
     care = _care(about, words)
     limits = fill(words["limits"], {"care": words["clauses"].join(care)})
-    return {"care": care, "limits": limits, "risks": texts["lines"] + domain, "unknown": _unknown(frame, parts, about, problems, profiled, words),
-            "footer": fill(words["footer"], made)}
+    return {
+        "care": care,
+        "limits": limits,
+        "risks": texts["lines"] + domain,
+        "unknown": _unknown(frame, parts, about, problems, profiled, words),
+        "footer": fill(words["footer"], made),
+    }
 
 
 def _care(about: Subject, words: dict[str, Any]) -> list[str]:
@@ -38,20 +67,37 @@ def _care(about: Subject, words: dict[str, Any]) -> list[str]:
     cares, join, columns = words["cares"], words["separator"].join, about.columns
     made = [column.task for column in columns if any(mark.kind == "synthetic" for mark in column.unofficial)]
     said = [fill(cares["synthetic"], {"tasks": join(made)})] if made else []
-    said += [fill(cares["marked"], {"task": column.task, "mark": mark_text(mark, words)})
-             for column in columns for mark in column.unofficial if mark.kind != "synthetic"]
+    said += [
+        fill(cares["marked"], {"task": column.task, "mark": mark_text(mark, words)})
+        for column in columns
+        for mark in column.unofficial
+        if mark.kind != "synthetic"
+    ]
     dense: Sequence[Result] = results_of(about.section, about.dense, columns) if about.dense else ()
     everything = [option.results for option in about.options] + ([tuple(dense)] if dense else [])
-    single = [column.task for place, column in enumerate(columns) if max((results[place].seeds for results in everything), default=0) == 1]
+    single = [
+        column.task
+        for place, column in enumerate(columns)
+        if max((results[place].seeds for results in everything), default=0) == 1
+    ]
     said += [fill(cares["single"], {"tasks": join(single)})] if single else []
     besides = [column.task for place, column in enumerate(columns) if place not in about.matter]
     said += [fill(cares["besides"], {"tasks": join(besides)})] if besides else []
-    return said + [fill(cares["collapsed"], {"task": column.task, "count": result.collapsed, "seeds": result.seeds})
-                   for column, result in zip(columns, dense, strict=False) if result.collapsed]
+    return said + [
+        fill(cares["collapsed"], {"task": column.task, "count": result.collapsed, "seeds": result.seeds})
+        for column, result in zip(columns, dense, strict=False)
+        if result.collapsed
+    ]
 
 
-def _unknown(frame: pd.DataFrame, parts: Sequence[Section], about: Subject, problems: Sequence[tuple[str, str]], profiled: bool,
-             words: dict[str, Any]) -> list[str]:
+def _unknown(
+    frame: pd.DataFrame,
+    parts: Sequence[Section],
+    about: Subject,
+    problems: Sequence[tuple[str, str]],
+    profiled: bool,
+    words: dict[str, Any],
+) -> list[str]:
     """Return what nobody should read into the page."""
     texts, join = words["unknown"], words["separator"].join
     declared = [yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted(TASKS.glob("*.yaml"))]
@@ -64,9 +110,25 @@ def _unknown(frame: pd.DataFrame, parts: Sequence[Section], about: Subject, prob
     if len(failed):
         first = next(rows(failed.head(1)))
         message = f" ({first.error_message})" if first.error_message else ""
-        said.append(fill(texts["unfinished"], {"count": len(failed), "label": first.configuration, "task": first.task, "seed": first.seed,
-                                               "status": words["statuses"][first.status], "message": message}))
+        said.append(
+            fill(
+                texts["unfinished"],
+                {
+                    "count": len(failed),
+                    "label": first.configuration,
+                    "task": first.task,
+                    "seed": first.seed,
+                    "status": words["statuses"][first.status],
+                    "message": message,
+                },
+            )
+        )
     if problems:
-        said.append(fill(texts["unreadable"], {"count": len(problems), "path": problems[0][0], "reason": problems[0][1]}))
+        said.append(
+            fill(
+                texts["unreadable"],
+                {"count": len(problems), "path": problems[0][0], "reason": problems[0][1]},
+            )
+        )
     others = [f"{model_text(part, words)} ({part.suite})" for part in parts if part is not about.section]
     return said + ([fill(texts["others"], {"others": join(others)})] if others else [])

@@ -8,7 +8,14 @@ from bench.report.brief.text import UNITS
 
 WIDTH, HEIGHT = 720, 360
 LEFT, RIGHT, TOP, BOTTOM = 64, 24, 20, 56  # margins
-BOX = {"width": WIDTH, "height": HEIGHT, "left": LEFT, "right": WIDTH - RIGHT, "top": TOP, "bottom": HEIGHT - BOTTOM}
+BOX = {
+    "width": WIDTH,
+    "height": HEIGHT,
+    "left": LEFT,
+    "right": WIDTH - RIGHT,
+    "top": TOP,
+    "bottom": HEIGHT - BOTTOM,
+}
 
 
 class Tick(NamedTuple):
@@ -29,7 +36,9 @@ def x_places(sizes: Sequence[int]) -> tuple[list[float], list[Tick]]:
 
     steps = (1,) if high - low > 2 else (1, 2, 5)
     values = [step * 10**power for power in range(math.floor(low), math.ceil(high)) for step in steps]
-    return [place(size) for size in sizes], [Tick(place(value), _tick_text(value)) for value in values if low <= math.log10(value) <= high]
+    return [place(size) for size in sizes], [
+        Tick(place(value), _tick_text(value)) for value in values if low <= math.log10(value) <= high
+    ]
 
 
 def _tick_text(value: float) -> str:
@@ -57,7 +66,10 @@ def y_ticks(domain: tuple[float, float]) -> list[Tick]:
     power = 10 ** math.floor(math.log10(rough))
     step = power * max(factor for factor in (1, 2, 5) if factor * power <= rough)
     first, last = math.ceil(low / step), math.floor(high / step)
-    return [Tick(y_place(k * step, domain), f"{k * step:.{1 if step < 1 else 0}f}") for k in range(first, last + 1)]
+    return [
+        Tick(y_place(k * step, domain), f"{k * step:.{1 if step < 1 else 0}f}")
+        for k in range(first, last + 1)
+    ]
 
 
 def front_path(points: Sequence[tuple[float, float]]) -> str:

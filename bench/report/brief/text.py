@@ -34,13 +34,24 @@ def signed(value: float, digits: int = 2) -> str:
 
 def model_text(section: Section, words: Mapping[str, Any]) -> str:
     """Return the model's name, marked if its weights are random."""
-    return fill(words["random_weights"], {"model": section.model}) if section.weights == "random" else section.model
+    return (
+        fill(words["random_weights"], {"model": section.model})
+        if section.weights == "random"
+        else section.model
+    )
 
 
 def mark_text(mark: Mark, words: Mapping[str, Any]) -> str:
     """Return what is not official about a task's data."""
     texts = words["marks"]
-    rows = "" if mark.rows is None else fill(texts["part" if mark.total else "rows"], {"rows": f"{mark.rows:,}", "total": f"{mark.total or 0:,}"})
+    rows = (
+        ""
+        if mark.rows is None
+        else fill(
+            texts["part" if mark.total else "rows"],
+            {"rows": f"{mark.rows:,}", "total": f"{mark.total or 0:,}"},
+        )
+    )
     return fill(texts[mark.kind], {"split": mark.split, "rows": rows})
 
 
@@ -49,4 +60,7 @@ def reason_text(why: str, words: Mapping[str, Any]) -> str:
     if why in words["reasons"]:
         return str(words["reasons"][why])
     counts = [part.split() for part in why.split(", ")]
-    return str(words["separator"]).join(fill(words["counted"], {"count": count, "status": words["statuses"][status]}) for count, status in counts)
+    return str(words["separator"]).join(
+        fill(words["counted"], {"count": count, "status": words["statuses"][status]})
+        for count, status in counts
+    )

@@ -5,7 +5,9 @@ import evaluate
 import numpy as np
 from scipy.stats import pearsonr
 
-_FEATURES = datasets.Features({"predictions": datasets.Value("float64"), "references": datasets.Value("float64")})
+_FEATURES = datasets.Features(
+    {"predictions": datasets.Value("float64"), "references": datasets.Value("float64")}
+)
 
 
 class Pearson(evaluate.Metric):

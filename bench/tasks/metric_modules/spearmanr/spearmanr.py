@@ -5,7 +5,9 @@ import evaluate
 import numpy as np
 from scipy.stats import spearmanr
 
-_FEATURES = datasets.Features({"predictions": datasets.Value("float64"), "references": datasets.Value("float64")})
+_FEATURES = datasets.Features(
+    {"predictions": datasets.Value("float64"), "references": datasets.Value("float64")}
+)
 
 
 class Spearmanr(evaluate.Metric):
