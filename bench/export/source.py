@@ -36,7 +36,7 @@ def find(run_id: str, overrides: Sequence[str]) -> tuple[Prepared, Record]:
         raise BenchError(
             f"Run {run_id} ({record['name']}) is recorded as {record['status']}: there is no model to export."
         )
-    prepared = prepare(_configuration(record["config"], overrides))
+    prepared = prepare(configuration(record["config"], overrides))
     if differing := [key for key in record["config"] if prepared.canonical.get(key) != record["config"][key]]:
         raise BenchError(
             f"Run {run_id} ({record['name']}) cannot be set up as it was: {', '.join(differing)} differ. Add what its record cannot "
@@ -46,7 +46,7 @@ def find(run_id: str, overrides: Sequence[str]) -> tuple[Prepared, Record]:
     return prepared, record
 
 
-def _configuration(canonical: dict[str, Any], overrides: Sequence[str]) -> RunConfig:
+def configuration(canonical: dict[str, Any], overrides: Sequence[str]) -> RunConfig:
     """Return the configuration that has this canonical form; a corpus that is known by its digest only stays as overridden."""
     groups = {group: canonical[group]["name"] for group in ("model", "task", "embedding", "recovery")}
     if canonical["assignment"]:
