@@ -22,7 +22,7 @@ from bench.errors import BenchError, ConfigError, EnvironmentBroken, unknown
 
 COUNT_FROM_PADDING = ("camembert", "roberta", "xlm-roberta", "xlm-roberta-xl")  # model types
 if TYPE_CHECKING:  # transformers reads 1,669 files when it is imported, and again when one of these is named: seconds, which a plan does not need
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel
 
 HEADS = {
     "none": "AutoModel",
@@ -111,7 +111,7 @@ def shape(config: ModelConfig) -> tuple[int, int]:
     if config.vocab_size is not None and config.width is not None:
         return config.vocab_size, config.width
     where, options = locate(config)
-    architecture = _from_pretrained("AutoConfig", config, where, options)
+    architecture = from_pretrained("AutoConfig", config, where, options)
     # ALBERT and ELECTRA name the table's width `embedding_size`; DistilBERT maps `hidden_size` to its `dim`.
     return architecture.vocab_size, getattr(architecture, "embedding_size", None) or architecture.hidden_size
 
@@ -121,7 +121,7 @@ def positions(config: ModelConfig) -> int:
     if config.positions is not None:
         return config.positions
     where, options = locate(config)
-    return _positions(_from_pretrained("AutoConfig", config, where, options))
+    return _positions(from_pretrained("AutoConfig", config, where, options))
 
 
 def _positions(architecture: Any) -> int:
@@ -130,7 +130,8 @@ def _positions(architecture: Any) -> int:
     return int(architecture.max_position_embeddings - offset)
 
 
-def _from_pretrained(auto: str, config: ModelConfig, where: str, options: dict[str, Any]) -> Any:
+def from_pretrained(auto: str, config: ModelConfig, where: str, options: dict[str, Any]) -> Any:
+    """Return what transformers' class `auto` loads; raises EnvironmentBroken where it cannot."""
     import transformers
 
     try:
@@ -145,12 +146,6 @@ def _from_pretrained(auto: str, config: ModelConfig, where: str, options: dict[s
         raise EnvironmentBroken(f"model.path ({config.path}) cannot be loaded ({reason}): {hint}.") from error
 
 
-def load_tokenizer(config: ModelConfig) -> "PreTrainedTokenizerBase":
-    """Return the model's fast tokenizer."""
-    where, options = locate(config)
-    return cast("PreTrainedTokenizerBase", _from_pretrained("AutoTokenizer", config, where, options))
-
-
 def load_model(config: ModelConfig, head: str, **labels: Any) -> "PreTrainedModel":
     """Return the encoder with a new `head` (none | classification | masked_lm), in fp32 and training mode off.
 
@@ -162,12 +157,12 @@ def load_model(config: ModelConfig, head: str, **labels: Any) -> "PreTrainedMode
     quiet_transformers()
     where, options = locate(config)
     if config.weights == "random":
-        architecture = _from_pretrained("AutoConfig", config, where, options)
+        architecture = from_pretrained("AutoConfig", config, where, options)
         architecture.update(labels)
         model = getattr(transformers, HEADS[head]).from_config(architecture)
     else:
         options |= {"use_safetensors": True, "dtype": torch.float32, **labels}
-        model = _from_pretrained(HEADS[head], config, where, options)
+        model = from_pretrained(HEADS[head], config, where, options)
     found = tuple(table(model).shape)
     if found != shape(config):
         raise ConfigError(
@@ -199,7 +194,7 @@ def check_masked_lm_head(config: ModelConfig) -> None:
     from transformers.utils.hub import cached_file
 
     where, options = locate(config)
-    architecture = _from_pretrained("AutoConfig", config, where, options)
+    architecture = from_pretrained("AutoConfig", config, where, options)
     try:
         with torch.device("meta"):
             model = transformers.AutoModelForMaskedLM.from_config(architecture)

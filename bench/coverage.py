@@ -21,6 +21,7 @@ from bench.report import markdown
 from bench.report.domain import Covered
 from bench.report.frame import embedding_id
 from bench.tasks import data as task_data
+from bench.tokenizers import load_tokenizer
 
 BADLY = 0.9  # a token is badly fitted where its relative error is above this quantile of the vocabulary's
 SHOWN = 30  # terms that lose most
@@ -37,7 +38,7 @@ class Coverage:
 def cover(run: Prepared, corpus: str) -> Coverage:
     """Return how the run's model and embedding cover the lines of the file `corpus`; raises DataError for one without words."""
     config = run.config
-    model, tokenizer = backbones.load_model(config.model, "none"), backbones.load_tokenizer(config.model)
+    model, tokenizer = backbones.load_model(config.model, "none"), load_tokenizer(config.model)
     split = task_data.load_split(config.task, config.data, "train").select_columns(config.task.columns)
     module, _ = compression.compressed(
         config, model, tokenizer, compression.texts_of(config.assignment.corpus, config, split)

@@ -22,6 +22,7 @@ from bench.fit import errors
 from bench.identity import Prepared, prepare
 from bench.report import markdown
 from bench.tasks import data as task_data
+from bench.tokenizers import load_tokenizer
 
 COVERAGE = ("unknown_rate", "split_rate", "tokens_per_word", "badly_fitted_rate")
 HOW_TO_READ = (
@@ -66,7 +67,7 @@ class Comparison:
     def __init__(self, config: RunConfig, reference: str, current: str) -> None:
         self.config = config
         self.model: PreTrainedModel = backbones.load_model(config.model, "none")
-        self.tokenizer: PreTrainedTokenizerBase = backbones.load_tokenizer(config.model)
+        self.tokenizer: PreTrainedTokenizerBase = load_tokenizer(config.model)
         self.table: Tensor = backbones.table(self.model)
         self.padding = cast(int | None, self.tokenizer.pad_token_id)
         self.split = task_data.load_split(config.task, config.data, "train").select_columns(

@@ -16,6 +16,7 @@ from bench.embeddings import method
 from bench.embeddings.base import decile_errors, relative_error
 from bench.identity import Prepared
 from bench.tasks import data as task_data
+from bench.tokenizers import load_tokenizer
 
 log = logging.getLogger("bench")
 ASKED, NEIGHBOURS = 1000, 10  # tokens whose nearest neighbours are compared, and how many of them
@@ -36,7 +37,7 @@ def fits(runs: Sequence[Prepared]) -> list[dict[str, Any]]:
         if model is None or tokenizer is None:
             model, tokenizer = (
                 backbones.load_model(config.model, "none"),
-                backbones.load_tokenizer(config.model),
+                load_tokenizer(config.model),
             )
         split = task_data.load_split(config.task, config.data, "train").select_columns(config.task.columns)
         texts = compression.texts_of(config.assignment.corpus, config, split)

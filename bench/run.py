@@ -27,6 +27,7 @@ from bench.tasks import data as task_data
 from bench.tasks.data import Rows
 from bench.tasks.metrics import score_split
 from bench.tasks.tokenise import tokenise
+from bench.tokenizers import MUCH_UNKNOWN, check_for_run, load_tokenizer, unknown_share
 from bench.training import processes
 from bench.training.batching import Examples
 from bench.training.distil import recover
@@ -162,7 +163,7 @@ class Loaded:
     tokenizer: PreTrainedTokenizerBase
     splits: dict[str, Rows]  # by role
     train: Examples
-    truncated: float  # share of the training rows
+    shares: dict[str, float]  # of the training rows, as `_examples` returns them
     size: Any
     fit: Any
     recovery: dict[str, Any]
@@ -182,9 +183,16 @@ def load(prepared: Prepared, device: torch.device) -> Loaded:
             :limit
         ]  # the same rows for every seed
         splits["train"] = splits["train"].select(np.sort(kept))
-    tokenizer = backbones.load_tokenizer(config.model)
+    tokenizer = load_tokenizer(config.model)
+    check_for_run(tokenizer, config)
     texts = splits["train"].select_columns(task.columns)
-    train, truncated = _examples(splits["train"], config, tokenizer, device)
+    train, shares = _examples(splits["train"], config, tokenizer, device)
+    if shares["unknown"] > MUCH_UNKNOWN:
+        log.warning(
+            "%s | %.0f %% of the training tokens are unknown to the model's tokenizer",
+            prepared.name,
+            100 * shares["unknown"],
+        )
 
     transformers.set_seed(config.seed)  # the new head is the same for every embedding
     model = backbones.load_classifier(config.model, task)
@@ -199,7 +207,7 @@ def load(prepared: Prepared, device: torch.device) -> Loaded:
         recovery = recover(
             model, config, prepared.canonical["model"], tokenizer, unlabelled, device, dtype, prepared.name
         )
-    return Loaded(model, tokenizer, splits, train, truncated, size, fit, recovery)
+    return Loaded(model, tokenizer, splits, train, shares, size, fit, recovery)
 
 
 def trainees_of(runs: Sequence[Prepared], loaded: Sequence[Loaded], device: torch.device) -> list[Trainee]:
@@ -244,11 +252,13 @@ def evaluated(
     config, task = prepared.config, prepared.config.task
     dtype = resolve_dtype(config.training.dtype, device)
     body.round_off(loaded.model, config.body)
-    shares = {"train": loaded.truncated}
+    shares = {"train": loaded.shares}
     metrics: dict[str, dict[str, float]] = {}
     for role in (*task.evaluate, *task.predict):
         answered = list(answers(loaded.model, prepared, role, loaded.tokenizer, device, dtype))
-        shares[role] = float(np.mean([answer.truncated for answer in answered]))
+        shares[role] = {
+            share: float(np.mean([answer.shares[share] for answer in answered])) for share in loaded.shares
+        }
         if role == task.evaluate[0]:
             timed = answered[0].examples
             collapsed = any(bool(np.ptp(answer.values) == 0) for answer in answered)
@@ -259,7 +269,7 @@ def evaluated(
     reported = task.splits[task.evaluate[0]]
     facts = task_data.split_facts(task, config.data, loaded.splits)
     for role, facts_of in facts.items():
-        facts_of["truncated"] = shares[role]
+        facts_of |= shares[role]
     if limit := config.training.max_train_examples:
         facts["train"]["max_train_examples"] = limit
     value = metrics[reported][task.headline]
@@ -331,10 +341,12 @@ def evaluated(
 
 def _examples(
     split: Rows, config: RunConfig, tokenizer: PreTrainedTokenizerBase, device: torch.device
-) -> tuple[Examples, float]:
-    """Return a split's examples on the device, and the share of them that was cut to the maximum length."""
+) -> tuple[Examples, dict[str, float]]:
+    """Return a split's examples on the device, and shares: of its rows `truncated`, of its tokens `unknown`."""
     tokens = tokenise(split, config.task, tokenizer, config.training.max_length, Path(config.cache_dir))
-    return Examples.from_table(tokens.table, cast(int, tokenizer.pad_token_id), device), tokens.truncated
+    examples = Examples.from_table(tokens.table, cast(int, tokenizer.pad_token_id), device)
+    unknown = unknown_share(tokenizer, examples.tokens["input_ids"])
+    return examples, {"truncated": tokens.truncated, "unknown": unknown}
 
 
 @dataclass(frozen=True)
@@ -345,7 +357,7 @@ class Answers:
     values: np.ndarray
     split: Rows
     examples: Examples
-    truncated: float
+    shares: dict[str, float]
 
 
 def answers(
@@ -362,12 +374,12 @@ def answers(
     for language in task_data.languages_of(task, role):
         split = task_data.load_split(task, config.data, role, language, labels=role in task.evaluate)
         unlabelled = split if "label" in split.column_names else split.add_column("label", [-1] * len(split))
-        examples, truncated = _examples(unlabelled, config, tokenizer, device)
+        examples, shares = _examples(unlabelled, config, tokenizer, device)
         logits = predict(model, examples, config.training.eval_batch_size, dtype)
         values = logits[:, 0] if task.labels is None else logits.argmax(axis=1).astype(np.int8)
         if processes.FIRST:
             store.write_predictions(folder, store.split_name(task.splits[role], language), values)
-        yield Answers(language, values, split, examples, truncated)
+        yield Answers(language, values, split, examples, shares)
 
 
 def run(config: RunConfig) -> Record:

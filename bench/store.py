@@ -26,7 +26,8 @@ class TaskPart(TypedDict):
     data_sha256: str  # digest of the data, or the hub revision it is pinned to
     splits: dict[
         str, dict[str, Any]
-    ]  # role -> {split, rows, official_rows}; train also max_train_examples when limited
+    ]  # role -> {split, rows, official_rows, truncated, unknown}; train also max_train_examples when limited. Shares:
+    # `truncated` of the rows, `unknown` of the tokens that the tokenizer cannot read (not in records made before it was)
     chance: float | None
     majority: float | None
     average: bool  # counted in the suite's average

@@ -19,6 +19,7 @@ from bench.embeddings import method
 from bench.embeddings.base import relative_error, squared_errors
 from bench.errors import ConfigError, EnvironmentBroken
 from bench.identity import prepare
+from bench.tokenizers import load_tokenizer
 
 MINILM = compose_config(["model=minilm"]).model
 
@@ -79,7 +80,7 @@ def test_minilm_with_real_weights_takes_the_swap_and_its_file_shrinks_by_the_rig
     assert tensor_bytes(tmp_path / "dense" / "model.safetensors") - tensor_bytes(path) == saved
     assert stored_shapes(path)["bert.embeddings.word_embeddings.weight"] == [96, 128]
 
-    tokens = backbones.load_tokenizer(MINILM)(
+    tokens = load_tokenizer(MINILM)(
         ["a dog sleeps", "an animal sleeps now"], padding=True, return_tensors="pt"
     )
     loaded = backbones.load_compressed(tmp_path / "small")
@@ -164,7 +165,7 @@ def test_a_model_that_is_not_there_says_what_to_do(config, error, message):
     with pytest.raises(error, match=message):
         backbones.load_model(config, "none")
     with pytest.raises(error, match=message):
-        backbones.load_tokenizer(config)
+        load_tokenizer(config)
 
 
 def test_weights_that_are_gone_are_named(folder):

@@ -20,6 +20,7 @@ from bench.identity import prepare
 from bench.run import answers, execute
 from bench.sweep.plan import make
 from bench.together import execute_together
+from bench.tokenizers import load_tokenizer
 
 SUBSPACE = ["embedding=subspace", "embedding.subspaces=4", "embedding.rows=16", "assignment=pq"]
 
@@ -141,7 +142,7 @@ def test_the_answers_of_a_run_are_those_of_the_model_that_is_loaded(tiny, tmp_pa
         store.weights_folder(tmp_path / "results", record["name"], record["run_id"])
     )
     elsewhere = replace(prepared, config=replace(prepared.config, results_dir=str(tmp_path / "elsewhere")))
-    tokenizer = backbones.load_tokenizer(prepared.config.model)
+    tokenizer = load_tokenizer(prepared.config.model)
     (again,) = answers(loaded, elsewhere, "validation", tokenizer, torch.device("cpu"), "fp32")
     assert np.array_equal(again.values, answered)
 

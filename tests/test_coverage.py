@@ -8,11 +8,11 @@ import pandas as pd
 import pytest
 from commands import run_bench
 
-from bench.backbones import load_tokenizer
 from bench.cli import main
 from bench.compose import compose_config
 from bench.coverage import measure, words_of
 from bench.report.domain import read_coverage
+from bench.tokenizers import load_tokenizer
 
 
 def test_rates_are_those_of_the_occurrences():

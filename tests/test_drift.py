@@ -15,6 +15,7 @@ from bench.config import EmbeddingConfig
 from bench.drift import divergence, unseen_rate
 from bench.embeddings import method
 from bench.fit import errors
+from bench.tokenizers import load_tokenizer
 
 NEWS = [
     "the minister spoke about the budget",
@@ -106,7 +107,7 @@ def test_new_codes_fit_the_current_text_better_and_come_back_from_their_file(
     content = stem.with_suffix(".safetensors")
     assert hashlib.sha256(content.read_bytes()).hexdigest() == facts["sha256"]
     config = compose_config(pq)
-    model, tokenizer = backbones.load_model(config.model, "none"), backbones.load_tokenizer(config.model)
+    model, tokenizer = backbones.load_model(config.model, "none"), load_tokenizer(config.model)
     settings = EmbeddingConfig(
         **{
             key: value

@@ -8,10 +8,10 @@ from commands import run_bench
 from reference import built
 
 from bench.assignment.corpus import cached_counts, token_counts
-from bench.backbones import load_tokenizer
 from bench.compose import compose_config
 from bench.errors import DataError
 from bench.fit import errors
+from bench.tokenizers import load_tokenizer
 
 
 def test_measures_equal_a_plain_computation():

@@ -19,6 +19,7 @@ from bench.export import card, folder, onnx, source
 from bench.identity import Prepared
 from bench.provenance import provenance
 from bench.tasks.metrics import score_split
+from bench.tokenizers import load_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -64,7 +65,7 @@ def export(arguments: Sequence[str]) -> Path:
         )
     prepared, found = source.find(ids[0], overrides) if ids else source.described(overrides)
     kept, record = source.weights(prepared, found, train=flags.retrain or not ids)
-    model, tokenizer = backbones.load_compressed(kept), backbones.load_tokenizer(prepared.config.model)
+    model, tokenizer = backbones.load_compressed(kept), load_tokenizer(prepared.config.model)
     with folder.new_folder(flags.to) as target:
         facts: dict[str, Any] = {
             "bench": __version__,

@@ -32,6 +32,7 @@ from bench.perf.workload import ARCHITECTURES, build
 from bench.provenance import ROOT, provenance
 from bench.store import LatencyPart
 from bench.tasks import data as task_data
+from bench.tokenizers import load_tokenizer
 from bench.training.precision import autocast, resolve_dtype
 
 LEAST = 6  # rounds: with fewer the median has no 95 % interval
@@ -143,7 +144,7 @@ def _loaded(run: Prepared) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     if config.weights == "random" and config.name in ARCHITECTURES:
         model = build(config.name, "dense", torch.device("cpu")).eval()
         return model, placeholder_tokenizer(cast(int, model.config.pad_token_id))
-    return backbones.load_classifier(config, run.config.task), backbones.load_tokenizer(config)
+    return backbones.load_classifier(config, run.config.task), load_tokenizer(config)
 
 
 def _built(runs: Sequence[Prepared]) -> tuple[PreTrainedModel, list[nn.Module], list[bool]]:

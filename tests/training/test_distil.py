@@ -10,12 +10,12 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoTokenizer, BertConfig, BertForMaskedLM, BertModel
 
-from bench.backbones import load_tokenizer
 from bench.compose import compose_config
 from bench.config import TrainingConfig
 from bench.errors import ConfigError, DataError
 from bench.identity import prepare
 from bench.run import run
+from bench.tokenizers import load_tokenizer
 from bench.training.distil import HiddenStates, MaskedTokens, unlabelled
 from bench.training.finetune import finetune
 from bench.training.lane import Objective
