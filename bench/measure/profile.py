@@ -143,7 +143,7 @@ def _loaded(run: Prepared) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     config = run.config.model
     if config.weights == "random" and config.name in ARCHITECTURES:
         model = build(config.name, "dense", torch.device("cpu")).eval()
-        return model, placeholder_tokenizer(cast(int, model.config.pad_token_id))
+        return model, placeholder_tokenizer(cast(int, model.config.pad_token_id), model.config.vocab_size)
     return backbones.load_classifier(config, run.config.task), load_tokenizer(config)
 
 

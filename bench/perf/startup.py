@@ -71,14 +71,16 @@ def _measured(device: torch.device) -> tuple[float, float]:
 
 
 def _save_model(folder: Path) -> None:
-    build("minilm", "dense", torch.device("cpu")).save_pretrained(folder)
-    placeholder_tokenizer(0).save_pretrained(folder)
+    model = build("minilm", "dense", torch.device("cpu"))
+    model.save_pretrained(folder)
+    placeholder_tokenizer(0, model.config.vocab_size).save_pretrained(folder)
 
 
-def placeholder_tokenizer(padding: int) -> PreTrainedTokenizerFast:
-    """Return a tokenizer that knows no word, with this id for padding: for models of random weights."""
+def placeholder_tokenizer(padding: int, tokens: int) -> PreTrainedTokenizerFast:
+    """Return a tokenizer of so many tokens that knows no word, with this id for padding: for models of random weights."""
     names = ["[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     names.insert(padding, "[PAD]")
+    names += [f"[unused{i}]" for i in range(len(names), tokens)]
     tokenizer = Tokenizer(WordLevel({name: i for i, name in enumerate(names)}, "[UNK]"))
     tokenizer.pre_tokenizer = Whitespace()
     return PreTrainedTokenizerFast(
