@@ -11,7 +11,7 @@ from bench.config import RunConfig
 from bench.errors import BenchError, ConfigError, EnvironmentBroken
 from bench.report import brief, details, figures, scores, tables
 from bench.report.domain import read_coverage
-from bench.report.frame import provenance, to_frame
+from bench.report.frame import to_frame
 from bench.report.grid import Grid, to_latex, to_markdown
 from bench.report.index import Drawn, index
 from bench.report.markdown import escape, slug
@@ -54,7 +54,6 @@ def write_report(
     whole, pieces = sections(frame, threshold), part_sections(frame, threshold)
     named = [(_relative(path, results_dir), reason) for path, reason in problems]
     published = beside(read_published(paper), whole)
-    foot = provenance(frame)
     written: list[Path] = []
     try:
         texts = _texts(frame, whole, pieces) | _grids(whole, pieces, published)
@@ -63,7 +62,7 @@ def write_report(
             written.append(_write(results_dir / name, text))
         (results_dir / "figures").mkdir(exist_ok=True)
         jobs = [
-            (section, results_dir, foot, draw)
+            (section, results_dir, draw)
             for parts, draws in ((whole, [*scores.DRAWN, *details.DRAWN]), (pieces, [details.languages]))
             for section in parts
             for draw in draws
@@ -136,13 +135,11 @@ def _grid(stem: str, grid: Grid) -> dict[str, str]:
     }
 
 
-def _figure(
-    section: Section, results_dir: Path, foot: str, draw: figures.Draw
-) -> tuple[Drawn | None, list[Path]]:
+def _figure(section: Section, results_dir: Path, draw: figures.Draw) -> tuple[Drawn | None, list[Path]]:
     """Return the figure as INDEX.md shows it and the files written; None where the section has no data for it."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.filterwarnings("always", "Glyph .* missing from font")
-        chart = draw(section, foot)
+        chart = draw(section)
         if chart is None:
             return None, []
         stem = f"figures/{slug(chart.name, section.title, section.suite)}"

@@ -106,13 +106,7 @@ def ratio(one: LatencyPart) -> str:
 
 def side_by_side(section: Section, frame: pd.DataFrame) -> str:
     """Return a Markdown table, a line per configuration and device: score, stored bytes, latency, memory; empty where nothing was measured."""
-    runs = headline_runs(
-        frame[
-            (frame.model == section.model)
-            & (frame.weights == section.weights)
-            & (frame.suite == section.suite)
-        ]
-    )
+    runs = headline_runs(section.runs(frame))
     profiles = {
         config_id: profiles
         for config_id, profiles in zip(runs.config_id, runs.profiles, strict=True)

@@ -22,7 +22,7 @@ def _spread(rows: list[Row]) -> list[Row]:
     return [rows[index] for index in chosen]
 
 
-def languages(section: Section, foot: str) -> Chart | None:
+def languages(section: Section) -> Chart | None:
     """Return a dot plot of a task's languages, a line for each, English first and its score as a vertical line."""
     names = [column.name for column in section.columns if column.name not in (ALL, GAP)]
     if not names or any(len(name) != LANGUAGES for name in names):
@@ -58,7 +58,7 @@ def languages(section: Section, foot: str) -> Chart | None:
     styles = kind_styles({row.kind for row in chosen})
     title = f"{section.title} on {section.suite}: every language against English"
     with rc_context(STYLE):
-        figure = page(title, (10, 2.6 + 0.36 * len(order)), foot)
+        figure = page(title, (10, 2.6 + 0.36 * len(order)), section.provenance)
         axes = figure.subplots()
         handles = []
         for index, row in enumerate(chosen):
@@ -94,7 +94,7 @@ def languages(section: Section, foot: str) -> Chart | None:
     return Chart("languages", title, data.drop(columns="config_id"), figure)
 
 
-def deciles(section: Section, foot: str) -> Chart | None:
+def deciles(section: Section) -> Chart | None:
     """Return the error of the embedding before training in each tenth of the tokens, from frequent to rare."""
     rows = [row for row in section.embeddings if row.decile_errors and row.kind != "dense"]
     lines = [
@@ -110,10 +110,10 @@ def deciles(section: Section, foot: str) -> Chart | None:
         for row in _spread(rows)
     ]
     labels = ("tenth of the tokens, 1 = most frequent in the training rows", "relative error before training")
-    return Chart("deciles", title, pd.DataFrame(lines), _curves(title, curves, labels, foot))
+    return Chart("deciles", title, pd.DataFrame(lines), _curves(title, curves, labels, section.provenance))
 
 
-def recovery(section: Section, foot: str) -> Chart | None:
+def recovery(section: Section) -> Chart | None:
     """Return the loss over the steps of recovery, a line for each recovered embedding."""
     rows = [row for row in section.embeddings if row.recovery_curve]
     lines = [
@@ -129,7 +129,10 @@ def recovery(section: Section, foot: str) -> Chart | None:
         for row in _spread(rows)
     ]
     return Chart(
-        "recovery", title, pd.DataFrame(lines), _curves(title, curves, ("step", "training loss"), foot)
+        "recovery",
+        title,
+        pd.DataFrame(lines),
+        _curves(title, curves, ("step", "training loss"), section.provenance),
     )
 
 
@@ -156,7 +159,7 @@ def _curves(
     return figure
 
 
-def assignments(section: Section, foot: str) -> Chart | None:
+def assignments(section: Section) -> Chart | None:
     """Return each assignment's paired difference to the simplest one of the same table, recovery and training."""
     families: dict[str, list[Row]] = {}
     for row in section.embeddings:
@@ -188,7 +191,7 @@ def assignments(section: Section, foot: str) -> Chart | None:
     styles = kind_styles(set(data.kind))
     title = f"{section.title} on {section.suite}: assignments at equal tables"
     with rc_context(STYLE):
-        figure = page(title, (10, 2.4 + 0.5 * len(data)), foot)
+        figure = page(title, (10, 2.4 + 0.5 * len(data)), section.provenance)
         axes = figure.subplots()
         axes.axvline(0, color="black", linewidth=1.2)
         for place, line in enumerate(lines):
@@ -221,7 +224,7 @@ def assignments(section: Section, foot: str) -> Chart | None:
     return Chart("assignments", title, data, figure)
 
 
-def grids(section: Section, foot: str) -> Chart | None:
+def grids(section: Section) -> Chart | None:
     """Return heat maps of the score over subspaces x rows, one for each family of embeddings in which both vary."""
     families: dict[str, list[Row]] = {}
     for row in section.embeddings:
@@ -256,7 +259,7 @@ def grids(section: Section, foot: str) -> Chart | None:
     low, high = data["mean"].min(), data["mean"].max()
     title = f"{section.title} on {section.suite}: score over subspaces and rows"
     with rc_context(STYLE | {"axes.grid": False}):
-        figure = page(title, (max(10, 5 * len(shown)), 6), foot)
+        figure = page(title, (max(10, 5 * len(shown)), 6), section.provenance)
         colours = matplotlib.colormaps["cividis"]  # its lightness grows evenly: it reads in grey too
         for axes, (_, part) in zip(
             figure.subplots(1, len(shown), squeeze=False).flat, data.groupby("panel"), strict=True

@@ -70,9 +70,9 @@ class Chart(NamedTuple):
 
 
 class Draw(Protocol):
-    """Makes a figure of a section, with the provenance line `foot`; None where the section has no data for it."""
+    """Makes a figure of a section; None where the section has no data for it."""
 
-    def __call__(self, section: Section, foot: str) -> Chart | None: ...
+    def __call__(self, section: Section) -> Chart | None: ...
 
 
 def page(title: str, size: tuple[float, float], foot: str) -> Figure:

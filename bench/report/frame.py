@@ -342,7 +342,11 @@ def _flatten(part: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def provenance(frame: pd.DataFrame) -> str:
-    """Return what made a figure, for its foot: records with their digest, newest date, commits, devices."""
+    """Return what made a figure, for its foot: records with their digest, newest date, commits, devices.
+
+    A record that has several lines, one for each of its languages, counts once.
+    """
+    frame = frame.drop_duplicates("position")
     commits = [str(commit)[:9] for commit in sorted(frame.commit.dropna().unique())]
     devices = sorted(frame.device.dropna().unique())
     shown = ", ".join(commits[:3]) + (f" and {len(commits) - 3} more" if len(commits) > 3 else "")

@@ -72,21 +72,19 @@ class Point(NamedTuple):
         return self.kind.partition(",")[0] in FLOORS
 
 
-def main_score(section: Section, foot: str, measure: Measure) -> Chart | None:
+def main_score(section: Section, measure: Measure) -> Chart | None:
     """Return the mean over tasks, or the only task, against a size."""
-    return _chart(
-        f"score-{measure.key}", _title(section, measure.title), section, [(section.main, measure)], foot
-    )
+    return _chart(f"score-{measure.key}", _title(section, measure.title), section, [(section.main, measure)])
 
 
-def tasks(section: Section, foot: str, measure: Measure) -> Chart | None:
+def tasks(section: Section, measure: Measure) -> Chart | None:
     """Return small multiples: each task against a size; None where there is only one."""
     title = f"{_title(section, measure.title)}, task by task"
     wanted = [(column, measure) for column in section.tasks]
-    return _chart(f"tasks-{measure.key}", title, section, wanted, foot) if len(wanted) > 1 else None
+    return _chart(f"tasks-{measure.key}", title, section, wanted) if len(wanted) > 1 else None
 
 
-def costs(section: Section, foot: str) -> Chart | None:
+def costs(section: Section) -> Chart | None:
     """Return the main score against latency, memory and file size: those in use where `bench cost` measured them."""
     *latencies, memory, file = COSTS
     if section.tokens:
@@ -100,7 +98,6 @@ def costs(section: Section, foot: str) -> Chart | None:
         _title(section, f"cost on {section.machine}" if section.machine else file.title),
         section,
         measures,
-        foot,
     )
 
 
@@ -158,9 +155,7 @@ def _points(section: Section, column: Column, measure: Measure) -> list[Point]:
     return panel
 
 
-def _chart(
-    name: str, title: str, section: Section, wanted: list[tuple[Column, Measure]], foot: str
-) -> Chart | None:
+def _chart(name: str, title: str, section: Section, wanted: list[tuple[Column, Measure]]) -> Chart | None:
     """Return the figure with a panel for each column and measure that has points; None where none has.
 
     Where there are several configurations a panel needs two points: one compares nothing. One panel is 10 x 6 inches; several
@@ -180,7 +175,9 @@ def _chart(
     with rc_context(
         STYLE | {key: STYLE[key] * (1.0, 1.3, 1.3)[across - 1] for key in ("font.size", "axes.titlesize")}
     ):
-        figure = page(title, ((10, 6), (14, 1.8 + 5.2 * down), (17, 1.8 + 4.4 * down))[across - 1], foot)
+        figure = page(
+            title, ((10, 6), (14, 1.8 + 5.2 * down), (17, 1.8 + 4.4 * down))[across - 1], section.provenance
+        )
         grid = list(figure.subplots(down, across, squeeze=False).flat)
         for axes in grid[len(panels) :]:
             axes.remove()

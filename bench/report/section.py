@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from bench.report.frame import Mark
 from bench.report.statistics import Summary
@@ -99,6 +100,9 @@ class Section:
         int | None
     )  # of each row whose latency `bench cost` measured; None: latency and memory are what the runs noted
     threshold: float  # points below dense that count as worse
+    provenance: (
+        str  # of its own records only, so that records of other sections leave its figures as they are
+    )
     scores: dict[tuple[str, str], dict[int, float]] = field(
         repr=False
     )  # (config_id, task's column) -> seed -> score
@@ -136,6 +140,11 @@ class Section:
             for column in self.tasks
             if self.mean and column.name in self.mean.parts and column.rows is None
         ]
+
+    def runs(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """Return the lines of the frame that are this section's, where it is a model on a suite."""
+        keys = {"model": self.model, "weights": self.weights, "suite": self.suite}
+        return frame[(frame[list(keys)] == pd.Series(keys)).all(axis=1)]
 
     def values(self, config_id: str, column: Column) -> dict[int, list[float]]:
         """Return seed -> the tasks' scores, of the seeds that every task of the column has."""

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from bench.report import statistics, usage
-from bench.report.frame import column_name, headline_runs, rows
+from bench.report.frame import column_name, headline_runs, provenance, rows
 from bench.report.section import MEAN, Cell, Column, Row, Section
 from bench.report.statistics import NOTHING, Summary, summarise
 
@@ -85,6 +85,7 @@ def section_of(runs: pd.DataFrame, threshold: float) -> Section:
         place,
         used.tokens,
         threshold,
+        provenance(runs),
         scores,
     )
     section.cells.update(_cells(runs, counted, section))

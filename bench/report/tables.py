@@ -50,6 +50,10 @@ RUN_COLUMNS = [
     *("embedding_params", "embedding_bytes", "param_saving", "byte_saving", "total_params", "total_bytes"),
     *("file_bytes", "steps", "seconds", "device", "commit", "error_type", "error_message"),
 ]
+COUNTS = [
+    *("task_version", "train_rows", "embedding_params", "embedding_bytes", "total_params", "total_bytes"),
+    *("file_bytes", "steps"),
+]  # stay integers where some runs have none: as floats, one failed run would rewrite every line
 
 
 def coverage(frame: pd.DataFrame) -> pd.DataFrame:
@@ -147,6 +151,7 @@ def _cut(cell: object) -> str:
 def runs(frame: pd.DataFrame) -> pd.DataFrame:
     """Return one line a run with every metric (fractions), empty where the model's weights are random."""
     plain = frame.assign(not_official=frame.marks.map("; ".join))[RUN_COLUMNS]
+    plain = plain.astype(dict.fromkeys(COUNTS, "Int64"))
     scores = pd.DataFrame(list(frame.scores), index=frame.index)
     return plain.join(scores[sorted(scores.columns)])
 

@@ -88,7 +88,7 @@ def test_what_needs_no_table_is_a_level_and_no_part_of_the_front(tmp_path: Path)
     write_report(runs, [], tmp_path)
     drawn = points(tmp_path, "score-bytes").set_index("kind")
     assert drawn.on_front.to_dict() == {"dense": True, "sequential": True, "hash_only": False}
-    chart = scores.main_score(sections(to_frame(runs), 1.0)[0], "made here", scores.SIZES[1])
+    chart = scores.main_score(sections(to_frame(runs), 1.0)[0], scores.SIZES[1])
     assert chart
     axes, level = chart.figure.axes[0], [90.0, 90.0]
     assert axes.get_xlim()[0] > 1000 and [

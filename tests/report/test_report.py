@@ -308,6 +308,42 @@ def test_provenance_follows_the_record_ids(tmp_path: Path) -> None:
     assert lines[0] and lines[1] and lines[0][1] != lines[1][1]
 
 
+def test_a_demo_leaves_the_figures_the_tables_and_the_decision_about_others_as_they_are(
+    tmp_path: Path,
+) -> None:
+    reference = [record(method, seed=seed) for method in ("dense", "pq8", "pq48") for seed in range(2)]
+    for made in reference:
+        assert made["metrics"]
+        made["metrics"] |= {f"validation/{language}": {"accuracy": 0.7} for language in ("en", "de")}
+    demo = [record("pq8", "entailment"), record("random", "entailment", status="failed")]
+    for made in demo:
+        made["created_at"] = "2026-02-02T00:00:00Z"
+        made["provenance"] |= {"commit": "fedcba9", "dirty": True, "device": "cuda B"}
+
+    contents: list[dict[str, list[str]]] = []
+    for records in (reference, [*demo, *reference]):
+        write_report(records, [], tmp_path)
+        files = (path for path in tmp_path.rglob("*.*") if path.is_file())
+        contents.append(
+            {str(path.relative_to(tmp_path)): path.read_text("latin-1").splitlines() for path in files}
+        )
+
+    before, after = contents
+    assert any("mrpc" in name for name in before), "a task's languages are a section, too"
+    new = after.keys() - before.keys()
+    assert new and all(name.partition(".")[0].endswith("--lexical") for name in new)
+    lists = ["coverage.csv", "coverage.md", "failures.csv", "results.csv", "runs.csv"]
+    changed = {name for name, lines in before.items() if after[name] != lines}
+    assert changed == {"INDEX.md", "brief.html", *(f"tables/{name}" for name in lists)}
+    lost = {name: [line for line in before[name] if line not in after[name]] for name in changed}
+    assert {name: lines for name, lines in lost.items() if lines} == {
+        # what the page is made from, since it shows every record, and what is not official
+        "INDEX.md": [line for line in before["INDEX.md"] if line.startswith(("6 records, ", "- Nothing: "))]
+    }
+    (gained,) = (line for line in after["brief.html"] if line not in before["brief.html"])
+    assert "Also in the records, but not on this page: minilm (lexical)" in gained
+
+
 def test_folder_that_cannot_be_written_is_an_environment_error(tmp_path: Path) -> None:
     (tmp_path / "results").write_text("a file")
     with pytest.raises(EnvironmentBroken, match="results_dir"):

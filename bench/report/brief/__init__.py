@@ -57,7 +57,7 @@ def page(
         "config": config,
         "title": fill(words["title"], values),
         "times": words["compare"]["profiled" if source.dense else "about"],
-        "notes": notes(frame, parts, about, problems, covered, bool(source.dense), words),
+        "notes": notes(about.section.runs(frame), parts, about, problems, covered, bool(source.dense), words),
     }
     context |= (
         {"reason": fill(words["blocked"][reason], values)}

@@ -1,6 +1,5 @@
 """What stands beside the numbers: what to be careful about, risks, what was not measured, what made them."""
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import yaml
 from bench.report.brief.text import fill, mark_text, model_text
 from bench.report.decision import Result, Subject, results_of
 from bench.report.domain import Covered
-from bench.report.frame import rows
+from bench.report.frame import digest, rows
 from bench.report.section import Section
 
 TASKS = Path(__file__).resolve().parents[3] / "conf" / "task"
@@ -26,15 +25,17 @@ def notes(
     profiled: bool,
     words: dict[str, Any],
 ) -> dict[str, Any]:
-    """Return the page's lists of sentences (`care`, `risks`, `unknown`) and its `footer`."""
-    ids = hashlib.sha256("\n".join(sorted(frame.run_id)).encode()).hexdigest()
+    """Return the page's lists of sentences (`care`, `risks`, `unknown`) and its `footer`.
+
+    `frame` holds the runs of the page's own section: neither the footer nor the failures are about any other.
+    """
     commits = sorted(
         {f"{run.commit[:12]}{words['dirty'] if run.dirty else ''}" for run in rows(frame) if run.commit}
     )
     devices = sorted(frame.device.dropna().unique())
     made = {
         "count": f"{len(frame):,}",
-        "digest": ids[:16],
+        "digest": digest(frame)[:16],
         "commits": ", ".join(commits) or "?",
         "devices": ", ".join(devices) or "?",
     }

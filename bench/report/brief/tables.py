@@ -45,10 +45,7 @@ def measured(
 ) -> tuple[dict[str, Facts], Source]:
     """Return config_id -> facts, and the source of times and memory, which are medians over a configuration's runs on one device."""
     section = about.section
-    of_section = (
-        (frame.model == section.model) & (frame.weights == section.weights) & (frame.suite == section.suite)
-    )
-    runs = headline_runs(frame[of_section])
+    runs = headline_runs(section.runs(frame))
     chosen = source(runs[runs.config_id == dense.config_id])
     if chosen.dense:
         noted = pd.DataFrame([_in_use(profiles, chosen) for profiles in runs.profiles], runs.index)
