@@ -316,6 +316,7 @@ class RunConfig:
     data: DataConfig = field(default_factory=DataConfig)
     seed: int = 0
     # Below: where and how, never what. Not part of a run's identity.
+    chosen: dict[str, str] = field(default_factory=dict)  # group -> file of conf/<group>/, noted by Hydra
     results_dir: str = "results"
     cache_dir: str = ".cache"
     device: str = "auto"  # auto | cpu | cuda

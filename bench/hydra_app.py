@@ -2,16 +2,18 @@
 
 import gc
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from bench.compose import CONF, compose_config, explain, typed
+from bench.compose import CONF, compose_config, explain, in_hydras_grammar, typed
 from bench.config import RunConfig
 from bench.identity import prepare
 from bench.run import execute
@@ -40,14 +42,17 @@ def main(arguments: Sequence[str]) -> int:
 
     def composed_by_hydra(composed: DictConfig) -> None:
         sys.argv = given  # Hydra has read its own by now, and the record tells the command as it was given
-        one(typed(composed))
+        one(typed(composed, HydraConfig.get().runtime.choices))
 
     overrides = [a for a in arguments if not a.startswith("-")]
-    if len(overrides) == len(arguments) and "${" not in "".join(overrides):
+    if len(overrides) == len(arguments) and not re.search(r"\bhydra[./:]", " ".join(overrides)):
         one(compose_config(overrides))  # as a program with options of its own Hydra composes everything twice
         return 1 if failures else 0
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing and leaving
-    sys.argv = [sys.argv[0], *arguments]
+    multirun = (
+        "--multirun" in arguments or "-m" in arguments
+    )  # there a comma separates the values of a text key too
+    sys.argv = [sys.argv[0], *(arguments if multirun else map(in_hydras_grammar, arguments))]
     try:
         hydra.main(config_path=str(CONF), config_name="config", version_base=None)(composed_by_hydra)()
     except (HydraException, OmegaConfBaseException) as error:

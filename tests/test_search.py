@@ -14,7 +14,7 @@ from bench import store
 from bench.errors import ConfigError, EnvironmentBroken
 from bench.search import gaps_to_front, search
 
-SPACE = "search.space={embedding.subspaces:[4,5,12],embedding.rows:[32,60],assignment:[random,pq]}"
+SPACE = "search.space={embedding.subspaces:[4,5,12],embedding.rows:[32,60],assignment:[random,pq],recovery:[none]}"
 
 
 @pytest.fixture
@@ -113,10 +113,10 @@ def test_of_equal_scores_the_smaller_is_on_the_front():
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ("search.space={}", "search.space is empty"),
-        ("search.space={embedding.row:[8]}", "Unknown key 'embedding.row'.*embedding.rows"),
+        ("search.space={assignment:[]}", "search.space is empty"),
+        ("+search.space={embedding.row:[8]}", "Unknown key 'embedding.row'.*embedding.rows"),
         ("search.space={assignment:[contextal]}", "Did you mean 'contextual'"),
-        ("search.space={seed:[0,1]}", "search.space must not hold seed"),
+        ("+search.space={seed:[0,1]}", "search.space must not hold seed"),
         ("search.tasks=[]", "search.tasks is empty"),
         ("search.trials=0", r"search.trials \(0\)"),
         ("search.space={embedding.subspaces:[5,7]}", "must divide the model's width"),

@@ -37,28 +37,28 @@ def checked(
 @pytest.mark.parametrize(
     ("limit", "name", "measured", "held"),
     [
-        ("gate.loss.mrpc=0.54", "loss of mrpc", "0.53 points, paired seeds: 3", True),
-        ("gate.loss.mrpc=0.53", "loss of mrpc", "0.53 points, paired seeds: 3", False),  # 0.5333 in full
-        ("gate.loss.qnli=5", "loss of qnli", "no records", False),
+        ("+gate.loss.mrpc=0.54", "loss of mrpc", "0.53 points, paired seeds: 3", True),
+        ("+gate.loss.mrpc=0.53", "loss of mrpc", "0.53 points, paired seeds: 3", False),  # 0.5333 in full
+        ("+gate.loss.qnli=5", "loss of qnli", "no records", False),
         ("gate.embedding_bytes=458424", "embedding_bytes", "458,424", True),
         ("gate.embedding_bytes=458423", "embedding_bytes", "458,424", False),
         ("gate.total_bytes=40000000", "total_bytes", "43,978,424", False),
         (
-            "gate.latency_ms.batch1=12",
+            "+gate.latency_ms.batch1=12",
             "latency_ms.batch1",
             "12.00 ms (noted by the runs on CPU, without `bench cost`)",
             True,
         ),
         (
-            "gate.latency_ms.batch1=11.9",
+            "+gate.latency_ms.batch1=11.9",
             "latency_ms.batch1",
             "12.00 ms (noted by the runs on CPU, without `bench cost`)",
             False,
         ),
-        ("gate.latency_ms.batch32=99", "latency_ms.batch32", "not measured: run `bench cost`", False),
-        ("gate.latency_ms.batch8=99", "latency_ms.batch8", "not measured: run `bench cost`", False),
+        ("+gate.latency_ms.batch32=99", "latency_ms.batch32", "not measured: run `bench cost`", False),
+        ("+gate.latency_ms.batch8=99", "latency_ms.batch8", "not measured: run `bench cost`", False),
         (
-            "gate.coverage.notes.known=0.5",
+            "+gate.coverage.notes.known=0.5",
             "coverage.notes.known",
             "not measured with this configuration",
             False,
@@ -122,7 +122,7 @@ def profiled(slower: dict[str, float]) -> list[Record]:
 )
 def test_latency_is_that_of_the_measurement_where_there_is_one(limits: list[str], measured: str) -> None:
     found = checked(
-        profiled({"cpu": 0.1, "nvidia-a": 0.01}), "gate.latency_ms={batch1: 12.5, batch8: 1}", *limits
+        profiled({"cpu": 0.1, "nvidia-a": 0.01}), "+gate.latency_ms={batch1: 12.5, batch8: 1}", *limits
     )
     assert found["latency_ms.batch1"].measured == measured
     assert found["latency_ms.batch1"].held == (measured.startswith("1."))
@@ -131,8 +131,8 @@ def test_latency_is_that_of_the_measurement_where_there_is_one(limits: list[str]
 
 def test_what_runs_noted_counts_on_the_device_that_was_asked_for() -> None:
     runs = profiled({"nvidia-a": 0.01})
-    one = checked(runs, "gate.latency_ms.batch1=13", "gate.device=cpu")["latency_ms.batch1"]
-    other = checked(runs, "gate.latency_ms.batch32=13", "gate.device=nvidia-a")["latency_ms.batch32"]
+    one = checked(runs, "+gate.latency_ms.batch1=13", "gate.device=cpu")["latency_ms.batch1"]
+    other = checked(runs, "+gate.latency_ms.batch32=13", "gate.device=nvidia-a")["latency_ms.batch32"]
     assert (
         one.measured.startswith("12.00 ms (noted by the runs on CPU")
         and other.measured == "not measured: run `bench cost`"
@@ -142,7 +142,7 @@ def test_what_runs_noted_counts_on_the_device_that_was_asked_for() -> None:
 def test_a_loss_without_a_reference_or_a_finished_run_is_broken() -> None:
     found = checked(
         [record("pq16"), record(task="rte"), record("pq16", "rte", status="oom")],
-        "gate.loss={mrpc: 9, rte: 9}",
+        "+gate.loss={mrpc: 9, rte: 9}",
     )
     assert {name: (check.measured, check.held) for name, check in found.items()} == {
         "configuration": ("pq f=16 Q=60: 1 finished runs", True),
@@ -153,7 +153,7 @@ def test_a_loss_without_a_reference_or_a_finished_run_is_broken() -> None:
 
 def test_a_configuration_that_is_not_there_breaks_every_limit() -> None:
     found = checked(
-        golden(), "gate.loss.mrpc=99", "gate.total_bytes=999999999", chosen=["gate.configuration=other"]
+        golden(), "+gate.loss.mrpc=99", "gate.total_bytes=999999999", chosen=["gate.configuration=other"]
     )
     assert len(found) == 4 and not any(check.held for check in found.values())
 
@@ -166,7 +166,7 @@ def test_what_is_recommended_is_not_mixed_with_another_recipe_of_its_name_on_ano
         for task in ("mrpc", "rte")
         for seed in range(3)
     ]
-    found = checked([*runs, *others], "gate.loss.mrpc=1", chosen=["gate.embedding_bytes=null"])
+    found = checked([*runs, *others], "+gate.loss.mrpc=1", chosen=["gate.embedding_bytes=null"])
     assert found["configuration"].measured == "pq f=8 Q=64: 6 finished runs"
 
 
@@ -221,7 +221,7 @@ def test_coverage_counts_for_the_embedding_it_was_measured_with(
         "facts": facts,
     }
     store.write_atomically(tmp_path / "coverage" / "notes.json", json.dumps(covered))
-    found = checked(golden(), "gate.coverage.notes={known: 0.95, well_fitted: 0.9}", folder=tmp_path)
+    found = checked(golden(), "+gate.coverage.notes={known: 0.95, well_fitted: 0.9}", folder=tmp_path)
     assert found["coverage.notes.known"].held == held and found["coverage.notes.well_fitted"].held == (
         embedding == "pq16"
     )
@@ -232,10 +232,10 @@ def test_coverage_counts_for_the_embedding_it_was_measured_with(
     [
         (["gate.embedding_bytes=null"], "gate=default declares no limit"),
         (
-            ["gate.latency_ms.btach1=1"],
+            ["+gate.latency_ms.btach1=1"],
             "Unknown limit of gate.latency_ms 'btach1': name a batch by its rows, such as batch1",
         ),
-        (["gate.coverage.notes.knwon=1"], "Did you mean 'known'"),
+        (["+gate.coverage.notes.knwon=1"], "Did you mean 'known'"),
     ],
 )
 def test_a_gate_that_cannot_be_meant_is_refused(limits: list[str], words: str) -> None:
