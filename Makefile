@@ -2,17 +2,19 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-BENCH := $(BIN)/python -m bench
+BENCH := set -f; $(BIN)/python -m bench
 SWEEP ?= demo
-DATA ?=
-TO ?= glue.zip
-LAUNCHER ?=
-ONLY ?=
-LIMIT ?=
-SEEDS ?=
+
+# Values are taken as they are, even with `$` in them, and reach the recipes through the environment: no shell reads a
+# folder's name. ARGS alone is a piece of a command line: several words, with quotes where the shell needs them.
+VALUES := PYTHON SWEEP DATA TO LAUNCHER ONLY LIMIT SEEDS SEARCH CORPUS REFERENCE CURRENT RUN MODEL TASKS
+$(foreach name,$(VALUES),$(eval override $(name) := $$(value $(name))))
+export $(VALUES)
 ARGS ?=
-OVERRIDES = $(if $(DATA),data.root=$(DATA)) $(ARGS)
-CHOSEN = sweep=$(SWEEP) $(OVERRIDES) $(if $(LAUNCHER),launcher=$(LAUNCHER)) $(ONLY:%=--only %) $(if $(LIMIT),--limit $(LIMIT)) $(if $(SEEDS),--seeds $(SEEDS))
+OVERRIDES = $${DATA:+"data.root=$$DATA"} $(ARGS)
+TEXTS = $${REFERENCE:+"--reference=$$REFERENCE"} $${CURRENT:+"--current=$$CURRENT"}
+ONLIES = $${ONLY:+$$(printf -- '--only=%s ' $$ONLY)}
+CHOSEN = "sweep=$$SWEEP" $(OVERRIDES) $${LAUNCHER:+"launcher=$$LAUNCHER"} $(ONLIES) $${LIMIT:+"--limit=$$LIMIT"} $${SEEDS:+"--seeds=$$SEEDS"}
 
 .DEFAULT_GOAL := help
 .PHONY: help install fetch tasks sweep plan status retry cancel gc report gate rescore submit perf search fit cost coverage drift reassign export test faults lint typecheck clean
@@ -23,13 +25,14 @@ help:  ## List the targets
 install: $(VENV)/.installed  ## Create .venv and install everything, versions from constraints.txt
 
 $(VENV)/.installed: pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if v in ((3, 11), (3, 12)) else "Python 3.11 or 3.12 is needed, $(PYTHON) is %d.%d: run make PYTHON=python3.11" % v)'
-	$(PYTHON) -m venv $(VENV)
+	@if "$$PYTHON" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' 2> /dev/null; then "$$PYTHON" -m venv $(VENV); \
+	elif command -v uv > /dev/null; then uv venv --seed --allow-existing --python 3.12 $(VENV); \
+	else echo "Python 3.11 to 3.14 is needed, $$PYTHON is $$("$$PYTHON" --version 2>&1): run make PYTHON=python3.12, or install uv, which gets one" >&2; exit 1; fi
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,onnx,search,serve,slurm]'
 	@touch $@
 
 fetch: install  ## Download models and data once: MODEL=<name,...> TASKS=<name,...>; nothing else needs the hub
-	$(BENCH) fetch $(if $(MODEL),models=$(MODEL)) $(if $(TASKS),tasks=$(TASKS))
+	$(BENCH) fetch $${MODEL:+"models=$$MODEL"} $${TASKS:+"tasks=$$TASKS"}
 
 tasks: install  ## List every task's splits: rows found (DATA=<folder>) against official rows
 	$(BENCH) tasks $(OVERRIDES)
@@ -65,29 +68,29 @@ perf: install  ## Measure the Trainer and our engines side by side, into results
 rescore: install  ## Compute every metric again from stored predictions, without training
 	$(BENCH) rescore $(OVERRIDES)
 
-submit: install  ## Write GLUE's submission zip TO=<file.zip> from the runs of SWEEP=glue_test
-	$(BENCH) submit sweep=$(SWEEP) to=$(TO) $(OVERRIDES)
+submit: install  ## Write GLUE's submission zip TO=<file.zip> (default: glue.zip) from the runs of SWEEP=glue_test
+	$(BENCH) submit "sweep=$$SWEEP" "to=$${TO:-glue.zip}" $(OVERRIDES)
 
 search: install  ## Find the front of accuracy against stored bytes: SEARCH=<name> (default: demo); go on with the same command
-	$(BENCH) search search=$(or $(SEARCH),demo) $(OVERRIDES) $(if $(LAUNCHER),launcher=$(LAUNCHER))
+	$(BENCH) search "search=$${SEARCH:-demo}" $(OVERRIDES) $${LAUNCHER:+"launcher=$$LAUNCHER"}
 
 fit: install  ## Measure how well the embeddings of SWEEP fit the table, without training (default: budget)
-	$(BENCH) fit sweep=$(if $(filter demo,$(SWEEP)),budget,$(SWEEP)) $(OVERRIDES)
+	$(BENCH) fit $(if $(filter demo,$(SWEEP)),sweep=budget,"sweep=$$SWEEP") $(OVERRIDES)
 
 cost: install  ## Measure latency, memory and cold start of SWEEP's embeddings beside dense, into its records too. ARGS="device=cuda ..."
-	$(BENCH) cost sweep=$(SWEEP) $(OVERRIDES) $(ONLY:%=--only %)
+	$(BENCH) cost "sweep=$$SWEEP" $(OVERRIDES) $(ONLIES)
 
 coverage: install  ## Say how the text CORPUS=<file> is covered by vocabulary and embedding. ARGS="key=value ..."
-	$(BENCH) coverage --corpus $(CORPUS) $(OVERRIDES)
+	$(BENCH) coverage $${CORPUS:+"--corpus=$$CORPUS"} $(OVERRIDES)
 
 drift: install  ## Compare the text CURRENT=<file> with REFERENCE=<file>, which an embedding was made for; fails past a limit. ARGS="minilm drift.unseen=0.1 ..."
-	$(BENCH) drift --reference $(REFERENCE) --current $(CURRENT) $(OVERRIDES)
+	$(BENCH) drift $(TEXTS) $(OVERRIDES)
 
 reassign: install  ## Make the embedding's codes and tables anew for CURRENT=<file>: error and coverage before and after
-	$(BENCH) reassign --reference $(REFERENCE) --current $(CURRENT) $(OVERRIDES)
+	$(BENCH) reassign $(TEXTS) $(OVERRIDES)
 
 export: install  ## Write the model of RUN=<id> to the folder TO=<folder>. ARGS="--onnx --int8 --evaluate --materialise --retrain key=value ..."
-	$(BENCH) export $(RUN) $(OVERRIDES) --to $(filter-out glue.zip,$(TO))
+	$(BENCH) export $${RUN:+"$$RUN"} $(OVERRIDES) $${TO:+"--to=$$TO"}
 
 test: install  ## Run the tests
 	$(BIN)/python -m pytest -n auto -rs

@@ -3,8 +3,10 @@
 import os
 import platform
 import re
+import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -67,16 +69,16 @@ def provenance(device: torch.device) -> dict[str, Any]:
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "threads": torch.get_num_threads(),
         "cuda": torch.version.cuda if device.type == "cuda" else None,
-        "command": without_folders(" ".join(["python -m bench", *sys.argv[1:]]))
+        "command": without_folders(["python", "-m", "bench", *sys.argv[1:]])
         if sys.argv[0].endswith("__main__.py")
         else None,
         "slurm_job_id": os.environ.get("SLURM_JOB_ID"),
     }
 
 
-def without_folders(command: str) -> str:
-    """Return the command with its absolute paths cut to their last part: records are published, and folders name people."""
-    return re.sub(r"(?<![\w.])/(?:[^\s/'\"]+/)+", ".../", command)
+def without_folders(words: Sequence[str]) -> str:
+    """Return the words as a shell command, with absolute paths cut to their last part: a record is published, and folders name people."""
+    return shlex.join(re.sub(r"(?<![\w.])/(?:[^/]+/)+", ".../", word) for word in words)
 
 
 def _version(name: str) -> str | None:

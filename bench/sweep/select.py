@@ -21,7 +21,10 @@ class Selection:
 
     def choose(self, runs: Sequence[Prepared]) -> list[Prepared]:
         """Return the runs that are meant; raises ConfigError if there are none."""
-        wanted = [(key, values.split(",")) for key, _, values in (text.partition("=") for text in self.only)]
+        wanted = [  # a value may hold a comma itself
+            (key, {values, *values.split(",")})
+            for key, _, values in (text.partition("=") for text in self.only)
+        ]
         chosen = [run for run in runs if all(value_of(run.config, key) in values for key, values in wanted)]
         if not chosen:
             raise ConfigError(
