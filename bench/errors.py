@@ -20,6 +20,10 @@ class DataError(ConfigError):
     """Data that is missing or is not what the task says (exit status 2 before a run, a failed record within one)."""
 
 
+class MissingData(DataError):
+    """A split that is not there at all, unlike one that is there and cannot be read."""
+
+
 class EnvironmentBroken(BenchError):
     """No disk, no weights, no such device: every further run would fail too, so a sweep stops here (exit status 3)."""
 

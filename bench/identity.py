@@ -183,6 +183,10 @@ def _check_numbers(config: RunConfig) -> None:
     if config.seed < 0:
         raise ConfigError(f"seed ({config.seed}) must be 0 or greater.")
     task: TaskConfig = config.task
+    if not task.evaluate:
+        raise ConfigError(
+            "task.evaluate ([]) names no role: name one to score, as in task.evaluate=[validation]."
+        )
     for role in ("train", *task.evaluate, *task.predict):
         if role not in task.splits:
             raise ConfigError(

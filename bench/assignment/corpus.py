@@ -22,7 +22,7 @@ MOST_UNKNOWN = 0.5  # share of unknown tokens from which a corpus is in another 
 def passages(corpus: str) -> list[str]:
     """Return the non-empty lines of the text file `corpus`; raises DataError where there are none or it is not UTF-8."""
     try:
-        lines = [line.strip() for line in Path(corpus).read_text(encoding="utf-8").splitlines()]
+        lines = [line.strip() for line in Path(corpus).read_text(encoding="utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(
             f"corpus ({corpus}) cannot be read: {error}; give a UTF-8 text file, one passage a line, splits of tasks "

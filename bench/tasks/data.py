@@ -3,7 +3,6 @@
 import copy
 import hashlib
 import json
-import logging
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -19,9 +18,9 @@ from omegaconf.errors import OmegaConfBaseException
 from bench.config import DataConfig, TaskConfig
 from bench.errors import DataError, unknown
 from bench.tasks import official, sources
-from bench.tasks.sources import Raw, Wanted
+from bench.tasks.columns import checked
+from bench.tasks.sources import Wanted
 
-log = logging.getLogger("bench")
 TASK_FILES = Path(__file__).resolve().parents[2] / "conf" / "task"
 
 
@@ -54,11 +53,6 @@ class Rows:
     def add_column(self, name: str, values: list[Any]) -> "Rows":
         """Return the rows with one more column."""
         return _rows(self.table.append_column(name, pa.array(values)))
-
-
-def numbers(column: pa.ChunkedArray) -> np.ndarray:
-    """Return the numbers of a column without nulls; np.asarray would import pandas, and pyarrow.compute takes as long."""
-    return np.from_dlpack(column.combine_chunks())
 
 
 def _rows(table: pa.Table) -> Rows:
@@ -127,15 +121,19 @@ def load_split(
     tables: dict[str, pa.Table] = {}
     for split in _names(spec):
         one = replace(wanted, split=split)
-        tables[split] = _checked(sources.read(one), task, one, labels)
+        tables[split] = checked(sources.read(one), task, one, labels)
     lengths = {split: table.num_rows for split, table in tables.items()}
     try:
-        table = pa.concat_tables(
-            [tables[split].slice(start, end - start) for split, start, end in _parts(spec, lengths)]
-        )
+        parts = [tables[split].slice(start, end - start) for split, start, end in _parts(spec, lengths)]
     except (ValueError, AssertionError) as error:
         raise DataError(
             f"task.splits.{role} ({task.splits[role]}) cannot be cut from {lengths}: {error}"
+        ) from error
+    try:
+        table = pa.concat_tables(parts, promote_options="permissive")
+    except pa.ArrowException as error:
+        raise DataError(
+            f"task.splits.{role} ({task.splits[role]}) joins splits with different columns: {error}."
         ) from error
     if not table.num_rows:
         raise DataError(
@@ -161,6 +159,8 @@ def split_facts(task: TaskConfig, data: DataConfig, splits: Mapping[str, Rows]) 
 def data_identity(task: TaskConfig, data: DataConfig, roles: Iterable[str]) -> str:
     """Return a SHA-256 of all that the roles are read from (every language of them), or "hub:<revision>".
 
+    It covers the files' bytes and their names in the plain layout, not the rows: the same rows in other files or
+    cut into several shards are other data. Hashing bytes takes no parsing, which a plan of many runs would pay for.
     Raises DataError where a file is missing, so that a run with missing data stops before any work.
     """
     digests, revisions = set(), []
@@ -175,10 +175,10 @@ def data_identity(task: TaskConfig, data: DataConfig, roles: Iterable[str]) -> s
                 elif one.source == "generated":
                     sources.read(one)  # raises where there is no such split
                     digests.add(f"{split}:{_generated_digest(one.task.name, split)}")
-                for path in sources.files(one):
+                for name, path in sources.files(one).items():
                     stat = path.stat()
                     digest = _file_digest(path, stat.st_mtime_ns, stat.st_size)
-                    digests.add(f"{path.relative_to(sources.root_of(one))}:{digest}")
+                    digests.add(f"{name}:{digest}")
     lines = [*dict.fromkeys(revisions), *sorted(digests)]
     if not digests:
         return "hub:" + "+".join(lines)
@@ -231,75 +231,6 @@ def _parts(spec: str, lengths: dict[str, int] | None) -> list[tuple[str, int, in
 def _names(spec: str) -> list[str]:
     """Return the splits that a spec such as "train[:90%]+validation" reads, in order, each once."""
     return list(dict.fromkeys(re.split(r"[\[(]", part)[0].strip() for part in spec.split("+")))
-
-
-def _checked(raw: Raw, task: TaskConfig, wanted: Wanted, labelled: bool) -> pa.Table:
-    """Return the table with the task's columns; raises DataError for whatever is not as the task says."""
-    table = raw.table
-    if not table.num_rows:
-        raise DataError(
-            f"{wanted} has no rows: the file is empty or half-downloaded; get it again or select another."
-        )
-    keys = dict.fromkeys(task.columns, "columns") | ({task.label_column: "label_column"} if labelled else {})
-    for column, key in keys.items():
-        if column not in table.column_names:
-            raise DataError(
-                f"task.{key}: {wanted} has no column '{column}'; it has {', '.join(table.column_names)}."
-            )
-    for column in task.columns:
-        if not (pa.types.is_string(table[column].type) or pa.types.is_large_string(table[column].type)):
-            raise DataError(f"task.columns: '{column}' of {wanted} is {table[column].type}, not text.")
-        if table[column].null_count:
-            raise DataError(
-                f"task.columns: '{column}' of {wanted} is empty in {table[column].null_count} rows; repair the file."
-            )
-    if raw.class_names and task.labels and raw.class_names != task.labels:
-        raise DataError(
-            f"task.labels ({', '.join(task.labels)}) is not the order in which {wanted} codes its labels: "
-            f"{', '.join(raw.class_names)}; use that order."
-        )
-    official_rows = wanted.task.official_rows.get(wanted.split)
-    if official_rows not in (None, table.num_rows):
-        log.warning("%s has %d rows; the official release has %d.", wanted, table.num_rows, official_rows)
-    columns = {column: table[column] for column in task.columns}
-    if task.label_column in table.column_names:
-        columns["label"] = _checked_labels(table[task.label_column], task, wanted, labelled)
-    return pa.table(
-        columns | {name: table[name] for name in ("idx", *task.groups) if name in table.column_names}
-    )
-
-
-def _checked_labels(
-    column: pa.ChunkedArray, task: TaskConfig, wanted: Wanted, labelled: bool
-) -> pa.ChunkedArray:
-    wanted_type = pa.int64() if task.labels else pa.float32()
-    try:
-        label = column if column.type == wanted_type else column.cast(wanted_type)
-    except pa.ArrowInvalid as error:
-        needed = "class codes" if task.labels else "numbers"
-        raise DataError(
-            f"task.label_column: '{task.label_column}' of {wanted} is {column.type}, and not {needed}."
-        ) from error
-    values = numbers(label.drop_null() if label.null_count else label)
-    missing = label.null_count + int(np.isnan(values).sum())
-    if missing:
-        raise DataError(f"task.label_column: {missing} labels of {wanted} are empty or NaN; repair the file.")
-    hidden = int((values == -1).sum())
-    if hidden == len(label) and not labelled:
-        return label
-    if hidden:
-        raise DataError(
-            f"{wanted} hides {hidden} of its {len(label)} labels (-1): it can be predicted, not trained on or scored; "
-            f"select a split with labels in task.splits.{wanted.role} or task.evaluate."
-        )
-    low, high = (
-        (0, len(task.labels) - 1) if task.labels else task.label_range or (float("-inf"), float("inf"))
-    )
-    least, most = values.min().item(), values.max().item()
-    if least < low or most > high:
-        key = "labels" if task.labels else "label_range"
-        raise DataError(f"task.{key} allows {low} to {high}, and {wanted} has labels from {least} to {most}.")
-    return label
 
 
 @cache

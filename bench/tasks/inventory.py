@@ -7,21 +7,24 @@ from pathlib import Path
 import pandas as pd
 
 from bench.config import DataConfig, TaskConfig
-from bench.errors import DataError
+from bench.errors import DataError, MissingData
 from bench.tasks import data as task_data
-from bench.tasks import sources
+from bench.tasks import parquet, sources
 
 
 def inventory(data: DataConfig, names: Sequence[str]) -> pd.DataFrame:
     """Return one line a split: task, source, split, languages (found of all), rows (of each language), official_rows, note.
 
-    Splits that the release does not have (subsets) are listed where they are found.
+    Splits that the release does not have (subsets) are listed where they are found. What is wrong with one split
+    is its note, and the others are listed all the same. Raises DataError only for a root that is no folder.
     """
+    if data.root is not None:
+        sources.checked_root(Path(data.root))
     lines = []
     for task in map(task_data.read_task, names):
         source = task_data.resolve_source(task, data)
         for split in _splits(task, source, data):
-            found = _rows(task, data, split)
+            found = _rows(task, data, split, source)
             rows = sorted({rows for rows in found.values() if isinstance(rows, int)})
             errors = [reason for reason in found.values() if isinstance(reason, str)]
             official = task.official_rows.get(split)
@@ -51,28 +54,23 @@ def _splits(task: TaskConfig, source: str, data: DataConfig) -> list[str]:
     """Return the official splits, then others that the task names or the folder holds."""
     own = [split for split in task.splits.values() if split.isidentifier()]
     there = (
-        sources.parquet_splits(task, Path(data.root), task.train_language)
+        parquet.splits(task, Path(data.root), task.train_language)
         if source == "parquet" and data.root
         else []
     )
     return list(dict.fromkeys([*task.official_rows, *own, *there]))
 
 
-def _rows(task: TaskConfig, data: DataConfig, split: str) -> dict[str | None, int | str]:
+def _rows(task: TaskConfig, data: DataConfig, split: str, source: str) -> dict[str | None, int | str]:
     """Return language -> number of rows, or the reason why they cannot be read."""
     asked = replace(task, splits={"test": split}, evaluate=["test"])
     found: dict[str | None, int | str] = {}
     for language in task_data.languages_of(asked, "test"):
-        wanted, _ = task_data.locate_split(asked, data, "test", language)
         try:
-            sources.files(wanted)
-        except DataError:
-            found[language] = "missing"
-            continue
-        try:
+            wanted, _ = task_data.locate_split(asked, data, "test", language)
             found[language] = sources.read(wanted).table.num_rows
+        except MissingData:
+            found[language] = "missing"
         except DataError as error:
-            found[language] = (
-                str(error) if wanted.source != "hub" else f"not fetched: make fetch TASKS={task.name}"
-            )
+            found[language] = str(error) if source != "hub" else f"not fetched: make fetch TASKS={task.name}"
     return found

@@ -4,6 +4,7 @@ Columns and rows come out as `nyu-mll/glue` and `facebook/xnli` have them.
 """
 
 import logging
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from bench.config import TaskConfig
-from bench.errors import DataError
+from bench.errors import DataError, MissingData
 
 log = logging.getLogger("bench")
 # Splits of the hub's GLUE and their file's name in the zip.
@@ -105,7 +106,9 @@ def found(task: TaskConfig, root: Path) -> bool:
 
 
 def _present(layout: Layout, root: Path) -> list[Path]:
-    return [path for folder in layout.folders for path in (root / folder).rglob("*.t[sx][vt]")]
+    """Return the text files of the task's folders, without those that a Mac or an editor hides beside them."""
+    found = (path for folder in layout.folders for path in (root / folder).rglob("*.t[sx][vt]"))
+    return [path for path in found if path.is_file() and not path.name.startswith(".")]
 
 
 def files(task: TaskConfig, root: Path, split: str, language: str | None, asked: str) -> list[Path]:
@@ -123,10 +126,10 @@ def files(task: TaskConfig, root: Path, split: str, language: str | None, asked:
             return paths
     there = sorted(str(path.relative_to(root)) for path in _present(layout, root))
     looked = " or ".join(str(paths[0].relative_to(root)) for paths in candidates) or "an official split"
-    raise DataError(
+    raise MissingData(
         f"data.root ({root}) has no {looked} for {asked}: "
         f"{'there are ' + ', '.join(there) if there else 'nothing of this task is there'}; "
-        f"the official splits are {', '.join(layout.stems or (XNLI if _key(task) == 'xnli' else STEMS))}."
+        f"the official splits are {', '.join(task.official_rows or STEMS)}."
     )
 
 
@@ -139,7 +142,7 @@ def _mrpc_files(folder: Path, split: str) -> list[Path]:
 
 
 def read(task: TaskConfig, root: Path, split: str, language: str | None, asked: str) -> pa.Table:
-    """Return the split with text columns, label (code, or float for a regression; -1 where hidden) and idx."""
+    """Return the split with text columns, label (the file's words; -1 where it has none) and idx."""
     import pyarrow.compute as pc  # a tenth of a second, which other sources' rows do not need
 
     layout, paths = layout_of(task), files(task, root, split, language, asked)
@@ -147,28 +150,53 @@ def read(task: TaskConfig, root: Path, split: str, language: str | None, asked: 
     table = _lines(paths[0], headless, layout.drop_short)
     if len(paths) > 1:  # MRPC: rows of one file, told apart by the ids of their two sentences
         held_out = _lines(paths[1], ("#1 ID", "#2 ID"), drop_short=False)
-        pairs = [pc.binary_join_element_wise(t["#1 ID"], t["#2 ID"], " ") for t in (table, held_out)]
+        pairs = [
+            pc.binary_join_element_wise(
+                *(_column(path, t, (name,), asked) for name in ("#1 ID", "#2 ID")), " "
+            )
+            for path, t in zip(paths, (table, held_out), strict=True)
+        ]
         mask = pc.is_in(pairs[0], value_set=pairs[1].combine_chunks())
         table = table.filter(mask if split == "validation" else pc.invert(mask))
     if "language" in table.column_names:
-        table = table.filter(pc.equal(table["language"], language))
+        table = table.filter(pc.equal(_column(paths[0], table, ("language",), asked), language))
     if layout.drop_short and layout.columns["label"][0] in table.column_names:
-        table = table.filter(pc.not_equal(table[layout.columns["label"][0]], ""))
-    columns = {}
-    for name, aliases in layout.columns.items():
-        here = next((alias for alias in aliases if alias in table.column_names), None)
-        if here is not None:
-            columns[name] = table[here]
-        elif name != "label":
-            names = ", ".join(table.column_names)
-            raise DataError(f"{paths[0]} has no column {' or '.join(aliases)} for {asked}: it has {names}.")
-    columns["label"] = _labels(columns.get("label"), task, table.num_rows, paths[0])
+        table = table.filter(pc.not_equal(_column(paths[0], table, layout.columns["label"], asked), ""))
+    columns = {
+        name: _column(paths[0], table, aliases, asked)
+        for name, aliases in layout.columns.items()
+        if name != "label" or {*aliases} & {*table.column_names}
+    }
+    if "label" in columns:
+        columns["label"] = pc.replace_substring(
+            columns["label"], "contradictory", "contradiction"
+        )  # XNLI-MT's word
+    else:
+        columns["label"] = pa.array(np.full(table.num_rows, -1))
     columns["idx"] = table["idx"]
     return pa.table(columns | {name: table[name] for name in task.groups if name in table.column_names})
 
 
+def _column(path: Path, table: pa.Table, names: tuple[str, ...], asked: str) -> pa.ChunkedArray:
+    """Return the column with the first of the names that is there; raises DataError where the header does not have it, or has it twice."""
+    there = table.drop_columns("idx").column_names
+    here, shown = next((name for name in names if name in there), None), ", ".join(there)[:200]
+    if here and there.count(here) == 1:
+        return table[here]
+    if here:
+        raise DataError(
+            f"{path} has more than one column {here} for {asked}: its header is {shown}; keep the right one."
+        )
+    cause = "is its first line a header?"
+    if len(there) == 1:
+        cause = "no tab separates the columns; save it with tabs."
+    elif any(name.strip("'\"") in names for name in there):
+        cause = "the names are in quotes; save it without quotes."
+    raise DataError(f"{path} has no column {' or '.join(names)} for {asked}: it has {shown}: {cause}")
+
+
 def _lines(path: Path, names: tuple[str, ...], drop_short: bool) -> pa.Table:
-    """Return the file as strings, with idx = the row's place in the file.
+    """Return the file as strings, with idx = the row's place in the file; `names` are for a file without a header.
 
     A row with another number of fields than the header is an error (a tab inside a text would shift the columns), but
     one with too few is left out where `drop_short` says so.
@@ -181,32 +209,33 @@ def _lines(path: Path, names: tuple[str, ...], drop_short: bool) -> pa.Table:
         wrong.append(row)
         return "skip"
 
-    with path.open(encoding="utf-8-sig", errors="replace", newline="\n") as file:
-        header = [*names] or file.readline().rstrip("\r\n").split("\t")
+    header, with_header = _header(path, names)
     try:
         table = csv.read_csv(
             path,
             csv.ReadOptions(
-                use_threads=False, column_names=header, skip_rows=0 if names else 1, block_size=1 << 24
+                use_threads=False, column_names=header, skip_rows=int(with_header), block_size=1 << 24
             ),
             csv.ParseOptions(
                 delimiter="\t", quote_char=False, double_quote=False, invalid_row_handler=invalid
             ),
             csv.ConvertOptions(
                 column_types=dict.fromkeys(header, pa.string()),
-                include_columns=[name for name in header if "parse" not in name],
+                include_columns=[name for name in header if "parse" not in name and name != "idx"],
             ),
         )
-    except (pa.ArrowException, UnicodeDecodeError) as error:
+    except pa.ArrowException as error:
         raise DataError(
-            f"{path} cannot be read as UTF-8 text with tabs: {str(error).splitlines()[0]}."
+            f"{path} cannot be read as UTF-8 text with tabs: {_undecodable(path) or str(error).splitlines()[0]}."
         ) from error
     bad = [row for row in wrong if not (drop_short and row.actual_columns < row.expected_columns)]
     if bad:
+        cause = "a tab within a text, or a half-downloaded file: get the file again"
+        if re.search(rb"\r(?!\n)", path.read_bytes()):
+            cause = "a carriage return within a text ends a line: take it out"
         raise DataError(
             f"{path}: {len(bad)} rows have a wrong number of fields, first row {bad[0].number} ('{bad[0].text[:60]}') "
-            f"with {bad[0].actual_columns} in place of {bad[0].expected_columns}: a tab within a text, or a "
-            "half-downloaded file; get the file again."
+            f"with {bad[0].actual_columns} in place of {bad[0].expected_columns}: {cause}."
         )
     if wrong:
         log.info("%s: %d torn rows are left out, as the hub's version does.", path, len(wrong))
@@ -215,22 +244,31 @@ def _lines(path: Path, names: tuple[str, ...], drop_short: bool) -> pa.Table:
     return table.append_column("idx", pa.array(idx, pa.int32()))
 
 
-def _labels(column: pa.ChunkedArray | None, task: TaskConfig, rows: int, path: Path) -> pa.ChunkedArray:
-    """Return codes or numbers from the file's words; -1 where it has no labels. Raises DataError for other words."""
-    import pyarrow.compute as pc
+def _header(path: Path, names: tuple[str, ...]) -> tuple[list[str], bool]:
+    """Return the columns' names, and whether the first line holds them; raises DataError for a file in UTF-16.
 
-    if column is None:
-        return pa.array(np.full(rows, -1), pa.int64() if task.labels else pa.float32())
+    Of a file that should have none, a first line that holds two of the `names` is a header all the same: some copies
+    of CoLA have one.
+    """
     try:
-        if task.labels is None:
-            return pc.cast(column, pa.float32())
-        words = pc.replace_substring(column, "contradictory", "contradiction")  # XNLI-MT's word
-        codes = pc.index_in(words, value_set=pa.array(task.labels))
-        return pc.coalesce(
-            pc.cast(codes, pa.int64()), pc.cast(pc.if_else(pc.is_valid(codes), None, words), pa.int64())
-        )
-    except pa.ArrowInvalid as error:
-        reason = str(error).splitlines()[0]
-        raise DataError(
-            f"{path}: a label is not one of {', '.join(task.labels or ['the numbers'])} ({reason}): check the columns."
-        ) from error
+        with path.open("rb") as file:
+            if b"\0" in file.read(200):
+                raise DataError(f"{path} is in UTF-16 or no text at all: save it as UTF-8.")
+        with path.open(encoding="utf-8-sig", errors="replace") as text:
+            first = text.readline().rstrip("\n").split("\t")
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}): check its rights.") from error
+    if names and len({*names} & {*first}) < 2:
+        return [*names], False
+    return first, True
+
+
+def _undecodable(path: Path) -> str | None:
+    """Return where the file is not UTF-8, or None where it is."""
+    content = path.read_bytes()
+    try:
+        content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        return f"line {line} has the byte 0x{content[error.start]:02x}, as in Latin-1 or Windows-1252; save it as UTF-8"
+    return None

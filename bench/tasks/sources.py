@@ -1,17 +1,18 @@
 """Where rows come from: rows made here, parquet files, the official TSV files, the hub. Each source gives one table."""
 
-import json
+import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import pyarrow as pa
 
 from bench.config import TaskConfig
-from bench.errors import DataError
-from bench.tasks import official
+from bench.errors import DataError, MissingData
+from bench.tasks import official, parquet
 from bench.tasks.lexical import generate
 
 if TYPE_CHECKING:
@@ -47,11 +48,17 @@ def read(wanted: Wanted) -> Raw:
     return READERS[wanted.source](wanted)
 
 
-def files(wanted: Wanted) -> list[Path]:
-    """Return the files that `read` reads: none for rows made here or the hub's. Raises DataError where one misses."""
+def files(wanted: Wanted) -> dict[str, Path]:
+    """Return the files that `read` reads, by their name in the plain layout: none for rows made here or the hub's.
+
+    Raises MissingData where one is missing. The names are part of a run's identity, so that data keep theirs when
+    they lie in a folder less, or when a split's only file is called a shard.
+    """
     if wanted.source == "official":
-        return official.files(wanted.task, root_of(wanted), wanted.split, wanted.language, str(wanted))
-    return [_parquet_file(wanted)] if wanted.source == "parquet" else []
+        root = root_of(wanted)
+        found = official.files(wanted.task, root, wanted.split, wanted.language, str(wanted))
+        return {str(path.relative_to(root)): path for path in found}
+    return _parquet_files(wanted) if wanted.source == "parquet" else {}
 
 
 def root_of(wanted: Wanted) -> Path:
@@ -60,68 +67,49 @@ def root_of(wanted: Wanted) -> Path:
         raise DataError(
             f"data.root is not set, and data.source={wanted.source} reads {wanted} from there: set it to a folder."
         )
-    if not wanted.root.is_dir():
-        raise DataError(f"data.root ({wanted.root}) is not a folder: correct it, or use data.source=hub.")
-    return wanted.root
+    return checked_root(wanted.root)
+
+
+def checked_root(root: Path) -> Path:
+    """Return the folder; raises DataError where it is none."""
+    if not root.is_dir():
+        raise DataError(f"data.root ({root}) is not a folder: correct it, or use data.source=hub.")
+    return root
 
 
 def choose(wanted: Wanted, there: list[str]) -> str:
-    """Return the half-sentence that lists the splits that are there and how to go on with them."""
+    """Return the half-sentence that lists the splits that are there, and settings with which the run goes on."""
     if not there:
         return "nothing of this task is there"
-    key, hints = f"task.splits.{wanted.role}={wanted.prefix}", []
+    key, hints = f"task.splits.{wanted.role}", []
+    train = next((name for name in there if name.startswith("train")), None)
     if near := next((name for name in there if name.startswith((wanted.split, wanted.role))), None):
-        hints.append(f"select one with {key}{near}")
-    elif wanted.role == "validation" and (
-        train := next((name for name in there if name.startswith("train")), None)
-    ):
-        hints.append(
-            f"hold out a part with {key}{train}[90%:] and task.splits.train={wanted.prefix}{train}[:90%]"
-        )
-    if wanted.role != "train":
+        hints.append(f"select one with {_setting(key, wanted.prefix + near)}")
+    elif wanted.role == "validation" and train:
+        rest, most = (f"{wanted.prefix}{train}[{part}]" for part in ("90%:", ":90%"))
+        hints.append(f"hold out a part with {_setting(key, rest)} and {_setting('task.splits.train', most)}")
+    if wanted.role != "train" and (wanted.prefix or wanted.task.evaluate != [wanted.role]):
         hints.append(f"leave '{wanted.role}' out of task.evaluate and task.predict")
-    return f"there are {', '.join(there)}; {' or '.join(hints) or 'select one with ' + key + there[0]}"
+    return f"there are {', '.join(there)}; {' or '.join(hints) or f'get the {wanted.split} split too'}"
 
 
-def parquet_splits(task: TaskConfig, root: Path, language: str | None) -> list[str]:
-    """Return the splits of a task, in one language, whose parquet files are there."""
-    return sorted(found.stem for found in _parquet_folder(task, root, language).glob("*.parquet"))
+def _setting(key: str, value: str) -> str:
+    """Return the setting as a shell takes it: Hydra wants quotes around brackets, and the shell around those."""
+    return f"{key}={value}" if re.fullmatch(r"[\w:.]+", value) else f"\"{key}='{value}'\""
 
 
-def _parquet_folder(task: TaskConfig, root: Path, language: str | None) -> Path:
-    return root / task.suite / (language or task.hub_config or task.name)
-
-
-def _parquet_file(wanted: Wanted) -> Path:
+def _parquet_files(wanted: Wanted) -> dict[str, Path]:
     root = root_of(wanted)
-    path = _parquet_folder(wanted.task, root, wanted.language) / f"{wanted.split}.parquet"
-    if not path.is_file():
-        there = choose(wanted, parquet_splits(wanted.task, root, wanted.language))
-        raise DataError(f"data.root: {path} is missing for {wanted}: {there}.")
-    return path
+    if found := parquet.files(wanted.task, root, wanted.split, wanted.language):
+        return found
+    path = parquet.folders(wanted.task, root, wanted.language)[0] / f"{wanted.split}.parquet"
+    state = "is no file that can be read" if os.path.lexists(path) else "is missing"
+    there = choose(wanted, parquet.splits(wanted.task, root, wanted.language))
+    raise MissingData(f"data.root: {path} {state} for {wanted}: {there}.")
 
 
 def _parquet(wanted: Wanted) -> Raw:
-    import pyarrow.parquet as pq  # rows made here do not need it
-
-    path = _parquet_file(wanted)
-    try:
-        with pq.ParquetFile(path) as file:  # pq.read_table would import pandas
-            table = file.read()
-        table.validate(full=True)  # UTF-8 is not checked while reading
-    except (pa.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise DataError(
-            f"data.root: {path} cannot be read ({reason}): it is damaged or half-downloaded; get it again."
-        ) from error
-    return Raw(table, _class_names(table.schema, wanted.task))
-
-
-def _class_names(schema: pa.Schema, task: TaskConfig) -> list[str] | None:
-    """Return the names in the order of their codes where the file, as datasets writes it, has them."""
-    info: dict[str, Any] = json.loads((schema.metadata or {}).get(b"huggingface", b"{}")).get("info") or {}
-    label = (info.get("features") or {}).get(task.label_column) or {}
-    return label.get("names") if label.get("_type") == "ClassLabel" else None
+    return Raw(*parquet.read([*_parquet_files(wanted).values()], wanted.task))
 
 
 def _official(wanted: Wanted) -> Raw:
@@ -131,7 +119,7 @@ def _official(wanted: Wanted) -> Raw:
 def _generated(wanted: Wanted) -> Raw:
     tables = generated(wanted.task.name)
     if wanted.split not in tables:
-        raise DataError(f"{wanted} does not exist: {choose(wanted, sorted(tables))}.")
+        raise MissingData(f"{wanted} does not exist: {choose(wanted, sorted(tables))}.")
     return Raw(tables[wanted.split], None)
 
 
@@ -146,7 +134,7 @@ def _hub(wanted: Wanted) -> Raw:
         wanted.task.name, wanted.task.hub, wanted.task.revision, wanted.language or wanted.task.hub_config
     )
     if wanted.split not in splits:
-        raise DataError(f"{wanted} is not on the hub: {choose(wanted, sorted(splits))}.")
+        raise MissingData(f"{wanted} is not on the hub: {choose(wanted, sorted(splits))}.")
     split = splits[wanted.split]
     return Raw(split.data.table, getattr(split.features.get(wanted.task.label_column), "names", None))
 
@@ -171,7 +159,7 @@ def hub_splits(task: str, hub: str | None, revision: str | None, config: str | N
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise DataError(
             f"data.source=hub: {hub} ({config}) was not fetched ({reason}). Run `make fetch TASKS={task}` once where the hub "
-            "can be reached; or, without the hub, set data.root to a folder of parquet files (<suite>/<task>/<split>.parquet) "
+            "can be reached; or, without the hub, set data.root to a folder of parquet files (<suite>/<task>/<split>.parquet, or the hub's shards) "
             "or of the official files (GLUE's TSV folders, XNLI-1.0)."
         ) from error
     return splits

@@ -12,7 +12,8 @@ from transformers import PreTrainedTokenizerBase
 
 from bench.config import TaskConfig
 from bench.errors import BenchError
-from bench.tasks.data import Rows, numbers
+from bench.tasks.columns import numbers
+from bench.tasks.data import Rows
 
 BATCH = 1000  # rows that go through the tokenizer at once
 
