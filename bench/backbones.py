@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from bench.assignment import ASSIGNMENTS
 from bench.body import pack, unpack
+from bench.checkpoint import INDEX, check_fit, check_values, new_in_head, weight_files
 from bench.config import AssignmentConfig, EmbeddingConfig, ModelConfig, TaskConfig
 from bench.embeddings import method
 from bench.errors import BenchError, ConfigError, EnvironmentBroken, unknown
 
-COUNT_FROM_PADDING = ("camembert", "roberta", "xlm-roberta", "xlm-roberta-xl")  # model types
 if TYPE_CHECKING:  # transformers reads 1,669 files when it is imported, and again when one of these is named: seconds, which a plan does not need
     from transformers import PreTrainedModel
 
@@ -34,17 +34,23 @@ DESCRIPTION = "bench.json"  # beside model.safetensors: what to build before its
 
 
 def quiet_transformers() -> None:
-    """Keep transformers' progress bars and its report on new heads out of the log."""
+    """Keep transformers' progress bars and warnings out of the log.
+
+    `load_model` checks what they are about: weights that do not fit (`check_fit`), number formats (`check_values`).
+    """
     import transformers
 
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
 
 
-def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file's content, read now."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def sha256(*paths: Path) -> str:
+    """Return the SHA-256 of the files' content, one after another, read now."""
+    whole = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            hashlib.file_digest(file, lambda: whole)
+    return whole.hexdigest()
 
 
 digest = cache(
@@ -78,15 +84,16 @@ def locate(config: ModelConfig) -> tuple[str, dict[str, Any]]:
         raise ConfigError(
             f"model.path ({config.path}): no config.json in {folder}; point it to a folder with a saved model."
         )
-    weights = folder / "model.safetensors"
     if config.sha256 and config.weights == "pretrained":
-        if not weights.is_file():
+        files = weight_files(folder)
+        if not files:
             raise EnvironmentBroken(
                 f"model.path ({config.path}): no model.safetensors in {folder}; install the model again."
             )
-        if digest(weights) != config.sha256:
+        if (found := digest(*files)) != config.sha256:
+            shown = files[0] if len(files) == 1 else f"the {len(files)} shards of {folder / INDEX}"
             raise EnvironmentBroken(
-                f"model.sha256 ({config.sha256}) is not the SHA-256 of {weights} ({digest(weights)}): "
+                f"model.sha256 ({config.sha256}) is not the SHA-256 of {shown} ({found}): "
                 "the weights are damaged or another version; install the model again."
             )
     return str(folder), {}
@@ -107,27 +114,70 @@ def identity(config: ModelConfig) -> dict[str, Any]:
 
 
 def shape(config: ModelConfig) -> tuple[int, int]:
-    """Return (vocabulary size, embedding width), from the model's YAML file or else from its config.json."""
+    """Return (vocabulary size, embedding width), from the model's YAML file or else from its architecture."""
     if config.vocab_size is not None and config.width is not None:
         return config.vocab_size, config.width
+    return cast(tuple[int, int], tuple(table(_skeleton(config)).shape))
+
+
+def positions(config: ModelConfig) -> int | None:
+    """Return how many tokens a sequence may have, from the model's YAML file or else from its architecture.
+
+    None: the architecture sets no limit.
+    """
+    return config.positions if config.positions is not None else _positions(_skeleton(config))
+
+
+def _positions(model: "PreTrainedModel") -> int | None:
+    """Return the positions that are free for tokens.
+
+    RoBERTa and its kin count from the padding token's id + 1; their position table has a padding row. Relative positions
+    have no limit, which config.json states as -1 (XLNet) or leaves out.
+    """
+    longest = getattr(model.config, "max_position_embeddings", None)
+    if longest is None or longest < 0:
+        return None
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
+            return int(longest - cast(Any, module).padding_idx - 1)
+    return int(longest)
+
+
+def _architecture(config: ModelConfig) -> Any:
+    """Return the model's configuration. One without a padding token takes its tokenizer's.
+
+    Raises ConfigError for an encoder-decoder, EnvironmentBroken where there is no configuration.
+    """
+    quiet_transformers()
     where, options = locate(config)
     architecture = from_pretrained("AutoConfig", config, where, options)
-    # ALBERT and ELECTRA name the table's width `embedding_size`; DistilBERT maps `hidden_size` to its `dim`.
-    return architecture.vocab_size, getattr(architecture, "embedding_size", None) or architecture.hidden_size
+    if architecture.is_encoder_decoder:
+        raise ConfigError(
+            f"model.path ({config.path}): {architecture.model_type} is an encoder-decoder, and bench trains encoders: "
+            "use one such as BERT or RoBERTa."
+        )
+    if getattr(architecture, "pad_token_id", 0) is None:
+        tokenizer = from_pretrained("AutoTokenizer", config, where, options)
+        architecture.pad_token_id = tokenizer.pad_token_id
+    return architecture
 
 
-def positions(config: ModelConfig) -> int:
-    """Return how many tokens a sequence may have, from the model's YAML file or else from its config.json."""
-    if config.positions is not None:
-        return config.positions
-    where, options = locate(config)
-    return _positions(from_pretrained("AutoConfig", config, where, options))
+def _skeleton(config: ModelConfig) -> "PreTrainedModel":
+    """Return the encoder without values, on torch's meta device: what its tables look like, in milliseconds."""
+    architecture = _architecture(config)
+    with torch.device("meta"):
+        return _from_config("none", config, architecture)
 
 
-def _positions(architecture: Any) -> int:
-    """Return the positions that are free for tokens: RoBERTa and its kin count from the padding token's id + 1."""
-    offset = architecture.pad_token_id + 1 if architecture.model_type in COUNT_FROM_PADDING else 0
-    return int(architecture.max_position_embeddings - offset)
+def _from_config(head: str, config: ModelConfig, architecture: Any) -> "PreTrainedModel":
+    """Return the architecture with random weights in fp32, whatever format its config.json names."""
+    import transformers
+
+    try:
+        model = getattr(transformers, HEADS[head]).from_config(architecture, dtype=torch.float32)
+    except Exception as error:
+        raise _unloadable(HEADS[head], config, error) from error
+    return cast("PreTrainedModel", model)
 
 
 def from_pretrained(auto: str, config: ModelConfig, where: str, options: dict[str, Any]) -> Any:
@@ -136,43 +186,75 @@ def from_pretrained(auto: str, config: ModelConfig, where: str, options: dict[st
 
     try:
         return getattr(transformers, auto).from_pretrained(where, trust_remote_code=False, **options)
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        hint = (
-            "run `make fetch` where the hub can be reached, or set model.source=local"
-            if config.source == "hub"
-            else "check it"
-        )
-        raise EnvironmentBroken(f"model.path ({config.path}) cannot be loaded ({reason}): {hint}.") from error
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise _unloadable(auto, config, error) from error
+
+
+def _unloadable(auto: str, config: ModelConfig, error: Exception) -> EnvironmentBroken:
+    """Return the error for files that transformers refuses: its own and those of what it uses have no base class in common."""
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    hint = (
+        "run `make fetch` where the hub can be reached, or set model.source=local"
+        if config.source == "hub"
+        else "check it"
+    )
+    return EnvironmentBroken(f"model.path ({config.path}) cannot be loaded ({auto}: {reason}): {hint}.")
+
+
+def _pretrained(
+    head: str, config: ModelConfig, device: str = "cpu", **labels: Any
+) -> tuple["PreTrainedModel", dict[str, Any]]:
+    """Return the encoder with its weights in fp32, and transformers' report on loading them.
+
+    Raises ConfigError where they do not fit its body; a head of another shape is new. The meta device reads the tensors'
+    names and shapes only.
+    """
+    where, options = locate(config)
+    architecture = _architecture(config)
+    architecture.update(labels)
+    options |= {"config": architecture, "use_safetensors": True, "dtype": torch.float32}
+    options |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
+    if device == "meta":
+        options["device_map"] = device
+    model, info = from_pretrained(HEADS[head], config, where, options)
+    check_fit(model, info, config.path)
+    return cast("PreTrainedModel", model), info
 
 
 def load_model(config: ModelConfig, head: str, **labels: Any) -> "PreTrainedModel":
-    """Return the encoder with a new `head` (none | classification | masked_lm), in fp32 and training mode off.
+    """Return the encoder with a `head` (none | classification | masked_lm), in fp32 and training mode off.
 
-    `labels` go into the model's configuration (num_labels, id2label, problem_type). Raises ConfigError if the
-    vocabulary or the width differ from those that the model's YAML file states.
+    The head is new where the files hold none. `labels` go into the model's configuration (num_labels, id2label,
+    problem_type). Raises ConfigError for weights that do not fit the architecture or are not finite, and where the
+    vocabulary, the width or the positions differ from those that the model's YAML file states.
     """
-    import transformers
-
-    quiet_transformers()
-    where, options = locate(config)
     if config.weights == "random":
-        architecture = from_pretrained("AutoConfig", config, where, options)
+        architecture = _architecture(config)
         architecture.update(labels)
-        model = getattr(transformers, HEADS[head]).from_config(architecture)
+        model = _from_config(head, config, architecture)
     else:
-        options |= {"use_safetensors": True, "dtype": torch.float32, **labels}
-        model = from_pretrained(HEADS[head], config, where, options)
-    found = tuple(table(model).shape)
-    if found != shape(config):
-        raise ConfigError(
-            f"model.vocab_size and model.width say {shape(config)}, but the weights in {where} have {found}."
-        )
-    if (longest := _positions(model.config)) != positions(config):
-        raise ConfigError(
-            f"model.positions says {positions(config)}, but the model in {where} takes {longest} tokens: set it to that."
-        )
+        model, _ = _pretrained(head, config, **labels)
+        check_values(model, config.path)
+    _check_stated(config, model)
     return cast("PreTrainedModel", model.eval())
+
+
+def _check_stated(config: ModelConfig, model: "PreTrainedModel") -> None:
+    """Raise ConfigError where the vocabulary, the width or the positions are not what the model's YAML file states."""
+    found = tuple(table(model).shape)
+    stated = (config.vocab_size or found[0], config.width or found[1])
+    if found != stated:
+        raise ConfigError(
+            f"model.vocab_size and model.width say {stated}, but the weights of {config.path} have {found}."
+        )
+    longest = _positions(model)
+    if None not in (longest, config.positions) and longest != config.positions:
+        raise ConfigError(
+            f"model.positions says {config.positions}, but the model of {config.path} takes {longest} tokens: "
+            "set it to that."
+        )
 
 
 def load_classifier(config: ModelConfig, task: TaskConfig) -> "PreTrainedModel":
@@ -188,48 +270,43 @@ def load_classifier(config: ModelConfig, task: TaskConfig) -> "PreTrainedModel":
     )
 
 
-def check_masked_lm_head(config: ModelConfig) -> None:
-    """Raise ConfigError if the model's file holds no masked-LM head; a decoder that is tied to the embedding may be missing."""
-    import transformers
-    from transformers.utils.hub import cached_file
-
-    where, options = locate(config)
-    architecture = from_pretrained("AutoConfig", config, where, options)
-    try:
+def check_classifier(config: ModelConfig) -> None:
+    """Raise ConfigError where `load_model` would for a classifier, as far as that is known without reading the weights."""
+    if config.weights == "random":
         with torch.device("meta"):
-            model = transformers.AutoModelForMaskedLM.from_config(architecture)
-        with safe_open(cast(str, cached_file(where, "model.safetensors", **options)), "pt") as file:
-            stored = set(file.keys())
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+            model = _from_config("classification", config, _architecture(config))
+    else:
+        model, _ = _pretrained("classification", config, "meta")
+    _check_stated(config, model)
+
+
+def check_masked_lm_head(config: ModelConfig) -> None:
+    """Raise ConfigError if the model's files hold no masked-LM head; a decoder that is tied to the embedding may be missing."""
+    try:
+        if config.weights == "random":
+            with torch.device("meta"):
+                _from_config("masked_lm", config, _architecture(config))
+            return
+        absent = new_in_head(*_pretrained("masked_lm", config, "meta"))
+    except EnvironmentBroken as error:
         raise ConfigError(
-            f"model={config.name} has no masked-LM head that can be read ({reason}): use recovery=distil."
+            f"model={config.name} has no masked-LM head that can be read, use recovery=distil: {error}"
         ) from error
-    prefix = f"{model.base_model_prefix}."
-    decoder = {id(p) for p in cast(nn.Module, model.get_output_embeddings()).parameters()}
-    needed = {
-        name for name, p in model.named_parameters() if not name.startswith(prefix) and id(p) not in decoder
-    }
-    if config.weights != "random" and (missing := sorted(needed - stored)):
+    if absent:
         raise ConfigError(
-            f"model={config.name} has no masked-LM head (its file lacks {missing[0]}), which recovery=masked_lm needs: "
+            f"model={config.name} has no masked-LM head (its file lacks {absent[0]}), which recovery=masked_lm needs: "
             "use recovery=distil."
         )
 
 
 def table(model: "PreTrainedModel") -> Tensor:
-    """Return the model's embedding table (V, d), detached."""
-    weight = cast(nn.Embedding, model.get_input_embeddings()).weight
-    return weight.detach()
-
-
-def check_finite(values: Tensor) -> None:
-    """Raise BenchError, with the number of rows, where the embedding table has NaN or infinite values."""
-    bad = int((~values.isfinite().all(dim=1)).sum())
-    if bad:
-        raise BenchError(
-            f"The pretrained embedding table has NaN or infinite values in {bad:,} of its {len(values):,} rows."
-        )
+    """Return the model's embedding table (V, d), detached. Raises ConfigError for a model that reads no tokens."""
+    try:
+        return cast(nn.Embedding, model.get_input_embeddings()).weight.detach()
+    except (AttributeError, NotImplementedError) as error:
+        raise ConfigError(
+            f"{type(model).__name__} has no embedding table of tokens: use an encoder of text."
+        ) from error
 
 
 def swap_embedding(model: "PreTrainedModel", embedding: nn.Module) -> None:

@@ -46,14 +46,13 @@ def compressed(
 ) -> tuple[nn.Module, Codes | None]:
     """Return the module that replaces the model's embedding, and its codes; the model is left as it is.
 
-    The configuration must be resolved. Raises BenchError for a table or token vectors that are not finite.
+    The configuration must be resolved. Raises BenchError for token vectors that are not finite.
     """
     embedding, assignment = config.embedding, assignment_of(config)
     chosen, table = method(embedding.name), backbones.table(model)
     padding = cast(
         int | None, tokenizer.pad_token_id
     )  # a model's own configuration can name another token (Multilingual MiniLM: <s>)
-    backbones.check_finite(table)
     vocabulary = vocabulary_of(config, tokenizer, texts, len(table))
     codes = None
     if assignment is not None:
@@ -77,7 +76,7 @@ def compressed(
         None if codes is None else codes.codes,
         padding,
         codes is not None and codes.stored,
-        model.config.initializer_range,
+        getattr(model.config, "initializer_range", 0.02),  # as transformers where config.json names none
         generator,
         vocabulary,
     )

@@ -12,7 +12,9 @@ class ModelConfig:
     source: str = "hub"  # package | hub | local
     path: str | None = None  # package: "<import name>/<folder>"; hub: "<owner>/<repo>"; local: a folder
     revision: str | None = None  # pinned commit on the hub; version of a package
-    sha256: str | None = None  # of model.safetensors, checked when it is loaded
+    sha256: str | None = (
+        None  # of model.safetensors, or of its shards one after another; checked when they are loaded
+    )
     vocab_size: int | None = (
         None  # checked when loaded, and used to plan without loading; null: read from config.json
     )

@@ -48,10 +48,9 @@ def prepare(config: RunConfig) -> Prepared:
             )
     if config.recovery.name not in RECOVERIES:
         raise ConfigError(unknown("recovery", config.recovery.name, RECOVERIES))
-    if config.recovery.name == "masked_lm" and config.model.source != "hub":
-        backbones.check_masked_lm_head(config.model)
-    model_identity, (vocab_size, width), longest = _model(_frozen(config.model))
-    if config.training.max_length > longest:
+    masked_lm = config.recovery.name == "masked_lm"
+    model_identity, (vocab_size, width), longest = _model(_frozen(config.model), masked_lm)
+    if longest is not None and config.training.max_length > longest:
         raise ConfigError(
             f"training.max_length ({config.training.max_length}) is more than the {longest} positions of the model "
             f"'{config.model.name}': use training.max_length={longest} or less."
@@ -137,8 +136,14 @@ def _frozen(model: ModelConfig) -> tuple[tuple[str, Any], ...]:
 
 
 @cache  # a plan asks for the same few models thousands of times
-def _model(items: tuple[tuple[str, Any], ...]) -> tuple[dict[str, Any], tuple[int, int], int]:
+def _model(
+    items: tuple[tuple[str, Any], ...], masked_lm: bool
+) -> tuple[dict[str, Any], tuple[int, int], int | None]:
     model = ModelConfig(**dict(items))
+    if masked_lm and model.source != "hub":  # a hub's files may not be on the node that plans
+        backbones.check_masked_lm_head(model)
+    if model.source == "local":
+        backbones.check_classifier(model)
     return backbones.identity(model), backbones.shape(model), backbones.positions(model)
 
 

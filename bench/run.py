@@ -22,6 +22,7 @@ from bench.errors import EnvironmentBroken, TimeLimit
 from bench.identity import Prepared, prepare
 from bench.measure import cost
 from bench.provenance import provenance
+from bench.reading import check_reading
 from bench.store import Record
 from bench.tasks import data as task_data
 from bench.tasks.data import Rows
@@ -196,6 +197,7 @@ def load(prepared: Prepared, device: torch.device) -> Loaded:
 
     transformers.set_seed(config.seed)  # the new head is the same for every embedding
     model = backbones.load_classifier(config.model, task)
+    check_reading(model, train, config.training.max_length, config.model.path)
     counts = np.bincount(train.tokens["input_ids"].cpu().numpy(), minlength=prepared.vocab_size)
     size, fit = compression.swap(
         config, model, tokenizer, compression.texts_of(config.assignment.corpus, config, texts), counts

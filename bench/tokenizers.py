@@ -8,7 +8,7 @@ from torch import Tensor
 
 from bench import backbones
 from bench.config import ModelConfig, RunConfig
-from bench.errors import BenchError, ConfigError, EnvironmentBroken
+from bench.errors import ConfigError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -27,14 +27,7 @@ def load_tokenizer(config: ModelConfig) -> "PreTrainedTokenizerBase":
     tokenizer that reads every word as unknown, and an id beyond the table fails only when a text holds it.
     """
     where, options = backbones.locate(config)
-    try:
-        tokenizer = backbones.from_pretrained("AutoTokenizer", config, where, options)
-    except BenchError:
-        raise
-    except Exception as error:  # the tokenizers library raises bare ones
-        raise EnvironmentBroken(
-            f"model.path ({config.path}): the tokenizer cannot be read ({error}); copy its files again."
-        ) from error
+    tokenizer = backbones.from_pretrained("AutoTokenizer", config, where, options)
     place = f"model.path ({config.path})"
     if tokenizer.pad_token_id is None:
         raise ConfigError(

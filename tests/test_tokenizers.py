@@ -77,7 +77,7 @@ def plain(folder: Path, **special: str) -> None:
         (no_files, "has 5 tokens for a table of 30,522 rows"),
         (no_vocabulary, "has 5 tokens for a table of 30,522 rows"),
         (cut_short, "has 13,000 tokens for a table of 30,522 rows"),
-        (damaged, "tokenizer cannot be read"),
+        (damaged, r"cannot be loaded \(AutoTokenizer: "),
         (longer, "ids up to 30,522, but the table has 30,522 rows"),
         (another_models, "ids up to 50,264, but the table has 30,522 rows"),
         (plain, "no padding token"),

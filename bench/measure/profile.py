@@ -132,7 +132,7 @@ def _check(settings: ProfileConfig, run: Prepared) -> None:
     if settings.starts < 1:
         raise ConfigError(f"profile.starts ({settings.starts}) must be 1 or greater.")
     most = backbones.positions(run.config.model)
-    if max(settings.lengths) > most:
+    if most is not None and max(settings.lengths) > most:
         raise ConfigError(
             f"profile.lengths ({max(settings.lengths)}) is more than the {most} positions of the model '{run.config.model.name}'."
         )
