@@ -78,7 +78,8 @@ def rescore(record: Record, data: DataConfig, results_dir: Path) -> bool:
 
 def _task_now(record: Record) -> TaskConfig:
     """Return the record's task with the metrics of its file; raises BenchError where the file has become another task."""
-    then, now = record["config"]["task"], task_data.read_task(record["config"]["task"]["name"])
+    then = record["config"]["task"]
+    now = task_data.read_task(record.get("chosen", {}).get("task", then["name"]))
     for key in SAME:
         if then[key] != getattr(now, key):
             raise BenchError(

@@ -108,6 +108,7 @@ def _blank(prepared: Prepared, device: torch.device) -> Record:
         "name": prepared.name,
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "config": prepared.canonical,
+        "chosen": {group: name for group, name in prepared.config.chosen.items() if group in store.CHOSEN},
         "task": None,
         "model": None,
         "size": None,

@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from bench.errors import BenchError, EnvironmentBroken
 
 SCHEMA_VERSION = 1
+CHOSEN = ("model", "task", "embedding", "assignment", "recovery", "training")  # groups of `chosen`
 STATUSES = ("ok", "failed", "oom", "diverged", "timeout", "interrupted")
 
 
@@ -144,6 +145,9 @@ class Record(TypedDict):
     name: str  # <model>/<task>/<method-slug>/s<seed>
     created_at: str  # UTC, ISO 8601
     config: dict[str, Any]  # canonical: resolved, without what the method does not use
+    # group (of CHOSEN) -> file of conf/<group>/ that its keys began from, not part of the identity; not in records made
+    # before it was
+    chosen: NotRequired[dict[str, str]]
     task: TaskPart | None
     model: ModelPart | None
     size: SizePart | None

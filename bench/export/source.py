@@ -2,19 +2,37 @@
 
 import difflib
 import os
+import re
+import shlex
 import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 from bench import store
 from bench.compose import choices, compose_config
 from bench.config import RunConfig
 from bench.errors import BenchError, ConfigError
 from bench.identity import Prepared, prepare
-from bench.store import Record
+from bench.store import CHOSEN, ModelPart, Record
+from bench.sweep.plan import text_of
+
+
+class Unsaid(NamedTuple):
+    """What a record knows by its digest only."""
+
+    digests: tuple[str, ...]  # the keys of the canonical configuration that begin like this depend on it
+    placeholder: str  # for it in a command
+
+
+FILES = {
+    "model.path": Unsaid(("model.sha256",), "<folder of the model>"),
+    "data.root": Unsaid(("data.",), "<folder of the data>"),
+    "assignment.corpus": Unsaid(("assignment.corpus", "embedding.corpus"), "<its text file or splits>"),
+    "recovery.corpus": Unsaid(("recovery.corpus",), "<its text file or splits>"),
+}
 
 
 def find(run_id: str, overrides: Sequence[str]) -> tuple[Prepared, Record]:
@@ -36,24 +54,109 @@ def find(run_id: str, overrides: Sequence[str]) -> tuple[Prepared, Record]:
         raise BenchError(
             f"Run {run_id} ({record['name']}) is recorded as {record['status']}: there is no model to export."
         )
-    prepared = prepare(configuration(record["config"], overrides))
-    if differing := [key for key in record["config"] if prepared.canonical.get(key) != record["config"][key]]:
-        raise BenchError(
-            f"Run {run_id} ({record['name']}) cannot be set up as it was: {', '.join(differing)} differ. Add what its record cannot "
-            "say (model.path=, data.root=, assignment.corpus= ...), or use the version of bench that made it "
-            f"({record['provenance'].get('commit')})."
+    return _as_it_was(record, overrides), record
+
+
+def _as_it_was(record: Record, overrides: Sequence[str]) -> Prepared:
+    """Return the record's run, set up again; raises BenchError with every key that differs and the command that would do."""
+    run = f"Run {record['run_id']} ({record['name']})"
+    unsaid = [key for key in _unsaid(record) if not any(o.startswith(f"{key}=") for o in overrides)]
+    if unsaid:
+        raise ConfigError(
+            f"{run} was made with files that a record does not name: say where they are, as in {_command(record, overrides, unsaid)}."
         )
-    return prepared, record
-
-
-def configuration(canonical: dict[str, Any], overrides: Sequence[str]) -> RunConfig:
-    """Return the configuration that has this canonical form; a corpus that is known by its digest only stays as overridden."""
-    groups = {group: canonical[group]["name"] for group in ("model", "task", "embedding", "recovery")}
-    if canonical["assignment"]:
-        groups["assignment"] = canonical["assignment"]["name"]
-    config = compose_config(
-        [*(f"{group}={name}" for group, name in groups.items() if name in choices(group)), *overrides]
+    try:
+        prepared = prepare(_configuration(record, overrides))
+    except BenchError as error:
+        raise type(error)(f"{run} cannot be set up as it was: {error}") from error
+    if not (differing := _differing(record["config"], prepared.canonical)):
+        return prepared
+    values = "; ".join(
+        f"{key} is {text_of(then)} in its record and {text_of(now)} here"
+        for key, (then, now) in differing.items()
     )
+    groups = {key.partition(".")[0] for key in differing}
+    others = [o for o in overrides if re.split(r"[.=]", o, maxsplit=1)[0] not in groups]
+    wrong = [
+        key for key in _unsaid(record) if any(other.startswith(FILES[key].digests) for other in differing)
+    ]
+    raise BenchError(
+        f"{run} cannot be set up as it was: {values}. This would do: {_command(record, others, wrong)}; where it does not, the version "
+        f"of bench that made it ({record['provenance'].get('commit')}) does."
+    )
+
+
+def _unsaid(record: Record) -> list[str]:
+    """Return the keys of FILES that the run needs and that its record cannot give, as it names no folders and texts."""
+    canonical = record["config"]
+    corpora = {
+        part: (canonical[part] or {}).get("corpus", "task")
+        for part in ("embedding", "assignment", "recovery")
+    }
+    needed = {
+        "model.path": _model(record).get("source") == "local",
+        "data.root": canonical["data"]["source"] in ("parquet", "official"),
+        "assignment.corpus": {corpora["embedding"], corpora["assignment"]} != {"task"},
+        "recovery.corpus": corpora["recovery"] != "task",
+    }
+    return [key for key in FILES if needed[key]]
+
+
+def _command(record: Record, overrides: Sequence[str], files: Sequence[str]) -> str:
+    """Return the command that exports the run, with a placeholder for each of the keys of FILES."""
+    kept = [o for o in overrides if o.partition("=")[0] not in files]
+    asked = [f"{key}={FILES[key].placeholder}" for key in files]
+    return " ".join(
+        ["`python -m bench export", record["run_id"], *map(shlex.quote, kept), *asked, "--to <folder>`"]
+    )
+
+
+def _differing(then: dict[str, Any], now: dict[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:
+    """Return the dotted keys whose values differ, with both values; "nothing" stands for a key that is not there."""
+    found: dict[str, tuple[Any, Any]] = {}
+    for key in [*then, *(key for key in now if key not in then)]:
+        one, other = then.get(key, "nothing"), now.get(key, "nothing")
+        if isinstance(one, dict) and isinstance(other, dict):
+            found |= _differing(one, other, f"{prefix}{key}.")
+        elif one != other:
+            found[prefix + key] = (one, other)
+    return found
+
+
+def _chosen(record: Record) -> dict[str, str]:
+    """Return the file of conf/<group>/ that each group began from: as recorded, else the one of the same name if there is one."""
+    canonical = record["config"]
+    named = {group: (canonical[group] or {}).get("name") for group in CHOSEN}
+    chosen = named | record.get("chosen", {})
+    return {group: name for group, name in chosen.items() if name in choices(group)}
+
+
+def _model(record: Record) -> dict[str, Any]:
+    """Return the values of `model` that the record tells beside the file that it began from."""
+    canonical, known = record["config"]["model"], cast(ModelPart, record["model"])
+    given = {key: canonical[key] for key in ("name", "weights")}
+    if "path" in canonical:
+        return given | {"source": "hub", "path": canonical["path"], "revision": canonical["revision"]}
+    began = _chosen(record).get("model")
+    file = compose_config([f"model={began}"]).model if began else None
+    if file and (file.source, file.name, file.sha256) == ("package", canonical["name"], known["sha256"]):
+        return given
+    return given | {
+        "source": "local",
+        "revision": known["revision"],
+        "sha256": known["sha256"],
+        "vocab_size": known["vocab_size"],
+        "width": known["width"],
+        "positions": None,
+    }
+
+
+def _configuration(record: Record, overrides: Sequence[str]) -> RunConfig:
+    """Return the configuration that has the record's canonical form; a corpus that is known by its digest only stays as overridden."""
+    canonical = record["config"]
+    began = [f"{group}={name}" for group, name in _chosen(record).items()]
+    model = [f"model.{key}={text_of(value)}" for key, value in _model(record).items()]
+    config = compose_config([*began, *model, *overrides])
     for group in ("task", "embedding", "assignment", "recovery", "training"):
         part = getattr(config, group)
         given = {

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
@@ -220,24 +222,100 @@ def test_an_unknown_run_says_which_was_meant_and_a_failed_or_changed_one_why_not
         f"Unknown run '{near}'" in (said := capsys.readouterr().err)
         and f"Did you mean '{record['run_id']}'" in said
     )
-    assert (
-        main(
-            [
-                "export",
-                record["run_id"],
-                *[o for o in where(elsewhere) if not o.startswith("model.path")],
-                f"model.path={ROOT}/conf",
-                *to,
-            ]
-        )
-        == 2
-    )
-    assert "no config.json" in capsys.readouterr().err
-    assert main(["export", record["run_id"], f"results_dir={tmp_path}/results", *to]) == 1
-    assert "cannot be set up as it was: model differ" in capsys.readouterr().err
     store.write(record | {"status": "failed"}, tmp_path / "results")
     assert main(["export", record["run_id"], *where(elsewhere), *to]) == 1
     assert "is recorded as failed" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def copied(model: Path, folder: Path, **values: object) -> Path:
+    """Return a copy of a model's folder with other values in its config.json."""
+    shutil.copytree(model, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | values))
+    return folder
+
+
+@pytest.mark.parametrize("old", [False, True], ids=["recorded now", "recorded before `chosen` was"])
+def test_a_run_of_another_folders_model_is_set_up_again_from_its_record_and_the_folder(
+    old, tiny, tiny_model, tmp_path, capsys
+):
+    asked = [
+        o
+        for o in tiny
+        if o.partition("=")[0] not in ("model.name", "model.sha256", "model.width", "model.revision")
+    ]
+    asked += [
+        "model=multilingual-minilm",
+        "model.name=ours",
+        "model.vocab_size=null",
+        "model.width=null",
+        *SUBSPACE,
+    ]
+    record = execute(prepare(compose_config([*asked, "keep_weights=true", "training.max_steps=2"])))
+    assert record["status"] == "ok" and record["chosen"]["model"] == "multilingual-minilm"
+    if old:
+        del record["chosen"]
+        store.write(record, tmp_path / "results")
+    export = ["export", record["run_id"], f"results_dir={tmp_path}/results"]
+
+    # Without the folder: the command that would do. With another model's: each key that differs, with both values.
+    assert main([*export, "--to", str(tmp_path / "out")]) == 2
+    said = capsys.readouterr().err
+    assert (
+        f"bench export {record['run_id']} results_dir={tmp_path}/results model.path=<folder of the model> --to <folder>"
+        in said
+    )
+    other = copied(tiny_model, tmp_path / "other", hidden_dropout_prob=0.5)
+    assert main([*export, f"model.path={other}", "model.name=theirs", "--to", str(tmp_path / "out")]) == 1
+    said, then = capsys.readouterr().err, record["config"]["model"]["sha256"]
+    assert "model.name is ours in its record and theirs here" in said
+    assert re.search(rf"model\.sha256 is {then} in its record and [0-9a-f]{{64}} here", said)
+    assert (
+        f"results_dir={tmp_path}/results model.path=<folder of the model> --to" in said
+        and "model.name=" not in said
+    )
+
+    # With the folder alone, and with what the run was started with.
+    assert main([*export, f"model.path={tiny_model}", "--to", str(tmp_path / "out")]) == 0, (
+        capsys.readouterr().err
+    )
+    assert main([*export, *asked, "--to", str(tmp_path / "again")]) == 0, capsys.readouterr().err
+
+
+def test_a_text_and_data_that_a_record_cannot_name_are_asked_for_together(tiny, tiny_model, tmp_path, capsys):
+    rows = {"sentence": ["a good film", "a bad film"] * 4, "label": [1, 0] * 4}
+    (tmp_path / "data/glue/sst2").mkdir(parents=True)
+    for split in ("train", "validation"):
+        pq.write_table(pa.table(rows), tmp_path / f"data/glue/sst2/{split}.parquet")
+    for name in ("notes.txt", "others.txt"):
+        (tmp_path / name).write_text(f"a film of {name}\n")
+    task = ["task=sst2", "task.name=films", f"data.root={tmp_path}/data", "training.max_train_examples=null"]
+    asked = [
+        *tiny,
+        *task,
+        *SUBSPACE,
+        "assignment.frequency_power=0.5",
+        f"assignment.corpus={tmp_path}/notes.txt",
+    ]
+    record = execute(prepare(compose_config([*asked, "keep_weights=true", "training.max_steps=2"])))
+    assert record["status"] == "ok" and record["chosen"]["task"] == "sst2"
+    given = [f"results_dir={tmp_path}/results", f"model.path={tiny_model}"]
+    assert main(["export", record["run_id"], *given, "--to", str(tmp_path / "out")]) == 2
+    said = capsys.readouterr().err
+    assert "data.root=<folder of the data> assignment.corpus=<its text file or splits> --to <folder>" in said
+    given += [f"data.root={tmp_path}/data"]
+    wrong = [*given, f"assignment.corpus={tmp_path}/others.txt"]
+    assert main(["export", record["run_id"], *wrong, "--to", str(tmp_path / "out")]) == 1
+    said, then = capsys.readouterr().err, record["config"]["assignment"]["corpus"]
+    assert f"assignment.corpus is {then} in its record and " in said and "assignment.corpus=<its text" in said
+    right = [*given, f"assignment.corpus={tmp_path}/notes.txt"]
+    assert main(["export", record["run_id"], *right, "--to", str(tmp_path / "out")]) == 0, (
+        capsys.readouterr().err
+    )
+    assert main(["rescore", f"results_dir={tmp_path}/results", f"data.root={tmp_path}/data"]) == 0
+    assert "changed 0 | same 1" in capsys.readouterr().out, (
+        "the task is scored by the file that it began from"
+    )
 
 
 @pytest.mark.parametrize(("flags", "message"), [
