@@ -36,6 +36,7 @@ FAMILIES = {
     ),
     "roberta": tf.RobertaConfig(**SMALL),
     "xlm-r": tf.XLMRobertaConfig(**SMALL),
+    "mpnet": tf.MPNetConfig(**SMALL),
     "deberta-v3": tf.DebertaV2Config(
         **SMALL,
         type_vocab_size=0,
@@ -224,7 +225,7 @@ def test_vocabulary_and_width_are_read_from_config_json(family, tmp_path):
     assert backbones.shape(config) == tuple(backbones.table(model).shape)
 
 
-@pytest.mark.parametrize("family", ["bert", "distilbert", "roberta", "xlm-r", "electra", "albert"])
+@pytest.mark.parametrize("family", ["bert", "distilbert", "roberta", "xlm-r", "mpnet", "electra", "albert"])
 def test_the_longest_sequence_is_the_one_that_the_model_can_still_read(family, tmp_path):
     model = new_model(family, "classification").eval()
     model.save_pretrained(tmp_path)

@@ -1,13 +1,16 @@
 """Weights against the architecture that is to take them: what stops before training, and what is no fault."""
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from test_backbones_families import FAMILIES, new_model
 from torch import Tensor
 from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassification, BertModel
 
@@ -153,6 +156,26 @@ def test_new_heads_an_absent_pooler_known_buffers_and_half_precision_are_no_faul
             assert kept not in stored or torch.equal(tensor, stored[kept].float())
 
 
+@pytest.mark.parametrize("stored", backbones.HEADS)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_kind_of_checkpoint_of_the_shipped_architectures_loads_into_every_kind(
+    family, stored, tmp_path
+):
+    saved_model = new_model(family, stored).half()
+    saved_model.save_pretrained(tmp_path)
+    wanted = saved_model.base_model.state_dict()
+    for head in backbones.HEADS:
+        model = backbones.load_model(local(tmp_path), head, num_labels=5)
+        for name, tensor in model.base_model.state_dict().items():
+            assert name.startswith("pooler.") or torch.equal(tensor, wanted[name].to(tensor.dtype))
+    check = partial(backbones.check_masked_lm_head, local(tmp_path))
+    if stored == "masked_lm":
+        check()
+    else:
+        with pytest.raises(ConfigError, match="has no masked-LM head"):
+            check()
+
+
 @pytest.fixture
 def sharded(tmp_path: Path) -> Path:
     """Return a folder with a masked-LM BERT in several shards."""
@@ -163,8 +186,6 @@ def sharded(tmp_path: Path) -> Path:
 
 
 def shards_digest(folder: Path) -> str:
-    import hashlib
-
     return hashlib.sha256(
         b"".join(path.read_bytes() for path in sorted(folder.glob("model-*.safetensors")))
     ).hexdigest()

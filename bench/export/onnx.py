@@ -92,7 +92,10 @@ def batch(model: "PreTrainedModel", names: list[str], rows: int, length: int) ->
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """Keep out of the log what exporters tell their authors: packages that are not there, advice on other shapes."""
+    """Keep out of the log what exporters tell their authors: packages that are not there, advice on other shapes.
+
+    What a warning could mean for the file is seen in its logits, which `difference` compares with torch's.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         logging.disable(logging.WARNING)
@@ -146,10 +149,18 @@ def write(
 
 @torch.no_grad()
 def difference(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", path: Path) -> float:
-    """Return the greatest difference of a logit of the ONNX file from the model's, for batches of other sizes than it was traced with."""
+    """Return the greatest difference of a logit of the ONNX file from the model's, for batches of other sizes than it was traced with.
+
+    Raises BenchError for logits that are not finite.
+    """
     exported, names = OnnxModel(path), inputs_of(tokenizer)
     batches = [batch(model, names, rows, length) for rows, length in ((1, 16), (3, 33))]
-    return max(float((exported(**inputs).logits - model(**inputs).logits).abs().max()) for inputs in batches)
+    missed = torch.cat(
+        [(exported(**inputs).logits - model(**inputs).logits).flatten().abs() for inputs in batches]
+    )
+    if not missed.isfinite().all():  # a maximum passes over NaN
+        raise BenchError(f"{path.name}: its logits or torch's are NaN or infinite, so it is not the model.")
+    return float(missed.max())
 
 
 def inputs_of(tokenizer: "PreTrainedTokenizerBase") -> list[str]:

@@ -145,7 +145,10 @@ def _figure(section: Section, results_dir: Path, draw: figures.Draw) -> tuple[Dr
         stem = f"figures/{slug(chart.name, section.title, section.suite)}"
         paths = [results_dir / f"{stem}.{kind}" for kind in ("png", "svg", "pdf")]
         figures.save(chart.figure, *paths)
-    if missing := {str(one.message) for one in caught if "missing from font" in str(one.message)}:
+    missing = {str(one.message) for one in caught if "missing from font" in str(one.message)}
+    for other in {str(one.message) for one in caught} - missing:
+        log.warning("%s.png: %s", stem, other)
+    if missing:
         log.warning(
             "%s.png: %d of its letters are in no installed font and are drawn as boxes: install one that has them, for Chinese, "
             "Japanese and Korean Debian's fonts-noto-cjk.",

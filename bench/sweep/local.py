@@ -115,7 +115,11 @@ class Pool:
     def _hear(self, slot: Slot) -> None:
         try:
             while slot.hears and slot.connection.poll():
-                slot.last, run_id, text = slot.connection.recv()
+                event, run_id, text = slot.connection.recv()
+                if event == "warning":
+                    self.view.warn(text)
+                    continue
+                slot.last = event
                 slot.run_id, slot.begun = run_id if slot.last == "begin" else None, time.monotonic()
                 if slot.last == "broken":
                     raise EnvironmentBroken(text)

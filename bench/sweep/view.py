@@ -68,6 +68,10 @@ class View:
             elif text != "ok":
                 self._progress.console.print(f"{text} {item.name}", markup=False, highlight=False)
 
+    def warn(self, text: str) -> None:
+        """Print a worker's warning above the progress."""
+        self._progress.console.print(text, markup=False, highlight=False)
+
     def _weight(self, item: Item) -> float:
         return item.seconds or self._mean
 

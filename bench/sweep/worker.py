@@ -250,6 +250,17 @@ def work(items: Sequence[Item], settings: Settings, say: Callable[..., None]) ->
     return True
 
 
+class Forwarded(logging.Handler):
+    """Sends what is logged to the launcher."""
+
+    def __init__(self, say: Callable[[str, str, str], None]) -> None:
+        super().__init__()
+        self.say = say
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.say("warning", "", self.format(record))
+
+
 def main(connection: Any, items: Sequence[Item], settings: Settings) -> None:
     """The worker's process: what it tells goes through `connection`; exits when no run is left."""
     Signals.listen()
@@ -260,8 +271,11 @@ def main(connection: Any, items: Sequence[Item], settings: Settings) -> None:
         from bench.cli import set_up_logging
 
         set_up_logging()
-        if settings.quiet:
-            log.setLevel(logging.CRITICAL)
+        if (
+            settings.quiet
+        ):  # the launcher draws on the terminal, and prints warnings where they do not tear it
+            logging.getLogger().handlers = [Forwarded(say)]
+            log.setLevel(logging.WARNING)
         import torch
 
         import bench.run  # noqa: F401 - what every run needs

@@ -96,6 +96,14 @@ def test_each_embedding_gives_the_same_logits_in_onnxruntime(name, keys, tmp_pat
         )
 
 
+def test_logits_that_are_not_finite_are_no_small_difference(tmp_path):
+    model, _ = compressed("bert", "subspace", {})
+    pooled = Pooled(model.get_input_embeddings()).eval()
+    torch.nn.init.constant_(pooled.head.bias, float("nan"))
+    with pytest.raises(BenchError, match=r"model\.onnx: its logits or torch's are NaN or infinite"):
+        onnx.write(pooled, TOKENIZER, tmp_path / "model.onnx")
+
+
 @pytest.mark.parametrize("family", ["bert", "xlm-r", "distilbert"])  # roberta is xlm-r's code
 def test_each_family_is_exported_and_its_body_becomes_int8(family, tmp_path):
     model, _ = compressed(family, "subspace", {})

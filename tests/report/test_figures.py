@@ -1,6 +1,7 @@
 """Figures are made where their data exist, show the numbers of the tables, and name what they were made from."""
 
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +158,20 @@ def test_letters_that_no_installed_font_has_are_told_with_the_package_that_has_t
     caplog.clear()
     write_report([record(), record("pq8")], [], tmp_path)
     assert "fonts-noto-cjk" not in caplog.text
+
+
+def test_what_the_drawing_library_warns_of_is_logged_with_the_figures_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    draw = scores.DRAWN[0]
+
+    def warning(section: Any) -> Any:
+        warnings.warn("the layout does not fit", UserWarning, stacklevel=1)
+        return draw(section)
+
+    monkeypatch.setattr(scores, "DRAWN", [warning, *scores.DRAWN[1:]])
+    write_report([record(), record("pq8")], [], tmp_path)
+    assert re.search(r"figures/score-params--.*png: the layout does not fit", caplog.text)
 
 
 def test_costs_come_from_one_machine(folder: Path) -> None:

@@ -1,9 +1,17 @@
 """Sweeps: what is planned, what is run, what survives."""
 
+import fcntl
 import json
 import os
+import pty
 import re
+import shutil
 import signal
+import struct
+import subprocess
+import sys
+import termios
+from contextlib import suppress
 
 import pytest
 from commands import ROOT, run_bench, start_training
@@ -117,6 +125,27 @@ def test_a_killed_worker_is_replaced_and_its_run_done_again(tiny, tmp_path):
     assert sorted(record["status"] for record in found) == ["ok", "ok"], out
     assert "killed or crashed" in err
     assert not list((tmp_path / "results").rglob("*.claim*"))
+
+
+def test_a_workers_warnings_are_seen_on_a_terminal_too(tiny, tmp_path):
+    folder = tmp_path / "short"  # a table with more rows than the tokenizer has tokens
+    shutil.copytree(next(one for one in tiny if one.startswith("model.path=")).partition("=")[2], folder)
+    config = json.loads((folder / "config.json").read_text()) | {"vocab_size": 40000}
+    (folder / "config.json").write_text(json.dumps(config))
+    keys = [f"model.path={folder}", "model.weights=random", "model.vocab_size=null", "training.max_steps=1"]
+    terminal, inside = pty.openpty()
+    fcntl.ioctl(inside, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 300, 0, 0))
+    with subprocess.Popen(
+        [sys.executable, "-m", "bench", "sweep", *sweep_of(tiny, *keys, "workers=1")], cwd=ROOT, stderr=inside
+    ) as process:
+        os.close(inside)
+        shown = b""
+        with suppress(OSError):  # a terminal that nobody writes to any more
+            while block := os.read(terminal, 4096):
+                shown += block
+    os.close(terminal)
+    assert process.returncode == 0, shown.decode()
+    assert "the tokenizer has 30522 tokens for a table of 40000 rows" in shown.decode()
 
 
 def test_ctrl_c_ends_a_sweep_and_the_same_command_goes_on(tiny, tmp_path):
