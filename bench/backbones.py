@@ -3,6 +3,7 @@
 import hashlib
 import importlib.util
 import json
+import shutil
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -371,8 +372,10 @@ def save_compressed(
     }
     model.config.save_pretrained(folder)
     (folder / DESCRIPTION).write_text(json.dumps(description, indent=1))
-    save_file(pack(state, model, body), folder / "model.safetensors", metadata={"format": "pt"})
-    return folder / "model.safetensors"
+    weights = folder / "model.safetensors"
+    save_file(pack(state, model, body), weights, metadata={"format": "pt"})
+    shutil.copymode(folder / DESCRIPTION, weights)  # safetensors' are the owner's alone, whatever the umask
+    return weights
 
 
 def load_compressed(folder: Path) -> "PreTrainedModel":

@@ -1,5 +1,6 @@
 """The command line: `python -m bench <verb> [key=value ...]`. What the verbs do stands in bench/verbs."""
 
+import io
 import logging
 import os
 import sys
@@ -55,9 +56,20 @@ def set_up_logging() -> None:
         os.environ.setdefault(key, value)
 
 
+def _keep_out() -> None:
+    """Keep what the person has set for other programs out of this process and of those that it starts."""
+    os.environ["MPLBACKEND"] = "agg"  # a notebook's does not import here; figures are written to files only
+    for name in ("NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE"):
+        os.environ.pop(name, None)  # would change the numbers of a GPU without a trace in the record
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name that the terminal's encoding lacks stops nothing
+            stream.reconfigure(errors="backslashreplace")
+
+
 def main(arguments: Sequence[str]) -> int:
     """Return the exit status: 0 done, 1 something failed, 2 wrong configuration, 3 broken environment, 130 interrupted."""
     set_up_logging()
+    _keep_out()
     if not arguments or arguments[0] in ("-h", "--help"):
         print("usage: python -m bench <verb> [key=value ...]\n")
         for name, verb in VERBS.items():
@@ -69,7 +81,7 @@ def main(arguments: Sequence[str]) -> int:
         if (
             arguments[0] != "fetch"
         ):  # the only verb that talks to the hub: the others read what it left, on any node
-            os.environ.setdefault("HF_HUB_OFFLINE", "1")
+            os.environ["HF_HUB_OFFLINE"] = "1"
         return VERBS[arguments[0]](arguments[1:])
     except BenchError as error:
         print(f"error: {error}", file=sys.stderr)

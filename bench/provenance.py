@@ -1,5 +1,6 @@
 """Where a record comes from: code, packages, machine."""
 
+import logging
 import os
 import platform
 import re
@@ -27,12 +28,25 @@ PACKAGES = (
 ROOT = Path(__file__).resolve().parent.parent
 
 
+# By these git would answer for another repository: a hook, from which somebody may run us, sets them.
+ELSEWHERE = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY")
+
+log = logging.getLogger("bench")
+
+
 def _state() -> tuple[str | None, bool | None]:
-    """Return the commit, and whether tracked code differs from it; None for what git does not tell."""
+    """Return the commit, and whether tracked code differs from it; None for what git does not say.
+
+    Git refuses clones that belong to another user, whose settings could run programs. Here it may read this one: the code in it
+    is running already. Where a clone's commit stays unknown, a warning says why.
+    """
     try:
         done = subprocess.run(
             [
                 "git",
+                "--no-optional-locks",
+                "-c",
+                f"safe.directory={ROOT}",
                 "-C",
                 str(ROOT),
                 "status",
@@ -46,10 +60,13 @@ def _state() -> tuple[str | None, bool | None]:
             capture_output=True,
             text=True,
             timeout=20,
+            env={key: value for key, value in os.environ.items() if key not in ELSEWHERE},
         )
-    except (OSError, subprocess.TimeoutExpired):
-        return None, None
-    if done.returncode != 0:
+        done.check_returncode()
+    except (OSError, subprocess.SubprocessError) as error:
+        if (ROOT / ".git").exists():
+            reason = (getattr(error, "stderr", None) or str(error)).strip().splitlines()[0]
+            log.warning("provenance.commit stays unknown: git does not read %s (%s)", ROOT, reason)
         return None, None
     lines = done.stdout.splitlines()
     commit = next((line.split()[2] for line in lines if line.startswith("# branch.oid ")), None)

@@ -14,6 +14,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 import transformers
+from joblib import cpu_count
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from bench import backbones, body, compression, store
@@ -41,7 +42,11 @@ log = logging.getLogger("bench")
 
 
 def pick_device(name: str) -> torch.device:
-    """Return the device; raises EnvironmentBroken where CUDA is asked for and is not there."""
+    """Return the device; raises EnvironmentBroken where CUDA is asked for and is not there.
+
+    Torch gets no more threads than there are CPUs by the container's quota, which it does not know: more would wait for each other.
+    """
+    torch.set_num_threads(min(torch.get_num_threads(), cpu_count()))
     if name == "cuda" and not torch.cuda.is_available():
         raise EnvironmentBroken("device (cuda): torch sees no CUDA device; use device=cpu or device=auto.")
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")

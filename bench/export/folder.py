@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,10 +37,10 @@ def new_folder(to: Path) -> Iterator[Path]:
             yield folder
             sums = [f"{backbones.sha256(path)}  {path.name}\n" for path in sorted(folder.iterdir())]
             (folder / SUMS).write_text("".join(sums))
-            for path in folder.iterdir():
-                path.chmod(
-                    0o644
-                )  # safetensors makes its files readable by their owner alone, who is seldom the one that serves
+            for (
+                path
+            ) in folder.iterdir():  # safetensors' files are their owner's alone, who seldom serves them
+                shutil.copymode(folder / SUMS, path)
             check_target(to)
             os.replace(folder, to)
     except OSError as error:

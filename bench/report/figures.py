@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Protocol
 import matplotlib
 import numpy as np
 import pandas as pd
-from matplotlib import rc_context
+from matplotlib import rc_context, rcParamsDefault
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_pdf import FigureCanvasPdf
@@ -45,6 +45,8 @@ EAST_ASIAN = (
     "Yu Gothic",
 )  # for letters that it lacks, where one is installed
 STYLE: Any = {  # matplotlib types its settings by a list of literal names
+    # All of matplotlib's own settings, so that none of a personal matplotlibrc is left; only pyplot uses a backend.
+    **{key: rcParamsDefault[key] for key in rcParamsDefault if key != "backend"},
     "font.family": [OWN_FONT, *sorted({font.name for font in fontManager.ttflist} & {*EAST_ASIAN})],
     "font.size": 12,
     "axes.titlesize": 13,

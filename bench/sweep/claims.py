@@ -83,7 +83,7 @@ def take(record: Path) -> Claim | None:
     try:
         record.parent.mkdir(parents=True, exist_ok=True)
         try:
-            handle = os.open(claim.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+            handle = os.open(claim.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
         except FileExistsError:
             return None
         try:

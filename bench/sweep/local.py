@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from joblib import cpu_count
 
 from bench.config import RunConfig
 from bench.errors import EnvironmentBroken
@@ -29,10 +30,10 @@ STILLBORN = 5  # workers in a row that die before they begin: there is something
 
 
 def default_workers(device: str) -> int:
-    """Return one worker a GPU, or one a CPU core this process may use."""
+    """Return one worker a GPU, or one a CPU core this process may use: by its affinity and its container's quota."""
     if device != "cpu" and torch.cuda.is_available():
         return torch.cuda.device_count()
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return int(cpu_count())
 
 
 def gpus(device: str, workers: int) -> list[str | None]:

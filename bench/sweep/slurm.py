@@ -3,7 +3,6 @@
 Everything passes through the shared results folder: the plan's file, claims and records. The queue is only asked what waits.
 """
 
-import getpass
 import hashlib
 import json
 import logging
@@ -165,7 +164,7 @@ def _squeue(*arguments: str) -> list[str] | None:
     if shutil.which("squeue") is None:
         return []
     asked = subprocess.run(
-        ["squeue", "--noheader", f"--user={getpass.getuser()}", *arguments], capture_output=True, text=True
+        ["squeue", "--noheader", f"--user={os.getuid()}", *arguments], capture_output=True, text=True
     )
     if "configuration source" in asked.stderr:  # installed, but this machine belongs to no cluster
         return []
@@ -179,7 +178,7 @@ def cancel(plan: Plan) -> int:
     """Take the sweep's jobs from the queue, stop those that run, and return how many there were."""
     jobs = queue(plan)
     if jobs:
-        subprocess.run(["scancel", f"--user={getpass.getuser()}", f"--name={job_name(plan)}"], check=True)
+        subprocess.run(["scancel", f"--user={os.getuid()}", f"--name={job_name(plan)}"], check=True)
     return len(jobs or [])
 
 
