@@ -2,7 +2,6 @@
 
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 from commands import run_bench
@@ -27,18 +26,18 @@ def test_the_identity_of_every_committed_record_comes_out_again(
 ) -> None:
     records, unreadable = store.read_all(folder)
     assert records and not unreadable
-    changed = [record["name"] for record in records if _again(dict(record), monkeypatch) != record["run_id"]]
+    changed = [record["name"] for record in records if _again(record, monkeypatch) != record["run_id"]]
     assert not changed
 
 
-def _again(record: dict[str, Any], patch: pytest.MonkeyPatch) -> str:
+def _again(record: store.Record, patch: pytest.MonkeyPatch) -> str:
     """Return the run_id of a record's configuration. Data and texts are not in the repository: their digests are the record's."""
     kept = record["config"]
     texts = [part["corpus"] for part in kept.values() if isinstance(part, dict) and "corpus" in part]
     patch.setattr(task_data, "data_identity", lambda *_: kept["data"]["sha256"])
     patch.setattr(task_data, "resolve_source", lambda *_: kept["data"]["source"])
     patch.setattr(corpora, "identity", lambda *_: texts.pop(0))
-    return identity.prepare(configuration(kept, [])).run_id
+    return identity.prepare(configuration(record, [])).run_id
 
 
 @pytest.mark.parametrize("folder", STORES, ids=lambda folder: folder.relative_to(RESULTS.parent).as_posix())

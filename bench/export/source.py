@@ -66,7 +66,7 @@ def _as_it_was(record: Record, overrides: Sequence[str]) -> Prepared:
             f"{run} was made with files that a record does not name: say where they are, as in {_command(record, overrides, unsaid)}."
         )
     try:
-        prepared = prepare(_configuration(record, overrides))
+        prepared = prepare(configuration(record, overrides))
     except BenchError as error:
         raise type(error)(f"{run} cannot be set up as it was: {error}") from error
     if not (differing := _differing(record["config"], prepared.canonical)):
@@ -151,7 +151,7 @@ def _model(record: Record) -> dict[str, Any]:
     }
 
 
-def _configuration(record: Record, overrides: Sequence[str]) -> RunConfig:
+def configuration(record: Record, overrides: Sequence[str]) -> RunConfig:
     """Return the configuration that has the record's canonical form; a corpus that is known by its digest only stays as overridden."""
     canonical = record["config"]
     began = [f"{group}={name}" for group, name in _chosen(record).items()]
