@@ -21,7 +21,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from bench.config import RunConfig
+from bench.config import RunConfig, check_finite
 from bench.errors import ConfigError, unknown
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
@@ -118,7 +118,7 @@ def _keys(node: Any, prefix: str = "") -> set[str]:
 def typed(config: DictConfig, chosen: Mapping[str, str | None]) -> RunConfig:
     """Return the composed configuration as a RunConfig that notes what was `chosen` of each group.
 
-    Raises ConfigError for a value that is missing, and for a key that '+' added and the schema does not have.
+    Raises ConfigError for a value that is missing or not finite, and for a key that '+' added and the schema does not have.
     """
     try:
         made = cast(RunConfig, OmegaConf.to_object(config))
@@ -126,6 +126,7 @@ def typed(config: DictConfig, chosen: Mapping[str, str | None]) -> RunConfig:
         raise ConfigError(f"The configuration is incomplete: {str(error).splitlines()[0]}.") from error
     if extra := _extra(made):
         raise ConfigError(unknown("key", extra, _keys(_schema())).split(" Available:")[0])
+    check_finite(made)
     made.chosen = {group: name for group, name in chosen.items() if group in _groups() and name}
     return made
 
@@ -148,13 +149,15 @@ def compose_config(overrides: Sequence[str]) -> RunConfig:
     value, or wrong, goes to Hydra as a whole: it alone refuses.
     """
     try:
-        return _quickly(overrides) or _copied(_composed(tuple(map(in_hydras_grammar, overrides))))
+        made = _quickly(overrides) or _copied(_composed(tuple(map(in_hydras_grammar, overrides))))
     except (
         HydraException,
         OmegaConfBaseException,
         ValueError,
     ) as error:  # ValueError: a group set to null or a number
         raise explain(error, overrides) from error
+    check_finite(made)
+    return made
 
 
 def _quickly(overrides: Sequence[str]) -> RunConfig | None:

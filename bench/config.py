@@ -1,7 +1,10 @@
 """The typed configuration of one run. Hydra fills it from `conf/`; these dataclasses are its schema."""
 
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass, field, is_dataclass
 from typing import Any
+
+from bench.errors import ConfigError
 
 
 @dataclass
@@ -339,3 +342,14 @@ class RunConfig:
     report: ReportConfig = field(default_factory=ReportConfig)
     cost: PriceConfig = field(default_factory=PriceConfig)
     gate: GateConfig = field(default_factory=GateConfig)
+
+
+def check_finite(node: Any, key: str = "") -> None:
+    """Raise ConfigError for a NaN or infinite number below `node`: no comparison with a limit would refuse it."""
+    if isinstance(node, float) and not math.isfinite(node):
+        raise ConfigError(f"{key} ({node}) must be a finite number.")
+    below = vars(node) if is_dataclass(node) else node if isinstance(node, dict) else {}
+    for name, child in below.items():
+        check_finite(child, f"{key}.{name}" if key else str(name))
+    for place, child in enumerate(node if isinstance(node, list) else []):
+        check_finite(child, f"{key}[{place}]")

@@ -15,6 +15,7 @@ from bench.embeddings import assignment_of, method
 from bench.errors import ConfigError, unknown
 from bench.tasks import corpora
 from bench.tasks import data as task_data
+from bench.tasks.metrics import check_metrics
 from bench.training.engine import ENGINES
 from bench.training.precision import DTYPES
 
@@ -94,7 +95,8 @@ def prepare(config: RunConfig) -> Prepared:
 
 
 def with_seed(run: Prepared, seed: int) -> Prepared:
-    """Return the run with another seed, which must be 0 or greater."""
+    """Return the run with another seed; raises ConfigError for one that the random generators do not take."""
+    _check_seed("seed", seed)
     canonical = run.canonical | {"seed": seed}
     name = f"{run.name.rpartition('/')[0]}/s{seed}"
     return replace(
@@ -166,10 +168,15 @@ def _check_numbers(config: RunConfig) -> None:
             value = getattr(part, key)
             if value is not None and not value > 0:
                 raise ConfigError(f"{group}.{key} ({value}) must be greater than 0.")
-    if config.recovery.frozen_steps < 0 or config.recovery.seed < 0:
-        raise ConfigError(
-            f"recovery.frozen_steps ({config.recovery.frozen_steps}) and recovery.seed ({config.recovery.seed}) must be 0 or greater."
-        )
+    for key, least in (
+        ("recovery.frozen_steps", config.recovery.frozen_steps),
+        ("training.weight_decay", training.weight_decay),
+    ):
+        if least < 0:
+            raise ConfigError(f"{key} ({least}) must be 0 or greater.")
+    _check_seed("seed", config.seed)
+    _check_seed("recovery.seed", config.recovery.seed)
+    _check_seed("embedding.rotation", config.embedding.rotation or 0)
     if not 0 < training.teacher_weight <= 1:
         raise ConfigError(
             f"training.teacher_weight ({training.teacher_weight}) must be greater than 0, and 1 at most."
@@ -185,8 +192,6 @@ def _check_numbers(config: RunConfig) -> None:
     ):
         if value not in allowed:
             raise ConfigError(unknown(key, value, allowed))
-    if config.seed < 0:
-        raise ConfigError(f"seed ({config.seed}) must be 0 or greater.")
     task: TaskConfig = config.task
     if not task.evaluate:
         raise ConfigError(
@@ -197,7 +202,9 @@ def _check_numbers(config: RunConfig) -> None:
             raise ConfigError(
                 f"task.evaluate names the role '{role}', but task.splits has only: {', '.join(task.splits)}."
             )
-    if task.headline not in task.metrics:
-        raise ConfigError(
-            f"task.headline ({task.headline}) is not one of task.metrics: {', '.join(task.metrics)}."
-        )
+    check_metrics(task)
+
+
+def _check_seed(key: str, seed: int) -> None:
+    if not 0 <= seed < 2**32:  # what NumPy's old generator takes, which transformers seeds too
+        raise ConfigError(f"{key} ({seed}) must be from 0 to {2**32 - 1}.")

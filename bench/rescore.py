@@ -11,7 +11,7 @@ from bench.errors import BenchError
 from bench.identity import run_id
 from bench.store import Record
 from bench.tasks import data as task_data
-from bench.tasks.metrics import score_split
+from bench.tasks.metrics import check_scoring, score_split
 
 SAME = (
     "columns",
@@ -25,12 +25,14 @@ RENEWED = ("task_version", "metrics", "headline")  # taken from the task's file 
 
 
 def rescore(record: Record, data: DataConfig, results_dir: Path) -> bool:
-    """Score a finished run's stored answers by the task's file as it is now; return whether the record changed.
+    """Score a trained run's stored answers by the task's file as it is now; return whether the record changed.
 
+    A run whose own scoring failed becomes `ok` by it.
     The metrics are part of a run's identity: where they changed, the record and its predictions move to the new run_id.
     Raises BenchError where predictions or data are missing, or are not those of the run.
     """
     task = _task_now(record)
+    check_scoring(task)
     data = replace(data, source=record["config"]["data"]["source"])
     roles = ["train", *task.evaluate, *task.predict]
     if task_data.data_identity(task, data, roles) != record["config"]["data"]["sha256"]:
@@ -60,6 +62,8 @@ def rescore(record: Record, data: DataConfig, results_dir: Path) -> bool:
     new: dict[str, Any] = record | {
         "run_id": run_id(config),
         "config": config,
+        "status": "ok",
+        "error": None,
         "metrics": metrics,
         "task": dict(record["task"] or {}) | {"version": task.task_version},
         "headline": {

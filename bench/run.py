@@ -19,7 +19,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from bench import backbones, body, compression, store
 from bench.config import RunConfig
-from bench.errors import EnvironmentBroken, TimeLimit
+from bench.errors import BenchError, EnvironmentBroken, TimeLimit
 from bench.identity import Prepared, prepare
 from bench.measure import cost
 from bench.provenance import provenance
@@ -27,13 +27,13 @@ from bench.reading import check_reading
 from bench.store import Record
 from bench.tasks import data as task_data
 from bench.tasks.data import Rows
-from bench.tasks.metrics import score_split
+from bench.tasks.metrics import check_scoring, score_split
 from bench.tasks.tokenise import tokenise
 from bench.tokenizers import MUCH_UNKNOWN, check_for_run, load_tokenizer, unknown_share
 from bench.training import processes
 from bench.training.batching import Examples
 from bench.training.distil import recover
-from bench.training.finetune import Diverged, Outcome, Trainee, finetune_together, predict
+from bench.training.finetune import Diverged, NotFinite, Outcome, Trainee, finetune_together, predict
 from bench.training.lane import TASK
 from bench.training.precision import resolve_dtype
 from bench.training.teacher import Pupil, taught, teacher_logits
@@ -68,8 +68,28 @@ def execute(prepared: Prepared) -> Record:
     A failure becomes a record too. Only EnvironmentBroken (nothing else would work either) and KeyboardInterrupt
     (after writing an `interrupted` record) are raised.
     """
+    check_folders(prepared)
     device = device_of(prepared.config)
     return recorded(prepared, device, lambda: _fitting(prepared, device))
+
+
+class Unscored(BenchError):
+    """The model is trained and its answers are stored, but they could not be scored; `parts` is the rest of the record."""
+
+    def __init__(self, error: Exception, parts: dict[str, Any]) -> None:
+        super().__init__(
+            f"The answers are stored, but not scored ({error}): `make rescore` finishes the run."
+        )
+        self.parts = parts
+
+
+def check_folders(prepared: Prepared) -> None:
+    """Raise EnvironmentBroken, before the training, for a folder of the run's that cannot be written."""
+    config, results_dir = prepared.config, Path(prepared.config.results_dir)
+    own = prepared.name, prepared.run_id
+    kept = [store.weights_folder(results_dir, *own)] if config.keep_weights else []
+    written = [store.path_of(results_dir, *own), store.predictions_folder(results_dir, *own), *kept]
+    store.check_writable(*(path.parent for path in written), Path(config.cache_dir))
 
 
 def recorded(prepared: Prepared, device: torch.device, measured: Callable[[], dict[str, Any]]) -> Record:
@@ -82,6 +102,8 @@ def recorded(prepared: Prepared, device: torch.device, measured: Callable[[], di
         raise
     except (KeyboardInterrupt, Exception) as error:
         record["status"] = status_of(error)
+        if isinstance(error, Unscored):
+            record.update(error.parts)  # type: ignore[typeddict-item]
         record["error"] = {
             "type": type(error).__name__,
             "message": str(error),
@@ -100,8 +122,10 @@ def status_of(error: BaseException) -> str:
     """Return the record's status for an exception."""
     if isinstance(error, KeyboardInterrupt):
         return "interrupted"
-    if isinstance(error, (Diverged, TimeLimit)):
-        return "diverged" if isinstance(error, Diverged) else "timeout"
+    if isinstance(error, TimeLimit):
+        return "timeout"
+    if isinstance(error, (Diverged, NotFinite)):
+        return "diverged"
     return "oom" if isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)) else "failed"
 
 
@@ -177,14 +201,15 @@ class Loaded:
 
 
 def load(prepared: Prepared, device: torch.device) -> Loaded:
-    """Return the run's model and data, ready to be trained."""
+    """Return the run's model and data, ready to be trained; raises what would make the training useless."""
     config, task = prepared.config, prepared.config.task
-    splits = {
-        role: task_data.load_split(
-            task, config.data, role, task_data.languages_of(task, role)[0], labels=role not in task.predict
-        )
-        for role in ("train", *task.evaluate, *task.predict)
-    }
+    check_scoring(task)
+    splits: dict[str, Rows] = {}
+    for role in ("train", *task.evaluate, *task.predict):
+        # Every language is checked now; the first stands for the role.
+        for language in task_data.languages_of(task, role):
+            rows = task_data.load_split(task, config.data, role, language, labels=role not in task.predict)
+            splits.setdefault(role, rows)
     if limit := config.training.max_train_examples:
         kept = np.random.default_rng(0).permutation(len(splits["train"]))[
             :limit
@@ -256,41 +281,67 @@ def _measured(prepared: Prepared, device: torch.device, oom_retries: int) -> dic
 def evaluated(
     prepared: Prepared, loaded: Loaded, outcome: Outcome, device: torch.device, oom_retries: int = 0
 ) -> dict[str, Any]:
-    """Return the record's parts of a run whose model, on the device, is trained."""
+    """Return the record's parts of a run whose model, on the device, is trained; raises Unscored where only the scores are missing."""
     config, task = prepared.config, prepared.config.task
     dtype = resolve_dtype(config.training.dtype, device)
     body.round_off(loaded.model, config.body)
-    shares = {"train": loaded.shares}
-    metrics: dict[str, dict[str, float]] = {}
-    for role in (*task.evaluate, *task.predict):
-        answered = list(answers(loaded.model, prepared, role, loaded.tokenizer, device, dtype))
-        shares[role] = {
-            share: float(np.mean([answer.shares[share] for answer in answered])) for share in loaded.shares
-        }
-        if role == task.evaluate[0]:
-            timed = answered[0].examples
-            collapsed = any(bool(np.ptp(answer.values) == 0) for answer in answered)
-        if role in task.evaluate:
-            metrics |= score_split(
-                task, task.splits[role], [(one.language, one.values, one.split) for one in answered]
-            )
-    reported = task.splits[task.evaluate[0]]
-    facts = task_data.split_facts(task, config.data, loaded.splits)
-    for role, facts_of in facts.items():
-        facts_of |= shares[role]
-    if limit := config.training.max_train_examples:
-        facts["train"]["max_train_examples"] = limit
-    value = metrics[reported][task.headline]
+    answered = {
+        role: list(answers(loaded.model, prepared, role, loaded.tokenizer, device, dtype))
+        for role in (*task.evaluate, *task.predict)
+    }
     if config.keep_weights and processes.FIRST:
         compression.save(
             config,
             loaded.model,
             store.weights_folder(Path(config.results_dir), prepared.name, prepared.run_id),
         )
+    parts = _parts(prepared, loaded, outcome, answered, device, oom_retries)
+    # Scored last: whatever fails here, answers and parts are kept.
+    reported = task.splits[task.evaluate[0]]
+    metrics: dict[str, dict[str, float]] = {}
+    try:
+        for role in task.evaluate:
+            metrics |= score_split(
+                task, task.splits[role], [(one.language, one.values, one.split) for one in answered[role]]
+            )
+        value = metrics[reported][task.headline]
+    except Exception as error:
+        raise Unscored(error, parts) from error
+    log.info("%s | %s %s = %.4f", prepared.name, reported, task.headline, value)
+    return parts | {
+        "metrics": metrics,
+        "headline": {
+            "split": reported,
+            "metric": task.headline,
+            "value": value,
+            "higher_is_better": task.higher_is_better,
+        },
+    }
+
+
+def _parts(
+    prepared: Prepared,
+    loaded: Loaded,
+    outcome: Outcome,
+    answered: dict[str, list["Answers"]],
+    device: torch.device,
+    oom_retries: int,
+) -> dict[str, Any]:
+    """Return the record's parts of a trained run but for its scores; `answered` is by role."""
+    config, task = prepared.config, prepared.config.task
+    dtype = resolve_dtype(config.training.dtype, device)
+    facts = task_data.split_facts(task, config.data, loaded.splits)
+    facts["train"] |= loaded.shares
+    for role, of_role in answered.items():
+        facts[role] |= {
+            share: float(np.mean([one.shares[share] for one in of_role])) for share in loaded.shares
+        }
+    if limit := config.training.max_train_examples:
+        facts["train"]["max_train_examples"] = limit
+    reported = answered[task.evaluate[0]]
     shared = (
         device.type == "cuda" and max(config.workers or 1, outcome.runs_at_once) > 1
     )  # a time beside others says little about a model
-    log.info("%s | %s %s = %.4f", prepared.name, reported, task.headline, value)
     return {
         "task": {
             "name": task.name,
@@ -313,13 +364,6 @@ def evaluated(
         },
         "size": loaded.size,
         "fit": loaded.fit,
-        "metrics": metrics,
-        "headline": {
-            "split": reported,
-            "metric": task.headline,
-            "value": value,
-            "higher_is_better": task.higher_is_better,
-        },
         "training": {
             "steps": outcome.steps,
             "epochs": outcome.epochs,
@@ -336,12 +380,12 @@ def evaluated(
             "processes": processes.COUNT,
             "dtype": dtype,
             "curve": outcome.curve,
-            "collapsed": collapsed,
+            "collapsed": any(bool(np.ptp(one.values) == 0) for one in reported),
         },
         "recovery": loaded.recovery,
         "cost": {
             "peak_memory_bytes": cost.peak_memory_bytes(device),
-            "latency_ms": None if shared else cost.latency_ms(loaded.model, timed, dtype),
+            "latency_ms": None if shared else cost.latency_ms(loaded.model, reported[0].examples, dtype),
             "profiles": None,
         },
     }

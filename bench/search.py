@@ -97,8 +97,7 @@ class Search:
                     f"search.tasks ({run.config.task.name}): its headline is better when lower, and the search looks for high scores."
                 )
         self.folder = Path(self.config.results_dir) / "search" / self.settings.name
-        store.check_writable(Path(self.config.results_dir))
-        store.make_folder(self.folder)
+        store.check_writable(self.folder, Path(self.config.cache_dir))
         self.study = self._study()
         self.todo: dict[str, Item] = {}  # what this process found missing
 

@@ -16,6 +16,7 @@ from bench.errors import BenchError, EnvironmentBroken
 
 SCHEMA_VERSION = 1
 CHOSEN = ("model", "task", "embedding", "assignment", "recovery", "training")  # groups of `chosen`
+PROBE = 2**20  # bytes that must fit into a folder: a full disk still makes empty files
 STATUSES = ("ok", "failed", "oom", "diverged", "timeout", "interrupted")
 
 
@@ -152,7 +153,9 @@ class Record(TypedDict):
     model: ModelPart | None
     size: SizePart | None
     fit: FitPart | None
-    metrics: dict[str, dict[str, float]] | None  # split[/language or category] -> metric -> value, fractions
+    # split[/language or category] -> metric -> value, fractions; null: the run failed. With `training` there all the same,
+    # only the scoring failed: the answers are stored, and `bench rescore` finishes the record
+    metrics: dict[str, dict[str, float]] | None
     headline: HeadlinePart | None
     training: TrainingPart | None
     recovery: (
@@ -165,6 +168,11 @@ class Record(TypedDict):
     error: dict[str, str] | None  # type, message, traceback (its end)
 
 
+def unscored(record: Record) -> bool:
+    """Return whether the run is trained and its answers are stored, but its metrics are missing."""
+    return record["training"] is not None and record["metrics"] is None
+
+
 def path_of(results_dir: Path, name: str, run_id: str) -> Path:
     """Return where a run's record lies: runs/<model>/<task>/<method-slug>/s<seed>-<run_id>.json."""
     return results_dir / "runs" / f"{name}-{run_id}.json"
@@ -175,9 +183,7 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise EnvironmentBroken(
-            f"{folder} cannot be made ({error.strerror}): set cache_dir to a folder that you can write."
-        ) from error
+        raise unwritable(folder, error) from error
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -205,8 +211,8 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 def unwritable(path: Path, error: OSError) -> EnvironmentBroken:
     """Return the error of a folder that is full or read-only."""
     return EnvironmentBroken(
-        f"{path} cannot be written ({error.strerror}): free some space or set results_dir to "
-        "a folder that you can write."
+        f"{path} cannot be written ({error.strerror}): free some space, or set results_dir, cache_dir or --to, whichever "
+        "names it, to a folder that you can write."
     )
 
 
@@ -299,8 +305,12 @@ def stamp(path: Path) -> str | None:
     return f"{facts.st_ino}-{facts.st_mtime_ns}"
 
 
-def check_writable(results_dir: Path) -> None:
-    """Raise EnvironmentBroken, before any work, if no record could be written to `results_dir`."""
-    probe = results_dir / "runs" / f".writable-{os.getpid()}"
-    write_atomically(probe, "")
-    probe.unlink(missing_ok=True)
+def check_writable(*folders: Path) -> None:
+    """Raise EnvironmentBroken, before any work, for the first folder that does not take a megabyte."""
+    for folder in folders:
+        probe = folder / f".writable-{secrets.token_hex(8)}"
+        try:
+            write_atomically(probe, os.urandom(PROBE))
+        except EnvironmentBroken as error:
+            raise unwritable(folder, cast(OSError, error.__cause__)) from error
+        probe.unlink(missing_ok=True)

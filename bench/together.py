@@ -10,7 +10,7 @@ import transformers
 from bench.errors import EnvironmentBroken, TimeLimit
 from bench.identity import Prepared
 from bench.measure import cost
-from bench.run import Loaded, device_of, evaluated, load, recorded, trainees_of
+from bench.run import Loaded, check_folders, device_of, evaluated, load, recorded, trainees_of
 from bench.store import Record
 from bench.training.finetune import Diverged, Outcome, finetune_together
 from bench.training.precision import resolve_dtype
@@ -23,6 +23,8 @@ def execute_together(runs: Sequence[Prepared]) -> list[Record] | None:
 
     Such is the case if one of them fails to load, or there is no room for all. Raises as `execute` does, and TimeLimit.
     """
+    for run in runs:
+        check_folders(run)
     device = device_of(runs[0].config)
     try:
         loaded, outcomes = _trained(runs, device)

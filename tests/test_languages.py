@@ -49,6 +49,18 @@ def test_one_model_is_scored_in_every_language(tiny, nli, tmp_path):
     assert metrics["test"]["gap"] == pytest.approx(right["en"] - (right["de"] + right["sw"]) / 2)
 
 
+def test_a_language_that_cannot_be_scored_stops_the_run_before_it_trains(tiny, nli, tmp_path):
+    write(nli / "xnli/sw/test.parquet", 12, [7] * 12)
+    overrides = [o for o in tiny if not o.startswith("task=")]
+    record = run(
+        compose_config(
+            [*overrides, "task=xnli", "task.languages=[en,de,sw]", "embedding=dense", f"data.root={nli}"]
+        )
+    )
+    assert record["status"] == "failed" and "labels from 7 to 7" in record["error"]["message"]
+    assert record["training"] is None and not list((tmp_path / "results/predictions").rglob("*.safetensors"))
+
+
 def test_hidden_labels_are_predicted_and_not_scored(tiny, nli, tmp_path):
     overrides = [o for o in tiny if not o.startswith("task=")]
     record = run(compose_config([*overrides, "task=ax", "embedding=dense", f"data.root={nli}"]))

@@ -16,6 +16,7 @@ from bench.errors import BenchError
 from bench.rescore import rescore
 from bench.run import run
 from bench.tasks.data import load_split
+from bench.verbs import results
 
 
 def test_a_finished_run_scores_the_same_again(tiny: list[str], tmp_path: Path) -> None:
@@ -23,6 +24,31 @@ def test_a_finished_run_scores_the_same_again(tiny: list[str], tmp_path: Path) -
     again = run_bench("rescore", f"results_dir={tmp_path}/results")
     assert again.returncode == 0, again.stderr
     assert again.stdout.strip().endswith("changed 0 | same 1 | not scored 0")
+
+
+def test_a_run_whose_scoring_failed_keeps_its_answers_and_is_finished_by_rescore(
+    tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = run(compose_config([*tiny, "embedding=dense", f"results_dir={tmp_path}/whole"]))
+
+    def broken(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("bench.run.score_split", broken)
+        record = run(compose_config([*tiny, "embedding=dense"]))
+    assert (record["status"], record["metrics"], record["headline"]) == ("failed", None, None)
+    assert "No space left" in record["error"]["message"] and "make rescore" in record["error"]["message"]
+    assert record["training"]["curve"] == whole["training"]["curve"] and store.unscored(record)
+    [written], problems = results.read(tmp_path / "results")
+    assert written == record and not problems
+
+    again = run_bench("rescore", f"results_dir={tmp_path}/results")
+    assert again.returncode == 0 and "changed 1" in again.stdout, again.stderr
+    ([finished], _) = store.read_all(tmp_path / "results")
+    same = ("run_id", "status", "error", "metrics", "headline", "size", "fit", "task")
+    assert {key: finished[key] for key in same} == {key: whole[key] for key in same}
+    assert "done before" in run_bench("run", *tiny, "embedding=dense").stdout
 
 
 def test_another_metric_is_added_without_training(tiny: list[str], tmp_path: Path) -> None:

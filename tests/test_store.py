@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 
 import pytest
 
@@ -73,4 +74,16 @@ def test_an_unwritable_results_folder_is_found_at_once(tmp_path):
     blocker = tmp_path / "results"
     blocker.write_text("a file where the folder should be")
     with pytest.raises(EnvironmentBroken, match="results_dir"):
-        store.check_writable(blocker)
+        store.check_writable(tmp_path / "cache", blocker)
+    assert not list((tmp_path / "cache").iterdir())
+
+
+def test_a_folder_with_room_for_an_empty_file_only_is_not_writable(tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))  # longer files fail, as on a full disk
+    try:
+        with pytest.raises(EnvironmentBroken, match="free some space"):
+            store.check_writable(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not list(tmp_path.iterdir())

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from bench import backbones
 from bench.errors import BenchError, ConfigError
-from bench.store import unwritable
+from bench.store import check_writable, unwritable
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -21,9 +21,10 @@ LOADED = ("config.json", backbones.DESCRIPTION, "model.safetensors")
 
 
 def check_target(to: Path) -> None:
-    """Raise ConfigError unless `to` can become a new folder: nothing is ever overwritten."""
+    """Raise ConfigError unless `to` can become a new folder, as nothing is ever overwritten; EnvironmentBroken if not there."""
     if to.is_file() or (to.is_dir() and any(to.iterdir())):
         raise ConfigError(f"--to ({to}) is not an empty folder: name another one, or empty it first.")
+    check_writable(to.parent)
 
 
 @contextmanager

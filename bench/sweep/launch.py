@@ -41,7 +41,7 @@ def sweep(arguments: Sequence[str], overwrite: str | None = None) -> tuple[Plan,
     """
     flags, overrides = parse(arguments)
     plan = make([*overrides, *([f"overwrite={overwrite}"] if overwrite else [])], flags)
-    store.check_writable(Path(plan.config.results_dir))
+    store.check_writable(Path(plan.config.results_dir), Path(plan.config.cache_dir))
     return carry_out(plan, flags.wait)
 
 

@@ -1,5 +1,6 @@
-"""Metrics by name, computed by the local `evaluate` modules in `metric_modules/`, which load without a network."""
+"""Metrics by name, computed by the local `evaluate` modules in `metric_modules/`, which need no network and no home folder."""
 
+import tempfile
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -8,15 +9,16 @@ from typing import Any
 import numpy as np
 
 from bench.config import TaskConfig
-from bench.errors import BenchError, ConfigError, unknown
+from bench.errors import BenchError, ConfigError, EnvironmentBroken, unknown
 from bench.store import split_name
 from bench.tasks.data import Rows
 
-MODULES = Path(__file__).parent / "metric_modules"
+MODULES, MODULES_PACKAGE = Path(__file__).parent / "metric_modules", "bench.tasks.metric_modules"
 # GLUE's own summary of a task with two metrics is their plain mean.
 MEANS = {"accuracy_f1_mean": ("accuracy", "f1"), "pearson_spearman_mean": ("pearson", "spearmanr")}
 BASE = tuple(sorted(path.name for path in MODULES.iterdir() if (path / f"{path.name}.py").is_file()))
 METRICS = (*BASE, *MEANS)
+OF_NUMBERS, OF_TWO_CLASSES = ("pearson", "spearmanr"), ("f1",)  # the others take any classes
 
 
 def score(task: TaskConfig, predictions: np.ndarray, labels: Sequence[Any] | np.ndarray) -> dict[str, float]:
@@ -26,7 +28,7 @@ def score(task: TaskConfig, predictions: np.ndarray, labels: Sequence[Any] | np.
     undefined it is 0: Matthews, Pearson and Spearman of constant values, F1 without any positive.
     Raises BenchError for NaN or infinite predictions, and for lengths that differ.
     """
-    check_names(task)
+    check_metrics(task)
     kind = np.float64 if task.labels is None else np.int64
     predicted, true = np.asarray(predictions), np.asarray(labels)
     if predicted.shape != true.shape or predicted.ndim != 1 or not predicted.size:
@@ -96,20 +98,46 @@ def score_groups(task: TaskConfig, predictions: np.ndarray, rows: Rows) -> dict[
     }
 
 
-def check_names(task: TaskConfig) -> None:
-    """Raise ConfigError unless `task.metrics` are known and `task.headline` is one of them."""
+def check_metrics(task: TaskConfig) -> None:
+    """Raise ConfigError unless `task.metrics` are known and fit the labels, and `task.headline` is one of them."""
+    classes = "no classes" if task.labels is None else f"{len(task.labels)} classes"
     for name in task.metrics:
         if name not in METRICS:
             raise ConfigError(f"task.metrics: {unknown('metric', name, METRICS)}")
+        for base in MEANS.get(name, (name,)):
+            if (base in OF_NUMBERS) != (task.labels is None):
+                needs = "numbers" if base in OF_NUMBERS else "classes"
+            elif base in OF_TWO_CLASSES and len(task.labels or ()) != 2:
+                needs = "two classes"
+            else:
+                continue
+            raise ConfigError(
+                f"task.metrics ({name}) needs {needs}, but {task.name} has {classes} (task.labels)."
+            )
     if task.headline not in task.metrics:
         raise ConfigError(
             f"task.headline ({task.headline}) must be one of task.metrics: {', '.join(task.metrics)}."
         )
 
 
+def check_scoring(task: TaskConfig) -> None:
+    """Raise EnvironmentBroken unless the task's metrics can be computed here: two rows of constant answers are scored."""
+    try:
+        score(task, np.zeros(2), np.arange(2))
+    except Exception as error:
+        raise EnvironmentBroken(
+            f"task.metrics ({', '.join(task.metrics)}) cannot be computed here ({error}): run `make install` again."
+        ) from error
+
+
 @cache
 def _module(name: str) -> Any:
-    """Return the loaded metric; the values stay in memory, so processes share no file but the module's own copy."""
-    import evaluate  # seconds of import, so only where a metric is computed
+    """Return the metric, which keeps its values in memory.
 
-    return evaluate.load(str(MODULES / name / f"{name}.py"), keep_in_memory=True)
+    It is imported like any other module: `evaluate.load` would first copy it into the cache below the home folder,
+    which not every user has. The folder for values, which `evaluate` makes all the same, is gone at once.
+    """
+    from evaluate.loading import import_main_class  # seconds of import, so only where a metric is computed
+
+    with tempfile.TemporaryDirectory() as folder:
+        return import_main_class(f"{MODULES_PACKAGE}.{name}.{name}")(keep_in_memory=True, cache_dir=folder)

@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from bench.config import TaskConfig
 from bench.errors import BenchError
+from bench.store import make_folder, unwritable
 from bench.tasks.columns import numbers
 from bench.tasks.data import Rows
 
@@ -81,11 +82,13 @@ def _made(rows: Rows, task: TaskConfig, tokenizer: PreTrainedTokenizerBase, max_
 
 
 def _write(table: pa.Table, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         with pa.OSFile(str(temporary), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
             writer.write_table(table)
         temporary.replace(path)
+    except OSError as error:
+        raise unwritable(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)

@@ -31,6 +31,10 @@ class Diverged(BenchError):
         self.done, self.steps = done, steps
 
 
+class NotFinite(BenchError):
+    """The trained model answers with NaN or infinite numbers: its last step, after the last loss, broke it."""
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What training did: `curve` holds [step, mean loss since the previous point]."""
@@ -200,7 +204,7 @@ def _tell(name: str, step: int, steps: int, loss: float, rate: float, examples: 
 
 @torch.inference_mode()
 def predict(model: nn.Module, data: Examples, batch_size: int, dtype: str) -> np.ndarray:
-    """Return the logits (N, C) in the order of the examples, fp32."""
+    """Return the logits (N, C) in the order of the examples, fp32; raises NotFinite for NaN or infinite ones."""
     model.eval()
     batches = evaluation_batches(data.lengths, batch_size)
     logits = []
@@ -208,4 +212,9 @@ def predict(model: nn.Module, data: Examples, batch_size: int, dtype: str) -> np
         inputs, _ = data.batch(rows)
         with autocast(dtype, data.offsets.device):
             logits.append(model(**inputs).logits.float())
-    return torch.cat(logits).cpu().numpy()[np.argsort(np.concatenate(batches), kind="stable")]
+    found = torch.cat(logits).cpu().numpy()[np.argsort(np.concatenate(batches), kind="stable")]
+    if bad := int((~np.isfinite(found).all(axis=1)).sum()):  # an argmax would make class 0 of them
+        raise NotFinite(
+            f"The model's answers to {bad:,} of {len(found):,} rows are NaN or infinite: lower training.learning_rate."
+        )
+    return found

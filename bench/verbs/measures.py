@@ -43,12 +43,14 @@ def fit(overrides: Sequence[str]) -> int:
     """Measure how well a sweep's embeddings fit the pretrained table, without training (sweep=<name>, default budget)."""
     from bench.fit import fits
     from bench.report.fit import write_fit
+    from bench.store import check_writable
     from bench.sweep.plan import expand, load
 
     named = any(override.startswith("sweep=") for override in overrides)
     expanded = expand(*load(overrides if named else ["sweep=budget", *overrides]))
     runs = [prepared for prepared, *_ in expanded.values()]
     results_dir = Path(runs[0].config.results_dir)
+    check_writable(results_dir / "fit", Path(runs[0].config.cache_dir))
     for model in dict.fromkeys(run.config.model.name for run in runs):
         paths = write_fit(fits([run for run in runs if run.config.model.name == model]), results_dir / "fit")
         print("\n".join(map(str, paths)))
@@ -120,6 +122,7 @@ def cost(arguments: Sequence[str]) -> int:
     from bench.measure.profile import into_records, profile
     from bench.report.cost import write_cost
     from bench.run import pick_device
+    from bench.store import check_writable
     from bench.sweep.plan import expand, load
     from bench.sweep.select import parse
 
@@ -129,6 +132,7 @@ def cost(arguments: Sequence[str]) -> int:
         run for run, *_ in expand(*load(overrides if named else ["sweep=demo", *overrides]), flags).values()
     ]
     results_dir = Path(runs[0].config.results_dir)
+    check_writable(results_dir / "cost", Path(runs[0].config.cache_dir))
     for model in dict.fromkeys(run.config.model.name for run in runs):
         measured = profile(
             [run for run in runs if run.config.model.name == model], pick_device(runs[0].config.device)
@@ -148,8 +152,10 @@ def perf(overrides: Sequence[str]) -> int:
     from bench.compose import compose_config
     from bench.perf.measure import measure
     from bench.run import pick_device
+    from bench.store import check_writable
 
     config = compose_config(overrides)
+    check_writable(Path(config.results_dir) / "perf")
     path = measure(config, pick_device(config.device))
     print(path.with_suffix(".md").read_text())
     report = json.loads(path.read_text())

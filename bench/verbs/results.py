@@ -69,14 +69,14 @@ def rescore(overrides: Sequence[str]) -> int:
     """Compute all metrics again from the stored predictions, without training (results_dir=<folder> data.root=<folder>)."""
     from bench.compose import compose_config
     from bench.rescore import rescore as rescore_one
-    from bench.store import predictions_folder, read_all
+    from bench.store import predictions_folder, read_all, unscored
 
     config = compose_config(overrides)
     results_dir = Path(config.results_dir)
     changed = same = elsewhere = 0
     skipped = []
     for record in read_all(results_dir)[0]:
-        if record["status"] != "ok":
+        if record["status"] != "ok" and not unscored(record):
             continue
         if not predictions_folder(results_dir, record["name"], record["run_id"]).exists():
             elsewhere += 1

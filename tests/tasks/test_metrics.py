@@ -18,7 +18,7 @@ from sklearn import metrics as sk
 from bench.config import TaskConfig
 from bench.errors import BenchError, ConfigError
 from bench.tasks.data import Rows
-from bench.tasks.metrics import METRICS, score, score_groups
+from bench.tasks.metrics import METRICS, check_metrics, score, score_groups
 
 ROOT = Path(__file__).resolve().parents[2]
 CLASSES = TaskConfig(
@@ -138,6 +138,22 @@ def test_unknown_names_say_what_was_meant() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("task", "metric", "said"),
+    [
+        (THREE, "f1", "needs two classes, but .* has 3 classes"),
+        (THREE, "accuracy_f1_mean", "needs two classes"),
+        (THREE, "pearson", "needs numbers, but .* has 3 classes"),
+        (CLASSES, "pearson_spearman_mean", "needs numbers, but .* has 2 classes"),
+        (NUMBERS, "accuracy", "needs classes, but .* has no classes"),
+        (NUMBERS, "f1", "needs classes"),
+    ],
+)
+def test_a_metric_that_does_not_fit_the_labels_is_refused(task: TaskConfig, metric: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=rf"task\.metrics \({metric}\) {said}"):
+        check_metrics(dataclasses.replace(task, metrics=[metric], headline=metric))
+
+
 def test_categories_are_scored_apart() -> None:
     task = dataclasses.replace(THREE, groups=["Logic", "Knowledge", "Absent"])
     cells = ["Negation", "Negation;Disjunction", "", None, "Disjunction", "Negation"]
@@ -157,8 +173,8 @@ def test_categories_are_scored_apart() -> None:
         )
 
 
-def test_processes_may_score_at_once_from_nothing(tmp_path: Path) -> None:
-    """Offline, with an empty module cache that all of them fill at the same moment."""
+def test_processes_may_score_at_once_without_a_home_folder() -> None:
+    """Offline, and with no folder for the caches that `evaluate` keeps by default."""
     code = """
 import multiprocessing
 import evaluate, numpy as np, sklearn.metrics
@@ -172,9 +188,9 @@ def work(_):
 with multiprocessing.get_context("fork").Pool(4) as pool:
     print(pool.map(work, range(4), chunksize=1))
 """
-    env = {**os.environ, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1", "HF_EVALUATE_OFFLINE": "1"}
+    env = {**os.environ, "HOME": "/dev/null", "HF_HOME": "/dev/null/cache"}
+    env |= {"HF_HUB_OFFLINE": "1", "HF_EVALUATE_OFFLINE": "1"}
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True, timeout=120
     )
     assert done.stdout.strip() == str([{"accuracy": 2 / 3, "f1": 2 / 3, "matthews": 0.5}] * 4), done.stderr
-    assert [*tmp_path.rglob("matthews.py")]  # it was this cache
