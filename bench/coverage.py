@@ -1,5 +1,6 @@
 """How a text of some domain is covered: by the tokenizer's vocabulary, and by a compressed embedding."""
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -14,7 +15,6 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from bench import backbones, compression, store
-from bench.assignment.corpus import passages
 from bench.errors import DataError
 from bench.identity import Prepared
 from bench.report import markdown
@@ -35,20 +35,32 @@ class Coverage:
     terms: pd.DataFrame
 
 
-def cover(run: Prepared, corpus: str) -> Coverage:
-    """Return how the run's model and embedding cover the lines of the file `corpus`; raises DataError for one without words."""
+def text_slug(corpus: str, texts: Sequence[str]) -> str:
+    """Return a text's part of a file name: its own name and a digest of its passages.
+
+    Two texts never share it, whatever their files are called, and a text keeps it wherever its file lies.
+    """
+    digest = hashlib.sha256("\n".join(texts).encode()).hexdigest()[:8]
+    return f"{markdown.slug(Path(corpus).name.lower())}-{digest}"
+
+
+def cover(run: Prepared, corpus: str) -> tuple[Coverage, str]:
+    """Return how the run's model and embedding cover a corpus, and its `text_slug`.
+
+    The corpus is a text file, splits of tasks or "task". Raises DataError for one without words.
+    """
     config = run.config
     model, tokenizer = backbones.load_model(config.model, "none"), load_tokenizer(config.model)
     split = task_data.load_split(config.task, config.data, "train").select_columns(config.task.columns)
     module, _ = compression.compressed(
         config, model, tokenizer, compression.texts_of(config.assignment.corpus, config, split)
     )
-    words = words_of(tokenizer, passages(corpus))
+    texts = compression.texts_of(corpus, config, split)()
+    words = words_of(tokenizer, texts)
     if not words:
         raise DataError(f"--corpus ({corpus}) holds no words: give a text file with one passage a line.")
-    return measure(
-        words, token_errors(module, backbones.table(model)), cast(int | None, tokenizer.unk_token_id)
-    )
+    errors, unknown = token_errors(module, backbones.table(model)), cast(int | None, tokenizer.unk_token_id)
+    return measure(words, errors, unknown), text_slug(corpus, texts)
 
 
 def words_of(
@@ -113,9 +125,15 @@ def measure(words: Counter[tuple[str, tuple[int, ...]]], errors: np.ndarray, unk
     return Coverage(facts, frame.sort_values(["loss", "term"], ascending=[False, True], ignore_index=True))
 
 
-def write_coverage(coverage: Coverage, corpus: str, run: Prepared, folder: Path) -> list[Path]:
-    """Write rates and terms that lose most as <name>.md, all terms as <name>.csv, the rates for the gate as .json; return the files."""
-    stem = markdown.slug(Path(corpus).stem.lower())
+def write_coverage(coverage: Coverage, corpus: str, text: str, run: Prepared, folder: Path) -> list[Path]:
+    """Write rates and terms that lose most as <stem>.md, all terms as .csv, the rates for the gate as .json.
+
+    Return the files. The stem is `<text>--<model>--<embedding>`, of the text's slug and the embedding's id: what was
+    measured on another text, or with another embedding, stays.
+    """
+    model, _, method, _ = run.name.split("/")
+    embedding = embedding_id(run.canonical)
+    stem = f"{text}--{markdown.slug(model.lower())}--{embedding}"
     shown = [
         [
             markdown.escape(
@@ -134,8 +152,8 @@ def write_coverage(coverage: Coverage, corpus: str, run: Prepared, folder: Path)
     )
     store.write_atomically(folder / f"{stem}.md", text)
     store.write_atomically(folder / f"{stem}.csv", coverage.terms.to_csv(index=False))
-    model, _, method, _ = run.name.split("/")
-    covered = Covered(stem, f"{model}/{method}", embedding_id(run.canonical), coverage.facts)
+    corpus_name = markdown.slug(Path(corpus).stem.lower())  # by which gate.coverage asks for it
+    covered = Covered(corpus_name, f"{model}/{method}", embedding, coverage.facts, text)
     store.write_atomically(
         folder / f"{stem}.json", json.dumps(covered._asdict(), indent=1, sort_keys=True) + "\n"
     )

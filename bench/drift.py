@@ -21,6 +21,7 @@ from bench.errors import ConfigError, DataError
 from bench.fit import errors
 from bench.identity import Prepared, prepare
 from bench.report import markdown
+from bench.report.frame import embedding_id
 from bench.tasks import data as task_data
 from bench.tokenizers import load_tokenizer
 
@@ -207,7 +208,7 @@ def reassigned_table(found: Reassigned) -> str:
 
 
 def write_drift(found: Drift, comparison: Comparison) -> Path:
-    """Write drift/<model>--<current text>.md; return it."""
+    """Write drift/<model>--<current text>--<reference text>--<embedding>.md; return it."""
     path = _path("drift", comparison, ".md")
     said = "\n".join(f"- {markdown.escape(line)}" for line in found.passed) or "No limit is passed."
     store.write_atomically(path, f"# {_title(comparison)}\n\n{drift_table(found)}\n{said}\n\n{HOW_TO_READ}")
@@ -215,7 +216,7 @@ def write_drift(found: Drift, comparison: Comparison) -> Path:
 
 
 def write_reassigned(found: Reassigned, comparison: Comparison) -> list[Path]:
-    """Write reassigned/<model>--<current text>.safetensors, .json (with its SHA-256) and .md; return the files."""
+    """Write .safetensors, .json (with its SHA-256) and .md to reassigned/, named as for `write_drift`; return the files."""
     paths = [_path("reassigned", comparison, ending) for ending in (".safetensors", ".json", ".md")]
     facts: dict[str, Any] = {
         "sha256": hashlib.sha256(found.content).hexdigest(),
@@ -239,5 +240,10 @@ def _title(comparison: Comparison) -> str:
 
 
 def _path(folder: str, comparison: Comparison, ending: str) -> Path:
-    stem = markdown.slug(comparison.config.model.name.lower(), Path(comparison.current.name).stem.lower())
-    return Path(comparison.config.results_dir) / folder / f"{stem}{ending}"
+    """Return the file of this model, both texts and this embedding: another comparison has another."""
+    texts = (
+        coverage.text_slug(text.name, text.passages) for text in (comparison.current, comparison.reference)
+    )
+    model = markdown.slug(comparison.config.model.name.lower())
+    made = embedding_id(comparison.run_for(comparison.reference).canonical)
+    return Path(comparison.config.results_dir) / folder / f"{'--'.join((model, *texts, made))}{ending}"

@@ -7,8 +7,10 @@ import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict, cast
+from urllib.parse import quote
 
 import numpy as np
+import safetensors
 import safetensors.numpy
 from safetensors import SafetensorError
 
@@ -232,7 +234,8 @@ def weights_folder(results_dir: Path, name: str, run_id: str) -> Path:
 
 
 def _predictions_file(folder: Path, split: str) -> Path:
-    return folder / f"{re.sub(r'[^A-Za-z0-9._-]', '_', split)}.safetensors"
+    """Return the file of a split: no two splits share one, as "mnli:test" and "mnli_test" once did."""
+    return folder / f"{quote(split, safe='')}.safetensors"
 
 
 def write_predictions(folder: Path, split: str, values: np.ndarray) -> None:
@@ -245,10 +248,15 @@ def write_predictions(folder: Path, split: str, values: np.ndarray) -> None:
 def read_predictions(folder: Path, split: str) -> np.ndarray:
     """Return the answers (rows,) of a run to one split; raises BenchError where they are not there or damaged."""
     path = _predictions_file(folder, split)
+    if not path.exists():  # written before names were quoted
+        path = folder / f"{re.sub(r'[^A-Za-z0-9._-]', '_', split)}.safetensors"
     try:
-        return safetensors.numpy.load_file(path)["predictions"]
+        with safetensors.safe_open(path, "np") as file:
+            if (file.metadata() or {}).get("split", split) != split:
+                raise KeyError(f"they are of {file.metadata()['split']}")
+            return cast(np.ndarray, file.get_tensor("predictions"))
     except (OSError, KeyError, SafetensorError) as error:
-        raise BenchError(f"{path} holds no predictions ({error}): run the run again.") from error
+        raise BenchError(f"{path} holds no predictions of {split} ({error}): run the run again.") from error
 
 
 def write(record: Record, results_dir: Path) -> Path:

@@ -56,7 +56,8 @@ def test_the_command_writes_terms_and_rates(tiny, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "unknown_rate" in done.stdout
-    terms = pd.read_csv(tmp_path / "results" / "coverage" / "notes.csv")
+    [table] = (tmp_path / "results" / "coverage").glob("notes.txt-*--tiny--*.csv")
+    terms = pd.read_csv(table)
     assert (
         set(terms.term) == {"thrombocytopenia", "was", "seen", "nothing", "else"}
         and (terms.loss.diff().dropna() <= 0).all()
@@ -64,7 +65,7 @@ def test_the_command_writes_terms_and_rates(tiny, tmp_path):
     [covered] = read_coverage(tmp_path / "results")
     assert (covered.corpus, covered.name.split("/")[0], covered.facts["words"]) == ("notes", "tiny", 7)
     assert f"{covered.facts['unknown_rate']:,.4g}" in done.stdout
-    assert "Terms that lose most" in (tmp_path / "results" / "coverage" / "notes.md").read_text()
+    assert "Terms that lose most" in table.with_suffix(".md").read_text()
 
 
 @pytest.mark.parametrize(
@@ -77,3 +78,50 @@ def test_a_corpus_without_words_is_refused(
         (tmp_path / "c.txt").write_text(content)
     assert main(["coverage", "--corpus", str(tmp_path / "c.txt"), *tiny, "embedding=mean"]) == 2
     assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", ["coverage", "drift"])
+def test_what_was_measured_of_other_texts_or_embeddings_stays(
+    verb: str, tiny: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Texts of one name, in other folders, with other endings or changed in place; and the same text with another method."""
+    (tmp_path / "reference.txt").write_text("the film was good\n")
+    flags = (
+        ["--corpus"] if verb == "coverage" else ["--reference", str(tmp_path / "reference.txt"), "--current"]
+    )
+    chosen = [
+        *tiny,
+        "assignment=pq",
+        "embedding.subspaces=4",
+        "embedding.rows=16",
+        "assignment.frequency_power=1",
+    ]
+    limits = ["drift.divergence=1", "drift.unseen=1", "drift.error=99", "drift.unknown=1"]
+
+    def files(text: str, content: str, *more: str) -> set[Path]:
+        (tmp_path / text).parent.mkdir(exist_ok=True)
+        (tmp_path / text).write_text(content)
+        assert main([verb, *flags, str(tmp_path / text), *chosen, *limits, *more]) == 0
+        return {Path(line) for line in capsys.readouterr().out.splitlines() if line.startswith(str(tmp_path))}
+
+    first = files("a/notes.txt", "fever was seen\n")
+    assert first and files("a/notes.txt", "fever was seen\n") == first, "the same text keeps its files"
+    others = [
+        files("b/notes.md", "fever was seen\n"),
+        files("b/notes.txt", "nothing was seen\n"),
+        files("a/notes.txt", "fever was seen, and pain\n"),
+        files("a/notes.txt", "fever was seen\n", "embedding.rows=8"),
+    ]
+    assert len(first.union(*others)) == len(first) * 5
+    if verb == "coverage":
+        assert len(read_coverage(tmp_path / "results")) == 5
+
+
+def test_splits_of_tasks_are_a_corpus_as_the_message_says(
+    tiny: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    corpora = []
+    for corpus in ("task", "lexical_sentiment:test+lexical_entailment:train"):
+        assert main(["coverage", "--corpus", corpus, *tiny, "embedding=mean"]) == 0
+        corpora.append(capsys.readouterr().out)
+    assert corpora[0] != corpora[1]

@@ -83,7 +83,7 @@ def test_the_same_kind_of_text_passes_and_another_names_each_limit_with_both_val
             line for line in said.splitlines() if line.startswith(f"drift.{key} ({limit}) is passed: ")
         ]
         assert float(line.split(": ")[1].split()[0]) > float(limit)
-    page = (tmp_path / "results/drift/tiny--clinic.md").read_text()
+    [page] = (path.read_text() for path in (tmp_path / "results/drift").glob("tiny--clinic.txt-*.md"))
     assert "drift.unseen (0.05) is passed" in page and str(tmp_path) not in page
     high = ["drift.divergence=1", "drift.unseen=1", "drift.error=99"]
     assert (
@@ -98,7 +98,7 @@ def test_new_codes_fit_the_current_text_better_and_come_back_from_their_file(
     files = ["--reference", text("news.txt", NEWS), "--current", text("clinic.txt", CLINIC)]
     assert main(["reassign", *files, *pq, *more]) == 0
     assert f"assignment.corpus={tmp_path}/clinic.txt" in capsys.readouterr().out
-    stem = tmp_path / "results/reassigned/tiny--clinic"
+    [stem] = (tmp_path / "results/reassigned").glob("tiny--clinic.txt-*--news.txt-*.md")
     facts = json.loads(stem.with_suffix(".json").read_text())
     assert facts["after"]["weighted_error"] < 0.8 * facts["before"]["weighted_error"]
     assert {key: facts["after"][key] for key in ("tokens", "split_rate")} == {

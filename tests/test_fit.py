@@ -44,15 +44,19 @@ def test_the_command_writes_a_table_and_a_chart(tiny, tmp_path):
     done = run_bench("fit", "sweep=smoke", *[o for o in tiny if not o.startswith("task=")])
     assert done.returncode == 0, done.stderr
     assert "fit | 1 of 2 embeddings" in done.stderr and "fit | 2 of 2 embeddings" in done.stderr
-    folder = tmp_path / "results" / "fit"
-    frame = pd.read_csv(folder / "tiny.csv")
+    [table] = (tmp_path / "results" / "fit").glob("tiny--*.csv")
+    frame = pd.read_csv(table)
     assert set(frame.kind) == {"dense", "sequential"} and frame.relative_error.max() > 0.5
     assert (
         frame.embedding_bytes.is_monotonic_increasing
         and frame[frame.kind == "dense"].relative_error.item() == 0
     )
     for ending in ("md", "png", "svg"):
-        assert (folder / f"tiny.{ending}").stat().st_size > 200
+        assert table.with_suffix(f".{ending}").stat().st_size > 200
+    before = table.read_bytes()
+    overrides = [o for o in tiny if not o.startswith("task=")]
+    assert run_bench("fit", "sweep=smoke", *overrides, "model.weights=random").returncode == 0
+    assert len([*table.parent.glob("tiny--*.csv")]) == 2 and table.read_bytes() == before
 
 
 def test_frequencies_come_from_the_corpus_and_another_script_is_refused(tmp_path):

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from bench import store
 from bench.compose import compose_config
 from bench.run import run
 
@@ -42,7 +43,7 @@ def test_one_model_is_scored_in_every_language(tiny, nli, tmp_path):
     folder = tmp_path / "results" / "predictions" / f"{record['name']}-{record['run_id']}"
     right = {}
     for number, language in enumerate(("en", "de", "sw")):
-        stored = load_file(folder / f"test_{language}.safetensors")["predictions"]
+        stored = store.read_predictions(folder, f"test/{language}")
         right[language] = np.mean(stored == [(i + number) % 3 for i in range(12)])
         assert metrics[f"test/{language}"]["accuracy"] == pytest.approx(right[language])
     assert record["headline"]["value"] == pytest.approx(np.mean(list(right.values())))

@@ -3,11 +3,13 @@
 import json
 import os
 import resource
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from bench import store
-from bench.errors import EnvironmentBroken
+from bench.errors import BenchError, EnvironmentBroken
 
 
 def record(run_id="0123456789ab", **changes):
@@ -25,6 +27,28 @@ def record(run_id="0123456789ab", **changes):
         }
         | changes
     )
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("mnli:test", "mnli_test"), ("test/en", "test_en"), ("test[:5%]", "test[:5_]")]
+)
+def test_no_two_splits_share_a_file_of_predictions(one: str, other: str, tmp_path: Path) -> None:
+    store.write_predictions(tmp_path, one, np.array([1, 2]))
+    with pytest.raises(BenchError, match="holds no predictions"):
+        store.read_predictions(tmp_path, other)
+    store.write_predictions(tmp_path, other, np.array([3]))
+    assert store.read_predictions(tmp_path, one).tolist() == [1, 2]
+    assert store.read_predictions(tmp_path, other).tolist() == [3]
+
+
+def test_predictions_under_their_former_name_are_read_as_those_of_their_own_split_only(
+    tmp_path: Path,
+) -> None:
+    store.write_predictions(tmp_path, "test/en", np.array([1, 2]))
+    next(tmp_path.iterdir()).rename(tmp_path / "test_en.safetensors")
+    assert store.read_predictions(tmp_path, "test/en").tolist() == [1, 2]
+    with pytest.raises(BenchError, match="they are of test/en"):
+        store.read_predictions(tmp_path, "test_en")
 
 
 def test_a_record_comes_back_as_it_was_written(tmp_path):

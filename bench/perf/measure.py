@@ -1,6 +1,7 @@
 """`bench perf`: every side in turn, several times over, each number written down as soon as it is there."""
 
 import gc
+import hashlib
 import json
 import logging
 import re
@@ -37,7 +38,7 @@ def measure(config: RunConfig, device: torch.device) -> Path:
     """
     perf = resolve(config.perf, device.type == "cuda")
     facts = provenance(device)
-    path = Path(config.results_dir) / "perf" / f"{slug(facts)}.json"
+    path = Path(config.results_dir) / "perf" / f"{slug(facts, config.perf)}.json"
     report: dict[str, Any] = {
         "complete": False,
         "provenance": facts,
@@ -74,10 +75,16 @@ def measure(config: RunConfig, device: torch.device) -> Path:
     return path
 
 
-def slug(facts: dict[str, Any]) -> str:
-    """Return the device's name for a file: "nvidia-h200", "cpu-2-threads"."""
+def slug(facts: dict[str, Any], perf: PerfConfig) -> str:
+    """Return a file's name: the device's ("nvidia-h200", "cpu-2-threads"), and a digest of settings that are not the usual ones.
+
+    So a part that is measured again does not take the place of the whole.
+    """
     name = f"cpu-{facts['threads']}-threads" if facts["device"] == "cpu" else facts["device"]
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+    plain = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+    if perf == PerfConfig():
+        return plain
+    return f"{plain}--{hashlib.sha256(json.dumps(asdict(perf), sort_keys=True).encode()).hexdigest()[:8]}"
 
 
 class Contestant:

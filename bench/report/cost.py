@@ -8,7 +8,7 @@ import pandas as pd
 
 from bench import store
 from bench.report import markdown
-from bench.report.frame import headline_runs, short_label
+from bench.report.frame import embeddings_digest, headline_runs, short_label
 from bench.report.section import Section
 from bench.report.tables import score_text
 from bench.store import LatencyPart, ProfilePart
@@ -44,9 +44,14 @@ LATENCY = [
 
 
 def write_cost(report: dict[str, Any], folder: Path) -> list[Path]:
-    """Write <model>--<device>.json and .md of what `bench.measure.profile` returns; return the files."""
+    """Write <model>--<device>--<digest>.json and .md of what `bench.measure.profile` returns; return the files.
+
+    The digest is that of the embeddings: what was measured of another sweep stays.
+    """
     name = f"{report['model']}-random" if report["weights"] == "random" else report["model"]
-    stem = folder / markdown.slug(name, report["device"])
+    stem = folder / markdown.slug(
+        name, report["device"], embeddings_digest(row["config"] for row in report["rows"])
+    )
     paths = [stem.with_name(f"{stem.name}{ending}") for ending in (".json", ".md")]
     store.write_atomically(paths[0], json.dumps(report, indent=1, allow_nan=False) + "\n")
     store.write_atomically(paths[1], as_markdown(report))

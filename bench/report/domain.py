@@ -10,10 +10,13 @@ from bench.errors import BenchError
 class Covered(NamedTuple):
     """One text and the embedding that it was measured with."""
 
-    corpus: str
+    corpus: str  # the name of the text's file, without its ending
     name: str  # of the configuration: <model>/<method-slug>
     embedding_id: str  # bench.report.frame.embedding_id
     facts: dict[str, float]
+    text: str = (
+        ""  # bench.coverage.text_slug; empty in a file of before, which told texts apart by `corpus` alone
+    )
 
 
 def read_coverage(results_dir: Path) -> list[Covered]:

@@ -13,7 +13,7 @@ from bench import store
 from bench.embeddings.base import DECILES
 from bench.report import markdown
 from bench.report.figures import STYLE, kind_styles, save, set_title
-from bench.report.frame import kind, short_label
+from bench.report.frame import embeddings_digest, kind, short_label
 
 PANELS = {
     "relative_error": "relative error",
@@ -25,9 +25,12 @@ FLOORS = {"mean": "--", "hash_only": ":"}  # drawn as levels: they store next to
 
 
 def write_fit(rows: list[dict[str, Any]], folder: Path) -> list[Path]:
-    """Write <model>.csv, .md, .png and .svg of the rows that `bench.fit.fits` returns; return the files."""
+    """Write <model>--<digest>.csv, .md, .png and .svg of the rows that `bench.fit.fits` returns; return the files.
+
+    The digest is that of the embeddings: the fits of another sweep stay.
+    """
     frame = as_frame(rows)
-    stem = folder / rows[0]["model"]
+    stem = folder / markdown.slug(rows[0]["model"], embeddings_digest(row["config"] for row in rows))
     paths = [stem.with_name(f"{stem.name}{ending}") for ending in (".csv", ".md", ".png", ".svg")]
     store.write_atomically(paths[0], frame.to_csv(index=False))
     shown = frame.drop(columns=["kind", *(f"decile_{i}" for i in range(2, DECILES))])

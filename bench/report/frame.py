@@ -5,7 +5,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -205,6 +205,11 @@ def _evaluated_rows(record: Record, split: str | None) -> int | None:
 def embedding_id(config: dict[str, Any]) -> str:
     """Return a digest of what decides the compressed embedding before training: model, method, assignment."""
     return _digest([config["model"], config["embedding"], config.get("assignment")])
+
+
+def embeddings_digest(configs: Iterable[dict[str, Any]]) -> str:
+    """Return a digest of which embeddings were measured: a part of the name of a file that compares them."""
+    return _digest(sorted(map(embedding_id, configs)))[:8]
 
 
 def task_splits(config: dict[str, Any]) -> dict[str, str]:

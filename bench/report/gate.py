@@ -189,8 +189,11 @@ def _coverages(target: Target, covered: Sequence[Covered], config: RunConfig) ->
             if one.corpus == corpus and one.embedding_id in set(target.runs.embedding_id)
         ]
         for key, limit in limits.items():
-            share = min((1 - one.facts[COVERAGE[key]] for one in own), default=None)
+            shares = {1 - one.facts[COVERAGE[key]]: one.text for one in own}
+            share = min(shares, default=None)  # every text of that name must be covered
             measured = "not measured with this configuration" if share is None else f"{share:.4f}"
+            if len(own) > 1 and share is not None:
+                measured += f" on {shares[share]}, the worst of {len(own)} texts"
             yield Check(
                 f"coverage.{corpus}.{key}",
                 f"{limit:g} at least",

@@ -1,7 +1,7 @@
 """Where rows come from: rows made here, parquet files, the official TSV files, the hub. Each source gives one table."""
 
 import os
-import re
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -94,8 +94,8 @@ def choose(wanted: Wanted, there: list[str]) -> str:
 
 
 def _setting(key: str, value: str) -> str:
-    """Return the setting as a shell takes it: Hydra wants quotes around brackets, and the shell around those."""
-    return f"{key}={value}" if re.fullmatch(r"[\w:.]+", value) else f"\"{key}='{value}'\""
+    """Return the setting in the form that a shell takes: brackets in quotes."""
+    return shlex.quote(f"{key}={value}")
 
 
 def _parquet_files(wanted: Wanted) -> dict[str, Path]:

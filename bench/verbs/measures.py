@@ -65,14 +65,11 @@ def coverage(overrides: Sequence[str]) -> int:
 
     corpus, rest = _needed(overrides, "--corpus")
     prepared = prepare(compose_config(rest))
-    found = cover(prepared, corpus)
+    found, text = cover(prepared, corpus)
     for name, value in found.facts.items():
         print(f"{name:18} {value:,.4g}")
-    print(
-        "\n".join(
-            map(str, write_coverage(found, corpus, prepared, Path(prepared.config.results_dir) / "coverage"))
-        )
-    )
+    folder = Path(prepared.config.results_dir) / "coverage"
+    print(*write_coverage(found, corpus, text, prepared, folder), sep="\n")
     return 0
 
 

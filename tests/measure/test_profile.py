@@ -50,7 +50,8 @@ def test_the_command_writes_its_files_the_matching_records_and_the_report(tiny, 
     small = ["profile.batch_sizes=[1,2]", "profile.lengths=[8]", "profile.rounds=6", "profile.starts=1"]
     assert main(["cost", *sweep, *small, "device=cpu"]) == 0
     assert "written into 1 records" in capsys.readouterr().out
-    report = json.loads((tmp_path / "results/cost/tiny--cpu.json").read_text())
+    [measured] = (tmp_path / "results/cost").glob("tiny--cpu--*.json")
+    report = json.loads(measured.read_text())
     dense, other = (row["profile"] for row in report["rows"])
     assert report["rows"][0]["config"]["embedding"]["name"] == "dense"
     saved = report["rows"][0]["embedding_bytes"] - report["rows"][1]["embedding_bytes"]
@@ -69,7 +70,7 @@ def test_the_command_writes_its_files_the_matching_records_and_the_report(tiny, 
         store.read(path)["cost"]["profiles"] == {"cpu": other}
         and store.read(path)["headline"] == older["headline"]
     )
-    assert str(tmp_path) not in (tmp_path / "results/cost/tiny--cpu.json").read_text()
+    assert str(tmp_path) not in measured.read_text()
     assert main(["report", f"results_dir={tmp_path}/results"]) == 0
     page = (tmp_path / "results/INDEX.md").read_text()
     (line,) = [

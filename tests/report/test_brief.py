@@ -265,6 +265,17 @@ def test_the_coverage_of_a_domain_stands_with_the_risks() -> None:
     )
 
 
+def test_texts_of_one_name_are_told_apart_with_the_risks() -> None:
+    frame, facts = to_frame(golden()), {"unknown_rate": 0.0, "badly_fitted_rate": 0.0}
+    covered = [
+        Covered(name, "minilm/pq", "0" * 12, facts, text)
+        for name, text in (("notes", "notes.txt-01"), ("notes", "notes.md-02"), ("other", "other.txt-03"))
+    ]
+    seen = text(brief.page(frame, sections(frame, 1.0), [], covered, RunConfig()))
+    for shown in ("notes.txt-01", "notes.md-02", "other"):
+        assert f"Measured on the text “{shown}” with minilm/pq" in seen
+
+
 def test_names_and_errors_are_text_only() -> None:
     bad = "<script>alert(1)</script>"
     runs = [

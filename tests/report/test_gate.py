@@ -227,6 +227,20 @@ def test_coverage_counts_for_the_embedding_it_was_measured_with(
     )
 
 
+def test_the_worst_text_of_a_name_decides_and_is_named(tmp_path: Path) -> None:
+    for text, rate in (("notes.txt-01", 0.02), ("notes.md-02", 0.5)):
+        covered = {
+            "corpus": "notes",
+            "name": "x",
+            "embedding_id": embedding_id(record("pq16")["config"]),
+            "facts": {"unknown_rate": rate, "badly_fitted_rate": 0.1},
+            "text": text,
+        }
+        store.write_atomically(tmp_path / "coverage" / f"{text}.json", json.dumps(covered))
+    found = checked(golden(), "+gate.coverage.notes={known: 0.95}", folder=tmp_path)["coverage.notes.known"]
+    assert not found.held and found.measured == "0.5000 on notes.md-02, the worst of 2 texts"
+
+
 @pytest.mark.parametrize(
     ("limits", "words"),
     [

@@ -132,7 +132,7 @@ def test_regression_labels_are_checked(
     ("role", "spec", "said"),
     [
         ("train", "train", "there are test, train_subset; select one with task.splits.train=train_subset."),
-        ("validation", "validation", "task.splits.validation='train_subset[90%:]'"),
+        ("validation", "validation", "'task.splits.validation=train_subset[90%:]'"),
         ("other", "other", "leave 'other' out of task.evaluate"),
         ("train", "train_subset[9:", "task.splits.train (train_subset[9:) is not a split or a slice"),
         ("train", "train_subset[:900%]", "is not a split or a slice"),

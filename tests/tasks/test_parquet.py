@@ -176,8 +176,8 @@ def test_all_languages_of_xnli_are_read_from_their_nested_columns(tmp_path: Path
 def advised(message: str) -> list[str]:
     """Return the settings that a message advises, after what is there, as a shell reads them."""
     message = message.partition("there are ")[2]
-    quoted = re.findall(r'"[\w.]+=[^"]+"', message)
-    plain = re.findall(r"(?<![\"\w.])(?:task|data)\.[\w.]+=[\w:.]*\w", message)
+    quoted = re.findall(r"'[\w.]+=[^']+'", message)
+    plain = re.findall(r"(?<!['\w.])(?:task|data)\.[\w.]+=[\w:.]*\w", message)
     return [shlex.split(setting)[0] for setting in [*quoted, *plain]]
 
 

@@ -40,11 +40,16 @@ def notes(
         "devices": ", ".join(devices) or "?",
     }
     texts = words["risks"]
+    texts_of: dict[str, set[str]] = {}
+    for one in covered:
+        texts_of.setdefault(one.corpus, set()).add(one.text)
     domain = [
         fill(
             texts["covered"],
             {
-                "corpus": one.corpus,
+                "corpus": one.text
+                if [other.corpus for other in covered].count(one.corpus) > 1
+                else one.corpus,
                 "label": one.name,
                 "unknown": f"{100 * one.facts['unknown_rate']:.1f}",
                 "badly": f"{100 * one.facts['badly_fitted_rate']:.1f}",
