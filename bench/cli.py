@@ -3,10 +3,12 @@
 import io
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 
 from bench.errors import BenchError, ConfigError, unknown
+from bench.stopping import stoppable
 from bench.verbs.measures import chart, cost, coverage, drift, fetch, fit, perf, reassign, sameness, tasks
 from bench.verbs.results import export, gate, report, rescore, submit
 from bench.verbs.sweeps import cancel, gc, plan, retry, run, search, status, sweep
@@ -67,25 +69,35 @@ def _keep_out() -> None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Return the exit status: 0 done, 1 something failed, 2 wrong configuration, 3 broken environment, 130 interrupted."""
+    """Return the exit status: 0 done, 1 something failed, 2 wrong configuration, 3 broken environment, 130 interrupted,
+    141 where the reader of its output has left, as in `bench plan | head`."""
     set_up_logging()
     _keep_out()
+    try:
+        with stoppable():
+            status = _carry_out(arguments)
+        sys.stdout.flush()
+        return status
+    except BenchError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:
+        # Python flushes the output once more at its end, which must find something to write to.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    except KeyboardInterrupt:
+        print("interrupted: what was finished is kept; the same command goes on from here", file=sys.stderr)
+        return 130
+
+
+def _carry_out(arguments: Sequence[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print("usage: python -m bench <verb> [key=value ...]\n")
         for name, verb in VERBS.items():
             print(f"  {name:8} {(verb.__doc__ or '').splitlines()[0]}")
         return 0 if arguments else 2
-    try:
-        if arguments[0] not in VERBS:
-            raise ConfigError(unknown("verb", arguments[0], VERBS))
-        if (
-            arguments[0] != "fetch"
-        ):  # the only verb that talks to the hub: the others read what it left, on any node
-            os.environ["HF_HUB_OFFLINE"] = "1"
-        return VERBS[arguments[0]](arguments[1:])
-    except BenchError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("interrupted: what was finished is kept; the same command goes on from here", file=sys.stderr)
-        return 130
+    if arguments[0] not in VERBS:
+        raise ConfigError(unknown("verb", arguments[0], VERBS))
+    if arguments[0] != "fetch":  # it alone talks to the hub: the others read what it left, on any node
+        os.environ["HF_HUB_OFFLINE"] = "1"
+    return VERBS[arguments[0]](arguments[1:])

@@ -1,5 +1,6 @@
 """The command line, started as a user would start it."""
 
+import signal
 import subprocess
 import sys
 import time
@@ -31,18 +32,31 @@ def wait_for(condition: Callable[[], Any], seconds: float = 90, what: str = "not
     return found
 
 
-def start_training(*overrides: str) -> subprocess.Popen[str]:
-    """Return a running `python -m bench sweep <overrides>` that has begun to train, in a session of its own."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "bench", "sweep", *overrides],
-        cwd=ROOT,
-        stderr=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+def start_bench(*arguments: str, ctrl_c: bool = True) -> subprocess.Popen[str]:
+    """Return a running `python -m bench <arguments>`, in a session of its own.
+
+    It hears Ctrl-C, or ignores it as what a shell starts in the background does. Children inherit which, and the tests
+    themselves may run in the background, so that it is set here in either case.
+    """
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL if ctrl_c else signal.SIG_IGN)
+    try:
+        return subprocess.Popen(
+            [sys.executable, "-m", "bench", *arguments],
+            cwd=ROOT,
+            stderr=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def start_training(*overrides: str, verb: str = "sweep", ctrl_c: bool = True) -> subprocess.Popen[str]:
+    """Return a running `python -m bench <verb> <overrides>` that has begun to train, as `start_bench` starts it."""
+    process = start_bench(verb, *overrides, ctrl_c=ctrl_c)
     assert process.stderr is not None
     for line in process.stderr:
         if "| step" in line:
             return process
-    raise AssertionError("the sweep ended before it began to train")
+    raise AssertionError(f"{verb} ended before it began to train")

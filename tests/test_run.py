@@ -4,14 +4,12 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
-from commands import ROOT, run_bench
+from commands import ROOT, run_bench, start_bench, start_training
 
 from bench import backbones, store
 from bench.cli import main
@@ -125,21 +123,21 @@ def test_a_failure_becomes_a_record_with_its_reason(tiny):
     assert record["headline"] is None and record["config"]["training"]["learning_rate"] == 1e30
 
 
-def test_ctrl_c_leaves_an_interrupted_record_and_exits_130(tiny):
-    process = subprocess.Popen(
-        [sys.executable, "-m", "bench", "run", *tiny, "embedding=dense", "training.max_steps=5000"],
-        cwd=ROOT,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stderr is not None
-    for line in process.stderr:
-        if "step" in line:
-            break
-    process.send_signal(signal.SIGINT)
-    assert process.wait(60) == 130
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_what_stops_a_run_leaves_an_interrupted_record_and_exits_130(tiny, number):
+    process = start_training(*tiny, "embedding=dense", "training.max_steps=5000", verb="run")
+    process.send_signal(number)
+    process.communicate(timeout=100)
+    assert process.returncode == 130
     (record,) = records(tiny)
     assert record["status"] == "interrupted"
+
+
+def test_a_reader_that_leaves_ends_the_program_without_a_traceback():
+    process = start_bench("--help")
+    process.stdout.close()
+    assert "Error" not in process.stderr.read()
+    assert process.wait(100) == 128 + signal.SIGPIPE
 
 
 def test_a_full_disk_stops_with_the_path_and_no_torn_record(tiny, monkeypatch):

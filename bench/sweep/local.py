@@ -6,19 +6,18 @@ import multiprocessing.connection
 import os
 import signal
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
 
 import torch
 from joblib import cpu_count
 
 from bench.config import RunConfig
 from bench.errors import EnvironmentBroken
+from bench.stopping import deafen, stoppable
 from bench.sweep import claims, worker
 from bench.sweep.plan import Item
 from bench.sweep.view import View
@@ -90,7 +89,7 @@ class Pool:
 
     def stop(self) -> None:
         """End all workers: the running ones write `interrupted` records, whatever signals come meanwhile."""
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        deafen()
         for slot in self.slots:
             slot.process.terminate()
         end = time.monotonic() + GRACE
@@ -203,18 +202,3 @@ def record_timeout(item: Item, limit: float) -> None:
             "minutes) and did not react: its process was killed.",
         )
         claim.release()
-
-
-@contextmanager
-def stoppable() -> Iterator[None]:
-    """Treat SIGTERM as Ctrl-C is treated."""
-
-    def stop(*_: Any) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 from bench import store
 from bench.errors import BenchError, EnvironmentBroken, TimeLimit
 from bench.identity import Prepared
+from bench.stopping import heard
 from bench.store import Record
 from bench.sweep import claims
 from bench.sweep.claims import Claim
@@ -41,13 +42,13 @@ class Settings:
 
 
 class Signals:
-    """SIGTERM and Ctrl-C stop a run, which writes an `interrupted` record; outside a run they stop the worker."""
+    """What stops the program stops a run, which writes an `interrupted` record; outside a run it stops the worker."""
 
     arrived = False
 
     @classmethod
     def listen(cls) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
+        for number in (*heard(), signal.SIGUSR2):
             signal.signal(number, cls.receive)
         signal.pthread_sigmask(
             signal.SIG_UNBLOCK, {signal.SIGINT}

@@ -160,6 +160,22 @@ def test_ctrl_c_ends_a_sweep_and_the_same_command_goes_on(tiny, tmp_path):
     assert done.returncode == 0 and done.stdout.splitlines()[-1].startswith("done 2")
 
 
+def test_a_sweep_in_the_background_goes_on_after_a_ctrl_c_that_is_not_its_own_and_ends_by_sigterm(
+    tiny, tmp_path
+):
+    """A script's Ctrl-C reaches its whole group: what the shell has put into the background ignores it, workers too."""
+    process = start_training(*sweep_of(tiny, "training.max_steps=100", "workers=1"), ctrl_c=False)
+    os.killpg(process.pid, signal.SIGINT)
+    ended = next((line for line in process.stderr if "of 2 runs ended" in line or "interrupted" in line), "")
+    assert "1 of 2 runs ended" in ended
+    process.terminate()
+    process.communicate(timeout=100)
+    assert process.returncode == 130
+    found, problems = store.read_all(tmp_path / "results")
+    assert not problems and found[0]["status"] in ("ok", "interrupted")
+    assert "ok" in {record["status"] for record in found}
+
+
 def test_kill_9_of_everything_leaves_no_torn_record(tiny, tmp_path):
     process = start_training(*sweep_of(tiny, "training.max_steps=100"))
     os.killpg(process.pid, signal.SIGKILL)
