@@ -35,10 +35,11 @@ def wait_for(condition: Callable[[], Any], seconds: float = 90, what: str = "not
 def start_bench(*arguments: str, ctrl_c: bool = True) -> subprocess.Popen[str]:
     """Return a running `python -m bench <arguments>`, in a session of its own.
 
-    It hears Ctrl-C, or ignores it as what a shell starts in the background does. Children inherit which, and the tests
-    themselves may run in the background, so that it is set here in either case.
+    It hears Ctrl-C, or ignores it as what a shell starts in the background does, and hears the end of its terminal.
+    Children inherit which signals are ignored, and the tests themselves may run under nohup in the background.
     """
-    before = signal.signal(signal.SIGINT, signal.SIG_DFL if ctrl_c else signal.SIG_IGN)
+    wanted = {signal.SIGINT: signal.SIG_DFL if ctrl_c else signal.SIG_IGN, signal.SIGHUP: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in wanted.items()}
     try:
         return subprocess.Popen(
             [sys.executable, "-m", "bench", *arguments],
@@ -49,7 +50,8 @@ def start_bench(*arguments: str, ctrl_c: bool = True) -> subprocess.Popen[str]:
             start_new_session=True,
         )
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def start_training(*overrides: str, verb: str = "sweep", ctrl_c: bool = True) -> subprocess.Popen[str]:
