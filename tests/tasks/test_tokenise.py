@@ -11,6 +11,7 @@ import pytest
 from transformers import AutoTokenizer, BertTokenizer, PreTrainedTokenizerBase, RobertaTokenizer
 
 from bench.config import TaskConfig
+from bench.errors import EnvironmentBroken
 from bench.tasks.data import Rows
 from bench.tasks.tokenise import tokenise
 
@@ -102,7 +103,7 @@ def test_half_written_caches_are_ignored_and_failures_leave_none(tmp_path: Path)
     again = tokenise(rows_of(ROWS), PAIRS, words(), 8, tmp_path / "half")
     assert again.table == whole.table
     (tmp_path / "file").write_text("not a folder")
-    with pytest.raises(OSError, match="file"):
+    with pytest.raises(EnvironmentBroken, match="file.*cannot be written.*cache_dir"):
         tokenise(rows_of(ROWS), PAIRS, words(), 8, tmp_path / "file")
 
 
