@@ -297,14 +297,19 @@ class LauncherConfig:
     tasks: int = 16  # tasks of the array, all running at once where the cluster has room
     partition: str | None = None  # null: the cluster's default
     account: str | None = None
-    gpus: int = 1  # of a task, one worker each; 0: one worker on the CPU
-    cpus: int = 8  # of a task
-    memory_gb: float = 48
+    gpus: int | None = (
+        1  # of a task, one worker each; 0: one worker on the CPU; null: not asked for, one worker a visible GPU
+    )
+    cpus: int | None = 8  # of a task; null: not asked for
+    memory_gb: float | None = 48  # of a task; null: not asked for
     minutes: int = 240  # of a task
     requeues: int = 20  # times that a task whose time is over starts again
     setup: list[str] = field(
         default_factory=list
     )  # shell lines before a task begins, such as "module load cuda"
+    options: dict[str, Any] = field(
+        default_factory=dict
+    )  # further options of sbatch by their long names, such as gres: gpu:a100:1; true: an option without a value
 
 
 @dataclass

@@ -13,6 +13,7 @@ from bench.compose import choices, compose_config
 from bench.config import RunConfig
 from bench.errors import ConfigError, unknown
 from bench.identity import Prepared, prepare, run_id, with_seed
+from bench.sweep import sbatch
 from bench.sweep.pace import Pace, examples
 from bench.sweep.select import Selection
 
@@ -262,3 +263,4 @@ def check(config: RunConfig) -> None:
         value = getattr(config.launcher, key)
         if value is not None and value <= least:
             raise ConfigError(f"launcher.{key} ({value}) must be greater than {least}.")
+    sbatch.check(config.launcher)
