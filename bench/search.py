@@ -30,7 +30,7 @@ import pandas as pd
 from bench import store
 from bench.compose import compose_config
 from bench.config import RunConfig
-from bench.errors import ConfigError, EnvironmentBroken
+from bench.errors import BenchError, ConfigError, EnvironmentBroken
 from bench.fit import fits
 from bench.identity import Prepared
 from bench.report import markdown
@@ -253,7 +253,9 @@ class Search:
             return {}
         plan = self._plan(points, seeds)
         self.todo |= {item.run_id: item for item in plan.todo()}
-        launch.carry_out(plan, wait=True)
+        outcome = launch.carry_out(plan, wait=True)
+        if outcome.missing():
+            raise BenchError(" ".join(launch.closing(outcome)[0]))
         scores: dict[Point, float | None] = {}
         for point in points:
             runs = [run for run, *_ in expand(self._sweep([point], seeds), self.others).values()]
@@ -306,7 +308,7 @@ class Search:
         if not found:
             return Found(table, [f"trials {len(trials)} ({told}) | front 0"], "failed" in counts, self.config)
         plan = self._everything(found)
-        ends, failed = launch.closing(plan, list(self.todo.values()))
+        ends, failed = launch.closing(launch.Outcome(plan, list(self.todo.values())))
         return Found(
             table,
             [text, *ends[:-1], f"trials {len(trials)} ({told}) | {ends[-1]} | front {len(front)}"],

@@ -126,6 +126,13 @@ class Cluster:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
+    def kill_job(self, node: str) -> None:
+        """Kill what a node's job runs with SIGKILL, as when its memory is over; the job ends with status 137."""
+        for pid in self._processes(node):
+            if not self._read(pid, "cmdline").startswith("slurmstepd"):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
     def _processes(self, node: str) -> list[int]:
         """Return a node's processes, the step managers first: they must not report the others' deaths."""
         marks = {f"SLURM_CONF={self.folder}/slurm.conf", f"SLURMD_NODENAME={node}"}

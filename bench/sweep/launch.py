@@ -3,15 +3,37 @@
 import logging
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bench import store
-from bench.sweep import claims, slurm
+from bench.identity import Prepared
+from bench.sweep import claims, jobs, slurm, worker
 from bench.sweep.plan import UNDONE, Item, Plan, against_store, make
 from bench.sweep.select import parse
+from bench.sweep.worker import finished
+
+AGAIN = 3  # times that runs are begun again which killed workers or jobs left without a record
+SHOWN = 10  # missing runs that the end of a sweep names
 
 log = logging.getLogger("bench")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a sweep ended."""
+
+    plan: Plan  # against the store as it is afterwards
+    todo: list[Item]  # what there was to do
+    words: list[str] = field(
+        default_factory=list
+    )  # what was repaired, and how the jobs that left runs behind ended
+    submitted: bool = False  # jobs still work on what is missing
+
+    def missing(self) -> list[Prepared]:
+        """Return the runs that were to be done, have no record, and that nobody works on any more."""
+        meant = set() if self.submitted else {item.run_id for item in self.todo}
+        return [run for run in self.plan.runs if run.run_id in meant and self.plan.status(run) in UNDONE]
 
 
 def describe(plan: Plan) -> str:
@@ -34,10 +56,10 @@ def describe(plan: Plan) -> str:
     )
 
 
-def sweep(arguments: Sequence[str], overwrite: str | None = None) -> tuple[Plan, list[Item]]:
-    """Carry out a sweep's plan; return the plan as it is afterwards and what there was to do.
+def sweep(arguments: Sequence[str], overwrite: str | None = None) -> Outcome:
+    """Carry out a sweep's plan and return how it ended. `overwrite` replaces the configuration's policy.
 
-    `overwrite` replaces the configuration's policy. On Slurm it returns when the jobs are submitted, or with --wait ended.
+    On Slurm it returns when the jobs are submitted, or with --wait ended.
     """
     flags, overrides = parse(arguments)
     plan = make([*overrides, *([f"overwrite={overwrite}"] if overwrite else [])], flags)
@@ -45,29 +67,61 @@ def sweep(arguments: Sequence[str], overwrite: str | None = None) -> tuple[Plan,
     return carry_out(plan, flags.wait)
 
 
-def carry_out(plan: Plan, wait: bool) -> tuple[Plan, list[Item]]:
-    """Carry out what a plan has to do; return the plan as it is afterwards and what there was to do.
+def carry_out(plan: Plan, wait: bool) -> Outcome:
+    """Carry out what a plan has to do and return how it ended.
 
-    On Slurm it returns when the jobs are submitted, or if it shall `wait` when they have ended.
+    On Slurm it returns when the jobs are submitted, or if it shall `wait` when they have ended. What killed workers or jobs
+    left is begun again, a few times: not what jobs left that ended with an error, which would meet them again.
+
+    Raises KeyboardInterrupt if the sweep is cancelled meanwhile.
     """
-    todo, config = plan.todo(), plan.config
+    todo, config, cancelled = plan.todo(), plan.config, cancel_file(plan)
     log.info("%d runs to do, %d of %d done before", len(todo), plan.counts()["ok"], len(plan.runs))
     if not todo:
-        return plan, todo
-    if config.launcher.name == "slurm":
-        slurm.submit(todo, plan, cancel_file(plan))
-        if wait:
-            slurm.wait(todo, plan)
-    else:
-        from bench.sweep import local
+        return Outcome(plan, todo)
+    if config.launcher.name == "slurm" and not wait:
+        slurm.submit(todo, plan, cancelled)
+        return Outcome(against_store(plan.sweep, plan.declared), todo, submitted=True)
+    moved, begun = _moved_aside(todo), claims.clock(cancelled.parent)
+    for turn in range(1 + AGAIN):
+        left = [item for item in todo if not finished(item)]
+        if turn:
+            log.warning("%d runs are missing and begun again (%d of %d)", len(left), turn, AGAIN)
+        words, again = _turn(left, plan, cancelled)
+        if cancelled.exists() and cancelled.stat().st_mtime >= begun:
+            raise KeyboardInterrupt("cancelled")
+        if all(map(finished, todo)):
+            words = []
+            break
+        for line in words:
+            log.warning(line)
+        if not again:
+            break
+    repaired = [
+        f"repaired {item.name}: its record could not be read and is now {path}; the run was done again"
+        for item in todo
+        if (path := _moved_aside([item]).get(item.run_id)) and item.run_id not in moved and finished(item)
+    ]
+    return Outcome(against_store(plan.sweep, plan.declared), todo, [*repaired, *words])
 
-        local.carry_out(
-            todo,
-            config,
-            min(config.workers or local.default_workers(config.device), len(todo)),
-            cancelled=cancel_file(plan),
-        )
-    return against_store(plan.sweep, plan.declared), todo
+
+def _turn(items: Sequence[Item], plan: Plan, cancelled: Path) -> tuple[list[str], bool]:
+    """Carry runs out once; return the last words of those who did, and whether what they left may be begun again."""
+    if plan.config.launcher.name == "slurm":
+        folder = slurm.submit(items, plan, cancelled)
+        slurm.wait(items, plan)
+        return jobs.last_words(folder), jobs.killed(folder)
+    from bench.sweep import local
+
+    workers = plan.config.workers or local.default_workers(plan.config.device)
+    local.carry_out(items, plan.config, min(workers, len(items)), cancelled=cancelled)
+    return [], True
+
+
+def _moved_aside(items: Sequence[Item]) -> dict[str, Path]:
+    """Return the unreadable records that lie beside the runs' own, by run_id."""
+    paths = {item.run_id: worker.aside(Path(item.record)) for item in items}
+    return {run_id: path for run_id, path in paths.items() if path.exists()}
 
 
 def cancel_file(plan: Plan) -> Path:
@@ -83,17 +137,33 @@ def cancel(arguments: Sequence[str]) -> str:
     plan = make(overrides, replace(flags, limit=None, only=()))
     running = sum(claims.holder(plan.path(run)) is not None for run in plan.runs)
     cancel_file(plan).touch()
-    jobs = slurm.cancel(plan)
-    return f"cancelled {plan.sweep.name}: {running} running runs are stopped, {jobs} jobs are taken from the queue"
+    taken = slurm.cancel(plan)
+    return f"cancelled {plan.sweep.name}: {running} running runs are stopped, {taken} jobs are taken from the queue"
 
 
-def closing(plan: Plan, todo: Sequence[Item]) -> tuple[list[str], bool]:
-    """Return the lines that end a sweep, one a failure and the count of everything, and whether something failed."""
-    meant = {item.run_id for item in todo}
+def closing(outcome: Outcome) -> tuple[list[str], bool]:
+    """Return the lines that end a sweep, and whether a run failed or is missing.
+
+    The lines: what was repaired, last words, failures, what is missing, and last the count of everything.
+    """
+    plan, missing = outcome.plan, outcome.missing()
+    meant = {item.run_id for item in outcome.todo}
     ok = Counter(run.run_id in meant for run in plan.runs if plan.status(run) == "ok")
-    return [*_failures(plan), _line([("done", ok[True]), ("skipped", ok[False])], plan)], any(
-        map(plan.failed, plan.runs)
-    )
+    lines = [
+        *outcome.words,
+        *_failures(plan),
+        *_missing(plan, missing),
+        _line([("done", ok[True]), ("skipped", ok[False])], plan),
+    ]
+    return lines, bool(missing) or any(map(plan.failed, plan.runs))
+
+
+def _missing(plan: Plan, runs: Sequence[Prepared]) -> list[str]:
+    if not runs:
+        return []
+    names = [f"{run.name} ({plan.status(run)})" for run in runs[:SHOWN]]
+    more = f" and {len(runs) - SHOWN} more" if len(runs) > SHOWN else ""
+    return [f"{len(runs)} runs are missing, the same command goes on with them: {', '.join(names)}{more}"]
 
 
 def status(arguments: Sequence[str]) -> tuple[list[str], bool]:
@@ -103,18 +173,20 @@ def status(arguments: Sequence[str]) -> tuple[list[str], bool]:
     open_runs = [run for run in plan.runs if plan.status(run) != "ok"]
     held = {run.run_id: holder for run in open_runs if (holder := claims.holder(plan.path(run))) is not None}
     plan = replace(plan, known={run_id: known for run_id, known in plan.known.items() if run_id not in held})
-    jobs = slurm.queue(plan)
+    queued = slurm.queue(plan)
     lines = [
         f"running {run.name} on {held[run.run_id].get('host', 'a node')}"
         for run in open_runs
         if run.run_id in held
     ]
-    lines += [f"job {job.id} {job.state} {job.reason}" for job in jobs or []]
-    waiting = sum(plan.status(run) in UNDONE for run in open_runs) - len(held) if jobs else 0
+    lines += [f"job {job.id} {job.state} {job.reason}" for job in queued or []]
+    waiting = sum(plan.status(run) in UNDONE for run in open_runs) - len(held) if queued else 0
     counts = [("done", plan.counts()["ok"]), ("running", len(held)), ("queued", waiting)]
     unseen = (
         plan.counts().total() - plan.counts()["ok"] - len(held) - waiting - sum(map(plan.failed, plan.runs))
     )
+    if unseen and queued == [] and (folder := jobs.newest(plan)):
+        lines += jobs.last_words(folder)
     return [*lines, *_failures(plan), _line(counts, plan, unseen)], any(map(plan.failed, plan.runs))
 
 

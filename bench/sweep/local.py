@@ -30,14 +30,17 @@ STILLBORN = 5  # workers in a row that die before they begin: there is something
 
 def default_workers(device: str) -> int:
     """Return one worker a GPU, or one a CPU core this process may use: by its affinity and its container's quota."""
-    if device != "cpu" and torch.cuda.is_available():
-        return torch.cuda.device_count()
-    return int(cpu_count())
+    return gpu_count(device) or int(cpu_count())
+
+
+def gpu_count(device: str) -> int:
+    """Return how many GPUs this process may use."""
+    return torch.cuda.device_count() if device != "cpu" else 0
 
 
 def gpus(device: str, workers: int) -> list[str | None]:
     """Return what each worker sets CUDA_VISIBLE_DEVICES to: one GPU each, in turn; null on the CPU."""
-    count = torch.cuda.device_count() if device != "cpu" else 0
+    count = gpu_count(device)
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     names = visible.split(",")[:count] if visible else [str(number) for number in range(count)]
     return [names[number % count] if count else None for number in range(workers)]
@@ -141,6 +144,8 @@ class Pool:
     def _follow(self, slot: Slot) -> None:
         """Put a new worker in the place of one that ended, unless it found nothing left to do."""
         self.slots.remove(slot)
+        if slot.last == "stopped":
+            log.error("a worker was stopped by a signal from outside; the others go on without it")
         if slot.last in ("left", "stopped"):
             return
         stillborn = slot.stillborn + 1 if slot.last in ("", "ready") else 0

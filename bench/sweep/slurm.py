@@ -12,6 +12,7 @@ import signal
 import subprocess
 import time
 import uuid
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from bench.compose import compose_config
 from bench.config import LauncherConfig
 from bench.errors import ConfigError, EnvironmentBroken
 from bench.store import write_atomically
-from bench.sweep import claims
+from bench.sweep import claims, sbatch
 from bench.sweep.plan import Item, Plan
 from bench.sweep.worker import finished
 
@@ -48,16 +49,17 @@ class Task:
     def __call__(self) -> None:
         """Take runs until none is left or none fits in the time that is left; then ask for another turn."""
         from bench.cli import set_up_logging
-        from bench.sweep.local import carry_out
+        from bench.sweep.local import carry_out, gpu_count
 
         set_up_logging()
         stored = json.loads(self.plan_file.read_text())
         items = [Item(**item) for item in stored["items"]]
         config = compose_config(items[0].overrides)
+        gpus = gpu_count(config.device) if config.launcher.gpus is None else config.launcher.gpus
         carry_out(
             items,
             config,
-            config.launcher.gpus or 1,
+            gpus or 1,
             cancelled=Path(stored["cancelled"]),
             patience=claims.EXPIRY,
             ends=time.time() + config.launcher.minutes * 60 - warning(config.launcher),
@@ -78,8 +80,8 @@ def warning(launcher: LauncherConfig) -> int:
     return min(180, launcher.minutes * 6)
 
 
-def submit(items: Sequence[Item], plan: Plan, cancelled: Path) -> str:
-    """Submit one array for the runs and return its job number.
+def submit(items: Sequence[Item], plan: Plan, cancelled: Path) -> Path:
+    """Submit one array for the runs and return the folder with its plan and its logs.
 
     Raises EnvironmentBroken without Slurm or submitit, and ConfigError with Slurm's own words where it refuses; then
     nothing was submitted.
@@ -101,21 +103,15 @@ def submit(items: Sequence[Item], plan: Plan, cancelled: Path) -> str:
         plan_file,
         json.dumps({"cancelled": str(cancelled.absolute()), "items": [asdict(item) for item in items]}),
     )
-    executor = submitit.AutoExecutor(folder, cluster="slurm", slurm_max_num_timeout=launcher.requeues)
+    executor = submitit.SlurmExecutor(folder, max_num_timeout=launcher.requeues)
     executor.update_parameters(
-        name=job_name(plan),
-        timeout_min=launcher.minutes,
-        cpus_per_task=launcher.cpus,
-        mem_gb=launcher.memory_gb,
-        slurm_signal_delay_s=warning(launcher),
-        slurm_additional_parameters={"requeue": True},
-        slurm_setup=["export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK", *launcher.setup],
-        **({"gpus_per_node": launcher.gpus} if launcher.gpus else {}),
-        **{
-            f"slurm_{key}": value
-            for key in ("partition", "account")
-            if (value := getattr(launcher, key)) is not None
-        },
+        job_name=job_name(plan),
+        signal_delay_s=warning(launcher),
+        setup=[
+            '[ -z "$SLURM_CPUS_PER_TASK" ] || export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK',
+            *launcher.setup,
+        ],
+        **sbatch.parameters(launcher),
     )
     try:
         with executor.batch():
@@ -126,15 +122,14 @@ def submit(items: Sequence[Item], plan: Plan, cancelled: Path) -> str:
             error
         ).splitlines()
         raise ConfigError(f"launcher (slurm): nothing was submitted; Slurm says: {' '.join(said)}") from error
-    number = str(jobs[0].job_id).partition("_")[0]
     log.info(
         "submitted job %s: %d tasks for %d runs; its output is in %s; `status` follows it",
-        number,
+        str(jobs[0].job_id).partition("_")[0],
         len(jobs),
         len(items),
         folder,
     )
-    return number
+    return folder
 
 
 def job_name(plan: Plan) -> str:
@@ -184,18 +179,22 @@ def cancel(plan: Plan) -> int:
 
 def wait(items: Sequence[Item], plan: Plan) -> None:
     """Return when all runs have records, or no job is left and none of them is worked on."""
-    told, quiet_since = -1, None
+    told, quiet_since = None, None
     while True:
         jobs = queue(plan)
         ended = sum(map(finished, items))
-        if ended != told:
+        states = Counter(
+            f"{job.state} {job.reason}" if job.state == "PENDING" else job.state for job in jobs or []
+        )
+        if (ended, states) != told:
             log.info(
-                "%d of %d runs ended, %s jobs in the queue",
+                "%d of %d runs ended, %s jobs in the queue%s",
                 ended,
                 len(items),
                 "?" if jobs is None else len(jobs),
+                "".join(f", {number} {state}" for state, number in sorted(states.items())),
             )
-        told = ended
+        told = ended, states
         if ended == len(items):
             return
         if jobs is None or jobs or any(claims.holder(Path(item.record)) for item in items):

@@ -218,14 +218,19 @@ def free_gpu() -> None:
         torch.cuda.empty_cache()
 
 
+def aside(record: Path) -> Path:
+    """Return where a record is moved that cannot be read: <record>.corrupt."""
+    return record.with_name(f"{record.name}.corrupt")
+
+
 def move_unreadable(path: Path) -> None:
-    """Move a record that cannot be read aside, to <record>.corrupt, and name it."""
+    """Move a record that cannot be read aside and name it."""
     try:
         store.read(path)
     except FileNotFoundError:
         return
     except (ValueError, OSError) as error:
-        path.replace(path.with_name(f"{path.name}.corrupt"))
+        path.replace(aside(path))
         log.error(
             "%s could not be read (%s): moved to %s.corrupt, the run is done again", path, error, path.name
         )

@@ -37,10 +37,10 @@ def retry(arguments: Sequence[str]) -> int:
 def _sweep(arguments: Sequence[str], overwrite: str | None) -> int:
     from bench.sweep.launch import closing, sweep
 
-    plan, todo = sweep(arguments, overwrite)
-    if plan.known:
-        results.write(plan.config)
-    return _tell(*closing(plan, todo))
+    outcome = sweep(arguments, overwrite)
+    if outcome.plan.known:
+        results.write(outcome.plan.config)
+    return _tell(*closing(outcome))
 
 
 def status(arguments: Sequence[str]) -> int:

@@ -3,6 +3,10 @@
 import json
 import os
 import resource
+import signal
+import threading
+import time
+from contextlib import suppress
 
 import faults
 import pytest
@@ -52,6 +56,9 @@ def test_a_torn_record_is_named_moved_aside_and_made_again_and_a_deadly_run_fail
     ), done.stderr
     assert (
         str(torn) in done.stderr and torn.with_name(f"{torn.name}.corrupt").read_text() == '{"status": "ok", '
+    )
+    assert (
+        f"repaired {plan.runs[0].name}: its record could not be read and is now {torn}.corrupt" in done.stdout
     )
     assert store.read(torn)["status"] == "ok"
     assert "killed or crashed 3 times" in store.read(deadly)["error"]["message"]
@@ -120,6 +127,35 @@ def test_cancel_stops_a_local_sweep_from_elsewhere(tiny, tmp_path, capsys):
     process.communicate(timeout=60)
     assert process.returncode == 130
     assert [record["status"] for record in store.read_all(tmp_path / "results")[0]] == ["interrupted"]
+
+
+@pytest.mark.parametrize(
+    ("stops", "last"),
+    [(1, "done 2 | skipped 0 | failed 0"), (2, "done 0 | skipped 0 | missing 2 | failed 0")],
+)
+def test_what_stopped_workers_leave_is_begun_again_and_what_is_left_then_is_missing(
+    tiny, tmp_path, monkeypatch, capsys, stops, last
+):
+    monkeypatch.setattr("bench.sweep.launch.AGAIN", 1)
+
+    def stop_workers() -> None:
+        stopped: set[int] = set()
+        while len(stopped) < stops:
+            for claim in (tmp_path / "results").rglob("*.claim0"):
+                with suppress(OSError, ValueError):  # it is being written, or has gone
+                    pid = json.loads(claim.read_text())["pid"]
+                    if pid not in stopped:
+                        os.kill(pid, signal.SIGTERM)
+                        stopped.add(pid)
+            time.sleep(0.05)
+
+    stopper = threading.Thread(target=stop_workers, daemon=True)
+    stopper.start()
+    status = main(["sweep", *smoke(tiny, "training.max_steps=60")])
+    *lines, count = capsys.readouterr().out.splitlines()
+    assert count == last
+    assert status == ("missing" in last)
+    assert ("2 runs are missing, the same command goes on with them: tiny/" in "".join(lines)) == status
 
 
 @pytest.fixture(autouse=True)

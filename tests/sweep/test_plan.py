@@ -9,7 +9,7 @@ from commands import ROOT
 from bench import store
 from bench.compose import compose_config
 from bench.errors import ConfigError
-from bench.sweep.launch import closing, describe
+from bench.sweep.launch import Outcome, closing, describe
 from bench.sweep.pace import Pace
 from bench.sweep.plan import Item, make
 from bench.sweep.select import Selection, parse
@@ -61,7 +61,7 @@ def test_the_policy_says_which_records_are_made_again(sweep, policy, run_again):
 
 def test_the_closing_line_counts_every_run_once(sweep):
     plan = filled(sweep, *STATUSES, "ok")
-    lines, failed = closing(plan, [])
+    lines, failed = closing(Outcome(plan, []))
     assert (
         failed
         and lines[-1] == "done 0 | skipped 2 | missing 18 | failed 4 (diverged 1, failed 1, oom 1, timeout 1)"
@@ -69,7 +69,7 @@ def test_the_closing_line_counts_every_run_once(sweep):
     assert any(line.startswith("oom minilm/") and line.endswith("it was oom") for line in lines)
     ok = [run for run in plan.runs if plan.status(run) == "ok"]
     done = Item(ok[0].run_id, "", [], "", None, None)
-    assert closing(plan, [done])[0][-1].startswith("done 1 | skipped 1 |")
+    assert closing(Outcome(plan, [done]))[0][-1].startswith("done 1 | skipped 1 |")
 
 
 def test_expected_time_is_that_of_the_same_model_and_task_and_the_longest_come_first(sweep):

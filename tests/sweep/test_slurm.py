@@ -1,9 +1,11 @@
 """Sweeps on a real Slurm of two nodes: submitted, followed, cancelled, and surviving what kills nodes and jobs."""
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 import cluster
@@ -11,7 +13,9 @@ import pytest
 from commands import ROOT, run_bench, wait_for
 
 from bench import store
-from bench.sweep.launch import status
+from bench.cli import main
+from bench.sweep import launch
+from bench.sweep.launch import closing, status
 
 needs_slurm = pytest.mark.skipif(cluster.missing() is not None, reason=f"needs a Slurm: {cluster.missing()}")
 
@@ -52,7 +56,9 @@ def results(tmp_path):
 
 @needs_slurm
 def test_a_sweep_runs_as_an_array_and_wait_follows_it(on_slurm, tmp_path):
-    done = run_bench("sweep", *on_slurm, "--wait", "--seeds", "2")
+    # neither asked for, a worker for each GPU that a task sees, or one: here there is none
+    left_out = ["launcher.gpus=null", "launcher.memory_gb=null"]
+    done = run_bench("sweep", *on_slurm, *left_out, "--wait", "--seeds", "2")
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "done 4 | skipped 0 | failed 0"
     assert "2 tasks for 4 runs" in done.stderr and (tmp_path / "results/INDEX.md").is_file()
@@ -127,3 +133,78 @@ def test_a_node_dies_a_job_is_preempted_and_the_controller_restarts(on_slurm, sl
     assert out.splitlines()[-1] == "done 4 | skipped 0 | failed 0"
     assert [record["status"] for record in results(tmp_path)] == ["ok"] * 4
     assert not list((tmp_path / "results").rglob("*.claim*"))
+
+
+@needs_slurm
+def test_what_killed_jobs_leave_is_submitted_again(on_slurm, slurm, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("bench.sweep.slurm.SETTLE", 3)
+    sweep = [*on_slurm, "training.max_steps=200", "--seeds", "2", "--wait"]
+
+    def kill_both() -> None:
+        wait_for(
+            lambda: len(list((tmp_path / "results").rglob("*.claim*"))) == 2, 90, "two runs did not begin"
+        )
+        slurm.kill_job("n1")
+        slurm.kill_job("n2")
+
+    killer = threading.Thread(target=kill_both)
+    killer.start()
+    lines, failed = closing(launch.sweep(sweep))
+    killer.join()
+    assert not failed and lines == ["done 4 | skipped 0 | failed 0"]
+    assert "4 runs are missing and begun again (1 of 3)" in caplog.text and "exit status" in caplog.text
+    assert [record["status"] for record in results(tmp_path)] == ["ok"] * 4
+
+
+@needs_slurm
+def test_runs_that_every_job_leaves_behind_are_missing_with_its_last_words(
+    on_slurm, slurm, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr("bench.sweep.slurm.SETTLE", 3)
+    sweep = [*on_slurm, 'launcher.setup=["echo out of luck >&2; kill -9 $$"]']
+    assert main(["sweep", *sweep, "--wait"]) == 1
+    *words, missing, count = capsys.readouterr().out.splitlines()
+    assert count == "done 0 | skipped 0 | missing 2 | failed 0" and "2 runs are missing" in missing
+    arrays = list((tmp_path / "results/jobs").glob("smoke-*/"))
+    assert len(arrays) == 1 + launch.AGAIN and len(words) == 2
+    for line in words:
+        log = re.fullmatch(r"job \d+_\d FAILED, exit status \S+, its log (\S+) ends: out of luck", line)
+        assert log and Path(log[1]).read_text() == "out of luck\n"
+    assert status(sweep)[0][:2] == words, "a sweep that nobody waited for says it, too"
+
+
+@needs_slurm
+def test_what_a_job_leaves_that_ends_with_an_error_is_not_submitted_again(
+    on_slurm, slurm, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr("bench.sweep.slurm.SETTLE", 3)
+    runs = tmp_path / "results/runs"
+    sweep = [*on_slurm, f'launcher.setup=["rm -r {runs}; ln -s /nowhere {runs}"]']
+    assert main(["sweep", *sweep, "--wait"]) == 1
+    out = capsys.readouterr().out
+    assert "cannot be written" in out and len(list((tmp_path / "results/jobs").glob("smoke-*/"))) == 1, out
+
+
+@needs_slurm
+def test_a_sites_options_reach_the_job_and_what_is_null_does_not(on_slurm, slurm, tmp_path):
+    asked = [
+        *("launcher.memory_gb=null", "launcher.cpus=null", "launcher.gpus=null"),
+        *("launcher.options.gres=gpu:1", "launcher.options.exclude=n2", "launcher.options.exclusive=true"),
+        "launcher.options.comment='two words'",
+    ]
+    done = run_bench("sweep", *on_slurm, *asked)
+    assert done.returncode == 0, done.stderr
+    (script,) = (tmp_path / "results/jobs").rglob("*submission.sh")
+    options = {line for line in script.read_text().splitlines() if line.startswith("#SBATCH")}
+    assert {"#SBATCH --gres=gpu:1", "#SBATCH --exclude=n2", "#SBATCH --exclusive"} <= options
+    assert not [line for line in options if re.search("--(mem|gpus|cpus|wckey|partition|account)", line)]
+    number = script.name.partition("_")[0]
+    shown = slurm.ask("scontrol", "--oneliner", "show", "job", number)
+    assert "Comment=two words" in shown and "ExcNodeList=n2" in shown and "TresPerNode=gres:gpu:1" in shown
+
+
+@needs_slurm
+def test_an_option_that_sbatch_does_not_know_is_its_own_words(on_slurm, tmp_path):
+    done = run_bench("sweep", *on_slurm, "launcher.options.colour=red")
+    assert done.returncode == 2 and "unrecognized option '--colour=red'" in done.stderr, done.stderr
+    assert "Traceback" not in done.stderr and not list((tmp_path / "results/jobs").glob("smoke-*"))
