@@ -95,7 +95,7 @@ export: install  ## Write the model of RUN=<id> to the folder TO=<folder>. ARGS=
 test: install  ## Run the tests
 	$(BIN)/python -m pytest -n auto -rs
 
-faults: install  ## 200 tiny runs on 4 workers under kill -9, with a second sweep on the same store
+faults: install  ## 200 tiny runs on 4 workers and two further sweeps under kill -9, frozen holders, torn records, a full disk. ARGS="--runs 2000 --every 10"
 	$(BIN)/python tests/faults.py $(ARGS)
 
 lint: install  ## Check style

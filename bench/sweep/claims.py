@@ -1,17 +1,20 @@
 """Claims: which process works on which run, told by files beside the records.
 
-Correct on a shared folder with NFS's promises: a file is created by one process only (O_EXCL); nothing relies on locks, on
-renaming over a file or on the nodes' clocks. A claim that is taken over is never removed or renamed by the taker: the next
-holder creates the file with the next number, so two processes that judge one claim dead cannot both succeed it.
+Correct on a shared folder with NFS's promises: a file is created by one process only (O_EXCL). Nothing relies on locks, on
+renaming over a file or on the nodes' clocks, even where a file has the time of the node that touched it (Lustre). A claim
+that is taken over is never removed or renamed by the taker: the next holder creates the file with the next number, so two
+processes that judge one claim dead cannot both succeed it.
 """
 
 import json
 import logging
+import math
 import os
 import re
 import socket
 import tempfile
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -24,9 +27,16 @@ from bench import store
 
 BEAT = 10.0  # seconds between heartbeats
 EXPIRY = 120.0  # seconds without a heartbeat after which a holder is dead: NFS may show a time 60 s late
+WATCH = (
+    3 * BEAT
+)  # seconds for which a claim must stand still under a process's own eyes before it is taken over
+SKEW = 3600.0  # seconds by which nodes' clocks may differ: a claim older than that needs no watching
 LOST = 75  # exit status of a process that finds its claim taken over
 
 log = logging.getLogger("bench")
+_watched: dict[
+    Path, tuple[float, float]
+] = {}  # claim -> its last heartbeat, and when this process first saw that one
 
 
 @dataclass(frozen=True)
@@ -77,7 +87,7 @@ def take(record: Path) -> Claim | None:
     Raises EnvironmentBroken if the folder cannot be written.
     """
     newest = max(_numbers(record), default=-1)
-    if newest >= 0 and not expired(_path(record, newest)):
+    if newest >= 0 and not _dead(_path(record, newest)):
         return None
     claim = Claim(_path(record, newest + 1), json.dumps(_myself() | {"token": uuid.uuid4().hex}), newest + 1)
     try:
@@ -96,7 +106,7 @@ def take(record: Path) -> Claim | None:
         raise store.unwritable(claim.path, error) from error
     # Between the look and the creation others may have come and gone: whoever now sees a newer or a living claim withdraws.
     others = _numbers(record) - {claim.deaths}
-    if max(others, default=-1) != newest or (newest >= 0 and not expired(_path(record, newest))):
+    if max(others, default=-1) != newest or (newest >= 0 and not _dead(_path(record, newest))):
         claim.path.unlink(missing_ok=True)
         return None
     return claim
@@ -120,20 +130,42 @@ def holder(record: Path) -> dict[str, Any] | None:
 
 def expired(path: Path) -> bool:
     """Return whether the claim's holder is dead: a process of this machine that is gone, or one that ceased to beat."""
+    return _age(path)[0] > EXPIRY
+
+
+def _dead(path: Path) -> bool:
+    """Return whether a claim may be taken over: it has expired, and stood still while this process watched it.
+
+    Where a file's time is that of the node which touched it, the claims of a node whose clock is minutes late look expired
+    while their holders live; but they change.
+    """
+    age, beat = _age(path)
+    if not EXPIRY < age < SKEW:
+        return age > EXPIRY
+    last, since = _watched.get(path, (None, 0.0))
+    if last != beat:
+        _watched[path] = beat, time.monotonic()
+        return False
+    return time.monotonic() - since > WATCH
+
+
+def _age(path: Path) -> tuple[float, float]:
+    """Return the seconds since the holder's last heartbeat, infinite if it is known to be dead, and the heartbeat's time."""
     text = _text(path)
     if text is None:
-        return True
+        return math.inf, 0.0
     with suppress(ValueError):
         owner, here = json.loads(text), _myself()
         if owner["machine"] == here["machine"] is not None and _started(owner["pid"]) != owner["started"]:
-            return True
+            return math.inf, 0.0
     try:
         with open(path) as file:  # opening fetches the attributes anew, also on NFS
-            return clock(path.parent) - os.fstat(file.fileno()).st_mtime > EXPIRY
+            beat = os.fstat(file.fileno()).st_mtime
+            return clock(path.parent) - beat, beat
     except FileNotFoundError:
-        return True
+        return math.inf, 0.0
     except OSError:  # a folder that cannot be written has no clock
-        return False
+        return 0.0, 0.0
 
 
 def clock(folder: Path) -> float:

@@ -45,7 +45,7 @@ def test_a_claim_is_held_once_and_leaves_nothing_behind(record):
 def test_a_dead_workers_claim_expires_and_is_counted(record):
     elsewhere(record, age=claims.EXPIRY - 30)
     assert claims.take(record) is None and claims.holder(record)["slurm_job_id"] == "12"
-    elsewhere(record, age=claims.EXPIRY + 30)
+    elsewhere(record, age=claims.SKEW + 30)
     assert claims.holder(record) is None
     claim = claims.take(record)
     assert claim and claim.deaths == 1 and claims.take(record) is None
@@ -69,10 +69,28 @@ def test_the_nodes_own_clock_does_not_matter(record, monkeypatch, hours):
     assert claims.take(record) is None, "alive by the file system's clock"
 
 
+def test_a_holder_whose_file_times_are_minutes_late_is_watched_before_it_is_taken_for_dead(
+    record, monkeypatch
+):
+    watched = 0.0
+    monkeypatch.setattr(claims.time, "monotonic", lambda: watched)
+    for _ in range(5):  # it beats, by a clock seven minutes late
+        path = elsewhere(record, age=420)
+        assert claims.take(record) is None
+        watched += claims.WATCH - 1
+        assert claims.take(record) is None
+        watched += 2
+    os.utime(path, (time.time() - 420,) * 2)  # its last heartbeat
+    assert claims.take(record) is None
+    watched += claims.WATCH + 1
+    claim = claims.take(record)
+    assert claim and claim.deaths == 1
+
+
 def test_of_many_that_find_a_dead_claim_one_succeeds(record):
     with ThreadPoolExecutor(16) as pool:
         for _ in range(60):
-            elsewhere(record, age=claims.EXPIRY + 30)
+            elsewhere(record, age=claims.SKEW + 30)
             got = [claim for claim in pool.map(claims.take, [record] * 16) if claim]
             assert len(got) <= 1
             for claim in got or filter(None, [claims.take(record)]):
