@@ -60,7 +60,7 @@ def check(launcher: LauncherConfig) -> None:
         if value is not True and (isinstance(value, bool) or not isinstance(value, str | int | float)):
             raise ConfigError(
                 f"{key} ({value}) must be text, a number, or true for an option without a value; text with a "
-                f"comma or a bracket stands in quotes: \"{key}='a,b'\"."
+                f"comma or a bracket stands in quotes: \"+{key}='a,b'\"."
             )
         _check_text(key, value)
         _check_free(launcher, name, value)

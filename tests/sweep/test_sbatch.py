@@ -29,7 +29,7 @@ def slurm(tmp_path):
     ],
 )
 def test_a_sites_option_goes_to_sbatch(slurm, option):
-    launcher = make([*slurm, f"launcher.options.{option}"]).config.launcher
+    launcher = make([*slurm, f"+launcher.options.{option}"]).config.launcher
     name, _, value = option.partition("=")
     assert str(parameters(launcher)["additional_parameters"][name]).lower() == value.strip("'")
 
@@ -56,8 +56,8 @@ def test_an_option_beside_the_key_that_stands_for_it_is_refused_and_in_its_place
     with pytest.raises(
         ConfigError, match=rf"launcher\.options\.[a-z-]+ \(.+\) and launcher\.{key} \(.+\) ask"
     ):
-        make([*slurm, f"launcher.{null}", f"launcher.options.{option}"])
-    launcher = make([*slurm, f"launcher.{key}=null", f"launcher.options.{option}"]).config.launcher
+        make([*slurm, f"launcher.{null}", f"+launcher.options.{option}"])
+    launcher = make([*slurm, f"launcher.{key}=null", f"+launcher.options.{option}"]).config.launcher
     assert option.partition("=")[0] in parameters(launcher)["additional_parameters"]
 
 
@@ -86,7 +86,7 @@ def test_an_option_beside_the_key_that_stands_for_it_is_refused_and_in_its_place
 )
 def test_what_is_no_option_or_the_launchers_own_is_refused_in_a_sentence(slurm, option, told):
     with pytest.raises(ConfigError) as refused:
-        make([*slurm, f"launcher.options.{option}"])
+        make([*slurm, f"+launcher.options.{option}"])
     assert told in str(refused.value) and str(refused.value).count("launcher.options.")
 
 

@@ -189,8 +189,8 @@ def test_what_a_job_leaves_that_ends_with_an_error_is_not_submitted_again(
 def test_a_sites_options_reach_the_job_and_what_is_null_does_not(on_slurm, slurm, tmp_path):
     asked = [
         *("launcher.memory_gb=null", "launcher.cpus=null", "launcher.gpus=null"),
-        *("launcher.options.gres=gpu:1", "launcher.options.exclude=n2", "launcher.options.exclusive=true"),
-        "launcher.options.comment='two words'",
+        *("+launcher.options.gres=gpu:1", "+launcher.options.exclude=n2", "+launcher.options.exclusive=true"),
+        "+launcher.options.comment='two words'",
     ]
     done = run_bench("sweep", *on_slurm, *asked)
     assert done.returncode == 0, done.stderr
@@ -205,6 +205,6 @@ def test_a_sites_options_reach_the_job_and_what_is_null_does_not(on_slurm, slurm
 
 @needs_slurm
 def test_an_option_that_sbatch_does_not_know_is_its_own_words(on_slurm, tmp_path):
-    done = run_bench("sweep", *on_slurm, "launcher.options.colour=red")
+    done = run_bench("sweep", *on_slurm, "+launcher.options.colour=red")
     assert done.returncode == 2 and "unrecognized option '--colour=red'" in done.stderr, done.stderr
     assert "Traceback" not in done.stderr and not list((tmp_path / "results/jobs").glob("smoke-*"))
