@@ -128,7 +128,7 @@ def test_a_node_dies_a_job_is_preempted_and_the_controller_restarts(on_slurm, sl
         "the job did not ask for another turn",
     )
     slurm.start_node("n1")
-    out, err = process.communicate(timeout=280)
+    out, err = process.communicate(timeout=580)
     assert process.returncode == 0, err
     assert out.splitlines()[-1] == "done 4 | skipped 0 | failed 0"
     assert [record["status"] for record in results(tmp_path)] == ["ok"] * 4
@@ -179,7 +179,7 @@ def test_what_a_job_leaves_that_ends_with_an_error_is_not_submitted_again(
 ):
     monkeypatch.setattr("bench.sweep.slurm.SETTLE", 3)
     runs = tmp_path / "results/runs"
-    sweep = [*on_slurm, f'launcher.setup=["rm -r {runs}; ln -s /nowhere {runs}"]']
+    sweep = [*on_slurm, f'launcher.setup=["rm -r {runs}; ln -s /proc/nowhere {runs}"]']
     assert main(["sweep", *sweep, "--wait"]) == 1
     out = capsys.readouterr().out
     assert "cannot be written" in out and len(list((tmp_path / "results/jobs").glob("smoke-*/"))) == 1, out
