@@ -10,6 +10,7 @@ from typing import cast
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -138,7 +139,7 @@ def save(config: RunConfig, model: PreTrainedModel, folder: Path) -> None:
             )
             shutil.rmtree(folder, ignore_errors=True)
             os.replace(Path(scratch) / "model", folder)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise store.unwritable(folder, error) from error
 
 

@@ -290,11 +290,7 @@ def evaluated(
         for role in (*task.evaluate, *task.predict)
     }
     if config.keep_weights and processes.FIRST:
-        compression.save(
-            config,
-            loaded.model,
-            store.weights_folder(Path(config.results_dir), prepared.name, prepared.run_id),
-        )
+        _keep_weights(prepared, loaded)
     parts = _parts(prepared, loaded, outcome, answered, device, oom_retries)
     # Scored last: whatever fails here, answers and parts are kept.
     reported = task.splits[task.evaluate[0]]
@@ -317,6 +313,15 @@ def evaluated(
             "higher_is_better": task.higher_is_better,
         },
     }
+
+
+def _keep_weights(prepared: Prepared, loaded: Loaded) -> None:
+    """Write the trained weights. Without room for them the run still has its record: `export --retrain` makes them again."""
+    folder = store.weights_folder(Path(prepared.config.results_dir), prepared.name, prepared.run_id)
+    try:
+        compression.save(prepared.config, loaded.model, folder)
+    except EnvironmentBroken as error:
+        log.error("%s | the weights are not kept: %s", prepared.name, error)
 
 
 def _parts(

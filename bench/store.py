@@ -210,10 +210,11 @@ def write_atomically(path: Path, content: str | bytes) -> None:
             temporary.unlink(missing_ok=True)
 
 
-def unwritable(path: Path, error: OSError) -> EnvironmentBroken:
-    """Return the error of a folder that is full or read-only."""
+def unwritable(path: Path, error: OSError | SafetensorError) -> EnvironmentBroken:
+    """Return the error of a folder that is full or read-only; safetensors raises its own for a full disk."""
+    reason = error.strerror if isinstance(error, OSError) else error
     return EnvironmentBroken(
-        f"{path} cannot be written ({error.strerror}): free some space, or set results_dir, cache_dir or --to, whichever "
+        f"{path} cannot be written ({reason}): free some space, or set results_dir, cache_dir or --to, whichever "
         "names it, to a folder that you can write."
     )
 

@@ -1,11 +1,13 @@
 """What can be known before training stops a run, a sweep or another verb before it has cost anything."""
 
 import os
+import resource
 from pathlib import Path
 
 import pytest
 from commands import run_bench
 
+from bench import store
 from bench.cli import main
 from bench.compose import compose_config
 from bench.errors import EnvironmentBroken
@@ -118,3 +120,19 @@ def test_a_model_that_its_last_step_broke_has_no_score(tiny: list[str]) -> None:
         )
     )
     assert record["status"] == "diverged" and "NaN or infinite" in record["error"]["message"]
+
+
+def test_weights_without_room_cost_no_record(tiny: list[str], tmp_path: Path) -> None:
+    """The folder is writable, but the disk fills up with the weights: what was trained and scored is kept."""
+    size = 2 * 2**20  # more than the check of a folder writes, less than the weights of 30,522 x 24 floats
+    done = run_bench(
+        "run",
+        *tiny,
+        "embedding=dense",
+        "keep_weights=true",
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size)),
+    )
+    assert done.returncode == 0 and "the weights are not kept" in done.stderr
+    (record,) = store.read_all(tmp_path / "results")[0]
+    assert record["status"] == "ok" and record["metrics"]
+    assert not list((tmp_path / "results" / "models").rglob("*.safetensors"))

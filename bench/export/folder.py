@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from safetensors import SafetensorError
+
 from bench import backbones
 from bench.errors import BenchError, ConfigError
 from bench.store import check_writable, unwritable
@@ -44,7 +46,7 @@ def new_folder(to: Path) -> Iterator[Path]:
                 shutil.copymode(folder / SUMS, path)
             check_target(to)
             os.replace(folder, to)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise unwritable(to, error) from error
 
 
