@@ -1,7 +1,7 @@
 import gc
 import sys
 
-from bench.cli import main
+from bench.cli.main import main
 
 gc.set_threshold(
     200_000

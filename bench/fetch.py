@@ -4,10 +4,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import backbones
-from bench.compose import choices, compose_config
-from bench.config import DataConfig
 from bench.errors import ConfigError, EnvironmentBroken, unknown
+from bench.models import pretrained
+from bench.settings.compose import choices, compose_config
+from bench.settings.schema import DataConfig
 from bench.tasks import data as task_data
 from bench.tasks import sources
 
@@ -43,7 +43,7 @@ def fetch(models: Sequence[str], tasks: Sequence[str]) -> Iterable[Fetched]:
 
 def _model(name: str) -> Fetched:
     config = compose_config([f"model={name}"]).model
-    where, _ = backbones.locate(config)
+    where, _ = pretrained.locate(config)
     if config.source == "hub":
         from huggingface_hub import snapshot_download
 

@@ -22,8 +22,8 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
     from transformers import AutoTokenizer, BertConfig, BertModel
 
-    from bench.backbones import locate
-    from bench.compose import compose_config
+    from bench.models.pretrained import locate
+    from bench.settings.compose import compose_config
 
     folder = tmp_path_factory.mktemp("tiny-model")
     packaged, _ = locate(compose_config(["model=minilm"]).model)

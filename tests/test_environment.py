@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 import torch
-from commands import ROOT, run_bench
 
-from bench import provenance, store
+from bench import store
+from bench.runs import provenance
 from tests.report.factory import record
+from tests.support.commands import ROOT, run_bench
 
 MATPLOTLIBRC = """\
 text.usetex: True
@@ -28,7 +29,7 @@ FEW = {key: os.environ[key] for key in ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH")
 NAMELESS = ["unshare", "--user", "--map-user=12345"]  # a user id that no file of users knows
 COUNT = """
 import os, torch
-from bench.run import pick_device
+from bench.runs.execute import pick_device
 from bench.sweep.local import default_workers
 os.sched_setaffinity(0, range(os.cpu_count()))
 torch.set_num_threads(4)

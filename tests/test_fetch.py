@@ -6,13 +6,13 @@ from pathlib import Path
 
 import datasets
 import pytest
-from commands import run_bench
-from hub import hub
 
-from bench.backbones import locate
-from bench.compose import compose_config
+from bench.models.pretrained import locate
+from bench.settings.compose import compose_config
 from bench.store import read_all
 from bench.tasks.data import read_task
+from tests.support.commands import run_bench
+from tests.support.hub import hub
 
 MODEL = "distilbert-base-uncased"
 

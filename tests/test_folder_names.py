@@ -9,12 +9,12 @@ import pyarrow.parquet as pq
 import pytest
 
 import bench
-from bench.cli import main
-from bench.compose import compose_config
-from bench.identity import prepare
-from bench.provenance import without_folders
+from bench.cli.main import main
+from bench.cli.options import option
+from bench.runs.identity import prepare
+from bench.runs.provenance import without_folders
+from bench.settings.compose import compose_config
 from bench.sweep.select import Selection
-from bench.verbs.options import option
 
 NAMES = [
     "my data",

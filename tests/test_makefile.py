@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from commands import ROOT
+
+from tests.support.commands import ROOT
 
 NAMES = [
     "my data", "データ", "Bücher", "a=b", "x,y", "50%", "run[3]", "R&D", "it's", 'say "so"', "a$b", "$HOME", "$(HOME)", "~/x", "a#b", "a\\b", "*",

@@ -3,10 +3,9 @@
 import re
 import subprocess
 
-from commands import ROOT
-
-from bench.compose import choices, compose_config
-from bench.identity import prepare
+from bench.runs.identity import prepare
+from bench.settings.compose import choices, compose_config
+from tests.support.commands import ROOT
 
 README = (ROOT / "README.md").read_text()
 COMMANDS = [

@@ -16,8 +16,8 @@ from safetensors.numpy import save
 
 from bench.assignment.digits import hashed, integer_root, sequential, shuffled
 from bench.assignment.vectors import TokenVectors
-from bench.config import AssignmentConfig
 from bench.errors import BenchError, ConfigError, EnvironmentBroken, unknown
+from bench.settings.schema import AssignmentConfig
 
 __all__ = ["ASSIGNMENTS", "Codes", "TokenVectors", "assign", "check", "identity", "integer_root"]
 

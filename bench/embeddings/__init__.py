@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-from bench.config import AssignmentConfig, RunConfig
 from bench.embeddings.base import EmbeddingMethod
 from bench.embeddings.codebook import Codebook
 from bench.embeddings.dense import Dense
@@ -17,6 +16,7 @@ from bench.embeddings.subspace import Subspace
 from bench.embeddings.trimmed import Trimmed
 from bench.embeddings.truncated import Truncated
 from bench.errors import ConfigError, unknown
+from bench.settings.schema import AssignmentConfig, RunConfig
 
 METHODS: dict[str, EmbeddingMethod] = {
     "dense": Dense(), "subspace": Subspace(), "codebook": Codebook(), "residual": Residual(), "hashing": Hashing(),

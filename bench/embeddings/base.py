@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from bench.assignment import Assignment
-from bench.config import EmbeddingConfig
 from bench.errors import ConfigError
+from bench.settings.schema import EmbeddingConfig
 
 FLOAT_BYTES = 4  # tables are stored in fp32
 DECILES = 10

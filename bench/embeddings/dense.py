@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from bench.assignment import Assignment
-from bench.config import EmbeddingConfig
 from bench.embeddings.base import EmbeddingMethod, Size, Vocabulary
+from bench.settings.schema import EmbeddingConfig
 
 
 class Dense(EmbeddingMethod):

@@ -4,10 +4,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bench.config import EmbeddingConfig
 from bench.embeddings.base import CompressedEmbedding, EmbeddingMethod, Size, Vocabulary
 from bench.embeddings.lookup import lookup
 from bench.errors import ConfigError
+from bench.settings.schema import EmbeddingConfig
 
 
 class LowRankEmbedding(CompressedEmbedding):

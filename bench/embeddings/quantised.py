@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from bench.assignment import Assignment
-from bench.config import EmbeddingConfig
 from bench.embeddings import rounding
 from bench.embeddings.base import CompressedEmbedding, EmbeddingMethod, Size, Vocabulary
 from bench.errors import ConfigError
+from bench.settings.schema import EmbeddingConfig
 
 DEFAULT_GROUP = 32
 

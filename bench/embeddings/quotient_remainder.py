@@ -5,9 +5,9 @@ import torch
 from torch import Tensor, nn
 
 from bench.assignment.digits import integer_root
-from bench.config import EmbeddingConfig
 from bench.embeddings.base import CompressedEmbedding, EmbeddingMethod, Size, Vocabulary
 from bench.embeddings.lookup import lookup
+from bench.settings.schema import EmbeddingConfig
 
 ROUNDS = 20  # of alternating least squares
 

@@ -18,13 +18,13 @@ from torch import Tensor, nn
 from bench.assignment import Assignment
 from bench.assignment.clusters import nearest_rows
 from bench.assignment.digits import integer_root
-from bench.config import EmbeddingConfig
 from bench.embeddings import rounding
 from bench.embeddings.base import FLOAT_BYTES, EmbeddingMethod, Size, Vocabulary
 from bench.embeddings.fitting import fit, principal_axes
 from bench.embeddings.packing import bits_per_code
 from bench.embeddings.subspace_layer import SubspaceEmbedding, orthogonal
 from bench.errors import ConfigError, unknown
+from bench.settings.schema import EmbeddingConfig
 
 __all__ = ["Subspace", "SubspaceEmbedding"]
 MOST_SUMMED = 32  # tables of a sum among which a budget chooses

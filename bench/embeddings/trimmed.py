@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bench.config import EmbeddingConfig
 from bench.embeddings.base import CompressedEmbedding, EmbeddingMethod, Size, Vocabulary
 from bench.embeddings.lookup import lookup
 from bench.embeddings.packing import bits_per_code, pack, unpack
+from bench.settings.schema import EmbeddingConfig
 
 
 class TrimmedEmbedding(CompressedEmbedding):

@@ -9,13 +9,13 @@ from huggingface_hub import EvalResult, ModelCardData
 from scipy.stats import binomtest
 
 from bench import __version__
-from bench.config import ModelConfig
 from bench.embeddings.base import FLOAT_BYTES
-from bench.identity import Prepared
 from bench.report.frame import headline_runs, short_label, to_frame
-from bench.report.markdown import escape, table
-from bench.report.statistics import summarise
+from bench.runs.identity import Prepared
+from bench.settings.schema import ModelConfig
+from bench.statistics import summarise
 from bench.store import Record
+from bench.text import escape, markdown_table
 
 SHARES = ("accuracy",)  # metrics that are a share of the rows: one seed has a binomial interval
 LICENCES = Path(__file__).resolve().parent / "licences"
@@ -62,8 +62,8 @@ def write(prepared: Prepared, record: Record, records: Sequence[Record], facts: 
         f"Marks: {escape('; '.join(marks))}.\n" if marks else "",
         f"## Scores\n\n{escape(record['headline']['split'])} {escape(record['headline']['metric'])}; over seeds the mean with Student's 95 % "  # type: ignore[index]
         "interval, of one seed Wilson's 95 % interval of a share.\n\n"
-        + table(["model", "score", "95 % interval", "seeds", "runs"], rows),
-        f"## Sizes\n\n{table(['what', 'bytes', 'of dense'], _sizes(record, facts), numeric=2)}",
+        + markdown_table(["model", "score", "95 % interval", "seeds", "runs"], rows),
+        f"## Sizes\n\n{markdown_table(['what', 'bytes', 'of dense'], _sizes(record, facts), numeric=2)}",
         _onnx(facts.get("onnx")),
         f"## Origin\n\nRun `{record['run_id']}` ({escape(record['name'])}), bench {__version__}, commit {record['provenance'].get('commit')}; "
         f"base model {escape(_base(model))}; licence {escape(model.license or 'not known')}, see LICENSE. SHA256SUMS: the digest of every file.\n",
@@ -177,7 +177,7 @@ def _onnx(onnx: dict[str, Any] | None) -> str:
     ]
     return (
         f"## ONNX\n\nOperator set {onnx['opset']}; inputs {', '.join(onnx['inputs'])} (int64, batch by sequence, any size), output logits.\n\n"
-        + table(
+        + markdown_table(
             ["file", "greatest difference of a logit from torch", "headline, computed with this file"],
             rows,
             numeric=2,

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import nn
 
-from bench import __version__, backbones, store
+from bench import __version__, store
 from bench.errors import ConfigError, unknown
 from bench.export import card, folder, onnx, source
-from bench.identity import Prepared
-from bench.provenance import provenance
+from bench.models import pretrained
+from bench.models.tokenizers import load_tokenizer
+from bench.runs.identity import Prepared
+from bench.runs.provenance import provenance
 from bench.tasks.metrics import score_split
-from bench.tokenizers import load_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -65,7 +66,7 @@ def export(arguments: Sequence[str]) -> Path:
         )
     prepared, found = source.find(ids[0], overrides) if ids else source.described(overrides)
     kept, record = source.weights(prepared, found, train=flags.retrain or not ids)
-    model, tokenizer = backbones.load_compressed(kept), load_tokenizer(prepared.config.model)
+    model, tokenizer = pretrained.load_compressed(kept), load_tokenizer(prepared.config.model)
     with folder.new_folder(flags.to) as target:
         facts: dict[str, Any] = {
             "bench": __version__,
@@ -133,7 +134,7 @@ def _onnx(
 
 def headline(model: nn.Module, prepared: Prepared, tokenizer: "PreTrainedTokenizerBase") -> float:
     """Return the run's headline metric on its reported split, computed with another form of its model."""
-    from bench.run import answers
+    from bench.runs.execute import answers
 
     task = prepared.config.task
     split = task.splits[task.evaluate[0]]

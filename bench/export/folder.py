@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError
 
-from bench import backbones
 from bench.errors import BenchError, ConfigError
+from bench.models import pretrained
 from bench.store import check_writable, unwritable
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 SUMS = "SHA256SUMS"  # as `sha256sum --check` reads it
-LOADED = ("config.json", backbones.DESCRIPTION, "model.safetensors")
+LOADED = ("config.json", pretrained.DESCRIPTION, "model.safetensors")
 
 
 def check_target(to: Path) -> None:
@@ -38,7 +38,7 @@ def new_folder(to: Path) -> Iterator[Path]:
             folder = Path(scratch) / "export"
             folder.mkdir()
             yield folder
-            sums = [f"{backbones.sha256(path)}  {path.name}\n" for path in sorted(folder.iterdir())]
+            sums = [f"{pretrained.sha256(path)}  {path.name}\n" for path in sorted(folder.iterdir())]
             (folder / SUMS).write_text("".join(sums))
             for (
                 path
@@ -70,7 +70,7 @@ def verify(folder: Path) -> set[str]:
         wanted, name = match.groups()
         names.add(name)
         try:
-            found = backbones.sha256(folder / name)
+            found = pretrained.sha256(folder / name)
         except OSError as error:
             raise BenchError(
                 f"{folder / name} cannot be read ({error.strerror}), but {SUMS} names it: export again."
@@ -94,4 +94,4 @@ def load_compressed(folder: str | Path) -> "PreTrainedModel":
         raise BenchError(
             f"{folder / SUMS} does not name {missing[0]}: an export in plain form is loaded with AutoModelForSequenceClassification."
         )
-    return backbones.load_compressed(folder)
+    return pretrained.load_compressed(folder)

@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from bench import store
-from bench.compose import choices, compose_config
-from bench.config import RunConfig
 from bench.errors import BenchError, ConfigError
-from bench.identity import Prepared, prepare
+from bench.runs.identity import Prepared, prepare
+from bench.settings.compose import choices, compose_config, text_of
+from bench.settings.schema import RunConfig
 from bench.store import CHOSEN, ModelPart, Record
-from bench.sweep.plan import text_of
 
 
 class Unsaid(NamedTuple):
@@ -217,7 +216,7 @@ def weights(prepared: Prepared, record: Record | None, train: bool) -> tuple[Pat
 
 
 def _trained(prepared: Prepared, results_dir: Path) -> Record:
-    from bench.run import execute
+    from bench.runs.execute import execute
 
     record = execute(
         replace(prepared, config=replace(prepared.config, keep_weights=True, results_dir=str(results_dir)))

@@ -10,8 +10,8 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from bench.models.architectures import EMBEDDINGS, build
 from bench.perf.sides import synchronise
-from bench.perf.workload import EMBEDDINGS, build
 
 ROWS, TOKENS = 32, 128
 COUNT = {"cuda": 50, "cpu": 5}  # passes of one turn

@@ -15,14 +15,14 @@ from typing import Any
 
 import torch
 
-from bench.config import PerfConfig, RunConfig
 from bench.perf.layers import layers
 from bench.perf.selection import Cell, cells, resolve
 from bench.perf.sides import EngineSide, Side, TrainerSide, TunedTrainerSide, make_side
 from bench.perf.startup import startup
 from bench.perf.table import markdown
 from bench.perf.workload import flops_per_row, matrix_rate, synthetic_rows
-from bench.provenance import provenance
+from bench.runs.provenance import provenance
+from bench.settings.schema import PerfConfig, RunConfig
 from bench.store import write_atomically
 
 log = logging.getLogger("bench")

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from bench.config import PerfConfig
 from bench.errors import ConfigError, unknown
+from bench.models.architectures import ARCHITECTURES, EMBEDDINGS
 from bench.perf.sides import SIDES, TOGETHER
-from bench.perf.workload import ARCHITECTURES, EMBEDDINGS
+from bench.settings.schema import PerfConfig
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,9 @@ from transformers import (
     default_data_collator,
 )
 
-from bench.config import TrainingConfig
-from bench.perf.workload import Rows, build
+from bench.models.architectures import build
+from bench.perf.workload import Rows
+from bench.settings.schema import TrainingConfig
 from bench.training.batching import Examples
 from bench.training.engine import make_engine
 from bench.training.finetune import Trainee, predict

@@ -10,14 +10,10 @@ from pathlib import Path
 from typing import TypedDict
 
 import torch
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import Whitespace
-from transformers import PreTrainedTokenizerFast
 
 from bench.errors import BenchError
-from bench.perf.workload import build
-from bench.provenance import ROOT
+from bench.models.architectures import build, placeholder_tokenizer
+from bench.runs.provenance import ROOT
 
 
 class Startup(TypedDict):
@@ -74,23 +70,6 @@ def _save_model(folder: Path) -> None:
     model = build("minilm", "dense", torch.device("cpu"))
     model.save_pretrained(folder)
     placeholder_tokenizer(0, model.config.vocab_size).save_pretrained(folder)
-
-
-def placeholder_tokenizer(padding: int, tokens: int) -> PreTrainedTokenizerFast:
-    """Return a tokenizer of so many tokens that knows no word, with this id for padding: for models of random weights."""
-    names = ["[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    names.insert(padding, "[PAD]")
-    names += [f"[unused{i}]" for i in range(len(names), tokens)]
-    tokenizer = Tokenizer(WordLevel({name: i for i, name in enumerate(names)}, "[UNK]"))
-    tokenizer.pre_tokenizer = Whitespace()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token="[PAD]",
-        unk_token="[UNK]",
-        cls_token="[CLS]",
-        sep_token="[SEP]",
-        mask_token="[MASK]",
-    )
 
 
 def _times(arguments: Sequence[str], words: Sequence[str], environment: dict[str, str]) -> list[float]:

@@ -1,67 +1,18 @@
-"""What is measured: encoders with random weights, built from their architecture alone, and synthetic rows as long as MRPC's."""
+"""What is measured: synthetic rows as long as MRPC's."""
 
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, cast
 
 import datasets
 import numpy as np
 import torch
-from torch import Tensor, nn
-from transformers import (
-    BertConfig,
-    BertForSequenceClassification,
-    PretrainedConfig,
-    PreTrainedModel,
-    XLMRobertaConfig,
-    XLMRobertaForSequenceClassification,
-)
+from torch import Tensor
 
-from bench.assignment import integer_root
-from bench.assignment.digits import sequential
-from bench.backbones import swap_embedding
-from bench.embeddings.subspace import SubspaceEmbedding
+from bench.models.architectures import architecture
 
 # MRPC's training rows through BERT's uncased tokenizer: 53.2 tokens on average, standard deviation 13.0, 19 to 103.
 MEAN, DEVIATION, SHORTEST, LONGEST = 53.2, 13.0, 19, 103
 FIRST_WORD = 5  # ids below are special tokens in all three vocabularies
-SUBSPACES = 3
-ARCHITECTURES: dict[str, tuple[type[PreTrainedModel], type[PretrainedConfig], dict[str, Any]]] = {
-    "minilm": (
-        BertForSequenceClassification,
-        BertConfig,
-        {"hidden_size": 384, "num_hidden_layers": 6, "intermediate_size": 1536},
-    ),
-    "bert-base": (BertForSequenceClassification, BertConfig, {}),
-    "xlm-r-base": (
-        XLMRobertaForSequenceClassification,
-        XLMRobertaConfig,
-        {"vocab_size": 250002, "max_position_embeddings": 514, "type_vocab_size": 1, "layer_norm_eps": 1e-5},
-    ),
-}
-EMBEDDINGS = ("dense", "subspace")
-
-
-def build(backbone: str, embedding: str, device: torch.device, seed: int = 0) -> PreTrainedModel:
-    """Return the classifier with random weights on the device, its table dense or f=3 sub-tables with sequential codes."""
-    config = architecture(backbone)
-    torch.manual_seed(seed)
-    with device:
-        model = ARCHITECTURES[backbone][0](config)
-    if embedding == "subspace":
-        rows = integer_root(config.vocab_size, SUBSPACES)
-        codes = sequential(config.vocab_size, SUBSPACES, rows)
-        module = SubspaceEmbedding(
-            codes,
-            rows,
-            config.hidden_size,
-            sub_dim=config.hidden_size // SUBSPACES,
-            padding_idx=config.pad_token_id,
-            codes_stored=False,
-        )
-        nn.init.normal_(module.weight, std=config.initializer_range)
-        swap_embedding(model, module)
-    return cast(PreTrainedModel, cast(Any, model).to(device))
 
 
 @dataclass(frozen=True)
@@ -90,12 +41,6 @@ class Rows:
                 for name, rows in columns.items()
             }
         return datasets.Dataset.from_dict({**columns, "label": self.labels})
-
-
-def architecture(backbone: str) -> PretrainedConfig:
-    """Return the backbone's configuration, with two classes."""
-    _, config_class, sizes = ARCHITECTURES[backbone]
-    return config_class(**sizes)
 
 
 @cache

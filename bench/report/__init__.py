@@ -7,19 +7,19 @@ from pathlib import Path
 import pandas as pd
 from joblib import Parallel, cpu_count, delayed
 
-from bench.config import RunConfig
 from bench.errors import BenchError, ConfigError, EnvironmentBroken
 from bench.report import brief, details, figures, scores, tables
 from bench.report.domain import read_coverage
 from bench.report.frame import to_frame
 from bench.report.grid import Grid, to_latex, to_markdown
 from bench.report.index import Drawn, index
-from bench.report.markdown import escape, slug
 from bench.report.parts import part_sections
 from bench.report.published import PAPER, TITLE, beside, published_grid, read_published
 from bench.report.section import Section
 from bench.report.summary import sections
+from bench.settings.schema import RunConfig
 from bench.store import Record
+from bench.text import escape, slug
 
 log = logging.getLogger("bench")
 

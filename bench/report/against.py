@@ -8,11 +8,11 @@ import pandas as pd
 
 from bench.errors import BenchError
 from bench.report.frame import headline_runs, rows, to_frame
-from bench.report.markdown import escape, table
 from bench.report.section import Column
-from bench.report.statistics import summarise
 from bench.report.summary import sections
+from bench.statistics import summarise
 from bench.store import Record, write_atomically
+from bench.text import escape, markdown_table
 
 KEYS = ["model", "weights", "suite", "column", "config_id"]
 VERDICTS = ("worse", "better", "same", "no common seed", "only before", "only now")
@@ -143,7 +143,7 @@ def markdown(lines: pd.DataFrame) -> str:
         ]
         for line in rows(lines)
     ]
-    return f"# Compared with another store\n\n{HEAD}\n" + table(
+    return f"# Compared with another store\n\n{HEAD}\n" + markdown_table(
         [
             "model",
             "task",

@@ -6,9 +6,9 @@
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
-from bench.config import ReportConfig
 from bench.errors import ConfigError, unknown
 from bench.report.section import FLOORS, Cell, Column, Row, Section
+from bench.settings.schema import ReportConfig
 
 ENOUGH = 0.2  # share of a section's configurations that must have every task of a mean for these to decide
 POINTS = 100.0  # a task is compared in points where its headline metric is a fraction

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from bench.report.figures import STYLE, Chart, kind_styles, label_ends, legend, page, settle
 from bench.report.section import ALL, GAP, Row, Section
-from bench.report.statistics import summarise
+from bench.statistics import summarise
 
 MOST_LINES = 8  # of a figure; the CSV file beside it has all
 LANGUAGES = 2  # letters of a language's name in XNLI

@@ -14,9 +14,7 @@ class Covered(NamedTuple):
     name: str  # of the configuration: <model>/<method-slug>
     embedding_id: str  # bench.report.frame.embedding_id
     facts: dict[str, float]
-    text: str = (
-        ""  # bench.coverage.text_slug; empty in a file of before, which told texts apart by `corpus` alone
-    )
+    text: str = ""  # bench.probes.coverage.text_slug; empty in a file of before, which told texts apart by `corpus` alone
 
 
 def read_coverage(results_dir: Path) -> list[Covered]:

@@ -6,13 +6,13 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from bench.config import GateConfig, RunConfig
 from bench.errors import ConfigError, unknown
-from bench.report.cost import ratio
 from bench.report.decision import no_answer, rank, subject
 from bench.report.domain import Covered
 from bench.report.frame import headline_runs
+from bench.report.latency import ratio
 from bench.report.section import Cell, Column, Row, Section
+from bench.settings.schema import GateConfig, RunConfig
 from bench.store import LatencyPart, device_key
 
 COVERAGE = {

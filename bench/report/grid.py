@@ -3,7 +3,7 @@
 import re
 from typing import NamedTuple
 
-from bench.report import markdown
+from bench.text import escape, markdown_table, one_line
 
 SYMBOLS = {
     "\\": r"\textbackslash{}",
@@ -63,11 +63,10 @@ class Grid(NamedTuple):
 def to_markdown(grid: Grid) -> str:
     """Return the table and its notes, without the title."""
     cells = [
-        ["<br>".join(map(markdown.escape, cell.split("\n"))) for cell in line]
-        for line in (grid.header, *grid.rows)
+        ["<br>".join(map(escape, cell.split("\n"))) for cell in line] for line in (grid.header, *grid.rows)
     ]
-    notes = f"\n{markdown.escape(grid.notes)}\n" if grid.notes else ""
-    return markdown.table(cells[0], cells[1:], grid.numeric) + notes
+    notes = f"\n{escape(grid.notes)}\n" if grid.notes else ""
+    return markdown_table(cells[0], cells[1:], grid.numeric) + notes
 
 
 def to_latex(grid: Grid) -> str:
@@ -106,5 +105,5 @@ def latex(text: str) -> str:
     return "".join(
         SYMBOLS.get(letter)
         or (letter if letter.isascii() or re.match("[À-ÿ]", letter) else f"[U+{ord(letter):04X}]")
-        for letter in markdown.one_line(text)
+        for letter in one_line(text)
     )

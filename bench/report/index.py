@@ -4,13 +4,13 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from bench.report import cost, tables
+from bench.report import latency, tables
 from bench.report.frame import digest
 from bench.report.grid import to_markdown
-from bench.report.markdown import escape
 from bench.report.published import TITLE, published_grid
 from bench.report.section import ALL, Section
 from bench.store import STATUSES
+from bench.text import escape
 
 PARTS_TO_READ = (
     "Single tags are in [tables/parts.csv](tables/parts.csv). `all` is the mean over languages, or "
@@ -40,7 +40,7 @@ def index(
         parts.append(f"### {escape(section.title)} on {escape(section.suite)}")
         parts += [f"![{escape(figure.title)}]({figure.image})" for figure in figures]
         parts += [PARTS_TO_READ] if any(column.name == ALL for column in section.columns) else []
-        parts += [to_markdown(tables.results_grid(section)), cost.side_by_side(section, frame)]
+        parts += [to_markdown(tables.results_grid(section)), latency.side_by_side(section, frame)]
         budgets = tables.budget_grid(section)
         if budgets.rows and section.no_mean == "":
             parts.append(f"#### {escape(budgets.title)}\n\n{to_markdown(budgets)}")

@@ -14,9 +14,9 @@ from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullLocator
 
 from bench.report.figures import STYLE, Chart, kind_styles, legend, page, set_title, settle
 from bench.report.labels import Label, Segment, place_labels
-from bench.report.markdown import one_line
 from bench.report.section import FLOORS, Column, Row, Section
-from bench.report.statistics import knee, pareto_front
+from bench.statistics import knee, pareto_front
+from bench.text import one_line
 
 MOST_LABELS = 12  # a panel with more points labels only dense and the Pareto front; of small multiples half as many, and then
 # only dense and the knee of the front

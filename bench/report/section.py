@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from bench.report.frame import Mark
-from bench.report.statistics import Summary
+from bench.statistics import Summary
 
 FLOORS = ("mean", "hash_only")  # methods that every other has to beat: all tokens share what they store
 MEAN = "headline metrics"

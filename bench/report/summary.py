@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bench.report import statistics, usage
+from bench import statistics
+from bench.report import usage
 from bench.report.frame import column_name, headline_runs, provenance, rows
 from bench.report.section import MEAN, Cell, Column, Row, Section
-from bench.report.statistics import NOTHING, Summary, summarise
+from bench.statistics import NOTHING, Summary, summarise
 
 COSTS = ["peak_memory_bytes", "latency_batch1_ms", "latency_batch32_ms"]
 UNBOUNDED = (

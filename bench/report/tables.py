@@ -8,10 +8,10 @@ import pandas as pd
 
 from bench.report.frame import headline_runs, rows
 from bench.report.grid import Grid
-from bench.report.markdown import escape, one_line, table
 from bench.report.section import ALL, Cell, Column, Row, Section
-from bench.report.statistics import Summary
+from bench.statistics import Summary
 from bench.store import STATUSES
+from bench.text import escape, markdown_table, one_line
 
 HOW_TO_READ = (
     "Scores are mean ± sample standard deviation over seeds [95 % interval]. Below each: its difference to dense (where there is one, "
@@ -100,7 +100,7 @@ def coverage_counts(lines: pd.DataFrame) -> str:
         total = sum(counts)
         name = [escape(model), escape(weights), escape(suite), escape(task), f"{len(part)} of {len(every)}"]
         counted.append([*name, f"{counts[0]} of {total}", *map(str, counts[1:]), str(part.collapsed.sum())])
-    return table(
+    return markdown_table(
         ["model", "weights", "suite", "task", "configurations", "ok", *STATUSES[1:], "missing", "collapsed"],
         counted,
         9,
@@ -114,7 +114,7 @@ def begun(lines: pd.DataFrame) -> pd.Series:
 
 def coverage_markdown(lines: pd.DataFrame) -> str:
     """Return the coverage table with the seeds of each status."""
-    return table(
+    return markdown_table(
         list(lines.columns), ([escape(cell) for cell in line] for line in lines.itertuples(index=False))
     )
 
@@ -138,7 +138,7 @@ def failures(frame: pd.DataFrame) -> pd.DataFrame:
 
 def failures_markdown(lines: pd.DataFrame) -> str:
     """Return the failures as Markdown, messages cut to 200 characters."""
-    return table(
+    return markdown_table(
         list(lines.columns), ([escape(_cut(cell)) for cell in line] for line in lines.itertuples(index=False))
     )
 

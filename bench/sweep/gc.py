@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench import store
-from bench.sweep import claims, slurm
+from bench.store import claims
+from bench.sweep import slurm
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bench import store
-from bench.identity import Prepared
-from bench.sweep import claims, jobs, slurm, worker
+from bench.runs.identity import Prepared
+from bench.store import claims
+from bench.sweep import jobs, slurm, worker
 from bench.sweep.plan import UNDONE, Item, Plan, against_store, make
 from bench.sweep.select import parse
 from bench.sweep.worker import finished

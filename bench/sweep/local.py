@@ -15,10 +15,11 @@ from pathlib import Path
 import torch
 from joblib import cpu_count
 
-from bench.config import RunConfig
 from bench.errors import EnvironmentBroken
+from bench.settings.schema import RunConfig
 from bench.stopping import deafen, stoppable
-from bench.sweep import claims, worker
+from bench.store import claims
+from bench.sweep import worker
 from bench.sweep.plan import Item
 from bench.sweep.view import View
 from bench.sweep.worker import Settings
@@ -195,9 +196,9 @@ def carry_out(
 
 def record_timeout(item: Item, limit: float) -> None:
     """Write the `timeout` record of a run whose process had to be killed."""
-    from bench.compose import compose_config
-    from bench.identity import prepare
-    from bench.run import failure
+    from bench.runs.execute import failure
+    from bench.runs.identity import prepare
+    from bench.settings.compose import compose_config
 
     if claim := claims.take(Path(item.record)):
         failure(

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 
-from bench.config import RunConfig
+from bench.settings.schema import RunConfig
 from bench.store import Record
 
 

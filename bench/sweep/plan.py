@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench import store
-from bench.compose import choices, compose_config
-from bench.config import RunConfig
 from bench.errors import ConfigError, unknown
-from bench.identity import Prepared, prepare, run_id, with_seed
+from bench.runs.identity import Prepared, prepare, run_id, with_seed
+from bench.settings.compose import choices, compose_config, text_of
+from bench.settings.schema import RunConfig
 from bench.sweep import sbatch
 from bench.sweep.pace import Pace, examples
 from bench.sweep.select import Selection
@@ -64,11 +64,6 @@ class Sweep:
                 ]
             )
         ]
-
-
-def text_of(value: Any) -> str:
-    """Return a value as an override writes it."""
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def load(overrides: Sequence[str]) -> tuple[Sweep, list[str]]:

@@ -3,8 +3,8 @@
 import re
 from typing import Any
 
-from bench.config import LauncherConfig
 from bench.errors import ConfigError
+from bench.settings.schema import LauncherConfig
 
 # sbatch's options that a key of the launcher stands for; where the key is null, launcher.options may set them
 KEYS = {

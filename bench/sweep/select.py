@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
-from bench.config import RunConfig
 from bench.errors import ConfigError, unknown
-from bench.identity import Prepared
+from bench.runs.identity import Prepared
+from bench.settings.schema import RunConfig
 
 
 @dataclass(frozen=True)

@@ -18,11 +18,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.compose import compose_config
-from bench.config import LauncherConfig
 from bench.errors import ConfigError, EnvironmentBroken
-from bench.store import write_atomically
-from bench.sweep import claims, sbatch
+from bench.logs import set_up_logging
+from bench.settings.compose import compose_config
+from bench.settings.schema import LauncherConfig
+from bench.store import claims, write_atomically
+from bench.sweep import sbatch
 from bench.sweep.plan import Item, Plan
 from bench.sweep.worker import finished
 
@@ -48,7 +49,6 @@ class Task:
 
     def __call__(self) -> None:
         """Take runs until none is left or none fits in the time that is left; then ask for another turn."""
-        from bench.cli import set_up_logging
         from bench.sweep.local import carry_out, gpu_count
 
         set_up_logging()

@@ -14,11 +14,11 @@ from typing import Any, NoReturn
 
 from bench import store
 from bench.errors import BenchError, EnvironmentBroken, TimeLimit
-from bench.identity import Prepared
+from bench.logs import set_up_logging
+from bench.runs.identity import Prepared
 from bench.stopping import heard
-from bench.store import Record
-from bench.sweep import claims
-from bench.sweep.claims import Claim
+from bench.store import Record, claims
+from bench.store.claims import Claim
 from bench.sweep.plan import Item
 
 DEATHS = 3  # holders of one run that may die before it counts as failed
@@ -140,10 +140,10 @@ def companions(item: Item, items: Sequence[Item], settings: Settings) -> Iterato
 
 def carry_out(held: Sequence[tuple[Item, Claim]], settings: Settings, say: Callable[..., None]) -> list[str]:
     """Return the statuses of the records that are there when the runs have ended. Raises what `execute` raises."""
-    from bench.compose import compose_config
-    from bench.identity import prepare
-    from bench.run import execute, failure
-    from bench.together import execute_together
+    from bench.runs.execute import execute, failure
+    from bench.runs.identity import prepare
+    from bench.runs.side_by_side import execute_together
+    from bench.settings.compose import compose_config
 
     runs = [prepare(compose_config([*item.overrides, f"workers={settings.sharing}"])) for item, _ in held]
     for (item, _), prepared in zip(held, runs, strict=True):
@@ -183,7 +183,7 @@ def _within_time(
     settings: Settings,
 ) -> list[str]:
     """Return the statuses of the runs' records, `timeout` for those that had none when their time was over; empty if `execute` returns None."""
-    from bench.run import failure
+    from bench.runs.execute import failure
 
     try:
         with limited(settings.time_limit):
@@ -274,8 +274,6 @@ def main(connection: Any, items: Sequence[Item], settings: Settings) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = settings.gpu  # before CUDA is touched
     say = partial(_send, connection)
     try:
-        from bench.cli import set_up_logging
-
         set_up_logging()
         if (
             settings.quiet
@@ -284,7 +282,7 @@ def main(connection: Any, items: Sequence[Item], settings: Settings) -> None:
             log.setLevel(logging.WARNING)
         import torch
 
-        import bench.run  # noqa: F401 - what every run needs
+        import bench.runs.execute  # noqa: F401 - what every run needs
 
         gc.freeze()  # or the garbage collector would look through it between runs and for every graph that is captured
         torch.set_num_threads(settings.threads)

@@ -5,8 +5,8 @@ import logging
 import numpy as np
 import pyarrow as pa
 
-from bench.config import TaskConfig
 from bench.errors import DataError
+from bench.settings.schema import TaskConfig
 from bench.tasks.sources import Raw, Wanted
 
 log = logging.getLogger("bench")

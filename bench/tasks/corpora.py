@@ -4,9 +4,9 @@ import hashlib
 import re
 from dataclasses import replace
 
-from bench.assignment.corpus import passages as lines_of
-from bench.config import DataConfig
+from bench.settings.schema import DataConfig
 from bench.tasks.data import data_identity, load_split, read_task
+from bench.tasks.text import passages as lines_of
 
 
 def _splits(corpus: str) -> list[tuple[str, str]]:

@@ -15,8 +15,8 @@ import pyarrow as pa
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from bench.config import DataConfig, TaskConfig
 from bench.errors import DataError, unknown
+from bench.settings.schema import DataConfig, TaskConfig
 from bench.tasks import official, sources
 from bench.tasks.columns import checked
 from bench.tasks.sources import Wanted

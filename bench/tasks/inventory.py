@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from bench.config import DataConfig, TaskConfig
 from bench.errors import DataError, MissingData
+from bench.settings.schema import DataConfig, TaskConfig
 from bench.tasks import data as task_data
 from bench.tasks import parquet, sources
 

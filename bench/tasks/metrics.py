@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from bench.config import TaskConfig
 from bench.errors import BenchError, ConfigError, EnvironmentBroken, unknown
+from bench.settings.schema import TaskConfig
 from bench.store import split_name
 from bench.tasks.data import Rows
 

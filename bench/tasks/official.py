@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from bench.config import TaskConfig
 from bench.errors import DataError, MissingData
+from bench.settings.schema import TaskConfig
 
 log = logging.getLogger("bench")
 # Splits of the hub's GLUE and their file's name in the zip.

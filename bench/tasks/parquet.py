@@ -12,8 +12,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from bench.config import TaskConfig
 from bench.errors import DataError
+from bench.settings.schema import TaskConfig
 
 # A split's name is a word, as datasets has it. Whatever else lies there ("._train", "train (1)") is no split.
 FILE = re.compile(r"(\w+(?:\.\w+)*)(?:-(\d{5})-of-(\d{5}))?\.parquet", re.ASCII)

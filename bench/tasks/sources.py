@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pyarrow as pa
 
-from bench.config import TaskConfig
 from bench.errors import DataError, MissingData
+from bench.settings.schema import TaskConfig
 from bench.tasks import official, parquet
 from bench.tasks.lexical import generate
 

@@ -10,8 +10,8 @@ import pyarrow as pa
 import tokenizers
 from transformers import PreTrainedTokenizerBase
 
-from bench.config import TaskConfig
 from bench.errors import BenchError
+from bench.settings.schema import TaskConfig
 from bench.store import make_folder, unwritable
 from bench.tasks.columns import numbers
 from bench.tasks.data import Rows

@@ -22,9 +22,10 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from bench import backbones, store
-from bench.config import RunConfig, TrainingConfig
+from bench import store
 from bench.errors import BenchError, DataError
+from bench.models import pretrained
+from bench.settings.schema import RunConfig, TrainingConfig
 from bench.training import processes
 from bench.training.batching import Examples
 from bench.training.finetune import Outcome, finetune
@@ -81,7 +82,7 @@ def recover(
         )
     return {
         "name": config.recovery.name,
-        "sha256": backbones.digest(path),
+        "sha256": pretrained.digest(path),
         "reused": reused,
         "texts": len(texts),
         **facts,
@@ -135,12 +136,12 @@ def _train(
     learner: nn.Module
     if recovery.name == "distil":
         cast(Any, model).to(device)
-        teacher = backbones.load_model(config.model, "none")
+        teacher = pretrained.load_model(config.model, "none")
         learner = HiddenStates(model.base_model, cast(Any, teacher).to(device))
     else:
-        backbones.check_masked_lm_head(config.model)
-        guesser = backbones.load_model(config.model, "masked_lm")
-        backbones.swap_embedding(guesser, embedding)
+        pretrained.check_masked_lm_head(config.model)
+        guesser = pretrained.load_model(config.model, "masked_lm")
+        pretrained.swap_embedding(guesser, embedding)
         learner = MaskedTokens(cast(PreTrainedModel, cast(Any, guesser).to(device)), tokenizer)
     transformers.set_seed(recovery.seed)
     objective = Objective(lambda rows, _: rows, frozenset(embedding.parameters()), recovery.table_factor)

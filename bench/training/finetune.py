@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from bench.config import TrainingConfig
 from bench.errors import BenchError
+from bench.settings.schema import TrainingConfig
 from bench.training import processes
 from bench.training.batching import Examples, evaluation_batches, training_batches
 from bench.training.engine import make_engine

@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.config import TrainingConfig
 from bench.embeddings.base import CompressedEmbedding
 from bench.embeddings.lookup import Lookup
+from bench.settings.schema import TrainingConfig
 from bench.training import processes
 from bench.training.batching import Examples, gathered
 from bench.training.half_weights import HalfWeights

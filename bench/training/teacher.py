@@ -17,8 +17,9 @@ from filelock import FileLock
 from safetensors import SafetensorError
 from torch import Tensor
 
-from bench import backbones, store
-from bench.config import RunConfig
+from bench import store
+from bench.models import pretrained
+from bench.settings.schema import RunConfig
 from bench.training import processes
 from bench.training.batching import Examples
 from bench.training.finetune import Diverged, Trainee, finetune_together, predict
@@ -106,7 +107,7 @@ def _teach(pupils: dict[Path, Pupil], device: torch.device, dtype: str) -> dict[
     trainees = []
     for pupil in pupils.values():
         transformers.set_seed(pupil.config.seed)
-        teacher = cast(Any, backbones.load_classifier(pupil.config.model, pupil.config.task)).to(device)
+        teacher = cast(Any, pretrained.load_classifier(pupil.config.model, pupil.config.task)).to(device)
         trainees.append(
             Trainee(teacher, pupil.train, pupil.config.training, pupil.config.seed, f"{pupil.name} teacher")
         )

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from bench.assignment import ASSIGNMENTS, Codes, TokenVectors, assign, check, identity
-from bench.config import AssignmentConfig
 from bench.errors import BenchError, ConfigError, EnvironmentBroken
+from bench.settings.schema import AssignmentConfig
 
 TABLE = np.random.default_rng(0).standard_normal((300, 12)).astype(np.float32)
 

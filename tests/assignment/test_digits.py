@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.assignment import assign, integer_root
-from bench.config import AssignmentConfig
+from bench.settings.schema import AssignmentConfig
 
 
 def codes(name: str, vocab_size: int, subspaces: int, rows: int, tmp: Path, seed: int = 0) -> np.ndarray:

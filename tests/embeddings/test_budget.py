@@ -6,9 +6,9 @@ import math
 import pytest
 
 from bench.assignment import ASSIGNMENTS
-from bench.config import EmbeddingConfig
 from bench.embeddings import METHODS, method
 from bench.errors import ConfigError
+from bench.settings.schema import EmbeddingConfig
 
 VOCAB_SIZE, WIDTH = 1013, 24
 DENSE = 4 * VOCAB_SIZE * WIDTH

@@ -4,13 +4,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from reference import dense_table
 
 from bench.assignment.digits import sequential
-from bench.config import EmbeddingConfig
 from bench.embeddings import method
 from bench.embeddings.base import relative_error, squared_errors
 from bench.embeddings.subspace import SubspaceEmbedding
+from bench.settings.schema import EmbeddingConfig
+from tests.support.reference import dense_table
 
 
 def built(

@@ -2,9 +2,9 @@
 
 import pytest
 
-from bench.config import EmbeddingConfig
 from bench.embeddings import method
 from bench.errors import ConfigError
+from bench.settings.schema import EmbeddingConfig
 
 
 def resolved(vocab_size: int, width: int, **keys: object) -> EmbeddingConfig:

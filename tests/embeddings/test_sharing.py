@@ -5,19 +5,20 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference import LargestTensor, dense_table
 from safetensors.torch import load, load_file, save
 from scipy.spatial.distance import cdist
 
-from bench import backbones, store
+from bench import store
 from bench.assignment.clusters import nearest_rows
-from bench.cli import main
-from bench.compose import compose_config
-from bench.config import EmbeddingConfig
+from bench.cli.main import main
 from bench.embeddings import method
 from bench.embeddings.base import Vocabulary
 from bench.embeddings.subspace import SubspaceEmbedding
-from bench.identity import prepare
+from bench.models import pretrained
+from bench.runs.identity import prepare
+from bench.settings.compose import compose_config
+from bench.settings.schema import EmbeddingConfig
+from tests.support.reference import LargestTensor, dense_table
 
 
 def shared_codes(
@@ -203,7 +204,7 @@ def test_a_run_counts_its_codes_and_its_bytes_and_comes_back_from_its_files(tiny
     assert main(["export", *overrides, "--onnx", "--to", str(tmp_path / "out")]) == 0
     (record,), _ = store.read_all(tmp_path / "results")
     assert 600 < record["fit"]["distinct_codes"] <= 700 and record["fit"]["relative_error"] < 1
-    size, embedding = record["size"], backbones.load_compressed(tmp_path / "out").get_input_embeddings()
+    size, embedding = record["size"], pretrained.load_compressed(tmp_path / "out").get_input_embeddings()
     packed = sum(tensor.numel() * tensor.element_size() for tensor in embedding.state_dict().values())
     assert size["embedding_bytes"] == packed <= 0.09 * size["dense_embedding_bytes"]
     assert len(embedding.index) == 701 and len(embedding.share) == embedding.num_embeddings == 30522

@@ -4,13 +4,13 @@ from itertools import product
 
 import pytest
 import torch
-from reference import built, stored_shapes, tensor_bytes
 from safetensors.torch import load, save, save_file
 
-from bench.config import EmbeddingConfig
 from bench.embeddings import METHODS, method
 from bench.embeddings.base import Size
 from bench.errors import ConfigError
+from bench.settings.schema import EmbeddingConfig
+from tests.support.reference import built, stored_shapes, tensor_bytes
 
 VOCAB_SIZE, WIDTH = 1013, 24
 SETTINGS = [("dense", {}, False)] + [

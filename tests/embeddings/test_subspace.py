@@ -7,13 +7,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference import LargestTensor, dense_table
 from safetensors.torch import load, save
 
 from bench.assignment.digits import sequential
-from bench.config import EmbeddingConfig
 from bench.embeddings import method
 from bench.embeddings.subspace import SubspaceEmbedding
+from bench.settings.schema import EmbeddingConfig
+from tests.support.reference import LargestTensor, dense_table
 
 
 @dataclass

@@ -4,10 +4,10 @@ from typing import Any
 
 import torch
 import transformers as tf
-from reference import built
 
-from bench import backbones
-from bench.config import EmbeddingConfig
+from bench.models import pretrained
+from bench.settings.schema import EmbeddingConfig
+from tests.support.reference import built
 
 VOCAB_SIZE, WIDTH = 1009, 24
 SMALL = {
@@ -40,10 +40,10 @@ def compressed(family: str, name: str, keys: dict[str, Any]) -> tuple[tf.PreTrai
     """Return a classifier of random weights with its embedding swapped, codes stored, and the resolved configuration."""
     torch.manual_seed(0)
     model = tf.AutoModelForSequenceClassification.from_config(FAMILIES[family]).eval()
-    config, module, _ = built(name, keys, VOCAB_SIZE, WIDTH, True, backbones.table(model).clone())
+    config, module, _ = built(name, keys, VOCAB_SIZE, WIDTH, True, pretrained.table(model).clone())
     if hasattr(module, "gain") and module.gain is not None:
         torch.nn.init.uniform_(module.gain, 0.5, 1.5)
-    backbones.swap_embedding(model, module)
+    pretrained.swap_embedding(model, module)
     return model, config
 
 

@@ -12,20 +12,21 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
-from commands import ROOT
-from export.settings import FAMILIES, METHODS, compressed, logits
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import bench
-from bench import backbones, embeddings, store
-from bench.cli import main
-from bench.compose import compose_config
+from bench import embeddings, store
+from bench.cli.main import main
 from bench.errors import BenchError
 from bench.export import folder
 from bench.export.command import materialised
-from bench.identity import prepare
-from bench.run import execute
+from bench.models import pretrained
+from bench.runs.execute import execute
+from bench.runs.identity import prepare
+from bench.settings.compose import compose_config
 from bench.sweep.gc import find
+from tests.export.settings import FAMILIES, METHODS, compressed, logits
+from tests.support.commands import ROOT
 
 SUBSPACE = ["embedding=subspace", "embedding.subspaces=4", "embedding.rows=16", "assignment=pq"]
 
@@ -82,7 +83,7 @@ def test_the_listed_methods_are_all_there_are():
 def test_each_method_is_loaded_bit_for_bit(name, keys, tmp_path):
     model, config = compressed("bert", name, keys)
     with folder.new_folder(tmp_path / "out") as target:
-        backbones.save_compressed(model, target, config, codes_stored=True)
+        pretrained.save_compressed(model, target, config, codes_stored=True)
     loaded = bench.load_compressed(tmp_path / "out")
     assert torch.equal(logits(loaded), logits(model))
     loaded.train()(
@@ -124,7 +125,7 @@ def test_a_kept_run_is_exported_by_its_id_without_training(trained, tmp_path, ca
     }
     subprocess.run(["sha256sum", "--check", "--strict", "--quiet", "SHA256SUMS"], cwd=out, check=True)
     prepared = prepare(compose_config(trained))
-    kept = backbones.load_compressed(
+    kept = pretrained.load_compressed(
         store.weights_folder(Path(prepared.config.results_dir), prepared.name, prepared.run_id)
     )
     tokens = AutoTokenizer.from_pretrained(out)(
@@ -339,7 +340,7 @@ def test_nothing_is_written_over(trained, tmp_path, capsys):
 def exported(tmp_path) -> Path:
     model, config = compressed("bert", "subspace", {})
     with folder.new_folder(tmp_path / "out") as target:
-        backbones.save_compressed(model, target, config, codes_stored=True)
+        pretrained.save_compressed(model, target, config, codes_stored=True)
     return tmp_path / "out"
 
 
@@ -348,9 +349,9 @@ def exported(tmp_path) -> Path:
 )
 @pytest.mark.parametrize("name", ["model.safetensors", "bench.json", "config.json"])
 def test_a_damaged_file_is_named_with_both_digests_and_nothing_is_loaded(exported, name, damage):
-    written = backbones.sha256(exported / name)
+    written = pretrained.sha256(exported / name)
     (exported / name).write_bytes(damage((exported / name).read_bytes()))
-    found = backbones.sha256(exported / name)
+    found = pretrained.sha256(exported / name)
     with pytest.raises(
         BenchError,
         match=rf"{name} has the SHA-256 {found}, but SHA256SUMS says {written}.*nothing was loaded",

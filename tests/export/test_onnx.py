@@ -8,16 +8,16 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from commands import ROOT
-from export.settings import METHODS, VOCAB_SIZE, WIDTH, compressed
 from torch import nn
 
 from bench import store
-from bench.cli import main
-from bench.compose import compose_config
+from bench.cli.main import main
 from bench.errors import BenchError, EnvironmentBroken
 from bench.export import lookup, onnx
-from bench.identity import prepare
+from bench.runs.identity import prepare
+from bench.settings.compose import compose_config
+from tests.export.settings import METHODS, VOCAB_SIZE, WIDTH, compressed
+from tests.support.commands import ROOT
 
 onnxlib = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")

@@ -9,7 +9,6 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import BertConfig, BertForSequenceClassification
 
-from bench.compose import compose_config
 from bench.errors import ConfigError
 from bench.perf import workload
 from bench.perf.chart import draw
@@ -17,6 +16,7 @@ from bench.perf.measure import measure
 from bench.perf.selection import cells, resolve
 from bench.perf.startup import startup
 from bench.perf.table import label, markdown
+from bench.settings.compose import compose_config
 
 CPU = torch.device("cpu")
 TINY = {

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from bench.compose import compose_config
-from bench.config import PriceConfig, ReportConfig, RunConfig
 from bench.errors import ConfigError
 from bench.report import brief, write_report
 from bench.report.domain import Covered
 from bench.report.frame import to_frame
 from bench.report.summary import sections
+from bench.settings.compose import compose_config
+from bench.settings.schema import PriceConfig, ReportConfig, RunConfig
 from bench.store import Record
 from tests.report.factory import record
 

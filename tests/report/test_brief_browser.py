@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from bench.config import ReportConfig, RunConfig
 from bench.report import brief, decision
 from bench.report.frame import to_frame
 from bench.report.summary import sections
+from bench.settings.schema import ReportConfig, RunConfig
 from tests.report.factory import record
 from tests.report.test_brief import PRICES, golden
 

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import yaml
 
-from bench.config import PriceConfig, ReportConfig, RunConfig
 from bench.report import brief
 from bench.report.domain import Covered
 from bench.report.frame import to_frame
 from bench.report.summary import sections
+from bench.settings.schema import PriceConfig, ReportConfig, RunConfig
 from bench.store import STATUSES, Record
 from bench.tasks.metrics import METRICS
 from tests.report.factory import record

@@ -6,20 +6,20 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from commands import run_bench
 
 from bench import store
-from bench.cli import main
-from bench.compose import compose_config
+from bench.cli.main import main
 from bench.errors import BenchError, ConfigError
 from bench.report import gate
 from bench.report.against import against, summary, write_against
 from bench.report.domain import read_coverage
 from bench.report.frame import embedding_id, to_frame
 from bench.report.summary import sections
+from bench.settings.compose import compose_config
 from bench.store import Record
 from tests.report.factory import record
 from tests.report.test_brief import golden
+from tests.support.commands import run_bench
 
 CHOSEN = ["gate.configuration='pq f=16 Q=60'", "gate.embedding_bytes=null"]
 

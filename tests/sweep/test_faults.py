@@ -8,16 +8,16 @@ import threading
 import time
 from contextlib import suppress
 
-import faults
 import pytest
-from commands import run_bench, start_training
 
 from bench import store
-from bench.cli import main
-from bench.run import execute
+from bench.cli.main import main
+from bench.runs.execute import execute
 from bench.sweep.local import gpus
 from bench.sweep.plan import make
 from bench.sweep.worker import DEATHS
+from tests.support import faults
+from tests.support.commands import run_bench, start_training
 
 
 def smoke(tiny, *others):

@@ -4,15 +4,15 @@ import json
 import os
 
 import pytest
-from commands import ROOT
 
 from bench import store
-from bench.compose import compose_config
 from bench.errors import ConfigError
+from bench.settings.compose import compose_config
 from bench.sweep.launch import Outcome, closing, describe
 from bench.sweep.pace import Pace
 from bench.sweep.plan import Item, make
 from bench.sweep.select import Selection, parse
+from tests.support.commands import ROOT
 
 SAMPLE = json.loads(next((ROOT / "results/example/demo/runs").rglob("*.json")).read_text())
 

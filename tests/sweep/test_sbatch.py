@@ -3,8 +3,8 @@
 import pytest
 from omegaconf import OmegaConf
 
-from bench.config import LauncherConfig
 from bench.errors import ConfigError
+from bench.settings.schema import LauncherConfig
 from bench.sweep.plan import make
 from bench.sweep.sbatch import check, parameters
 

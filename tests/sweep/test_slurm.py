@@ -8,14 +8,14 @@ import tempfile
 import threading
 from pathlib import Path
 
-import cluster
 import pytest
-from commands import ROOT, run_bench, wait_for
 
 from bench import store
-from bench.cli import main
+from bench.cli.main import main
 from bench.sweep import launch
 from bench.sweep.launch import closing, status
+from tests.support import cluster
+from tests.support.commands import ROOT, run_bench, wait_for
 
 needs_slurm = pytest.mark.skipif(cluster.missing() is not None, reason=f"needs a Slurm: {cluster.missing()}")
 

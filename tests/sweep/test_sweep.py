@@ -14,12 +14,12 @@ import termios
 from contextlib import suppress
 
 import pytest
-from commands import ROOT, run_bench, start_training
 
 from bench import store
-from bench.compose import choices, compose_config
 from bench.errors import ConfigError
+from bench.settings.compose import choices, compose_config
 from bench.sweep.plan import Sweep, against_store, expand, load, make
+from tests.support.commands import ROOT, run_bench, start_training
 
 
 def sweep_of(tiny, *others):

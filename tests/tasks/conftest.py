@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.config import DataConfig, TaskConfig
+from bench.settings.schema import DataConfig, TaskConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 

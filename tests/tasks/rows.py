@@ -5,7 +5,7 @@ from typing import Any
 
 import datasets
 
-from bench.config import TaskConfig
+from bench.settings.schema import TaskConfig
 
 
 def write_split(

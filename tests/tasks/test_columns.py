@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bench.config import DataConfig
 from bench.errors import DataError
+from bench.settings.schema import DataConfig
 from bench.tasks.data import Rows, load_split, read_task
 
 TEXTS = ["one", "zwei ü", "三"]

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bench.config import DataConfig, TaskConfig
 from bench.errors import DataError
+from bench.settings.schema import DataConfig, TaskConfig
 from bench.tasks.data import (
     Rows,
     data_identity,

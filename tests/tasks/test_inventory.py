@@ -4,7 +4,7 @@ from pathlib import Path
 
 import datasets
 
-from bench.config import DataConfig
+from bench.settings.schema import DataConfig
 from bench.tasks.inventory import inventory
 
 

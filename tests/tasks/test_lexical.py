@@ -16,8 +16,8 @@ from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
-from bench.compose import compose_config
 from bench.errors import ConfigError
+from bench.settings.compose import compose_config
 from bench.tasks.lexical import generate
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn import metrics as sk
 
-from bench.config import TaskConfig
 from bench.errors import BenchError, ConfigError
+from bench.settings.schema import TaskConfig
 from bench.tasks.data import Rows
 from bench.tasks.metrics import METRICS, check_metrics, score, score_groups
 
@@ -178,7 +178,7 @@ def test_processes_may_score_at_once_without_a_home_folder() -> None:
     code = """
 import multiprocessing
 import evaluate, numpy as np, sklearn.metrics
-from bench.config import TaskConfig
+from bench.settings.schema import TaskConfig
 from bench.tasks.metrics import score
 
 def work(_):

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from bench.config import DataConfig
 from bench.errors import DataError
+from bench.settings.schema import DataConfig
 from bench.tasks.data import Rows, data_identity, load_split, read_task, resolve_source
 
 Row = dict[str, Any]

@@ -13,10 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bench.cli import main
-from bench.compose import compose_config
-from bench.config import DataConfig, TaskConfig
+from bench.cli.main import main
 from bench.errors import DataError
+from bench.settings.compose import compose_config
+from bench.settings.schema import DataConfig, TaskConfig
 from bench.tasks.data import data_identity, load_split, read_task
 from bench.tasks.inventory import inventory
 

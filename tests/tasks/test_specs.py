@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from bench.compose import compose_config
-from bench.config import DataConfig
 from bench.errors import DataError
+from bench.settings.compose import compose_config
+from bench.settings.schema import DataConfig
 from bench.tasks.data import load_split, read_task, task_names
 from bench.tasks.metrics import METRICS, score
 

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pytest
 from transformers import AutoTokenizer, BertTokenizer, PreTrainedTokenizerBase, RobertaTokenizer
 
-from bench.config import TaskConfig
 from bench.errors import EnvironmentBroken
+from bench.settings.schema import TaskConfig
 from bench.tasks.data import Rows
 from bench.tasks.tokenise import tokenise
 

@@ -8,8 +8,8 @@ import torch
 from transformers import MPNetConfig, MPNetForSequenceClassification
 
 from bench.assignment.digits import sequential
-from bench.backbones import swap_embedding
 from bench.embeddings.subspace_layer import SubspaceEmbedding
+from bench.models.pretrained import swap_embedding
 from tests.training.test_engine import examples, lane, model, weights_of
 
 needs_compiler = pytest.mark.skipif(

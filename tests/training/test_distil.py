@@ -10,12 +10,12 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoTokenizer, BertConfig, BertForMaskedLM, BertModel
 
-from bench.compose import compose_config
-from bench.config import TrainingConfig
 from bench.errors import ConfigError, DataError
-from bench.identity import prepare
-from bench.run import run
-from bench.tokenizers import load_tokenizer
+from bench.models.tokenizers import load_tokenizer
+from bench.runs.execute import run
+from bench.runs.identity import prepare
+from bench.settings.compose import compose_config
+from bench.settings.schema import TrainingConfig
 from bench.training.distil import HiddenStates, MaskedTokens, unlabelled
 from bench.training.finetune import finetune
 from bench.training.lane import Objective

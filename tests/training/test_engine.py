@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 from transformers import BertConfig, BertForSequenceClassification, get_linear_schedule_with_warmup
 
-from bench.config import TrainingConfig
+from bench.settings.schema import TrainingConfig
 from bench.training import engine as engines
 from bench.training.batching import Examples, training_batches
 from bench.training.engine import buckets, make_engine

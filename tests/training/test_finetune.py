@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from transformers import BertConfig, BertForSequenceClassification, get_linear_schedule_with_warmup
 
-from bench.config import TrainingConfig
+from bench.settings.schema import TrainingConfig
 from bench.training.batching import Examples
 from bench.training.finetune import Diverged, finetune, learning_rate, predict
 from bench.training.lane import make_optimizer

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import ROOT, run_bench
 
 from bench import store
+from tests.support.commands import ROOT, run_bench
 
 
 @pytest.mark.parametrize("device_batch", ["null", "2"])

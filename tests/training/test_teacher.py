@@ -5,10 +5,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from bench.compose import compose_config
 from bench.errors import ConfigError
-from bench.identity import prepare
-from bench.run import run
+from bench.runs.execute import run
+from bench.runs.identity import prepare
+from bench.settings.compose import compose_config
 from bench.training.teacher import TEMPERATURE, taught
 from tests.training.test_finetune import examples
 

@@ -8,7 +8,6 @@ import jinja2
 import pandas as pd
 import yaml
 
-from bench.config import RunConfig
 from bench.errors import ConfigError, unknown
 from bench.report.brief import costing
 from bench.report.brief.answer import decided
@@ -19,6 +18,7 @@ from bench.report.decision import no_answer, subject
 from bench.report.domain import Covered
 from bench.report.section import Section
 from bench.report.usage import Source
+from bench.settings.schema import RunConfig
 
 HERE = Path(__file__).parent
 LANGUAGES = ("en", "ja")

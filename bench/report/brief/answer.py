@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from typing import Any
 
-from bench.config import RunConfig
 from bench.report import decision
 from bench.report.brief import plot, tables
 from bench.report.brief.tables import Facts
 from bench.report.brief.text import fill
 from bench.report.decision import Option, Result, Subject, Verdict
-from bench.report.statistics import pareto_front
 from bench.report.usage import Source
+from bench.settings.schema import RunConfig
+from bench.statistics import pareto_front
 
 CANDIDATES = 3
 SLIDER = 10.0  # points: the largest tolerance that the page offers, unless the configured one is larger

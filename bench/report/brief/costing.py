@@ -3,8 +3,8 @@
 import math
 from typing import NamedTuple
 
-from bench.config import PriceConfig
 from bench.errors import ConfigError
+from bench.settings.schema import PriceConfig
 
 GB = 10**9
 HOUR_MS = 3_600_000

@@ -5,13 +5,13 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from bench.config import PriceConfig
 from bench.report.brief import costing
 from bench.report.brief.text import fill, mark_text, percent_text, reason_text, signed, size_text
 from bench.report.decision import Result, Subject, results_of
 from bench.report.frame import headline_runs
 from bench.report.section import Column, Row
 from bench.report.usage import Source, profiled, source
+from bench.settings.schema import PriceConfig
 
 COMPARE = ("size", "file", "total", "latency1", "latency32", "memory", "monthly")
 COST = ("fit", "for_memory", "hours", "for_work", "instances", "monthly", "saving")

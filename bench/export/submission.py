@@ -1,0 +1,77 @@
+"""GLUE's submission file: one TSV for each test set, named and worded as the leaderboard wants them, in one zip."""
+
+import zipfile
+from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+
+from bench import store
+from bench.errors import BenchError
+from bench.runs.identity import Prepared
+from bench.settings.schema import TaskConfig
+from bench.tasks.data import read_task
+
+# (task, split) -> file, as gluebenchmark.com/faq lists them.
+FILES = {
+    ("cola", "test"): "CoLA",
+    ("sst2", "test"): "SST-2",
+    ("mrpc", "test"): "MRPC",
+    ("stsb", "test"): "STS-B",
+    ("qqp", "test"): "QQP",
+    ("mnli", "test_matched"): "MNLI-m",
+    ("mnli", "test_mismatched"): "MNLI-mm",
+    ("qnli", "test"): "QNLI",
+    ("rte", "test"): "RTE",
+    ("wnli", "test"): "WNLI",
+    ("mnli", "ax:test"): "AX",
+}
+WORDS = ("mnli", "qnli", "rte")  # tasks whose labels are written as words; the others' as codes
+
+
+def write_submission(runs: Sequence[Prepared], to: Path) -> list[str]:
+    """Write the zip of the runs' predictions, one run a task; return the names of the files in it.
+
+    Raises BenchError, before anything is written, where a file of the leaderboard has no predictions, or has those of two
+    runs, or has not one for each row of the official test set.
+    """
+    sources: dict[str, list[tuple[Prepared, str]]] = {name: [] for name in FILES.values()}
+    for run in runs:
+        task = run.config.task
+        for split in (task.splits[role] for role in task.predict):
+            if (task.name, split) in FILES:
+                sources[FILES[task.name, split]].append((run, split))
+    wrong = [f"{name}.tsv ({len(found)} runs)" for name, found in sources.items() if len(found) != 1]
+    if wrong:
+        raise BenchError(
+            f"The submission needs one run that predicts each test set, but has for {', '.join(wrong)}: use "
+            "sweep=glue_test, and name one embedding and one seed."
+        )
+    content = BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, [(run, split)] in sources.items():
+            archive.writestr(f"{name}.tsv", _file(run, split))
+    store.write_atomically(to, content.getvalue())
+    return [f"{name}.tsv" for name in sources]
+
+
+def _file(run: Prepared, split: str) -> str:
+    """Return the file's text: a header, then each row's index and its label."""
+    folder = store.predictions_folder(Path(run.config.results_dir), run.name, run.run_id)
+    values = store.read_predictions(folder, split)
+    owner, _, plain = split.rpartition(":")
+    task = read_task(owner or run.config.task.name)
+    if len(values) != task.official_rows[plain]:
+        raise BenchError(
+            f"{run.name}: {len(values)} predictions of {split}, and the leaderboard's test set has "
+            f"{task.official_rows[plain]} rows: get the official data."
+        )
+    lines = [f"{row}\t{_word(run.config.task, value)}" for row, value in enumerate(values)]
+    return "\n".join(["index\tprediction", *lines]) + "\n"
+
+
+def _word(task: TaskConfig, value: np.generic) -> str:
+    if task.labels is None:
+        return f"{np.clip(value, *(task.label_range or (-np.inf, np.inf))):.3f}"
+    return task.labels[int(value)] if task.name in WORDS else str(int(value))

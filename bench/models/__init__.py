@@ -1,0 +1,1 @@
+"""Pretrained encoders: load one, swap its embedding, save it."""

@@ -1,0 +1,31 @@
+"""Bytes and parameters of a model, as they go into a record."""
+
+import safetensors.torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from bench.embeddings.base import Size
+from bench.models.body import stored_bytes
+from bench.store import SizePart
+
+
+def sizes(
+    model: PreTrainedModel, embedding: nn.Module, size: Size, dense: Size, body: str = "fp32"
+) -> SizePart:
+    """Return the record's size part: `size` by formula, the rest in the form `body`, the file measured on the serialised embedding."""
+    own = {id(p) for p in embedding.parameters()}
+    others = sum(
+        p.numel() for p in model.parameters() if id(p) not in own
+    )  # quantised values are no parameters
+    return {
+        "embedding_params": size.params,
+        "code_bits": size.code_bits,
+        "embedding_bytes": size.bytes,
+        "dense_embedding_params": dense.params,
+        "dense_embedding_bytes": dense.bytes,
+        "total_params": others + size.params,
+        "total_bytes": stored_bytes(model, body) + size.bytes,
+        "file_bytes": len(safetensors.torch.save(embedding.state_dict())),
+        "param_saving": 1 - size.params / dense.params,
+        "byte_saving": 1 - size.bytes / dense.bytes,
+    }

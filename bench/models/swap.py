@@ -1,0 +1,183 @@
+"""A model's embedding replaced by what the configuration asks for, and how well it fits."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+import bench.assignment
+from bench import store
+from bench.assignment import Codes
+from bench.assignment.vectors import TokenVectors, token_vectors, vectors_key
+from bench.embeddings import assignment_of, method
+from bench.embeddings.base import Vocabulary, decile_errors, relative_error, squared_errors
+from bench.embeddings.subspace_layer import SubspaceEmbedding
+from bench.models import pretrained
+from bench.models.sizes import sizes
+from bench.settings.schema import AssignmentConfig, RunConfig
+from bench.store import FitPart, SizePart
+from bench.tasks.corpora import passages
+from bench.tasks.data import Rows
+from bench.tasks.text import cached_counts
+
+Texts = Callable[[], Sequence[str]]  # read only where they are needed
+
+
+def texts_of(corpus: str, config: RunConfig, split: Rows) -> Texts:
+    """Return what gives the texts of a corpus: those of the split for "task", else as `corpora.passages`."""
+
+    def read() -> Sequence[str]:
+        if corpus == "task":
+            return [text for column in split.column_names for text in split[column]]
+        return passages(corpus, config.data)
+
+    return read
+
+
+def compressed(
+    config: RunConfig, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Texts
+) -> tuple[nn.Module, Codes | None]:
+    """Return the module that replaces the model's embedding, and its codes; the model is left as it is.
+
+    The configuration must be resolved. Raises BenchError for token vectors that are not finite.
+    """
+    embedding, assignment = config.embedding, assignment_of(config)
+    chosen, table = method(embedding.name), pretrained.table(model)
+    padding = cast(
+        int | None, tokenizer.pad_token_id
+    )  # a model's own configuration can name another token (Multilingual MiniLM: <s>)
+    vocabulary = vocabulary_of(config, tokenizer, texts, len(table))
+    codes = None
+    if assignment is not None:
+        wanted = bench.assignment.vectors_of(assignment)
+        codes = bench.assignment.assign(
+            assignment,
+            vocab_size=len(table),
+            subspaces=cast(int, embedding.subspaces),
+            rows=cast(int, embedding.rows),
+            table=chosen.coordinates(embedding, table).numpy() if wanted in ("static", "both") else None,
+            vectors=_token_vectors(config, model, tokenizer, texts)
+            if wanted in ("context", "both")
+            else None,
+            weights=None if vocabulary is None else _clustered(vocabulary, embedding.keep_dense, padding),
+            cache_dir=Path(config.cache_dir),
+        )
+    generator = torch.Generator().manual_seed(config.seed)
+    module = chosen.build(
+        embedding,
+        table,
+        None if codes is None else codes.codes,
+        padding,
+        codes is not None and codes.stored,
+        getattr(model.config, "initializer_range", 0.02),  # as transformers where config.json names none
+        generator,
+        vocabulary,
+    )
+    if codes is not None and embedding.code_rows is not None:
+        codes = bench.assignment.described(
+            cast(SubspaceEmbedding, module).codes(), codes.stored, injective=False
+        )
+    return module, codes
+
+
+def swap(
+    config: RunConfig,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Texts,
+    counts: np.ndarray,
+) -> tuple[SizePart, FitPart]:
+    """Replace the model's embedding in place; return the record's `size` and `fit`. `counts` (V,): of the training rows' tokens."""
+    embedding, table = config.embedding, pretrained.table(model)
+    chosen = method(embedding.name)
+    module, codes = compressed(config, model, tokenizer, texts)
+    padding = cast(int | None, tokenizer.pad_token_id)
+    fit: FitPart = {
+        "relative_error": None,
+        "decile_errors": None,
+        "distinct_codes": None if codes is None else codes.distinct,
+        "codes_sha256": None if codes is None else codes.sha256,
+    }
+    if not (chosen.assigned and embedding.init == "random"):
+        missed, norms = squared_errors(module, table, padding)
+        fit["relative_error"] = relative_error(missed, norms)
+        fit["decile_errors"] = decile_errors(
+            missed, norms, counts if padding is None else np.delete(counts, padding)
+        )
+    pretrained.swap_embedding(model, module)
+    size = chosen.size(embedding, len(table), table.shape[1], codes is not None and codes.stored)
+    dense = method("dense").size(embedding, len(table), table.shape[1], codes_stored=False)
+    return sizes(model, module, size, dense, config.body), fit
+
+
+def save(config: RunConfig, model: PreTrainedModel, folder: Path) -> None:
+    """Write the trained model of the run to `folder`, whole or not at all, in place of what is there.
+
+    Raises EnvironmentBroken if the folder cannot be written.
+    """
+    codes_stored, assignment = (
+        bool(getattr(model.get_input_embeddings(), "codes_stored", False)),
+        assignment_of(config),
+    )
+    if (
+        assignment is not None
+    ):  # codes that are not stored are made without a corpus, and a file's name says nothing elsewhere
+        assignment = replace(assignment, corpus=AssignmentConfig.corpus)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".", suffix=".tmp") as scratch:
+            pretrained.save_compressed(
+                model, Path(scratch) / "model", config.embedding, codes_stored, assignment, config.body
+            )
+            shutil.rmtree(folder, ignore_errors=True)
+            os.replace(Path(scratch) / "model", folder)
+    except (OSError, SafetensorError) as error:
+        raise store.unwritable(folder, error) from error
+
+
+def vocabulary_of(
+    config: RunConfig, tokenizer: PreTrainedTokenizerBase, texts: Texts, vocab_size: int
+) -> Vocabulary | None:
+    """Return the tokens' counts in the corpus where the embedding or its assignment depends on them."""
+    chosen, assignment = method(config.embedding.name), assignment_of(config)
+    power = config.embedding.frequency_power if assignment is None else assignment.frequency_power
+    if not (power or chosen.needs_counts(config.embedding)):
+        return None
+    unknown = cast(
+        int, tokenizer.unk_token_id if tokenizer.unk_token_id is not None else tokenizer.pad_token_id
+    )
+    return Vocabulary(
+        cached_counts(tokenizer, texts(), vocab_size, Path(config.cache_dir)),
+        tuple(tokenizer.all_special_ids),
+        unknown,
+        power,
+    )
+
+
+def _clustered(vocabulary: Vocabulary, kept: int, padding: int | None) -> np.ndarray | None:
+    """Return what each token counts in clustering, (V,): nothing where it keeps a row; None where all count the same."""
+    if not (vocabulary.power or kept):
+        return None
+    weights = np.ones(len(vocabulary.counts)) if vocabulary.weights is None else vocabulary.weights.copy()
+    weights[vocabulary.foremost(kept, padding)] = 0
+    return weights
+
+
+def _token_vectors(
+    config: RunConfig, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Texts
+) -> TokenVectors:
+    """Return the tokens' vectors in context, computed only if no codes made from them are cached."""
+    read, layer = texts(), config.assignment.layer
+    return TokenVectors(
+        vectors_key(model, tokenizer, read, layer),
+        lambda: token_vectors(model, tokenizer, read, layer, batch_size=64),
+    )

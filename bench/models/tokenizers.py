@@ -1,0 +1,79 @@
+"""A model's tokenizer, checked against the embedding table that its ids index."""
+
+import logging
+from typing import TYPE_CHECKING, cast
+
+import torch
+from torch import Tensor
+
+from bench.errors import ConfigError
+from bench.models import pretrained
+from bench.settings.schema import ModelConfig, RunConfig
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+LEAST, USUAL = 0.5, 0.9  # tokens for each row of the table: fewer are refused, fewer are logged
+MUCH_UNKNOWN = 0.05  # share of unknown tokens from which it is logged
+
+log = logging.getLogger("bench")
+
+
+def load_tokenizer(config: ModelConfig) -> "PreTrainedTokenizerBase":
+    """Return the model's tokenizer, every id of which has a row in the embedding table.
+
+    Raises EnvironmentBroken where its files cannot be read, and ConfigError where they are missing, belong to another
+    model or name no padding token. transformers does not complain about any of these: without files it builds a
+    tokenizer that reads every word as unknown, and an id beyond the table fails only when a text holds it.
+    """
+    where, options = pretrained.locate(config)
+    tokenizer = pretrained.from_pretrained("AutoTokenizer", config, where, options)
+    place = f"model.path ({config.path})"
+    if tokenizer.pad_token_id is None:
+        raise ConfigError(
+            f"{place}: the tokenizer has no padding token; set pad_token in its tokenizer_config.json."
+        )
+    ids, rows = tokenizer.get_vocab().values(), pretrained.shape(config)[0]
+    if len(ids) < LEAST * rows:
+        raise ConfigError(
+            f"{place}: the tokenizer has {len(ids):,} tokens for a table of {rows:,} rows, so its files are missing, cut "
+            "short or another model's; put the model's own (tokenizer.json, or its vocabulary) into the folder."
+        )
+    if max(ids) >= rows:
+        raise ConfigError(
+            f"{place}: the tokenizer has ids up to {max(ids):,}, but the table has {rows:,} rows; use the tokenizer that the "
+            "model was trained with, or add rows to the table (resize_token_embeddings)."
+        )
+    if len(ids) < USUAL * rows:
+        log.warning("%s: the tokenizer has %d tokens for a table of %d rows", place, len(ids), rows)
+    return cast("PreTrainedTokenizerBase", tokenizer)
+
+
+def check_for_run(tokenizer: "PreTrainedTokenizerBase", config: RunConfig) -> None:
+    """Raise ConfigError unless the tokenizer has the special tokens and the room for text that the run needs."""
+    if config.recovery.name == "masked_lm" and tokenizer.mask_token_id is None:
+        raise ConfigError(
+            f"recovery=masked_lm needs a mask token, which the tokenizer of {config.model.name} has not: use recovery=distil."
+        )
+    texts = len(config.task.columns)
+    special = tokenizer.num_special_tokens_to_add(pair=texts > 1)
+    if not special:
+        log.warning(
+            "The tokenizer of %s puts no special token ([CLS], [SEP]) around a text", config.model.name
+        )
+    for key, length, least in (
+        ("training", config.training.max_length, special + texts),
+        ("recovery", config.recovery.max_length, tokenizer.num_special_tokens_to_add() + 1),
+    ):
+        if length < least and (key == "training" or config.recovery.name != "none"):
+            raise ConfigError(
+                f"{key}.max_length ({length}) leaves no room for text beside the special tokens: use {least} or more."
+            )
+
+
+def unknown_share(tokenizer: "PreTrainedTokenizerBase", ids: Tensor) -> float:
+    """Return the share of `ids` (N,), special tokens aside, that stand for text unknown to the tokenizer."""
+    unknown = tokenizer.unk_token_id
+    special = [one for one in tokenizer.all_special_ids if one != unknown]
+    words = int((~torch.isin(ids, torch.tensor(special, device=ids.device))).sum())
+    return int((ids == unknown).sum()) / max(words, 1) if unknown is not None else 0.0

@@ -1,0 +1,210 @@
+"""What a run is: its configuration checked, resolved, in canonical form, with an id. Loads no weights."""
+
+import hashlib
+import json
+import re
+from dataclasses import asdict, dataclass, fields, replace
+from functools import cache
+from typing import Any
+
+import bench.assignment
+from bench.embeddings import assignment_of, method
+from bench.errors import ConfigError, unknown
+from bench.models import pretrained
+from bench.models.body import FORMS
+from bench.settings.schema import EmbeddingConfig, ModelConfig, RunConfig, TaskConfig, TrainingConfig
+from bench.tasks import corpora
+from bench.tasks import data as task_data
+from bench.tasks.metrics import check_metrics
+from bench.training.engine import ENGINES
+from bench.training.precision import DTYPES
+
+RECOVERIES = ("none", "distil", "masked_lm")
+TEACHERS = ("none", "dense")
+NOT_IDENTITY = {"eval_batch_size", "engine", "device_batch"}  # of TrainingConfig: cannot change the result
+TEACHING = {"teacher", "teacher_weight"}  # of TrainingConfig: nothing without a teacher
+DESCRIPTIVE = {"official_rows", "chance", "majority", "average", "notes", "higher_is_better"}  # of TaskConfig
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run that can start: `config` is resolved, `canonical` is what decides the result, `run_id` its digest."""
+
+    config: RunConfig
+    canonical: dict[str, Any]
+    run_id: str
+    name: str  # <model>/<task>/<method-slug>/s<seed>
+    vocab_size: int
+    width: int
+    source: str  # of the data
+
+
+def prepare(config: RunConfig) -> Prepared:
+    """Return the checked and resolved run. Raises ConfigError or DataError before anything is loaded."""
+    _check_numbers(config)
+    for key, name in (("model.name", config.model.name), ("task.name", config.task.name)):
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+            raise ConfigError(
+                f"{key} ({name}) may hold letters, digits, '.', '_' and '-' only: it becomes a folder's name."
+            )
+    if config.recovery.name not in RECOVERIES:
+        raise ConfigError(unknown("recovery", config.recovery.name, RECOVERIES))
+    masked_lm = config.recovery.name == "masked_lm"
+    model_identity, (vocab_size, width), longest = _model(_frozen(config.model), masked_lm)
+    if longest is not None and config.training.max_length > longest:
+        raise ConfigError(
+            f"training.max_length ({config.training.max_length}) is more than the {longest} positions of the model "
+            f"'{config.model.name}': use training.max_length={longest} or less."
+        )
+    chosen = method(config.embedding.name)
+    used, assignment = assignment_of(config), None
+    embedding = chosen.resolve(
+        config.embedding, vocab_size, width, None if used is None else bench.assignment.kind(used.name)
+    )
+    parts = {"embedding": chosen.identity(embedding)}
+    if used is not None:
+        bench.assignment.check(used, vocab_size, embedding.subspaces or 0, embedding.rows or 0)
+        parts["assignment"] = assignment = bench.assignment.identity(used)
+    if chosen.needs_counts(embedding):
+        parts["embedding"]["corpus"] = config.assignment.corpus
+    recovery = asdict(config.recovery) if config.recovery.name != "none" else {"name": "none"}
+    for part in (*parts.values(), recovery):
+        if "corpus" in part:
+            part["corpus"] = corpora.identity(part["corpus"], config.data)
+    unused = NOT_IDENTITY | (TEACHING if config.training.teacher == "none" else set())
+    source = task_data.resolve_source(config.task, config.data)
+    roles = ["train", *config.task.evaluate, *config.task.predict]
+    canonical: dict[str, Any] = {
+        "model": model_identity,
+        "task": {k: v for k, v in asdict(config.task).items() if k not in DESCRIPTIVE}
+        | {"splits": {role: config.task.splits.get(role) for role in roles}},
+        "embedding": parts["embedding"],
+        "assignment": assignment,
+        "recovery": recovery,
+        "training": {k: v for k, v in asdict(config.training).items() if k not in unused},
+        "data": {"source": source, "sha256": task_data.data_identity(config.task, config.data, roles)},
+        "seed": config.seed,
+    }
+    method_slug = slug(embedding, assignment)
+    if config.body != "fp32":
+        canonical["body"], method_slug = config.body, f"{method_slug}-{config.body}-body"
+    name = f"{config.model.name}/{config.task.name}/{method_slug}/s{config.seed}"
+    return Prepared(
+        replace(config, embedding=embedding), canonical, run_id(canonical), name, vocab_size, width, source
+    )
+
+
+def with_seed(run: Prepared, seed: int) -> Prepared:
+    """Return the run with another seed; raises ConfigError for one that the random generators do not take."""
+    _check_seed("seed", seed)
+    canonical = run.canonical | {"seed": seed}
+    name = f"{run.name.rpartition('/')[0]}/s{seed}"
+    return replace(
+        run, config=replace(run.config, seed=seed), canonical=canonical, run_id=run_id(canonical), name=name
+    )
+
+
+def run_id(canonical: dict[str, Any]) -> str:
+    """Return the first 12 hex digits of the SHA-256 of a canonical configuration."""
+    return hashlib.sha256(json.dumps(canonical, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def slug(embedding: EmbeddingConfig, assignment: dict[str, Any] | None) -> str:
+    """Return a short folder name of the method, for people; runs are told apart by their id."""
+    chosen = method(embedding.name)
+    if assignment is None or chosen.own_assignment:
+        return "-".join(
+            [embedding.name, *(f"{key}{getattr(embedding, key)}" for key in chosen.settings)]
+        ).replace("_", "-")
+    extras = [
+        f"{key}{value}".replace("_", "-")
+        for key, value in chosen.identity(embedding).items()
+        if key in chosen.extras
+    ]
+    words = [
+        embedding.name,
+        embedding.compose,
+        f"f{embedding.subspaces}",
+        f"q{embedding.rows}",
+        assignment["name"],
+        embedding.init,
+        *extras,
+    ]
+    return "-".join(words)
+
+
+def _frozen(model: ModelConfig) -> tuple[tuple[str, Any], ...]:
+    return tuple((f.name, getattr(model, f.name)) for f in fields(model))
+
+
+@cache  # a plan asks for the same few models thousands of times
+def _model(
+    items: tuple[tuple[str, Any], ...], masked_lm: bool
+) -> tuple[dict[str, Any], tuple[int, int], int | None]:
+    model = ModelConfig(**dict(items))
+    if masked_lm and model.source != "hub":  # a hub's files may not be on the node that plans
+        pretrained.check_masked_lm_head(model)
+    if model.source == "local":
+        pretrained.check_classifier(model)
+    return pretrained.identity(model), pretrained.shape(model), pretrained.positions(model)
+
+
+def _check_numbers(config: RunConfig) -> None:
+    training: TrainingConfig = config.training
+    positive = (
+        "epochs",
+        "max_steps",
+        "batch_size",
+        "learning_rate",
+        "max_grad_norm",
+        "max_length",
+        "max_train_examples",
+        "eval_batch_size",
+        "device_batch",
+    )
+    recovered = ("steps", "batch_size", "learning_rate", "table_factor", "max_length")
+    for group, part, keys in (("training", training, positive), ("recovery", config.recovery, recovered)):
+        for key in keys:
+            value = getattr(part, key)
+            if value is not None and not value > 0:
+                raise ConfigError(f"{group}.{key} ({value}) must be greater than 0.")
+    for key, least in (
+        ("recovery.frozen_steps", config.recovery.frozen_steps),
+        ("training.weight_decay", training.weight_decay),
+    ):
+        if least < 0:
+            raise ConfigError(f"{key} ({least}) must be 0 or greater.")
+    _check_seed("seed", config.seed)
+    _check_seed("recovery.seed", config.recovery.seed)
+    _check_seed("embedding.rotation", config.embedding.rotation or 0)
+    if not 0 < training.teacher_weight <= 1:
+        raise ConfigError(
+            f"training.teacher_weight ({training.teacher_weight}) must be greater than 0, and 1 at most."
+        )
+    if not 0 <= training.warmup_fraction <= 1:
+        raise ConfigError(f"training.warmup_fraction ({training.warmup_fraction}) must lie between 0 and 1.")
+    for key, value, allowed in (
+        ("training.dtype", training.dtype, DTYPES),
+        ("training.engine", training.engine, ENGINES),
+        ("training.teacher", training.teacher, TEACHERS),
+        ("body", config.body, FORMS),
+        ("device", config.device, ("auto", "cpu", "cuda")),
+    ):
+        if value not in allowed:
+            raise ConfigError(unknown(key, value, allowed))
+    task: TaskConfig = config.task
+    if not task.evaluate:
+        raise ConfigError(
+            "task.evaluate ([]) names no role: name one to score, as in task.evaluate=[validation]."
+        )
+    for role in ("train", *task.evaluate, *task.predict):
+        if role not in task.splits:
+            raise ConfigError(
+                f"task.evaluate names the role '{role}', but task.splits has only: {', '.join(task.splits)}."
+            )
+    check_metrics(task)
+
+
+def _check_seed(key: str, seed: int) -> None:
+    if not 0 <= seed < 2**32:  # what NumPy's old generator takes, which transformers seeds too
+        raise ConfigError(f"{key} ({seed}) must be from 0 to {2**32 - 1}.")

@@ -1,0 +1,64 @@
+"""Runs of one task and recipe trained side by side, so that they fill a GPU; each gives its own ordinary record."""
+
+import logging
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+import transformers
+
+from bench.errors import EnvironmentBroken, TimeLimit
+from bench.runs import cost
+from bench.runs.execute import Loaded, check_folders, device_of, evaluated, load, recorded, trainees_of
+from bench.runs.identity import Prepared
+from bench.store import Record
+from bench.training.finetune import Diverged, Outcome, finetune_together
+from bench.training.precision import resolve_dtype
+
+log = logging.getLogger("bench")
+
+
+def execute_together(runs: Sequence[Prepared]) -> list[Record] | None:
+    """Return the records of the runs, already written; None, having said why, where they cannot be trained side by side.
+
+    Such is the case if one of them fails to load, or there is no room for all. Raises as `execute` does, and TimeLimit.
+    """
+    for run in runs:
+        check_folders(run)
+    device = device_of(runs[0].config)
+    try:
+        loaded, outcomes = _trained(runs, device)
+    except (EnvironmentBroken, TimeLimit):
+        raise
+    except Exception as error:
+        log.warning(
+            "%s | %d runs cannot train side by side (%s): they train one after the other",
+            runs[0].name,
+            len(runs),
+            str(error).splitlines()[0] if str(error) else type(error).__name__,
+        )
+        return None
+
+    def parts(place: int) -> dict[str, Any]:
+        outcome = outcomes[place]
+        if isinstance(outcome, Diverged):
+            raise outcome
+        model = cast(Any, loaded[place].model).to(device)  # one at a time, as an evaluation takes memory too
+        try:
+            return evaluated(runs[place], loaded[place], outcome, device)
+        finally:
+            model.to("cpu")
+
+    return [recorded(run, device, lambda place=place: parts(place)) for place, run in enumerate(runs)]  # type: ignore[misc]
+
+
+def _trained(runs: Sequence[Prepared], device: torch.device) -> tuple[list[Loaded], list[Outcome | Diverged]]:
+    config = runs[0].config
+    cost.reset_peak_memory(device)
+    loaded = [load(run, device) for run in runs]
+    trainees = trainees_of(runs, loaded, device)
+    transformers.set_seed(config.seed)
+    outcomes = finetune_together(trainees, resolve_dtype(config.training.dtype, device))
+    for one in loaded:
+        cast(Any, one.model).to("cpu")
+    return loaded, outcomes

@@ -1,0 +1,240 @@
+"""Hydra's side: overrides in, a typed RunConfig out, and errors that say what was meant.
+
+Hydra's grammar holds with one exception: the value of a key that the schema declares as text is taken as it is, so that
+`data.root=/data/R&D, 50% (a=b)` names that folder. Three forms keep their meaning: `null`, a value wholly in quotes, which
+loses them, and `${...}`, which OmegaConf resolves.
+"""
+
+import copy
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import is_dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, cast, get_args, get_origin, get_type_hints
+
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from bench.errors import ConfigError, unknown
+from bench.settings.schema import RunConfig, check_finite
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
+QUOTED = re.compile(r"""(['"])(\\.|(?!\1)[^\\])*\1""", re.DOTALL)
+ConfigStore.instance().store(name="schema", node=RunConfig)
+
+
+def choices(group: str) -> list[str]:
+    """Return the names that a configuration group offers: the YAML files of conf/<group>/."""
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+@cache
+def _groups() -> set[str]:
+    return {path.name for path in CONF.iterdir() if path.is_dir()}
+
+
+@cache
+def type_of(key: str) -> Any:
+    """Return the type that the schema gives a key such as "task.splits.train", or None for a key that it does not have."""
+    found: Any = RunConfig
+    for part in key.split("."):
+        inner = get_type_hints(found) if is_dataclass(found) else {}
+        found = get_args(found)[1] if get_origin(found) is dict else inner.get(part)
+    return found
+
+
+def in_hydras_grammar(override: str) -> str:
+    """Return the override with the value of a text key quoted as Hydra wants it; any other override as it is."""
+    key, given, value = override.partition("=")
+    if not given or type_of(key.lstrip("+")) not in (str, str | None):
+        return override
+    if value.lower() == "null" or QUOTED.fullmatch(value):
+        return override
+    return f"{key}={QuotedString(value, Quote.single).with_quotes()}"
+
+
+def explain(error: Exception, overrides: Sequence[str]) -> ConfigError:
+    """Return one clear sentence for what Hydra or OmegaConf refused."""
+    # A word that is no override, or a name that a group does not have: Hydra's own text is long and suggests nothing.
+    for override in overrides:
+        key, given, value = override.partition("=")
+        if not key:
+            return ConfigError(f"'{override}' names no key: write <key>{override}.")
+        if not given and not key.startswith("~"):
+            return ConfigError(f"'{override}' has no value: write {override}=<value>.")
+        if key in _groups() and value not in choices(key) and re.fullmatch(r"[\w./-]*", value):
+            return ConfigError(unknown(key, value, choices(key)))
+    text = f"{error} {error.__cause__ or ''}"
+
+    # Several values where a run takes one.
+    if match := re.search(r"Ambiguous value for argument '(.*)'|Sweep parameters '(.*)' requires", text):
+        override = match[1] or match[2]
+        key, _, value = override.partition("=")
+        as_list = f"; a list is written {key}=[{value}]" if match[1] and key not in _groups() else ""
+        return ConfigError(
+            f"{override} names several values, but a run takes one: `python -m bench run --multirun {override}` runs each, "
+            f"and a grid in conf/sweep/ makes a sweep of them{as_list}."
+        )
+
+    # A key that the configuration does not have.
+    if match := re.search(r"Could not override '([^']+)'", text):
+        key = match[1]
+        if get_origin(type_of(key)) is dict or get_origin(type_of(key.rpartition(".")[0])) is dict:
+            added = next((line for line in text.splitlines() if line.startswith("To append")), "").partition(
+                " use "
+            )[2]
+            return ConfigError(
+                f"{key} is not there yet: correct the name, or add it with a plus, as in {added}."
+            )
+        return ConfigError(unknown("key", key, _keys(_schema())).split(" Available:")[0])
+
+    # A value of another type.
+    if match := re.match(r"Error merging override \+*([\w.]+)=(.*)", str(error)):
+        reason = str(error.__cause__ or error).splitlines()[0].removesuffix(".")
+        return ConfigError(f"{match[1]} ({match[2]}) has the wrong type: {reason}.")
+    lines = [
+        line.strip()
+        for line in text.split("full_key")[0].splitlines()
+        if line.strip() and "https:" not in line
+    ]
+    return ConfigError(f"The configuration cannot be composed: {' '.join(lines)}")
+
+
+def _keys(node: Any, prefix: str = "") -> set[str]:
+    keys = set()
+    for key in node:
+        keys.add(prefix + str(key))
+        if isinstance(node._get_node(key), DictConfig) and not node._is_none():
+            keys |= _keys(node._get_node(key), f"{prefix}{key}.")
+    return keys
+
+
+def typed(config: DictConfig, chosen: Mapping[str, str | None]) -> RunConfig:
+    """Return the composed configuration as a RunConfig that notes what was `chosen` of each group.
+
+    Raises ConfigError for a value that is missing or not finite, and for a key that '+' added and the schema does not have.
+    """
+    try:
+        made = cast(RunConfig, OmegaConf.to_object(config))
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"The configuration is incomplete: {str(error).splitlines()[0]}.") from error
+    if extra := _extra(made):
+        raise ConfigError(unknown("key", extra, _keys(_schema())).split(" Available:")[0])
+    check_finite(made)
+    made.chosen = {group: name for group, name in chosen.items() if group in _groups() and name}
+    return made
+
+
+def _extra(node: Any) -> str | None:
+    """Return a key that was added to the configuration and that no code would read, or None."""
+    for key, value in vars(node).items():
+        if key not in node.__dataclass_fields__:
+            return str(key)
+        if is_dataclass(value) and (inner := _extra(value)):
+            return f"{key}.{inner}"
+    return None
+
+
+def compose_config(overrides: Sequence[str]) -> RunConfig:
+    """Return the run that `overrides` describe, as `python -m bench run <overrides>` would start it.
+
+    Raises ConfigError with the key, the value and what was probably meant. Hydra composes each choice of groups once;
+    single values are then set on a copy, so that a plan of thousands of runs takes seconds. Whatever is more than a single
+    value, or wrong, goes to Hydra as a whole: it alone refuses.
+    """
+    try:
+        made = _quickly(overrides) or _copied(_composed(tuple(map(in_hydras_grammar, overrides))))
+    except (
+        HydraException,
+        OmegaConfBaseException,
+        ValueError,
+    ) as error:  # ValueError: a group set to null or a number
+        raise explain(error, overrides) from error
+    check_finite(made)
+    return made
+
+
+def _quickly(overrides: Sequence[str]) -> RunConfig | None:
+    """Return the configuration if every override chooses from a group or sets a single value that is there, else None."""
+    groups = tuple(override for override in overrides if override.partition("=")[0] in _groups())
+    values = [_value(override) for override in overrides if override not in groups]
+    if None in values:
+        return None
+    config = _copied(_composed(groups))
+    return config if all(_set(config, *value) for value in values if value) else None
+
+
+@cache
+def _composed(overrides: tuple[str, ...]) -> RunConfig:
+    with initialize_config_dir(str(CONF), version_base=None):
+        composed = compose("config", overrides=list(overrides), return_hydra_config=True)
+    chosen = composed.hydra.runtime.choices
+    with open_dict(composed):
+        del composed["hydra"]
+    return typed(composed, chosen)
+
+
+def _copied(node: Any) -> Any:
+    """Return a copy in which any key can be set; values are shared, which deepcopy takes ten times as long to find out."""
+    if isinstance(node, dict):
+        return {key: _copied(value) for key, value in node.items()}
+    if not is_dataclass(node):
+        return node
+    made = copy.copy(node)
+    vars(made).update({key: _copied(value) for key, value in vars(node).items()})
+    return made
+
+
+@cache
+def _value(override: str) -> tuple[str, Any] | None:
+    """Return the key and the value, converted to the type that the schema gives the key; None where Hydra has to look."""
+    key = override.partition("=")[0]
+    kind = type_of(key)
+    if (
+        kind in (None, Any)
+        or is_dataclass(kind)
+        or get_origin(kind) is dict
+        or "${" in override
+        or "???" in override
+    ):
+        return None
+    try:
+        parsed = OverridesParser.create().parse_override(in_hydras_grammar(override))
+        if parsed.is_sweep_override() or parsed.package:
+            return None
+        OmegaConf.update(_schema(), key, parsed.value(), merge=False)
+    except (HydraException, OmegaConfBaseException):
+        return None
+    value = OmegaConf.select(_schema(), key)
+    return key, OmegaConf.to_object(value) if OmegaConf.is_config(value) else value
+
+
+@cache  # to make one takes longer than all else that an override needs; each only writes and reads its own key
+def _schema() -> DictConfig:
+    return cast(DictConfig, OmegaConf.structured(RunConfig))
+
+
+def _set(config: RunConfig, key: str, value: Any) -> bool:
+    """Set the key and return True; return False for a name that its dictionary does not have."""
+    *parents, last = key.split(".")
+    node: Any = config
+    for parent in parents:
+        node = node.get(parent, {}) if isinstance(node, dict) else getattr(node, parent)
+    if not isinstance(node, dict):
+        setattr(node, last, value)
+    elif last in node:
+        node[last] = value
+    else:
+        return False
+    return True
+
+
+def text_of(value: Any) -> str:
+    """Return a value as an override writes it."""
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,360 @@
+"""The typed configuration of one run. Hydra fills it from `conf/`; these dataclasses are its schema."""
+
+import math
+from dataclasses import dataclass, field, is_dataclass
+from typing import Any
+
+from bench.errors import ConfigError
+
+
+@dataclass
+class ModelConfig:
+    """A pretrained encoder: where it comes from and what it must look like."""
+
+    name: str = "???"
+    source: str = "hub"  # package | hub | local
+    path: str | None = None  # package: "<import name>/<folder>"; hub: "<owner>/<repo>"; local: a folder
+    revision: str | None = None  # pinned commit on the hub; version of a package
+    sha256: str | None = (
+        None  # of model.safetensors, or of its shards one after another; checked when they are loaded
+    )
+    vocab_size: int | None = (
+        None  # checked when loaded, and used to plan without loading; null: read from config.json
+    )
+    width: int | None = None  # of the embedding table, likewise
+    positions: int | None = (
+        None  # tokens of the longest sequence it takes, likewise; null: read from config.json
+    )
+    weights: str = "pretrained"  # pretrained | random (speed and memory only: accuracy is then marked)
+    license: str | None = None
+
+
+@dataclass
+class TaskConfig:
+    """What a task is: one YAML file in `conf/task/`."""
+
+    name: str = "???"
+    suite: str = "???"  # lexical | glue | xnli
+    task_version: int = 1  # raised whenever a change here changes numbers
+    hub: str | None = None  # "<owner>/<repo>"
+    hub_config: str | None = None  # the hub data set's configuration name
+    revision: str | None = None  # pinned commit of the hub data set
+    columns: list[str] = field(default_factory=list)  # one or two text columns
+    label_column: str = "label"
+    labels: list[str] | None = None  # class names in the order of their codes; null: regression
+    label_range: list[float] | None = None  # regression: smallest and largest label
+    # role -> split to read; a slice such as "train_subset[90%:]" is allowed (datasets' own slice syntax), and a split
+    # of another task as "mnli:train" (a name of conf/task with the same columns and labels)
+    splits: dict[str, str] = field(default_factory=dict)
+    evaluate: list[str] = field(default_factory=lambda: ["validation"])  # roles whose metrics are reported
+    predict: list[str] = field(
+        default_factory=list
+    )  # roles with hidden labels: predicted, stored, not scored
+    languages: list[str] = field(default_factory=list)  # files apart; `evaluate` and `predict` read each
+    train_language: str | None = None  # the language of every other role
+    groups: list[str] = field(
+        default_factory=list
+    )  # category columns to score apart, kept where the data has them
+    official_rows: dict[str, int] = field(default_factory=dict)  # split -> rows in the official release
+    metrics: list[str] = field(default_factory=list)  # names in bench/tasks/metrics.py
+    headline: str = "accuracy"
+    higher_is_better: bool = True
+    chance: float | None = None  # headline of guessing uniformly
+    majority: float | None = (
+        None  # headline of always answering the most frequent class of the reported split
+    )
+    average: bool = True  # part of the suite's average
+    notes: str | None = None
+
+
+@dataclass
+class EmbeddingConfig:
+    """The embedding that replaces the model's table. A method reads only the keys that it names as its settings."""
+
+    name: str = "???"  # a method of bench/embeddings
+    budget: str | None = (
+        None  # "0.5%": stored bytes as a share of the dense table's; picks the settings that are null
+    )
+    subspaces: int | None = None  # f; null: 3, or what the budget allows
+    sub_dim: int | None = None  # s; null: width / f (concat) or width (sum)
+    rows: int | None = None  # Q; null: the smallest integer with Q^f >= V, or what the budget allows
+    compose: str = "concat"  # concat | sum
+    init: str = "fitted"  # random | fitted (means of the pretrained sub-vectors that share a code)
+    keep_dense: int = (
+        0  # tokens that keep a row of their own: special ones, then the most frequent in assignment.corpus
+    )
+    code_rows: int | None = (
+        None  # rows of stored codes, those of the most frequent tokens; the others share that of the nearest; null: one a token
+    )
+    gain: bool = False  # one factor a token
+    rotation: int | None = (
+        None  # seed of an orthogonal rotation before the width is cut into pieces; null: none
+    )
+    table_dtype: str = "fp32"  # fp32 | fp16 | int8 | int4: how sub-tables and kept rows are stored
+    rank: int | None = None  # low_rank, truncated: numbers a token
+    frequency_power: float = (
+        0.0  # low_rank: a token's error counts (occurrences in assignment.corpus + 1)^power
+    )
+    bits: int = 8  # quantised: 8 | 4
+    group: int | None = None  # quantised: numbers that share a scale; null: 32, or what the budget allows
+
+
+@dataclass
+class AssignmentConfig:
+    """Which token shares which piece. Ignored by methods that assign nothing."""
+
+    name: str = "???"  # sequential | random | contextual | pq | residual | hash
+    corpus: str = (
+        "task"  # "task" (its training texts), splits of tasks ("mrpc:train+rte:train") or a text file
+    )
+    vectors: str | None = (
+        None  # static (the pretrained table) | context | both; null: context for contextual, else static
+    )
+    frequency_power: float = (
+        0.0  # contextual, pq, residual: a token's error counts (occurrences in the corpus + 1)^power
+    )
+    layer: int | None = None  # hidden layer whose states stand for a token in context; null: the middle one
+    iterations: int = 4  # contextual: rounds of assigning codes and moving centroids
+    seed: int = 0  # of codes and clusters; the run's seed leaves it alone, so that seeds are paired over one assignment
+
+
+@dataclass
+class RecoveryConfig:
+    """What is trained between the swap and the fine-tuning, on text without labels. `none` uses no other key."""
+
+    name: str = (
+        "none"  # none | distil (match the dense model's hidden states) | masked_lm (guess masked tokens)
+    )
+    corpus: str = "task"  # "task", splits of tasks such as "mrpc:train+qnli:train_subset", or a text file
+    steps: int = 4000  # of the whole model
+    frozen_steps: int = 0  # before them, of the embedding alone
+    batch_size: int = 256
+    learning_rate: float = 1e-4
+    table_factor: float = 10.0  # the embedding learns at so many times the rate
+    max_length: int = 64  # tokens
+    seed: int = (
+        0  # of batches and masks; the run's seed leaves it alone, so that a recovered model serves every seed
+    )
+
+
+@dataclass
+class TrainingConfig:
+    """The fine-tuning recipe."""
+
+    epochs: float = 3.0
+    max_steps: int | None = None  # overrides epochs
+    batch_size: int = 32
+    learning_rate: float = 5e-5
+    weight_decay: float = 0.01
+    warmup_fraction: float = 0.1  # of all steps, linear from 0; then linear decay to 0
+    max_grad_norm: float = 1.0
+    max_length: int = 128  # tokens, pairs included
+    max_train_examples: int | None = None  # a seeded subset of the training split; recorded and shown
+    teacher: str = (
+        "none"  # none | dense: also learn the logits of the fine-tuned dense model (same task and seed)
+    )
+    teacher_weight: float = 0.5  # share of the loss that the teacher's logits make
+    engine: str = (
+        "auto"  # auto (graph on a GPU, eager on a CPU) | eager | graph | compile (worth it for long runs)
+    )
+    dtype: str = "auto"  # auto (bf16 on a GPU, fp32 on a CPU) | fp32 | bf16
+    eval_batch_size: int = 128
+    device_batch: int | None = (
+        None  # rows that go through the model at once, gradients accumulated to batch_size; null: all
+    )
+
+
+@dataclass
+class DataConfig:
+    """Where task data comes from."""
+
+    source: str = "auto"  # auto | generated | parquet | official | hub; auto: generated if the task is, parquet if root is set, else hub
+    root: str | None = None  # folder of parquet or official files
+
+
+@dataclass
+class PerfConfig:
+    """What `bench perf` measures. Null: everything on a GPU, a small selection on a CPU."""
+
+    backbones: list[str] | None = None  # names in bench/models/architectures.py
+    embeddings: list[str] = field(default_factory=lambda: ["dense", "subspace"])
+    batch_sizes: list[int] | None = None
+    sides: list[str] | None = None  # names in bench/perf/sides.py
+    examples: int | None = None  # trained in each repeat
+    repeats: int = 3
+    together: int = 4  # models that a side of several trains side by side
+    startup: bool = True  # also the seconds from the start of a process to its first step
+    layers: bool = True  # also the embedding layer alone
+
+
+@dataclass
+class ReportConfig:
+    """What the decision brief is asked. Read by `report`, `sweep` and `gate`."""
+
+    language: str = "en"  # of brief.html: en | ja
+    tolerated_loss: float = 1.0  # points of a task's headline metric (0.01 of a fraction)
+    tasks: list[str] = field(
+        default_factory=list
+    )  # that matter, by name; empty: all that the suite's records have
+    model: str | None = None  # null: the one with most finished runs
+    suite: str | None = None  # likewise
+
+
+@dataclass
+class PriceConfig:
+    """A price list and a load, one YAML file in `conf/cost/`: what the brief works the saving out from."""
+
+    name: str = "???"
+    example: bool = False  # amounts are marked as examples to be replaced
+    currency: str = ""
+    price_per_gpu_hour: float | None = None  # of one instance with one GPU; null: no amounts are shown
+    memory_gb: float = 16.0  # that an instance has for models (1 GB = 10^9 bytes)
+    replicas: int = 1  # models kept loaded
+    requests_per_day: float = 0
+    utilisation: float = 1.0  # share of the time that an instance can be busy
+    hours_per_month: float = 730
+
+
+@dataclass
+class GateConfig:
+    """The limits of a deployment, one YAML file in `conf/gate/`; read by `gate`. Null and empty: no limit."""
+
+    name: str = "???"
+    model: str | None = None  # null: the only one that has the configuration
+    configuration: str | None = None  # as the tables name it; null: the one that the brief recommends
+    loss: dict[str, float] = field(default_factory=dict)  # task -> points that it may lose against dense
+    coverage: dict[str, dict[str, float]] = field(
+        default_factory=dict
+    )  # text of `bench coverage` -> known, well_fitted: least shares
+    embedding_bytes: int | None = None
+    total_bytes: int | None = None  # of the whole model
+    latency_ms: dict[str, float] = field(
+        default_factory=dict
+    )  # batch<rows> -> longest median forward; of `bench cost` where it was run
+    device: str | None = (
+        None  # where latency is checked, as `cost.profiles` names it; null: the slowest of those measured
+    )
+    tokens: int | None = None  # of each row, as `bench cost` measured; null: its longest
+
+
+@dataclass
+class DriftConfig:
+    """Limits of `bench drift`, which exits with 1 where one is passed."""
+
+    divergence: float = (
+        0.1  # Jensen-Shannon divergence of token frequencies (bits), beyond what shuffling the passages gives
+    )
+    unseen: float = 0.05  # share of the current tokens that the reference does not hold, likewise
+    unknown: float = 0.01  # rise of the share of words with a token unknown to the tokenizer
+    error: float = 0.1  # relative rise of the embedding's error, tokens by frequency
+
+
+@dataclass
+class ProfileConfig:
+    """What `bench cost` measures: every batch size at every length."""
+
+    batch_sizes: list[int] = field(default_factory=lambda: [1, 8, 32])
+    lengths: list[int] = field(default_factory=lambda: [16, 64, 128])  # tokens
+    warmup: int = 2  # answers of each embedding before the first round of a cell
+    rounds: int = 50  # of a cell at most; in each every embedding answers once
+    seconds: float = 20.0  # after which a cell ends; it has 6 rounds at least
+    starts: int = 3  # fresh processes of each embedding, after one that is not counted
+
+
+@dataclass
+class SearchConfig:
+    """What `bench search` looks for: one YAML file in `conf/search/`. The objectives are the mean score and the stored bytes."""
+
+    name: str = "???"
+    purpose: str = "???"
+    fixed: list[str] = field(default_factory=list)  # overrides of every run
+    tasks: list[str] = field(
+        default_factory=list
+    )  # names in conf/task, each trained on; the score is the mean of their headlines
+    space: dict[str, list[Any]] = field(
+        default_factory=dict
+    )  # key or group -> its values: a candidate has one of each
+    trials: int = (
+        24  # candidates that Optuna proposes; several processes at once may go beyond it by one each
+    )
+    batch: int = 6  # trials that a process takes at once: they are fitted, compared and trained together
+    seeds: int = 4  # of the candidates near the front; all others have seed 0 only
+    slack: float = 0.05  # share by which a smaller or equal embedding's fit must be better to keep a candidate from training
+
+
+@dataclass
+class LauncherConfig:
+    """Who carries out a sweep: workers of this machine, or tasks of a Slurm array, each with workers of its own."""
+
+    name: str = "???"  # local | slurm
+    time_limit: float | None = (
+        None  # minutes that a run, or runs trained at once, may take before `timeout` is recorded; null: none
+    )
+    runs_at_once: int = (
+        1  # runs of one task and recipe that train side by side: for a GPU that one run leaves half idle
+    )
+    # slurm: each task of the array takes runs, one after another, until its time is nearly over.
+    tasks: int = 16  # tasks of the array, all running at once where the cluster has room
+    partition: str | None = None  # null: the cluster's default
+    account: str | None = None
+    gpus: int | None = (
+        1  # of a task, one worker each; 0: one worker on the CPU; null: not asked for, one worker a visible GPU
+    )
+    cpus: int | None = 8  # of a task; null: not asked for
+    memory_gb: float | None = 48  # of a task; null: not asked for
+    minutes: int = 240  # of a task
+    requeues: int = 20  # times that a task whose time is over starts again
+    setup: list[str] = field(
+        default_factory=list
+    )  # shell lines before a task begins, such as "module load cuda"
+    options: dict[str, Any] = field(
+        default_factory=dict
+    )  # further options of sbatch by their long names, such as gres: gpu:a100:1; true: an option without a value
+
+
+@dataclass
+class RunConfig:
+    """Everything one run depends on."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    task: TaskConfig = field(default_factory=TaskConfig)
+    embedding: EmbeddingConfig = field(default_factory=EmbeddingConfig)
+    assignment: AssignmentConfig = field(default_factory=AssignmentConfig)
+    recovery: RecoveryConfig = field(default_factory=RecoveryConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    body: str = "fp32"  # fp32 | bf16 | int8 (linear layers): how all but the embedding is stored after the training; computed with in fp32
+    data: DataConfig = field(default_factory=DataConfig)
+    seed: int = 0
+    # Below: where and how, never what. Not part of a run's identity.
+    chosen: dict[str, str] = field(default_factory=dict)  # group -> file of conf/<group>/, noted by Hydra
+    results_dir: str = "results"
+    cache_dir: str = ".cache"
+    device: str = "auto"  # auto | cpu | cuda
+    keep_weights: bool = (
+        False  # the trained model goes to results_dir/models/<name>-<run_id>/, from where `export` takes it
+    )
+    deterministic: bool = False  # the same seed on the same GPU gives the same record, at some cost in speed (a CPU always does)
+    sweep: Any = None  # a sweep's declaration (conf/sweep/), read by `plan`, `sweep`, `status`
+    overwrite: str = "only-missing"  # which runs of a sweep are run: only-missing (interrupted ones too) | failed (these too) | always | never
+    workers: int | None = (
+        None  # processes of a local sweep; null: one a GPU, or one a CPU core. In a worker: those that share its GPU
+    )
+    launcher: LauncherConfig = field(default_factory=LauncherConfig)
+    drift: DriftConfig = field(default_factory=DriftConfig)  # read by `drift` only
+    profile: ProfileConfig = field(default_factory=ProfileConfig)  # read by `cost` only
+    search: SearchConfig = field(default_factory=SearchConfig)  # read by `search` only
+    perf: PerfConfig = field(default_factory=PerfConfig)  # read by `perf` only
+    report: ReportConfig = field(default_factory=ReportConfig)
+    cost: PriceConfig = field(default_factory=PriceConfig)
+    gate: GateConfig = field(default_factory=GateConfig)
+
+
+def check_finite(node: Any, key: str = "") -> None:
+    """Raise ConfigError for a NaN or infinite number below `node`: no comparison with a limit would refuse it."""
+    if isinstance(node, float) and not math.isfinite(node):
+        raise ConfigError(f"{key} ({node}) must be a finite number.")
+    below = vars(node) if is_dataclass(node) else node if isinstance(node, dict) else {}
+    for name, child in below.items():
+        check_finite(child, f"{key}.{name}" if key else str(name))
+    for place, child in enumerate(node if isinstance(node, list) else []):
+        check_finite(child, f"{key}[{place}]")
