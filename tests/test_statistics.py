@@ -7,7 +7,15 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from bench import statistics
-from bench.statistics import Summary, knee, pareto_front, probability_below, summarise
+from bench.statistics import (
+    Summary,
+    knee,
+    over_rows,
+    pareto_front,
+    probability_below,
+    probability_below_over_rows,
+    summarise,
+)
 
 NUMBERS = st.floats(0, 100, allow_nan=False)
 
@@ -43,16 +51,15 @@ def test_intervals_cover_the_true_mean_as_often_as_they_say(tasks: int, seeds: i
         found = summarise(rng.normal(means, spreads, (tasks, seeds)))
         assert found.low is not None and found.high is not None
         covered[index] = found.low <= means.mean() <= found.high
-    assert (
-        0.925 <= covered.mean() <= 0.985
-    )  # 600 repeats tell 0.95 from 0.925; two seeds a task are rather too careful
+    # 600 repeats distinguish 0.95 from 0.925. Two seeds a task are rather too careful: 0.981 in 40,000 repeats of 8 tasks.
+    assert 0.925 <= covered.mean() <= (0.985 if seeds > 2 else 0.99)
 
 
 def test_the_mean_over_tasks_has_no_spread_between_tasks_and_says_what_it_is() -> None:
     found = summarise([[10.0, 12.0, 11.0], [90.0, 92.0, 91.0]])
     assert found.mean == 51 and found.low is not None and found.high is not None
     assert 48 < found.low < 51 < found.high < 54
-    assert found.interval == "stratified bootstrap over 2 tasks and 3 seeds"
+    assert found.interval == "Welch's t over 2 tasks and 3 seeds"
     assert found == summarise([[10.0, 12.0, 11.0], [90.0, 92.0, 91.0]]), (
         "the same numbers give the same interval"
     )
@@ -60,20 +67,41 @@ def test_the_mean_over_tasks_has_no_spread_between_tasks_and_says_what_it_is() -
     assert near is not None and 0 < near <= 0.026
 
 
+@pytest.mark.parametrize(("tasks", "seeds"), [(2, 2), (5, 3)])
+def test_a_mean_over_tasks_has_the_error_and_freedom_of_welch(tasks: int, seeds: int) -> None:
+    """Of two tasks that is the distribution of scipy's test for a sum of two means, with the second's sign turned."""
+    values = np.random.default_rng(2).normal(70, np.linspace(1, 3, tasks)[:, None], (tasks, seeds))
+    errors = values.var(axis=1, ddof=1) / seeds
+    freedom = errors.sum() ** 2 / (errors**2 / (seeds - 1)).sum()
+    found, spread = summarise(values), np.sqrt(errors.sum()) / tasks
+    assert (found.low, found.high) == pytest.approx(stats.t.interval(0.95, freedom, values.mean(), spread))
+    if tasks == 2:
+        wanted = stats.ttest_ind(values[0], -values[1], equal_var=False).confidence_interval()
+        assert (found.low, found.high) == pytest.approx((wanted.low / 2, wanted.high / 2))
+
+
 @given(st.integers(0, 400), st.integers(1, 400))
 def test_binomial_intervals_equal_scipy(right: int, rows: int) -> None:
     right = min(right, rows)
     wanted = stats.binomtest(right, rows).proportion_ci(method="wilson")
-    assert statistics.wilson(right / rows, rows) == pytest.approx((wanted.low, wanted.high), abs=1e-9)
+    found = over_rows([rows], [right / rows])
+    assert (found.low, found.high) == pytest.approx((wanted.low, wanted.high), abs=1e-9)
+    assert found.interval == f"Wilson over {rows:,} rows, 1 seed" and found.mean == right / rows
+
+
+def wilson(right: int, rows: int) -> tuple[float, float]:
+    found = stats.binomtest(right, rows).proportion_ci(method="wilson")
+    return found.low, found.high
 
 
 def test_difference_of_one_seed_joins_both_wilson_intervals() -> None:
-    found = statistics.difference_of_one_seed(0.7, 0.6, 80)
-    (low, high), (other_low, other_high) = statistics.wilson(0.7, 80), statistics.wilson(0.6, 80)
+    found = over_rows([80], [0.7], [0.6])
+    (low, high), (other_low, other_high) = wilson(56, 80), wilson(48, 80)
+    assert found.interval == "Newcombe over 80 rows, 1 seed"
     assert found.low == pytest.approx(0.1 - np.sqrt((0.7 - low) ** 2 + (other_high - 0.6) ** 2))
     assert found.high == pytest.approx(0.1 + np.sqrt((high - 0.7) ** 2 + (0.6 - other_low) ** 2))
     error = np.sqrt((0.7 * 0.3 + 0.6 * 0.4) / 80)
-    assert statistics.probability_below_of_one_seed(0.7, 0.6, 80, 0.05) == pytest.approx(
+    assert probability_below_over_rows([80], [0.7], [0.6], 0.05) == pytest.approx(
         stats.norm.cdf((0.05 - 0.1) / error)
     )
 
@@ -102,10 +130,7 @@ def test_the_interval_of_a_mean_of_one_seed_covers_as_often_as_it_says(tasks: in
         own, dense = (
             [drawn(rng, *pair) for pair in zip(true, rows, strict=True)] for true in (worse, shares)
         )
-        found = (
-            statistics.mean_of_one_seed([*map(statistics.of_one_seed, own, rows)]),
-            statistics.mean_of_one_seed([*map(statistics.difference_of_one_seed, own, dense, rows)]),
-        )
+        found = over_rows(rows, own), over_rows(rows, own, dense)
         for kind, (one, true) in enumerate(zip(found, (np.mean(worse), -0.05), strict=True)):
             assert one.low is not None and one.high is not None
             covered[kind, index] = one.low <= true <= one.high
@@ -113,18 +138,17 @@ def test_the_interval_of_a_mean_of_one_seed_covers_as_often_as_it_says(tasks: in
 
 
 def test_a_mean_of_one_seed_joins_the_tasks_intervals() -> None:
-    one, other = statistics.of_one_seed(0.9, 500), statistics.of_one_seed(0.6, 80)
-    assert statistics.mean_of_one_seed([one]) == one
-    found = statistics.mean_of_one_seed([one, other])
-    assert (
-        found.mean == pytest.approx(0.75)
-        and found.interval == "MOVER over 2 tasks: sampling of the evaluation rows, one seed"
+    found, (low, high), (other_low, other_high) = (
+        over_rows([500, 80], [0.9, 0.6]),
+        wilson(450, 500),
+        wilson(48, 80),
     )
-    assert one.low and one.high and other.low and other.high
-    assert found.low == pytest.approx(0.75 - np.hypot(0.9 - one.low, 0.6 - other.low) / 2)
-    assert found.high == pytest.approx(0.75 + np.hypot(one.high - 0.9, other.high - 0.6) / 2)
+    assert found.mean == pytest.approx(0.75)
+    assert found.interval == "MOVER over 2 tasks: sampling of the evaluation rows, one seed"
+    assert found.low == pytest.approx(0.75 - np.hypot(0.9 - low, 0.6 - other_low) / 2)
+    assert found.high == pytest.approx(0.75 + np.hypot(high - 0.9, other_high - 0.6) / 2)
     error = np.sqrt((0.7 * 0.3 + 0.6 * 0.4) / 80 + (0.9 * 0.1 + 0.8 * 0.2) / 500) / 2
-    assert statistics.probability_below_of_one_seed([0.7, 0.9], [0.6, 0.8], [80, 500], 0.05) == pytest.approx(
+    assert probability_below_over_rows([80, 500], [0.7, 0.9], [0.6, 0.8], 0.05) == pytest.approx(
         stats.norm.cdf((0.05 - 0.1) / error)
     )
 

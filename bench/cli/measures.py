@@ -117,7 +117,7 @@ def _needed(arguments: Sequence[str], flag: str) -> tuple[str, list[str]]:
 def cost(arguments: Sequence[str]) -> int:
     """Measure latency, memory and cold start of a sweep's embeddings beside dense, into records too (sweep=<name>, device=auto|cpu|cuda)."""
     from bench.probes.latency import into_records, profile
-    from bench.report.latency import write_cost
+    from bench.probes.latency_table import write_cost
     from bench.runs.execute import pick_device
     from bench.store import check_writable
     from bench.sweep.plan import expand, load

@@ -26,10 +26,10 @@ def report(overrides: Sequence[str]) -> int:
     status = write(config)
     if other is None:
         return status
-    from bench.report.against import write_against
+    from bench.report.compare import write_comparison
 
     (before, unread), (now, _) = read(Path(other)), read(Path(config.results_dir))
-    print(*write_against(before, now, Path(config.results_dir)), sep="\n")
+    print(*write_comparison(before, now, Path(config.results_dir)), sep="\n")
     return 1 if unread else status
 
 
@@ -47,10 +47,10 @@ def write(config: RunConfig) -> int:
 def gate(overrides: Sequence[str]) -> int:
     """Check a configuration against declared limits and exit 1 if one is broken (gate=<name> results_dir=<folder>)."""
     from bench.report import gate as gates
-    from bench.report.domain import read_coverage
-    from bench.report.frame import to_frame
-    from bench.report.summary import sections
+    from bench.report.runs import to_frame
+    from bench.report.scores import score_table
     from bench.settings.compose import compose_config
+    from bench.store import read_coverage
 
     config = compose_config(overrides)
     results_dir = Path(config.results_dir)
@@ -59,9 +59,9 @@ def gate(overrides: Sequence[str]) -> int:
         raise BenchError(f"No records in {results_dir / 'runs'}: no limit can be checked.")
     frame = to_frame(records)
     found = gates.checks(
-        frame, sections(frame, config.report.tolerated_loss), read_coverage(results_dir), config
+        frame, score_table(frame, config.report.tolerated_loss), read_coverage(results_dir), config
     )
-    print(*gates.said(found), sep="\n")
+    print(*gates.lines(found), sep="\n")
     return 1 if problems or not all(check.held for check in found) else 0
 
 
@@ -123,9 +123,8 @@ def export(arguments: Sequence[str]) -> int:
 
 
 def read(results_dir: Path) -> tuple[list["Record"], list[tuple[Path, str]]]:
-    """Return the records that can be told, and the others with the reason, which is logged."""
-    from bench.report.frame import flaw
-    from bench.store import path_of, read_all
+    """Read all records. Return the valid ones, and (path, reason) for each that cannot be used; log the latter."""
+    from bench.store import flaw, path_of, read_all
 
     found, problems = read_all(results_dir)
     flaws = [flaw(record) for record in found]

@@ -6,14 +6,14 @@ from typing import Any
 
 import pandas as pd
 from huggingface_hub import EvalResult, ModelCardData
-from scipy.stats import binomtest
 
 from bench import __version__
 from bench.embeddings.base import FLOAT_BYTES
-from bench.report.frame import headline_runs, short_label, to_frame
+from bench.report.names import short_label
+from bench.report.runs import headline_runs, to_frame
 from bench.runs.identity import Prepared
 from bench.settings.schema import ModelConfig
-from bench.statistics import summarise
+from bench.statistics import over_rows, summarise
 from bench.store import Record
 from bench.text import escape, markdown_table
 
@@ -52,11 +52,12 @@ def write(prepared: Prepared, record: Record, records: Sequence[Record], facts: 
         *(["random weights: no scores"] if mine.weights == "random" else []),
     ]
     label = short_label(record["config"], prepared.width)
-    rows = [["this configuration", *_score(seeds, record)]] + (
-        [["dense, same recipe", *_score(dense, record)]] if len(dense) else []
+    value = None if pd.isna(mine["headline.value"]) else float(mine["headline.value"])
+    rows = [["this configuration", *_score(seeds)]] + (
+        [["dense, same recipe", *_score(dense)]] if len(dense) else []
     )
     parts = [
-        f"---\n{_front(prepared, record, label, None if pd.isna(mine.value) else float(mine.value)).to_yaml()}\n---\n",
+        f"---\n{_front(prepared, record, label, value).to_yaml()}\n---\n",
         f"# {model.name}, {escape(label)}, fine-tuned on {task.name}\n",
         _form(facts) + _body(prepared.config.body),
         f"Marks: {escape('; '.join(marks))}.\n" if marks else "",
@@ -126,23 +127,16 @@ def _base(model: ModelConfig) -> str:
     return f"{model.path} at {model.revision or 'no pinned revision'} ({model.source}{', random weights' if model.weights == 'random' else ''})"
 
 
-def _score(seeds: Any, record: Record) -> list[str]:
+def _score(seeds: pd.DataFrame) -> list[str]:
     """Return score, interval, number of seeds and run ids as a table's cells."""
-    found = summarise(seeds.value.dropna().astype(float).tolist())
+    found = summarise(seeds["headline.value"].dropna().astype(float).tolist())
     runs = " ".join(f"`{run}`" for run in seeds.run_id)
     if found.mean is None:
         return ["–", "–", str(len(seeds)), runs]
-    interval = (
-        "–" if found.half is None else f"{found.mean - found.half:.4f} to {found.mean + found.half:.4f}"
-    )
-    headline, task = record["headline"], record["task"]
-    if found.n == 1 and headline and task and headline["metric"] in SHARES:
-        rows = next(
-            (part["rows"] for part in task["splits"].values() if part["split"] == headline["split"]), None
-        )
-        if rows:
-            low, high = binomtest(round(found.mean * rows), rows).proportion_ci(method="wilson")
-            interval = f"{low:.4f} to {high:.4f} ({rows:,} rows)"
+    rows, of = seeds.evaluated_rows.min(), ""
+    if found.n == 1 and seeds["headline.metric"].iloc[0] in SHARES and pd.notna(rows):
+        found, of = over_rows([int(rows)], [found.mean]), f" ({rows:,.0f} rows)"
+    interval = "–" if found.low is None else f"{found.low:.4f} to {found.high:.4f}{of}"
     return [f"{found.mean:.4f}", interval, str(found.n), runs]
 
 

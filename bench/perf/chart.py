@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bench.perf.table import label, median, ratio
-from bench.report.figures import STYLE, save
+from bench.report.style import STYLE, save
 
 COLOURS = {"dense": "#000000", "subspace": "#0072B2"}
 

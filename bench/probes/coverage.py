@@ -18,8 +18,7 @@ from bench import store
 from bench.errors import DataError
 from bench.models import pretrained, swap
 from bench.models.tokenizers import load_tokenizer
-from bench.report.domain import Covered
-from bench.report.frame import embedding_id
+from bench.report.names import embedding_id
 from bench.runs.identity import Prepared
 from bench.tasks import data as task_data
 from bench.text import escape, markdown_table, slug
@@ -150,7 +149,7 @@ def write_coverage(coverage: Coverage, corpus: str, text: str, run: Prepared, fo
     store.write_atomically(folder / f"{stem}.md", text)
     store.write_atomically(folder / f"{stem}.csv", coverage.terms.to_csv(index=False))
     corpus_name = slug(Path(corpus).stem.lower())  # by which gate.coverage asks for it
-    covered = Covered(corpus_name, f"{model}/{method}", embedding, coverage.facts, text)
+    covered = store.Covered(corpus_name, f"{model}/{method}", embedding, coverage.facts, text)
     store.write_atomically(
         folder / f"{stem}.json", json.dumps(covered._asdict(), indent=1, sort_keys=True) + "\n"
     )

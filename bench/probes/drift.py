@@ -20,7 +20,7 @@ from bench.models import pretrained, swap
 from bench.models.tokenizers import load_tokenizer
 from bench.probes import coverage
 from bench.probes.fit import errors
-from bench.report.frame import embedding_id
+from bench.report.names import embedding_id
 from bench.runs.identity import Prepared, prepare
 from bench.settings.schema import DriftConfig, RunConfig
 from bench.tasks import data as task_data

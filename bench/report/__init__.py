@@ -4,21 +4,20 @@ import logging
 import warnings
 from pathlib import Path
 
+import jinja2
 import pandas as pd
 from joblib import Parallel, cpu_count, delayed
 
 from bench.errors import BenchError, ConfigError, EnvironmentBroken
-from bench.report import brief, details, figures, scores, tables
-from bench.report.domain import read_coverage
-from bench.report.frame import to_frame
+from bench.report import brief, details, figures, style, tables
+from bench.report.breakdown import breakdown_table
 from bench.report.grid import Grid, to_latex, to_markdown
-from bench.report.index import Drawn, index
-from bench.report.parts import part_sections
+from bench.report.latency import side_by_side
 from bench.report.published import PAPER, TITLE, beside, published_grid, read_published
-from bench.report.section import Section
-from bench.report.summary import sections
+from bench.report.runs import ids_sha256, to_frame
+from bench.report.scores import ALL, score_table, sections
 from bench.settings.schema import RunConfig
-from bench.store import Record
+from bench.store import STATUSES, Record, read_coverage
 from bench.text import escape, slug
 
 log = logging.getLogger("bench")
@@ -35,9 +34,9 @@ def write_report(
     """Return the files written: `tables/`, `figures/`, `INDEX.md` and `brief.html` in `results_dir`.
 
     The same records give the same bytes. `problems` are unreadable records (path, reason) and are named in the report;
-    `config` says what the brief is asked, and the loss whose probability is told; `paper` holds published numbers.
-    Raises BenchError without records, ConfigError for a loss below zero and for scores that must not share a column, EnvironmentBroken if
-    `results_dir` cannot be written.
+    `config` says what the brief is asked, and the loss whose probability is computed; `paper` holds published numbers.
+    Raises BenchError without records, ConfigError for a loss below zero and for scores that must not share a column,
+    EnvironmentBroken if `results_dir` cannot be written.
     """
     config = config or RunConfig()
     threshold = config.report.tolerated_loss
@@ -50,36 +49,36 @@ def write_report(
         raise BenchError(
             f"No records in {results_dir / 'runs'}{unread}: run `make sweep` first, or set results_dir."
         )
-    frame = to_frame(records)
-    whole, pieces = sections(frame, threshold), part_sections(frame, threshold)
+
+    # The frames: everything below reads these.
+    runs = to_frame(records)
+    scores, breakdown = score_table(runs, threshold), breakdown_table(runs, threshold)
+    published = beside(read_published(paper), scores)
     named = [(_relative(path, results_dir), reason) for path, reason in problems]
-    published = beside(read_published(paper), whole)
-    written: list[Path] = []
+
+    # The files.
+    texts = _tables(runs, scores, breakdown, published)
+    texts["brief.html"] = brief.page(runs, scores, named, read_coverage(results_dir), config)
+    parts = [*sections(scores), *sections(breakdown)]
     try:
-        texts = _texts(frame, whole, pieces) | _grids(whole, pieces, published)
-        texts["brief.html"] = brief.page(frame, whole, named, read_coverage(results_dir), config)
-        for name, text in texts.items():
-            written.append(_write(results_dir / name, text))
+        written = [_write(results_dir / name, text) for name, text in texts.items()]
         (results_dir / "figures").mkdir(exist_ok=True)
-        jobs = [
-            (section, results_dir, draw)
-            for parts, draws in ((whole, [*scores.DRAWN, *details.DRAWN]), (pieces, [details.languages]))
-            for section in parts
-            for draw in draws
+        whole = [
+            (place, draw)
+            for place in range(len(sections(scores)))
+            for draw in (*figures.DRAWN, *details.DRAWN)
         ]
+        jobs = whole + [(place, details.languages) for place in range(len(sections(scores)), len(parts))]
         # Drawing is most of the time, but a process takes two seconds to start: only many figures are worth several.
-        made = Parallel(n_jobs=min(cpu_count(), 1 + len(jobs) // 20))(delayed(_figure)(*job) for job in jobs)
-        shown = [
-            (
-                section,
-                [drawn for (own, *_), (drawn, _) in zip(jobs, made, strict=True) if own is section and drawn],
-            )
-            for section in (*whole, *pieces)
-        ]
-        written += [path for _, paths in made for path in paths]
-        written.append(
-            _write(results_dir / "INDEX.md", index(frame, tables.coverage(frame), named, shown, published))
+        drawn = Parallel(n_jobs=min(cpu_count(), 1 + len(jobs) // 20))(
+            delayed(_figure)(parts[place], results_dir, draw) for place, draw in jobs
         )
+        written += [path for _, paths in drawn for path in paths]
+        shown = [
+            [figure for (where, _), (figure, _) in zip(jobs, drawn, strict=True) if where == place and figure]
+            for place in range(len(parts))
+        ]
+        written.append(_write(results_dir / "INDEX.md", _index(runs, parts, shown, named, published)))
         _remove_older(results_dir, written)
     except OSError as error:
         raise EnvironmentBroken(f"results_dir ({results_dir}) cannot be written: {error}.") from error
@@ -88,65 +87,65 @@ def write_report(
 
 def _remove_older(results_dir: Path, written: list[Path]) -> None:
     """Delete tables and figures that an earlier report made and this one has no data for, such as <what>--<model>--<suite>."""
-    made = ("figures/*--*--*.*", "tables/*--*--*.*", "tables/parts.csv", "tables/published.*")
+    names = (
+        "breakdown.*",
+        "published.*",
+        "coverage.*",
+        "parts.*",
+    )  # the last two: what reports wrote before they were renamed
+    made = ("figures/*--*--*.*", "tables/*--*--*.*", *(f"tables/{name}" for name in names))
     for path in (path for pattern in made for path in results_dir.glob(pattern)):
         if path not in written:
             path.unlink()
 
 
-def _texts(frame: pd.DataFrame, whole: list[Section], pieces: list[Section]) -> dict[str, str]:
-    """Return file name -> content of the long tables."""
-    coverage = tables.coverage(frame)
+def _tables(
+    runs: pd.DataFrame, scores: pd.DataFrame, breakdown: pd.DataFrame, published: pd.DataFrame
+) -> dict[str, str]:
+    """Return file name -> content of the long tables, and of those for people as Markdown, LaTeX and CSV."""
+    complete = tables.completeness(runs)
     texts = {
-        "tables/coverage.md": f"# Coverage (seeds)\n\n{tables.coverage_markdown(coverage)}",
-        "tables/coverage.csv": _csv(coverage),
-        "tables/failures.csv": _csv(tables.failures(frame)),
-        "tables/runs.csv": _csv(tables.runs(frame)),
+        "tables/completeness.md": f"# Completeness (seeds)\n\n{tables.as_markdown(complete)}",
+        "tables/completeness.csv": tables.csv(complete),
+        "tables/failures.csv": tables.csv(tables.failures(runs)),
+        "tables/runs.csv": tables.csv(tables.runs(runs)),
     }
-    for name, some in (("results", whole), ("parts", pieces)):
-        if some:
-            texts[f"tables/{name}.csv"] = _csv(
-                pd.concat([tables.results(section) for section in some], ignore_index=True)
-            )
-    return texts
+    grids: list[tuple[str, Grid]] = []
+    for name, table in (("results", scores), ("breakdown", breakdown)):
+        if len(table):
+            texts[f"tables/{name}.csv"] = tables.csv(tables.results(table))
+        grids += [(_stem(name, part), tables.results_grid(part)) for part in sections(table)]
+    grids += [(_stem("budgets", part), tables.budget_grid(part)) for part in sections(scores)]
+    grids.append(("published", published_grid(published)))
+    for stem, grid in grids:
+        if grid.rows:
+            how = "" if grid.title == TITLE else tables.HOW_TO_READ
+            texts |= {
+                f"tables/{stem}.md": f"# {escape(grid.title)}\n\n{how}\n{to_markdown(grid)}",
+                f"tables/{stem}.tex": to_latex(grid._replace(notes=f"{how} {grid.notes}".strip())),
+                f"tables/{stem}.csv": tables.csv(pd.DataFrame(grid.rows, columns=grid.header)),
+            }
+    return texts | ({"tables/published.csv": tables.csv(published)} if len(published) else {})
 
 
-def _grids(whole: list[Section], pieces: list[Section], published: pd.DataFrame) -> dict[str, str]:
-    """Return file name -> content of the tables for people, each as Markdown, LaTeX and CSV."""
-    grids = [("results", section, tables.results_grid(section)) for section in whole]
-    grids += [("parts", section, tables.results_grid(section)) for section in pieces]
-    grids += [("budgets", section, grid) for section in whole if (grid := tables.budget_grid(section)).rows]
-    texts: dict[str, str] = {}
-    for name, section, grid in grids:
-        texts |= _grid(f"tables/{slug(name, section.title, section.suite)}", grid)
-    if len(published):
-        texts |= _grid("tables/published", published_grid(published)) | {
-            "tables/published.csv": _csv(published)
-        }
-    return texts
+def _stem(name: str, part: pd.DataFrame) -> str:
+    return slug(name, part.title.iloc[0], part.suite.iloc[0])
 
 
-def _grid(stem: str, grid: Grid) -> dict[str, str]:
-    how = "" if grid.title == TITLE else tables.HOW_TO_READ
-    return {
-        f"{stem}.md": f"# {escape(grid.title)}\n\n{how}\n{to_markdown(grid)}",
-        f"{stem}.tex": to_latex(grid._replace(notes=f"{how} {grid.notes}".strip())),
-        f"{stem}.csv": _csv(pd.DataFrame(grid.rows, columns=grid.header)),
-    }
-
-
-def _figure(section: Section, results_dir: Path, draw: figures.Draw) -> tuple[Drawn | None, list[Path]]:
-    """Return the figure as INDEX.md shows it and the files written; None where the section has no data for it."""
+def _figure(
+    part: pd.DataFrame, results_dir: Path, draw: style.Draw
+) -> tuple[tuple[str, str] | None, list[Path]]:
+    """Return the figure's title and image, and the files written; None and no file where the section has no data for it."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.filterwarnings("always", "Glyph .* missing from font")
-        chart = draw(section)
+        chart = draw(part)
         if chart is None:
             return None, []
-        stem = f"figures/{slug(chart.name, section.title, section.suite)}"
+        stem = f"figures/{_stem(chart.name, part)}"
         paths = [results_dir / f"{stem}.{kind}" for kind in ("png", "svg", "pdf")]
-        figures.save(chart.figure, *paths)
-    missing = {str(one.message) for one in caught if "missing from font" in str(one.message)}
-    for other in {str(one.message) for one in caught} - missing:
+        style.save(chart.figure, *paths)
+    missing = {text for warning in caught if "missing from font" in (text := str(warning.message))}
+    for other in {str(warning.message) for warning in caught} - missing:
         log.warning("%s.png: %s", stem, other)
     if missing:
         log.warning(
@@ -155,17 +154,73 @@ def _figure(section: Section, results_dir: Path, draw: figures.Draw) -> tuple[Dr
             stem,
             len(missing),
         )
-    return Drawn(chart.title, f"{stem}.png"), [*paths, _write(results_dir / f"{stem}.csv", _csv(chart.data))]
+    return (chart.title, f"{stem}.png"), [*paths, _write(results_dir / f"{stem}.csv", tables.csv(chart.data))]
+
+
+def _index(
+    runs: pd.DataFrame,
+    parts: list[pd.DataFrame],
+    shown: list[list[tuple[str, str]]],
+    problems: list[tuple[str, str]],
+    published: pd.DataFrame,
+) -> str:
+    """Return INDEX.md. It holds no time and no path of this machine, so that equal records give equal bytes."""
+    complete, failed = tables.completeness(runs), tables.failures(runs)
+    late = (complete.missing != "") | (complete[list(STATUSES[1:])] != "").any(axis=1)
+    gaps = complete[tables.begun(complete) & late]
+    context = {
+        "provenance": _provenance(runs),
+        "counts": tables.completeness_counts(complete),
+        "gaps": tables.as_markdown(gaps) if len(gaps) else "",
+        "failures": tables.as_markdown(failed) if len(failed) else "",
+        "problems": problems,
+        "how_to_read": tables.HOW_TO_READ,
+        "sections": [_section(part, runs, drawn) for part, drawn in zip(parts, shown, strict=True)],
+        "published": to_markdown(published_grid(published)) if len(published) else "",
+        "published_title": TITLE,
+        "cautions": tables.cautions(runs),
+    }
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        trim_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )  # no autoescape: the page is Markdown
+    environment.filters["md"] = escape
+    text = environment.get_template("index.md.j2").render(context)
+    return text if text.endswith("\n") else f"{text}\n"
+
+
+def _section(part: pd.DataFrame, runs: pd.DataFrame, drawn: list[tuple[str, str]]) -> dict[str, object]:
+    """Return what INDEX.md shows of a section."""
+    first, budgets = part.iloc[0], tables.budget_grid(part)
+    scores = {row["config_id"]: tables.score_text(row) for row in part[part.main].to_dict("records")}
+    return {
+        "title": f"{first.title} on {first.suite}",
+        "figures": drawn,
+        "breakdown": ALL in set(part.column),
+        "table": to_markdown(tables.results_grid(part)),
+        "costs": side_by_side(part, runs, scores),
+        "budgets_title": budgets.title,
+        "budgets": to_markdown(budgets) if budgets.rows and not first.no_mean else "",
+    }
+
+
+def _provenance(runs: pd.DataFrame) -> str:
+    """Return one line: number of records, digest over their ids, commits and devices."""
+    known = runs.dropna(subset=["provenance.commit"])
+    commits = sorted(set(zip(known["provenance.commit"], known.dirty, strict=True)))
+    shown = [f"{commit} (with uncommitted changes)" if dirty else str(commit) for commit, dirty in commits]
+    devices = sorted(runs["provenance.device"].dropna().unique())
+    return (
+        f"{len(runs):,} records, SHA-256 of their ids {ids_sha256(runs)}; commits: {escape(', '.join(shown) or 'unknown')}; "
+        f"devices: {escape(', '.join(devices) or 'unknown')}."
+    )
 
 
 def _write(path: Path, text: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8", newline="\n")
     return path
-
-
-def _csv(data: pd.DataFrame) -> str:
-    return str(data.to_csv(index=False, lineterminator="\n"))
 
 
 def _relative(path: Path, folder: Path) -> str:

@@ -1,43 +1,32 @@
 """The decision: the smallest configuration of a section whose loss stays within a limit on the tasks that matter.
 
-`brief.js` follows the same rules on the same rounded numbers, so that the page answers alike with scripts on and off.
+`brief/rule.js` is the same rule for the page, so that it answers alike with scripts on and off; tests/report/decisions.json holds
+both to the same answers.
 """
 
-from collections.abc import Collection, Sequence
-from typing import NamedTuple
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import pandas as pd
 
 from bench.errors import ConfigError, unknown
-from bench.report.section import FLOORS, Cell, Column, Row, Section
+from bench.report.scores import FLOORS, sections
 from bench.settings.schema import ReportConfig
 
 ENOUGH = 0.2  # share of a section's configurations that must have every task of a mean for these to decide
 POINTS = 100.0  # a task is compared in points where its headline metric is a fraction
 
-
-class Result(NamedTuple):
-    """One configuration on one task, in points rounded to 0.01."""
-
-    score: float | None
-    loss: float | None  # against dense, over the seeds that both have; negative: better than dense
-    half: float | None  # half-width of the loss's 95 % interval; None with one pair of seeds
-    pairs: int
-    seeds: int
-    collapsed: int  # runs that predict one class only
-    why: str  # there is no loss; empty where there is one
-
-
-class Option(NamedTuple):
-    """A configuration that could be chosen, with a result for each task."""
-
-    row: Row
-    bytes: int
-    results: tuple[Result, ...]
+Item = dict[Any, Any]
+"""A configuration: `row`, its main line of the score table, `bytes`, and lists by task, rounded to 0.01 point: `score`, `loss`
+(against dense, over the seeds that both have; below zero: better), `half` (half-width of the loss's 95 % interval), `pairs` of
+seeds, `seeds`, `collapsed` (runs that predict one class only), `why` (there is no loss)."""
 
 
 class Verdict(NamedTuple):
-    """What the tasks that matter say about an option."""
+    """What the tasks that matter say about a configuration."""
 
-    option: Option
+    place: int  # among those offered
     holds: bool
     worst: float | None  # largest loss; None where a task that matters has none
     task: int | None  # where that is
@@ -46,63 +35,88 @@ class Verdict(NamedTuple):
 class Subject(NamedTuple):
     """What is decided about: one section, the tasks that can be compared in points, and what could be chosen."""
 
-    section: Section
-    columns: list[Column]
-    dense: Row | None  # the dense configuration with a score on most of these tasks; None where none has any
+    part: pd.DataFrame  # the section's lines of the score table
+    columns: list[dict[Any, Any]]
+    dense: Item | None  # the dense configuration with a score on most of these tasks; None where none has any
     options: list[
-        Option
+        Item
     ]  # the compressed configurations with a score on any of them, smallest first; no floors
     matter: list[int]  # places in `columns` of the tasks that matter
     missing: list[str]  # tasks that matter and have no score
 
 
-def subject(parts: Sequence[Section], wanted: ReportConfig) -> Subject:
+def subject(table: pd.DataFrame, wanted: ReportConfig) -> Subject:
     """Return what is decided about: report.model and report.suite, else the section with most scores.
 
     The tasks that matter are report.tasks, else those of the mean over most tasks that enough configurations have.
     Raises ConfigError for a model or suite without any record.
     """
     for key, value in (("model", wanted.model), ("suite", wanted.suite)):
-        known = {str(getattr(part, key)) for part in parts}
+        known = set(map(str, table[key]))
         if value is not None and value not in known:
             raise ConfigError(unknown(f"report.{key}", value, known))
-    chosen = [
-        part for part in parts if wanted.model in (None, part.model) and wanted.suite in (None, part.suite)
-    ]
-    if not chosen:
+    asked = (table.model == (wanted.model or table.model)) & (table.suite == (wanted.suite or table.suite))
+    if not asked.any():
         raise ConfigError(f"report.suite ({wanted.suite}) has no records of report.model ({wanted.model}).")
-    section = max(
-        chosen,
-        key=lambda part: sum(
-            part.cells[row.config_id, column.name].score.n for row in part.rows for column in part.tasks
-        ),
-    )
-    columns = [column for column in section.tasks if column.scale == POINTS]
-    averaged = _averaged(section) or [column.name for column in columns]
-    names = wanted.tasks or [column.task for column in columns if column.name in averaged]
+    part = max(sections(table[asked]), key=lambda part: part[~part.is_mean].n.sum())
+    tasks = part[~part.is_mean & (part.scale == POINTS)]
+    columns = tasks.drop_duplicates("column").to_dict("records")
+    averaged = _averaged(part) or [column["column"] for column in columns]
+    names = wanted.tasks or [column["task"] for column in columns if column["column"] in averaged]
+    rows = {row["config_id"]: row for row in part[part.main].to_dict("records")}
+    items = [_item(rows[name], lines) for name, lines in tasks.groupby("config_id", sort=False)]
+    items = [item for item in items if any(score is not None for score in item["score"])]
+    dense = [item for item in items if item["row"]["kind"] == "dense"]
+    options = [
+        item
+        for item in items
+        if item["row"]["kind"] != "dense"
+        and item["row"]["body"] == "fp32"
+        and item["row"]["config.embedding.name"] not in FLOORS
+    ]
     return Subject(
-        section,
+        part,
         columns,
-        _dense(section, columns),
-        _options(section, columns),
-        [place for place, column in enumerate(columns) if column.task in names],
-        [name for name in names if name not in {column.task for column in columns}],
+        max(dense, key=lambda item: item["why"].count(""), default=None),
+        sorted(options, key=lambda item: (item["bytes"], item["row"]["configuration"])),
+        [place for place, column in enumerate(columns) if column["task"] in names],
+        [name for name in names if name not in {column["task"] for column in columns}],
     )
 
 
-def _averaged(section: Section) -> tuple[str, ...]:
+def _averaged(part: pd.DataFrame) -> tuple[str, ...]:
     """Return the columns of the mean over most tasks that enough configurations have, of all where none has enough."""
-    having = {
-        mean.parts: sum(not section.cells[row.config_id, mean.name].missing for row in section.embeddings)
-        for mean in section.means
+    means = part[part.is_mean & (part.body == "fp32")]
+    having = (means.no_score == "").groupby(means.tasks).sum()
+    enough = having[having >= ENOUGH * means.config_id.nunique()]
+    return max(enough.index if len(enough) else having.index, key=len, default=())
+
+
+def _item(row: dict[Any, Any], lines: pd.DataFrame) -> Item:
+    """Return a configuration from its lines of the tasks."""
+    worse = lines.higher_is_better.map({True: -1, False: 1})
+    half = (lines.difference_ci95_high - lines.difference_ci95_low) / 2
+    return {
+        "row": row,
+        "bytes": int(row["size.embedding_bytes"]) if pd.notna(row["size.embedding_bytes"]) else 0,
+        "score": _points(lines["mean"]),
+        "loss": _points(worse * lines.difference_to_dense),
+        "half": _points(half),
+        "pairs": list(lines.paired_seeds),
+        "seeds": list(lines.n),
+        "collapsed": list(lines.collapsed),
+        "why": [score or change for score, change in zip(lines.no_score, lines.no_difference, strict=True)],
     }
-    enough = [parts for parts, count in having.items() if count >= ENOUGH * len(section.embeddings)]
-    return max(enough or having, key=len, default=())
+
+
+def _points(values: "pd.Series[float]") -> list[float | None]:
+    """Return the values rounded to 0.01, without a negative zero."""
+    return [None if pd.isna(value) else round(value, 2) + 0.0 for value in values]
 
 
 def no_answer(about: Subject) -> str | None:
     """Return why there can be no answer (a key of `blocked` in the brief's texts), or None."""
-    if about.section.weights == "random":
+    if about.part.weights.iloc[0] == "random":
         return "random"
     if not about.columns:
         return "unfinished"
@@ -112,78 +126,37 @@ def no_answer(about: Subject) -> str | None:
         return "missing"
     if not about.options:
         return "no_options"
-    rows = [about.dense, *(option.row for option in about.options)]
-    complete = any(
-        mean(results_of(about.section, row, about.columns), about.matter) is not None for row in rows
-    )
+    complete = any(mean(item, about.matter) is not None for item in (about.dense, *about.options))
     return None if complete else "incomplete"
 
 
-def _dense(section: Section, columns: Sequence[Column]) -> Row | None:
-    found = [
-        (sum(not section.cells[row.config_id, column.name].missing for column in columns), row)
-        for row in section.rows
-        if row.kind == "dense"
-    ]
-    most, row = max(found, key=lambda pair: pair[0], default=(0, None))
-    return row if most else None
+def rank(offered: Sequence[Item], matter: Sequence[int], tolerance: float) -> list[Verdict]:
+    """Return a verdict for each, best first: those that hold as offered, then by their worst loss, then those not measured."""
+    judged = [_judge(item, place, matter, tolerance) for place, item in enumerate(offered)]
+    return sorted(judged, key=lambda v: -math.inf if v.holds else math.inf if v.worst is None else v.worst)
 
 
-def _options(section: Section, columns: Sequence[Column]) -> list[Option]:
-    found = []
-    for row in section.embeddings:
-        results = results_of(section, row, columns)
-        if (
-            row.kind != "dense"
-            and row.method not in FLOORS
-            and row.bytes is not None
-            and any(result.score is not None for result in results)
-        ):
-            found.append(Option(row, row.bytes, results))
-    return sorted(found, key=lambda option: (option.bytes, option.row.label))
+def _judge(item: Item, place: int, matter: Sequence[int], tolerance: float) -> Verdict:
+    """Return whether a configuration holds: no task that matters loses more than the tolerance, and no run of them collapsed."""
+    losses = [item["loss"][task] for task in matter]
+    if not losses or None in losses:
+        return Verdict(place, False, None, None)
+    worst = max(losses)
+    holds = worst <= tolerance and not any(item["collapsed"][task] for task in matter)
+    return Verdict(place, holds, worst, matter[losses.index(worst)])
 
 
-def results_of(section: Section, row: Row, columns: Sequence[Column]) -> tuple[Result, ...]:
-    """Return the configuration's result on each of these tasks."""
-    return tuple(_result(section.cells[row.config_id, column.name], column) for column in columns)
-
-
-def _result(cell: Cell, column: Column) -> Result:
-    sign = -1 if column.higher_is_better else 1
-    loss = None if cell.change.mean is None else _round(sign * cell.change.mean)
-    half = None if cell.change.half is None else _round(cell.change.half)
-    score = None if cell.score.mean is None else _round(cell.score.mean)
-    return Result(
-        score, loss, half, cell.change.n, cell.score.n, cell.collapsed, cell.missing or cell.unpaired
-    )
-
-
-def rank(offered: Sequence[Option], matter: Collection[int], tolerance: float) -> list[Verdict]:
-    """Return a verdict for each option, best first: those that hold by size, then by their worst loss, then those not measured.
-
-    An option holds where every task that matters (its place in `results`) loses no more than the tolerance and no run collapsed.
-    """
-    judged = []
-    for place, option in enumerate(offered):
-        losses = [(loss, task) for task in sorted(matter) if (loss := option.results[task].loss) is not None]
-        worst, task = (
-            max(losses, key=lambda pair: pair[0]) if losses and len(losses) == len(matter) else (None, None)
-        )
-        holds = (
-            worst is not None
-            and worst <= tolerance
-            and not any(option.results[task].collapsed for task in matter)
-        )
-        key = (0, 0.0, place) if holds else (2, 0.0, place) if worst is None else (1, worst, place)
-        judged.append((key, Verdict(option, holds, worst, task)))
-    return [verdict for _, verdict in sorted(judged, key=lambda pair: pair[0])]
-
-
-def mean(results: Sequence[Result], matter: Collection[int]) -> float | None:
+def mean(item: Item, matter: Sequence[int]) -> float | None:
     """Return the mean score over the tasks that matter, or None where one has none."""
-    scores = [score for task in sorted(matter) if (score := results[task].score) is not None]
-    return sum(scores) / len(scores) if scores and len(scores) == len(matter) else None
+    scores = [item["score"][task] for task in matter]
+    return None if not scores or None in scores else sum(scores) / len(scores)
 
 
-def _round(value: float) -> float:
-    return round(value, 2) + 0.0  # no negative zero
+def reach(item: Item, matter: Sequence[int]) -> tuple[float, int] | None:
+    """Return the largest loss that the 95 % intervals reach, and on which task; None where one has fewer than two pairs of seeds."""
+    reached = []
+    for task in matter:
+        if item["half"][task] is None or item["pairs"][task] < 2:
+            return None
+        reached.append((round(item["loss"][task] + item["half"][task], 2), task))
+    return max(reached, key=lambda pair: pair[0])

@@ -6,289 +6,201 @@ import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib import rc_context
-from matplotlib.figure import Figure
 
-from bench.report.figures import STYLE, Chart, kind_styles, label_ends, legend, page, settle
-from bench.report.section import ALL, GAP, Row, Section
+from bench.report.runs import rows
+from bench.report.scores import ALL, GAP, paired
+from bench.report.style import STYLE, Chart, kind_styles, label_ends, legend, page, settle
 from bench.statistics import summarise
 
 MOST_LINES = 8  # of a figure; the CSV file beside it has all
 LANGUAGES = 2  # letters of a language's name in XNLI
+SIMPLEST = ["sequential", "hash", "random"]  # assignments that know nothing of the tokens
 
 
-def _spread(rows: list[Row]) -> list[Row]:
-    """Return at most MOST_LINES rows, from the largest to the smallest embedding."""
-    chosen = np.linspace(0, len(rows) - 1, min(MOST_LINES, len(rows))).round().astype(int)
-    return [rows[index] for index in chosen]
-
-
-def languages(section: Section) -> Chart | None:
+def languages(part: pd.DataFrame) -> Chart | None:
     """Return a dot plot of a task's languages, a line for each, English first and its score as a vertical line."""
-    names = [column.name for column in section.columns if column.name not in (ALL, GAP)]
-    if not names or any(len(name) != LANGUAGES for name in names):
+    lines = part[(part.body == "fp32") & ~part.column.isin([ALL, GAP])]
+    if len(lines) == 0 or (lines.column.str.len() != LANGUAGES).any():
         return None
-    lines = [
-        {
-            "language": name,
-            "configuration": row.label,
-            "kind": row.kind,
-            "mean": score.mean,
-            "ci95_low": score.low,
-            "ci95_high": score.high,
-            "interval": score.interval,
-            "seeds": score.n,
-            "config_id": row.config_id,
-        }
-        for row in section.embeddings
-        for name in names
-        if (score := section.cells[row.config_id, name].score).mean is not None
-    ]
-    if not lines:
+    lines = lines[lines["mean"].notna()]
+    if lines.empty:
         return None
-    data = pd.DataFrame(lines)
-    first = data[data.config_id == data.config_id.iloc[0]].set_index("language")["mean"]
-    order = ["en"] * ("en" in first) + [
-        str(name) for name in first.drop("en", errors="ignore").sort_values(ascending=False).index
-    ]
-    scored = set(data.config_id)
-    largest = {
-        row.kind: row for row in reversed(section.embeddings) if row.config_id in scored
-    }  # one a kind: dots of one kind look alike
-    chosen = sorted(largest.values(), key=section.embeddings.index)
-    styles = kind_styles({row.kind for row in chosen})
-    title = f"{section.title} on {section.suite}: every language against English"
+    first = lines[lines.config_id == lines.config_id.iloc[0]].set_index("column")["mean"]
+    others = first.drop("en", errors="ignore").sort_values(ascending=False)
+    order = ["en"] * ("en" in first) + list(map(str, others.index))
+    largest = lines.drop_duplicates("kind").config_id  # one a kind: dots of one kind look alike
+    styles = kind_styles(set(lines.kind))
+    title = _title(part, "every language against English")
     with rc_context(STYLE):
-        figure = page(title, (10, 2.6 + 0.36 * len(order)), section.provenance)
+        figure = page(title, (10, 2.6 + 0.36 * len(order)), part.provenance.iloc[0])
         axes = figure.subplots()
         handles = []
-        for index, row in enumerate(chosen):
-            own = data[(data.config_id == row.config_id) & data.language.isin(order)]
-            colour, marker = styles[row.kind]
-            offset = 0.5 * (index / max(len(chosen) - 1, 1) - 0.5)
-            places = [order.index(name) + offset for name in own.language]
-            spread = np.vstack(
-                [own["mean"] - own.ci95_low.astype(float), own.ci95_high.astype(float) - own["mean"]]
-            )
+        for index, config_id in enumerate(largest):
+            own = lines[(lines.config_id == config_id) & lines.column.isin(order)]
+            colour, marker = styles[own.kind.iloc[0]]
+            offset = 0.5 * (index / max(len(largest) - 1, 1) - 0.5)
+            spread = np.nan_to_num([own["mean"] - own.ci95_low, own.ci95_high - own["mean"]])
+            style: dict[str, Any] = {"color": colour, "marker": marker, "markersize": 8, "linestyle": "none"}
+            places = [order.index(name) + offset for name in own.column]
+            label = own.configuration.iloc[0]
             handles.append(
-                axes.errorbar(
-                    own["mean"],
-                    places,
-                    xerr=np.nan_to_num(spread),
-                    color=colour,
-                    marker=marker,
-                    markersize=8,
-                    linestyle="none",
-                    elinewidth=1,
-                    label=row.label,
-                    zorder=3,
-                )
+                axes.errorbar(own["mean"], places, xerr=spread, elinewidth=1, label=label, zorder=3, **style)
             )
-            for english in own[own.language == "en"]["mean"]:
+            for english in own[own.column == "en"]["mean"]:
                 axes.axvline(english, color=colour, linewidth=1, linestyle=":", zorder=1)
         axes.set_yticks(range(len(order)), order)
         axes.invert_yaxis()
-        unit = next(column.unit for column in section.columns if column.name == order[0])
-        axes.set_xlabel(f"{unit}; dotted: the same embedding on English")
+        axes.set_xlabel(f"{lines.metric.iloc[0]}; dotted: the same embedding on English")
         legend(figure, handles, 2)
         settle(figure)
-    return Chart("languages", title, data.drop(columns="config_id"), figure)
+    shown = ["configuration", "kind", "mean", "ci95_low", "ci95_high", "ci95_is", "n"]
+    return Chart("languages", title, lines[["column", *shown]], figure)
 
 
-def deciles(section: Section) -> Chart | None:
+def deciles(part: pd.DataFrame) -> Chart | None:
     """Return the error of the embedding before training in each tenth of the tokens, from frequent to rare."""
-    rows = [row for row in section.embeddings if row.decile_errors and row.kind != "dense"]
-    lines = [
-        {"configuration": row.label, "kind": row.kind, "decile": place, "relative_error": error}
-        for row in rows
-        for place, error in enumerate(row.decile_errors or [], 1)
-    ]
-    if not lines:
-        return None
-    title = f"{section.title} on {section.suite}: what rare tokens lose"
-    curves = [
-        (row, list(range(1, len(row.decile_errors or []) + 1)), row.decile_errors or [])
-        for row in _spread(rows)
-    ]
+    lines = _embeddings(part)
+    lines = lines[lines["fit.decile_errors"].notna() & (lines.kind != "dense")]
+    curves = [list(enumerate(errors, 1)) for errors in lines["fit.decile_errors"]]
     labels = ("tenth of the tokens, 1 = most frequent in the training rows", "relative error before training")
-    return Chart("deciles", title, pd.DataFrame(lines), _curves(title, curves, labels, section.provenance))
-
-
-def recovery(section: Section) -> Chart | None:
-    """Return the loss over the steps of recovery, a line for each recovered embedding."""
-    rows = [row for row in section.embeddings if row.recovery_curve]
-    lines = [
-        {"configuration": row.label, "kind": row.kind, "step": step, "loss": loss}
-        for row in rows
-        for step, loss in row.recovery_curve or []
-    ]
-    if not lines:
-        return None
-    title = f"{section.title} on {section.suite}: recovery before the fine-tuning"
-    curves = [
-        (row, [step for step, _ in row.recovery_curve or []], [loss for _, loss in row.recovery_curve or []])
-        for row in _spread(rows)
-    ]
-    return Chart(
-        "recovery",
-        title,
-        pd.DataFrame(lines),
-        _curves(title, curves, ("step", "training loss"), section.provenance),
+    return _curves(
+        "deciles", _title(part, "what rare tokens lose"), lines, curves, labels, ("decile", "relative_error")
     )
 
 
+def recovery(part: pd.DataFrame) -> Chart | None:
+    """Return the loss over the steps of recovery, a line for each recovered embedding."""
+    lines = _embeddings(part)
+    lines = lines[lines["recovery.curve"].map(lambda curve: isinstance(curve, list) and len(curve) > 0)]
+    title = _title(part, "recovery before the fine-tuning")
+    return _curves(
+        "recovery", title, lines, list(lines["recovery.curve"]), ("step", "training loss"), ("step", "loss")
+    )
+
+
+def _title(part: pd.DataFrame, what: str) -> str:
+    return f"{part.title.iloc[0]} on {part.suite.iloc[0]}: {what}"
+
+
+def _embeddings(part: pd.DataFrame) -> pd.DataFrame:
+    """Return the main column's lines that differ in nothing but the embedding and its training: those whose body is in fp32."""
+    return part[part.main & (part.body == "fp32")]
+
+
 def _curves(
-    title: str, curves: list[tuple[Row, list[Any], list[float]]], labels: tuple[str, str], foot: str
-) -> Figure:
-    """Return a figure of lines that are named at their ends."""
-    styles = kind_styles({row.kind for row, *_ in curves})
+    name: str,
+    title: str,
+    lines: pd.DataFrame,
+    curves: list[Any],
+    labels: tuple[str, str],
+    columns: tuple[str, str],
+) -> Chart | None:
+    """Return a figure of at most MOST_LINES curves, from the largest to the smallest embedding, named at their ends."""
+    if not curves:
+        return None
+    names = list(zip(lines.configuration, lines.kind, strict=True))
+    chosen = np.linspace(0, len(lines) - 1, min(MOST_LINES, len(lines))).round().astype(int)
+    shown = [(*names[place], *map(list, zip(*curves[place], strict=True))) for place in chosen]
+    styles = kind_styles({kind for _, kind, *_ in shown})
     with rc_context(STYLE):
-        figure = page(title, (10, 6), foot)
+        figure = page(title, (10, 6), lines.provenance.iloc[0])
         axes = figure.subplots()
-        for row, x, y in curves:
-            colour, marker = styles[row.kind]
-            axes.plot(
-                x, y, color=colour, marker=marker, markersize=7, markevery=max(1, len(x) // 10), linewidth=1.6
-            )
+        for _, kind, x, y in shown:
+            colour, marker = styles[kind]
+            every = max(1, len(x) // 10)
+            axes.plot(x, y, color=colour, marker=marker, markersize=7, markevery=every, linewidth=1.6)
         axes.set_xlabel(labels[0])
         axes.set_ylabel(labels[1])
-        last = max(x[-1] for _, x, _ in curves)
-        axes.set_xlim(right=last + 0.45 * (last - min(x[0] for _, x, _ in curves)))  # room for the names
+        first, last = min(x[0] for *_, x, _ in shown), max(x[-1] for *_, x, _ in shown)
+        axes.set_xlim(right=last + 0.45 * (last - first))  # room for the names
         axes.set_xticks([tick for tick in axes.get_xticks() if 0 <= tick <= last])
         settle(figure)
-        label_ends(axes, [(x[-1], y[-1], row.label) for row, x, y in curves])
-    return figure
+        label_ends(axes, [(x[-1], y[-1], label) for label, _, x, y in shown])
+    data = [(*own, *point) for own, curve in zip(names, curves, strict=True) for point in curve]
+    return Chart(name, title, pd.DataFrame(data, columns=["configuration", "kind", *columns]), figure)
 
 
-def assignments(section: Section) -> Chart | None:
+def assignments(part: pd.DataFrame) -> Chart | None:
     """Return each assignment's paired difference to the simplest one of the same table, recovery and training."""
-    families: dict[str, list[Row]] = {}
-    for row in section.embeddings:
-        if row.assignment_family:
-            families.setdefault(row.assignment_family, []).append(row)
-    lines: list[dict[str, Any]] = []
-    simplest = {"sequential": 0, "hash": 1, "random": 2}
-    for family in families.values():
-        ordered = sorted(family, key=lambda row: (simplest.get(row.kind, 3), row.label))
-        for row in ordered[1:]:
-            one, other = section.paired(row.config_id, ordered[0].config_id, section.main)
+    lines = []
+    embeddings = _embeddings(part)
+    for _, family in embeddings[embeddings.assignment_family != ""].groupby("assignment_family", sort=False):
+        known = family.kind.map(lambda kind: SIMPLEST.index(kind) if kind in SIMPLEST else len(SIMPLEST))
+        ordered = family.assign(known=known).sort_values(["known", "configuration"])
+        simplest = ordered.iloc[0]
+        for _, row in ordered.iloc[1:].iterrows():
+            one, other = paired(row.by_seed, simplest.by_seed)
             found = summarise(one - other)
             if found.mean is not None:
-                lines.append(
-                    {
-                        "configuration": row.label,
-                        "against": ordered[0].label,
-                        "kind": row.kind,
-                        "difference": found.mean,
-                        "ci95_low": found.low,
-                        "ci95_high": found.high,
-                        "interval": found.interval,
-                        "paired_seeds": found.n,
-                    }
-                )
+                names = {
+                    "configuration": row.configuration,
+                    "against": simplest.configuration,
+                    "kind": row.kind,
+                }
+                ends = {"ci95_low": found.low, "ci95_high": found.high, "ci95_is": found.interval}
+                lines.append(names | {"difference": found.mean, **ends, "paired_seeds": found.n})
     if not lines:
         return None
-    data = pd.DataFrame(lines)
+    data = pd.DataFrame(lines).astype({"ci95_low": float, "ci95_high": float})
     styles = kind_styles(set(data.kind))
-    title = f"{section.title} on {section.suite}: assignments at equal tables"
+    title = _title(part, "assignments at equal tables")
     with rc_context(STYLE):
-        figure = page(title, (10, 2.4 + 0.5 * len(data)), section.provenance)
+        figure = page(title, (10, 2.4 + 0.5 * len(data)), part.provenance.iloc[0])
         axes = figure.subplots()
         axes.axvline(0, color="black", linewidth=1.2)
-        for place, line in enumerate(lines):
-            colour, marker = styles[line["kind"]]
-            spread = (
-                None
-                if line["ci95_low"] is None
-                else [[line["difference"] - line["ci95_low"]], [line["ci95_high"] - line["difference"]]]
-            )
-            axes.errorbar(
-                line["difference"],
-                place,
-                xerr=spread,
-                color=colour,
-                marker=marker,
-                markersize=9,
-                capsize=4,
-                linestyle="none",
-            )
-        axes.set_yticks(
-            range(len(lines)),
-            [f"{line['configuration']}\nagainst {line['against']}" for line in lines],
-            fontsize=11,
-        )
-        axes.set_ylim(len(lines) - 0.5, -0.5)
-        axes.set_xlabel(
-            f"paired difference, {section.main.unit or 'score'}{'; bars: 95 % intervals' if data.ci95_low.notna().any() else ''}"
-        )
+        for place, line in enumerate(rows(data)):
+            colour, marker = styles[line.kind]
+            spread = [[line.difference - line.ci95_low], [line.ci95_high - line.difference]]
+            style: dict[str, Any] = {"color": colour, "marker": marker, "markersize": 9, "linestyle": "none"}
+            bars = spread if line.ci95_is else None
+            axes.errorbar(line.difference, place, xerr=bars, capsize=4, **style)
+        pairs = [f"{line.configuration}\nagainst {line.against}" for line in rows(data)]
+        axes.set_yticks(range(len(data)), pairs, fontsize=11)
+        axes.set_ylim(len(data) - 0.5, -0.5)
+        note = "; bars: 95 % intervals" if data.ci95_low.notna().any() else ""
+        axes.set_xlabel(f"paired difference, {embeddings.metric.iloc[0] or 'score'}{note}")
         settle(figure)
     return Chart("assignments", title, data, figure)
 
 
-def grids(section: Section) -> Chart | None:
+def grids(part: pd.DataFrame) -> Chart | None:
     """Return heat maps of the score over subspaces x rows, one for each family of embeddings in which both vary."""
-    families: dict[str, list[Row]] = {}
-    for row in section.embeddings:
-        if (
-            row.subspaces
-            and row.table_rows
-            and section.cells[row.config_id, section.main.name].score.mean is not None
-        ):
-            families.setdefault(row.table_family, []).append(row)
-    shown = [
-        rows
-        for rows in families.values()
-        if len(rows) > 3
-        and len({row.subspaces for row in rows}) > 1
-        and len({row.table_rows for row in rows}) > 1
-    ]
+    names = {"config.embedding.subspaces": "subspaces", "config.embedding.rows": "rows"}
+    lines = (
+        _embeddings(part)
+        .drop(columns="rows")
+        .rename(columns=names)
+        .dropna(subset=["subspaces", "rows", "mean"])
+    )
+    families = lines.groupby("table_family", sort=False)
+    shown = [f for _, f in families if len(f) > 3 and f.subspaces.nunique() > 1 and f.rows.nunique() > 1]
     if not shown:
         return None
-    lines = [
-        {
-            "panel": place,
-            "kind": row.kind,
-            "configuration": row.label,
-            "subspaces": row.subspaces,
-            "rows": row.table_rows,
-            "mean": section.cells[row.config_id, section.main.name].score.mean,
-        }
-        for place, rows in enumerate(shown, 1)
-        for row in rows
-    ]
-    data = pd.DataFrame(lines)
+    data = pd.concat([family.assign(panel=place) for place, family in enumerate(shown, 1)], ignore_index=True)
+    data = data[["panel", "kind", "configuration", "subspaces", "rows", "mean"]].astype(
+        {"subspaces": int, "rows": int}
+    )
     low, high = data["mean"].min(), data["mean"].max()
-    title = f"{section.title} on {section.suite}: score over subspaces and rows"
+    title = _title(part, "score over subspaces and rows")
     with rc_context(STYLE | {"axes.grid": False}):
-        figure = page(title, (max(10, 5 * len(shown)), 6), section.provenance)
+        figure = page(title, (max(10, 5 * len(shown)), 6), part.provenance.iloc[0])
         colours = matplotlib.colormaps["cividis"]  # its lightness grows evenly: it reads in grey too
-        for axes, (_, part) in zip(
-            figure.subplots(1, len(shown), squeeze=False).flat, data.groupby("panel"), strict=True
-        ):
-            table = part.pivot_table(index="rows", columns="subspaces", values="mean")
-            axes.pcolormesh(
-                table, cmap=colours, vmin=low, vmax=high if high > low else low + 1
-            )  # vectors, unlike an image
+        panels = figure.subplots(1, len(shown), squeeze=False).flat
+        for axes, (_, family) in zip(panels, data.groupby("panel"), strict=True):
+            table = family.pivot_table(index="rows", columns="subspaces", values="mean")
+            # Vectors, unlike an image.
+            axes.pcolormesh(table, cmap=colours, vmin=low, vmax=high if high > low else low + 1)
             for (y, x), value in np.ndenumerate(table.to_numpy()):
                 if not np.isnan(value):
-                    dark = value < (low + high) / 2
-                    axes.text(
-                        x + 0.5,
-                        y + 0.5,
-                        f"{value:.1f}",
-                        ha="center",
-                        va="center",
-                        color="white" if dark else "black",
-                    )
+                    colour = "white" if value < (low + high) / 2 else "black"
+                    axes.text(x + 0.5, y + 0.5, f"{value:.1f}", ha="center", va="center", color=colour)
             axes.set_xticks(np.arange(table.shape[1]) + 0.5, [str(name) for name in table.columns])
             axes.set_yticks(np.arange(table.shape[0]) + 0.5, [str(name) for name in table.index])
             axes.set_xlabel("subspaces (f)")
             axes.set_ylabel("rows of each table (Q)")
-            extra = " ".join(
-                word
-                for word in str(part.configuration.iloc[0]).split()
-                if not word.startswith(("f=", "Q=", "s="))
-            )
-            axes.set_title(f"{extra}\n{section.main.unit or 'score'}")
+            words = family.configuration.iloc[0].split()
+            extra = " ".join(word for word in words if not word.startswith(("f=", "Q=", "s=")))
+            axes.set_title(f"{extra}\n{lines.metric.iloc[0] or 'score'}")
         settle(figure)
     return Chart("grid", title, data, figure)
 

@@ -5,34 +5,28 @@ from typing import NamedTuple
 
 from bench.text import escape, markdown_table, one_line
 
-SYMBOLS = {
-    "\\": r"\textbackslash{}",
-    "&": r"\&",
-    "%": r"\%",
-    "$": r"\$",
-    "#": r"\#",
-    "_": r"\_",
-    "{": r"\{",
-    "}": r"\}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    "[": "{[}",
-    "]": "{]}",
-    '"': r"\textquotedbl{}",
-    "'": r"\textquotesingle{}",
-    "`": r"\textasciigrave{}",
-    "-": "{-}",
-    "−": "$-$",
-    "±": r"$\pm$",
-    "×": r"$\times$",
-    "·": r"$\cdot$",
-    "–": "--",
-    "…": r"\ldots{}",
+SYMBOLS = {symbol: f"\\{symbol}" for symbol in "&%$#_{}"} | {
+    symbol: f"\\text{name}{{}}"
+    for symbol, name in zip(
+        "\\~^<>|\"'`",
+        [
+            "backslash",
+            "asciitilde",
+            "asciicircum",
+            "less",
+            "greater",
+            "bar",
+            "quotedbl",
+            "quotesingle",
+            "asciigrave",
+        ],
+        strict=True,
+    )
 }
-DOCUMENT = r"""% Compiles as it is; for a paper take what lies between \begin{table} and \end{table}. Needs booktabs and graphicx.
+SYMBOLS |= {"[": "{[}", "]": "{]}", "-": "{-}", "–": "--", "…": r"\ldots{}"}
+SYMBOLS |= {"−": "$-$", "±": r"$\pm$", "×": r"$\times$", "·": r"$\cdot$"}
+# The table is as wide and as high as it is, or as the page where that is less.
+DOCUMENT = r"""%% Compiles as it is; for a paper take what lies between \begin{table} and \end{table}. Needs booktabs and graphicx.
 \documentclass{article}
 \usepackage[T1]{fontenc}
 \usepackage{textcomp}
@@ -40,14 +34,21 @@ DOCUMENT = r"""% Compiles as it is; for a paper take what lies between \begin{ta
 \usepackage{booktabs,graphicx}
 \pagestyle{empty}
 \begin{document}
-%s
+\begin{table}
+\centering
+\caption{%(title)s}
+\resizebox*{!}{\ifdim\totalheight>0.85\textheight 0.85\textheight\else\totalheight\fi}{%%
+\resizebox{\ifdim\width>\textwidth\textwidth\else\width\fi}{!}{%%
+\begin{tabular}{%(kinds)s}
+\toprule
+%(head)s
+\midrule
+%(body)s
+\bottomrule
+\end{tabular}}}%(notes)s
+\end{table}
 \end{document}
 """
-# As wide and as high as it is, or as the page where that is less.
-FIT = (
-    r"\resizebox*{!}{\ifdim\totalheight>0.85\textheight 0.85\textheight\else\totalheight\fi}{%" + "\n"
-    r"\resizebox{\ifdim\width>\textwidth\textwidth\else\width\fi}{!}{%"
-)
 
 
 class Grid(NamedTuple):
@@ -71,33 +72,23 @@ def to_markdown(grid: Grid) -> str:
 
 def to_latex(grid: Grid) -> str:
     """Return a whole document that holds the table, its title and its notes."""
-    kinds = ["l"] * (len(grid.header) - grid.numeric) + ["r"] * grid.numeric
+    kinds = "l" * (len(grid.header) - grid.numeric) + "r" * grid.numeric
     head, *body = [" & ".join(map(_cell, line, kinds)) + r" \\" for line in (grid.header, *grid.rows)]
-    between = "\n\\addlinespace\n".join(body).split("\n") if any("tabular" in line for line in body) else body
-    lines = [
-        r"\begin{table}",
-        r"\centering",
-        rf"\caption{{{latex(grid.title)}}}",
-        FIT,
-        rf"\begin{{tabular}}{{{''.join(kinds)}}}",
-        r"\toprule",
-        head,
-        r"\midrule",
-        *between,
-        r"\bottomrule",
-        r"\end{tabular}}}",
-    ]
-    lines += [rf"\par\smallskip\footnotesize {latex(grid.notes)}"] if grid.notes else []
-    return DOCUMENT.replace("%s", "\n".join([*lines, r"\end{table}"]), 1)
+    several = any("\n" in cell for line in grid.rows for cell in line)
+    return DOCUMENT % {
+        "title": latex(grid.title),
+        "kinds": kinds,
+        "head": head,
+        "body": ("\n\\addlinespace\n" if several else "\n").join(body),
+        "notes": f"\n\\par\\smallskip\\footnotesize {latex(grid.notes)}" if grid.notes else "",
+    }
 
 
 def _cell(text: str, kind: str) -> str:
     lines = [latex(line) for line in text.split("\n")]
-    return (
-        lines[0]
-        if len(lines) == 1
-        else rf"\begin{{tabular}}[t]{{@{{}}{kind}@{{}}}}" + r" \\ ".join(lines) + r"\end{tabular}"
-    )
+    if len(lines) == 1:
+        return lines[0]
+    return rf"\begin{{tabular}}[t]{{@{{}}{kind}@{{}}}}" + r" \\ ".join(lines) + r"\end{tabular}"
 
 
 def latex(text: str) -> str:

@@ -1,151 +1,164 @@
-"""What models cost in use, as tables: a measurement's own, and beside the scores of the report."""
+"""What configurations cost in use: the one place that answers how fast they are and how much memory they take.
 
-import json
-from pathlib import Path
+`bench cost` measures it; where it did not, each run noted times and memory beside its training.
+"""
+
 from typing import Any
 
 import pandas as pd
 
-from bench import store
-from bench.report.frame import embeddings_digest, headline_runs, short_label
-from bench.report.section import Section
-from bench.report.tables import score_text
-from bench.store import LatencyPart, ProfilePart
-from bench.text import escape, markdown_table, slug
+from bench.report.runs import headline_runs, section_of
+from bench.settings.schema import GateConfig
+from bench.store import LatencyPart, ProfilePart, device_key
+from bench.text import escape, markdown_table
 
-HOW_TO_READ = (
-    "Latency of one model whose embedding alone is exchanged, on token ids drawn uniformly: median and 95th percentile over rounds in which "
-    "every embedding answers once, in a new order each; the ratio is the median of the ratios to dense within a round, with a 95 % interval. "
-    "Cold start: from the start of a fresh process to its first answer (16 tokens), imports included, files in the page cache; loading is the "
-    "part after the imports. Memory on a CPU is resident in that process, on a GPU allocated by torch; before: without any model; peak: after "
-    "the largest batch. Times of a shared machine are noisy: compare within one file only.\n"
-)
+NOTED = {
+    "latency_ms.small": "cost.latency_ms.batch1",
+    "latency_ms.large": "cost.latency_ms.batch32",
+    "memory_bytes": "cost.peak_memory_bytes",
+}
 IN_REPORT = "Measured by `bench cost`, ratios within one measurement with a 95 % interval; all cells are in the records and in `cost/`.\n"
-SHOWN = [
-    "embedding",
-    "embedding bytes",
-    "model file",
-    "cold start (s)",
-    "loading (s)",
-    "before (MB)",
-    "resident (MB)",
-    "peak (MB)",
-]
-LATENCY = [
-    "tokens",
-    "batch",
-    "embedding",
-    "rounds",
-    "p50 (ms)",
-    "p95 (ms)",
-    "rows a second",
-    "ratio to dense",
-]
+SHOWN = ["model file", "cold start (s)", "loading (s)", "before (MB)", "resident (MB)", "peak (MB)"]
 
 
-def write_cost(report: dict[str, Any], folder: Path) -> list[Path]:
-    """Write <model>--<device>--<digest>.json and .md of what `bench.probes.latency` returns; return the files.
+def in_use(runs: pd.DataFrame, columns: list[str]) -> tuple[dict[str, Any], pd.DataFrame]:
+    """Return where a section's costs were measured, and config_id -> latency_ms.small, latency_ms.large, memory_bytes.
 
-    The digest is that of the embeddings: what was measured of another sweep stays.
+    `runs` are the section's that count. Where: `machine` in words (empty: nowhere), device, batch.small, batch.large, and the
+    `tokens` of each row if `bench cost` measured. Noted costs are of the machine with most runs: medians over a configuration's
+    seeds, and the mean of these over the tasks in `columns`; None where one is missing.
     """
-    name = f"{report['model']}-random" if report["weights"] == "random" else report["model"]
-    stem = folder / slug(name, report["device"], embeddings_digest(row["config"] for row in report["rows"]))
-    paths = [stem.with_name(f"{stem.name}{ending}") for ending in (".json", ".md")]
-    store.write_atomically(paths[0], json.dumps(report, indent=1, allow_nan=False) + "\n")
-    store.write_atomically(paths[1], as_markdown(report))
-    return paths
+    dense = runs[runs.kind == "dense"]
+    if len(dense.profiles.dropna()):
+        return _profiled(runs, dense.profiles.dropna().iloc[0])
+
+    devices = dense["provenance.device"].mode()
+    timed = runs.dropna(subset=["cost.latency_ms.batch1"])
+    where = {
+        "machine": "",
+        "device": next(iter(devices), None),
+        "tokens": None,
+        "batch.small": 1,
+        "batch.large": 32,
+    }
+    chosen = runs[runs.column.isin(columns)]
+    if len(dense) and dense["cost.latency_ms.batch1"].isna().all():
+        chosen = chosen.iloc[:0]  # there is nothing to compare with
+    elif len(timed):
+        machines = timed.groupby(["provenance.device", "threads"], dropna=False).size()
+        device, threads = machines.index[int(machines.argmax())]
+        same = chosen.threads.isna() if pd.isna(threads) else chosen.threads == threads
+        chosen = chosen[(chosen["provenance.device"] == device) & same]
+        count = "" if pd.isna(threads) else f", {int(threads)} thread{'s' * int(threads > 1)}"
+        where |= {"device": device, "machine": f"{device}{count}"}
+    noted = chosen[list(NOTED.values())].astype(float).groupby([chosen.config_id, chosen.column]).median()
+    complete = noted.groupby(level=0).filter(lambda tasks: len(tasks) == len(columns))
+    return where, complete.groupby(level=0).mean().set_axis(list(NOTED), axis=1)
 
 
-def as_markdown(report: dict[str, Any]) -> str:
-    """Return the measurement as a page with two tables."""
-    facts, rows = report["provenance"], report["rows"]
-    labels = [escape(short_label(row["config"] | {"recovery": None}, None)) for row in rows]
-    sizes = [
-        [label, f"{row['embedding_bytes']:,}", *_sizes(row["profile"])]
-        for label, row in zip(labels, rows, strict=True)
-    ]
-    cells = zip(*(row["profile"]["latency"] for row in rows), strict=True)
-    lines = [
-        [
-            str(one["tokens"]),
-            str(one["batch"]),
-            label,
-            str(one["rounds"]),
-            f"{one['p50_ms']:.2f}",
-            f"{one['p95_ms']:.2f}",
-            f"{one['rows_per_second']:.1f}",
-            ratio(one),
-        ]
-        for cell in cells
-        for label, one in zip(labels, cell, strict=True)
-    ]
-    packages = ", ".join(f"{name} {facts['packages'][name]}" for name in ("torch", "transformers"))
-    where = f"{facts['device']}, {facts['platform']}, {facts['threads']} threads, Python {facts['python']}, {packages}"
-    title = (
-        f"# Cost of {report['model']}{' (random weights)' if report['weights'] == 'random' else ''} in use"
-    )
+def _profiled(runs: pd.DataFrame, dense: dict[str, ProfilePart]) -> tuple[dict[str, Any], pd.DataFrame]:
+    """Return what `in_use` does, from profiles: on a GPU where there is one, at the longest rows.
+
+    Latency is the dense model's median times the paired ratio to it. Ratios are taken within a round, so the drift of a shared
+    machine cancels out.
+    """
+    device = min(dense, key=lambda name: (name == "cpu", name))
+    tokens = max(cell["tokens"] for cell in dense[device]["latency"])
+    times = {cell["batch"]: cell["p50_ms"] for cell in dense[device]["latency"] if cell["tokens"] == tokens}
+    small, large = min(times), max(times)
+    lines: dict[str, dict[str, Any]] = {}
+    for config_id, profiles in runs.dropna(subset=["profiles"]).groupby("config_id").profiles.first().items():
+        profile = profiles.get(device, {"latency": [], "peak_bytes": None})
+        ratios = {
+            cell["batch"]: cell["ratio_to_dense"] or 1.0
+            for cell in profile["latency"]
+            if cell["tokens"] == tokens
+        }
+        own = {batch: time * ratios[batch] for batch, time in times.items() if batch in ratios}
+        lines[str(config_id)] = {
+            "latency_ms.small": own.get(small),
+            "latency_ms.large": own.get(large),
+            "memory_bytes": profile["peak_bytes"],
+        }
+    where = {"machine": f"{device} by bench cost", "device": device, "tokens": tokens}
+    return where | {"batch.small": small, "batch.large": large}, pd.DataFrame.from_dict(lines, orient="index")
+
+
+def slowest(runs: pd.DataFrame, batch: int, gate: GateConfig) -> tuple[float, str] | None:
+    """Return the median latency in ms of a configuration's runs on its slowest device, and how it was measured.
+
+    `bench cost` comes before what runs noted. None where neither measured the batch, the device and the tokens of the gate.
+    """
+    found: list[tuple[str, LatencyPart]] = []
+    for profiles in runs.profiles.dropna():
+        for device, profile in profiles.items():
+            cells = [
+                c for c in profile["latency"] if c["batch"] == batch and gate.tokens in (None, c["tokens"])
+            ]
+            if cells and gate.device in (None, device):
+                found.append((device, max(cells, key=lambda cell: cell["tokens"])))
+    if found:
+        device, cell = max(found, key=lambda pair: pair[1]["p50_ms"])
+        shape = f"{batch} × {cell['tokens']} tokens, {cell['rounds']} rounds"
+        return cell["p50_ms"], f"`bench cost` on {device}, {shape}; ratio to dense {ratio(cell)}"
+
+    key = f"cost.latency_ms.batch{batch}"
+    if key not in runs or gate.tokens is not None:
+        return None
+    runs = runs.dropna(subset=["provenance.device"])
+    runs = runs[runs["provenance.device"].map(device_key) == gate.device] if gate.device else runs
+    times = runs[key].astype(float).groupby(runs["provenance.device"]).median().dropna()
     return (
-        f"{title}\n\n{escape(where)}; {rows[0]['profile']['dtype']}; commit {facts['commit']}.\n\n{HOW_TO_READ}\n"
-        f"{markdown_table(SHOWN, sizes, len(SHOWN) - 1)}\n{markdown_table(LATENCY, lines, 5)}"
+        (float(times.max()), f"noted by the runs on {times.idxmax()}, without `bench cost`")
+        if len(times)
+        else None
     )
 
 
-def _sizes(one: ProfilePart) -> list[str]:
-    memory = [one["before_bytes"], one["resident_bytes"], one["peak_bytes"]]
+def ratio(cell: LatencyPart) -> str:
+    """Return "0.98 [0.95, 1.02]", or "1" for dense itself."""
+    if cell["ratio_to_dense"] is None:
+        return "1"
+    return f"{cell['ratio_to_dense']:.3f} [{cell['ratio_low']:.3f}, {cell['ratio_high']:.3f}]"
+
+
+def sizes(profile: ProfilePart) -> list[str]:
+    """Return the cells of SHOWN."""
+    memory = [profile["before_bytes"], profile["resident_bytes"], profile["peak_bytes"]]
     return [
-        f"{one['file_bytes']:,}",
-        f"{one['cold_start_seconds']:.2f}",
-        f"{one['load_seconds']:.2f}",
+        f"{profile['file_bytes']:,}",
+        f"{profile['cold_start_seconds']:.2f}",
+        f"{profile['load_seconds']:.2f}",
         *("unknown" if value is None else f"{value / 1e6:,.0f}" for value in memory),
     ]
 
 
-def ratio(one: LatencyPart) -> str:
-    """Return "0.98 [0.95, 1.02]", or "1" for dense itself."""
-    if one["ratio_to_dense"] is None:
-        return "1"
-    return f"{one['ratio_to_dense']:.3f} [{one['ratio_low']:.3f}, {one['ratio_high']:.3f}]"
+def side_by_side(part: pd.DataFrame, runs: pd.DataFrame, scores: dict[Any, str]) -> str:
+    """Return a Markdown table of a section, a line per configuration and device; empty where `bench cost` measured nothing.
 
-
-def side_by_side(section: Section, frame: pd.DataFrame) -> str:
-    """Return a Markdown table, a line per configuration and device: score, stored bytes, latency, memory; empty where nothing was measured."""
-    runs = headline_runs(section.runs(frame))
-    profiles = {
-        config_id: profiles
-        for config_id, profiles in zip(runs.config_id, runs.profiles, strict=True)
-        if profiles
-    }
-    scored = section.main
+    `scores` are the configurations' main scores as text, by config_id.
+    """
+    own = headline_runs(section_of(runs, part)).dropna(subset=["profiles"])
+    profiles = dict(zip(own.config_id, own.profiles, strict=True))
     lines = []
-    for row in section.rows:
-        score = section.cells[row.config_id, scored.name].score
-        shown = escape(score_text(score, scored.scale)) if score.n else "none"
-        for device, one in sorted(profiles.get(row.config_id, {}).items()):
-            small, large = one["latency"][0], one["latency"][-1]
+    for row in part[part.main].to_dict("records"):
+        for device, profile in sorted((profiles.get(row["config_id"]) or {}).items()):
+            ends = profile["latency"][0], profile["latency"][-1]
+            cells = [f"{c['tokens']} × {c['batch']}: {c['p50_ms']:.2f} ({ratio(c)})" for c in ends]
             lines.append(
                 [
-                    escape(row.label),
+                    escape(row["configuration"]),
                     escape(device),
-                    shown,
-                    f"{row.bytes:,}",
-                    *(
-                        f"{cell['tokens']} × {cell['batch']}: {cell['p50_ms']:.2f} ({ratio(cell)})"
-                        for cell in (small, large)
-                    ),
-                    f"{large['rows_per_second']:.1f}",
-                    *_sizes(one),
+                    escape(scores[row["config_id"]]) if row["n"] else "none",
+                    f"{row['size.embedding_bytes']:,.0f}",
+                    *cells,
+                    f"{ends[1]['rows_per_second']:.1f}",
+                    *sizes(profile),
                 ]
             )
     if not lines:
         return ""
-    cells = ["tokens × batch: p50 in ms (ratio to dense)", "tokens × batch: p50 in ms (ratio to dense)"]
-    head = [
-        "configuration",
-        "device",
-        f"{scored.task}: {scored.unit}",
-        "stored bytes",
-        *cells,
-        "rows a second",
-        *SHOWN[2:],
-    ]
-    return f"#### Cost in use: {escape(section.title)}\n\n{IN_REPORT}\n{markdown_table(head, lines, len(head) - 2)}"
+    first = part[part.main].iloc[0]
+    head = ["configuration", "device", f"{first.task}: {first.metric}", "stored bytes"]
+    head += ["tokens × batch: p50 in ms (ratio to dense)"] * 2 + ["rows a second", *SHOWN]
+    return f"#### Cost in use: {escape(first.title)}\n\n{IN_REPORT}\n{markdown_table(head, lines, len(head) - 2)}"

@@ -1,15 +1,14 @@
 """Published numbers beside ours, from the CSV files of results/paper/."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from bench.errors import ConfigError
-from bench.report.frame import rows
 from bench.report.grid import Grid
-from bench.report.section import Column, Row, Section
 
 PAPER = Path(__file__).resolve().parents[2] / "results" / "paper"
 COLUMNS = ["source", "table", "page", "claim", "quantity", "number", "model", "task", "configuration"]
@@ -34,86 +33,66 @@ def read_published(folder: Path) -> pd.DataFrame:
             raise ConfigError(
                 f"{path} has the columns {', '.join(table.columns)}; needed are {', '.join(COLUMNS)}."
             )
-        for line, row in enumerate(rows(table), 2):
-            if row.quantity not in QUANTITIES:
+        for line, (quantity, number) in enumerate(zip(table.quantity, table.number, strict=True), 2):
+            if quantity not in QUANTITIES:
                 raise ConfigError(
-                    f"{path}, line {line}: unknown quantity '{row.quantity}'. Available: {', '.join(QUANTITIES)}."
+                    f"{path}, line {line}: unknown quantity '{quantity}'. Available: {', '.join(QUANTITIES)}."
                 )
-            if not re.fullmatch(r"-?\d+(\.\d+)?", row.number):
-                raise ConfigError(f"{path}, line {line}: number ('{row.number}') is not a number.")
+            if not re.fullmatch(r"-?\d+(\.\d+)?", number):
+                raise ConfigError(f"{path}, line {line}: number ('{number}') is not a number.")
         tables.append(table)
     return pd.concat(tables, ignore_index=True)
 
 
-def beside(published: pd.DataFrame, sections: list[Section]) -> pd.DataFrame:
+def beside(published: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
     """Return one line for each of our numbers that a published one speaks of, with the difference ours - published."""
-    lines = []
-    for claim in rows(published):
-        for section in (section for section in sections if claim.model in ("", section.model)):
-            columns = (
-                [column for column in section.columns if column.task == claim.task]
-                if claim.task
-                else [section.main]
-            )
-            for row in section.embeddings:
-                if row.label == claim.configuration or (not claim.configuration and row.method == "subspace"):
-                    lines += [line for column in columns if (line := _line(claim, section, row, column))]
+    lines = [line for claim in published.to_dict("records") for line in _lines(claim, table)]
     return pd.DataFrame(lines, columns=[*COLUMNS, "ours", "interval", "difference"]).drop_duplicates(
         ignore_index=True
     )
 
 
-def _line(claim: Any, section: Section, row: Row, column: Column) -> dict[str, Any] | None:
-    ours, interval = _ours(claim.quantity, section, row, column)
-    if ours is None:
-        return None
-    number, task = float(claim.number), "" if claim.quantity == "saved_parameters" else column.name
-    mine = {"model": section.title, "task": task, "configuration": row.label, "number": number}
-    published: dict[str, Any] = claim._asdict()
-    return published | mine | {"ours": ours, "interval": interval, "difference": ours - number}
-
-
-def _ours(quantity: str, section: Section, row: Row, column: Column) -> tuple[float | None, str]:
-    cell = section.cells[row.config_id, column.name]
-    if quantity == "saved_parameters":
-        return (None if row.param_saving is None else 100 * row.param_saving), ""
-    found, sign = (cell.score, 1) if quantity == "score" else (cell.change, -1)
-    if found.mean is None:
-        return None, ""
-    low, high = sorted((sign * (found.low or 0), sign * (found.high or 0)))
-    return (
-        sign * found.mean,
-        f"{low:.1f} to {high:.1f} ({found.interval})" if found.interval else f"{found.n} seed",
-    )
+def _lines(claim: dict[Any, Any], table: pd.DataFrame) -> Iterator[dict[Any, Any]]:
+    """Yield a published line with each of our configurations that it speaks of."""
+    named, model, task = claim["configuration"], claim["model"], claim["task"]
+    chosen = table[(table.body == "fp32") & (table.task == task if task else table.main)]
+    chosen = chosen[chosen.model == model] if model else chosen
+    subspace = chosen["config.embedding.name"] == "subspace"
+    for row in chosen[chosen.configuration == named if named else subspace].to_dict("records"):
+        saved, score = claim["quantity"] == "saved_parameters", claim["quantity"] == "score"
+        key, name, sign = ("mean", "ci95", 1) if score else ("difference_to_dense", "difference_ci95", -1)
+        ours = 100 * row["size.param_saving"] if saved else sign * row[key]
+        if pd.isna(ours):
+            continue
+        low, high = sorted(sign * row[f"{name}_{end}"] for end in ("low", "high"))
+        seeds = row["n" if score else "paired_seeds"]
+        interval = f"{low:.1f} to {high:.1f} ({row[f'{name}_is']})" if row[f"{name}_is"] else f"{seeds} seed"
+        yield claim | {
+            "model": row["title"],
+            "task": "" if saved else row["column"],
+            "configuration": row["configuration"],
+            "number": float(claim["number"]),
+            "ours": ours,
+            "interval": "" if saved else interval,
+            "difference": ours - float(claim["number"]),
+        }
 
 
 def published_grid(lines: pd.DataFrame) -> Grid:
     """Return the lines of `beside` as a table."""
-    head = [
-        "published",
-        "where",
-        "model",
-        "task",
-        "configuration",
-        "quantity",
-        "number",
-        "ours",
-        "95 % interval",
-        "difference",
-    ]
+    same = ["model", "task", "configuration"]
+    head = ["published", "where", *same, "quantity", "number", "ours", "95 % interval", "difference"]
     body = [
         [
-            line.claim,
-            f"{line.source}, {line.table}, page {line.page}",
-            line.model,
-            line.task,
-            line.configuration,
-            QUANTITIES[line.quantity],
-            f"{line.number:g}",
-            f"{line.ours:.2f}",
-            line.interval,
-            f"{line.difference:+.2f}".replace("-", "−"),
+            line["claim"],
+            f"{line['source']}, {line['table']}, page {line['page']}",
+            *(line[key] for key in same),
+            QUANTITIES[line["quantity"]],
+            f"{line['number']:g}",
+            f"{line['ours']:.2f}",
+            line["interval"],
+            f"{line['difference']:+.2f}".replace("-", "−"),
         ]
-        for line in rows(lines)
+        for line in lines.to_dict("records")
     ]
     return Grid(TITLE, head, body, 4, NOTE)

@@ -1,411 +1,293 @@
-"""Accuracy against size and cost: the main score alone, small multiples over tasks, and a page of costs."""
+"""The one tidy table: a line for each configuration and each task, or mean over tasks, of each model and suite.
 
-import math
-import textwrap
-from functools import partial
-from typing import Any, NamedTuple
+Tables, figures, the gate and the brief read it. What is known of a configuration has the record's dotted names, such as
+size.embedding_bytes; scores are in points where the metric is a fraction.
+"""
 
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
 import pandas as pd
-from matplotlib import rc_context
-from matplotlib.axes import Axes
-from matplotlib.lines import Line2D
-from matplotlib.markers import CARETDOWN, CARETUP
-from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullLocator
 
-from bench.report.figures import STYLE, Chart, kind_styles, legend, page, set_title, settle
-from bench.report.labels import Label, Segment, place_labels
-from bench.report.section import FLOORS, Column, Row, Section
-from bench.statistics import knee, pareto_front
-from bench.text import one_line
+from bench import statistics
+from bench.report.latency import in_use
+from bench.report.names import column_name
+from bench.report.runs import SECTION, headline_runs, provenance, rows
+from bench.statistics import NOTHING, Summary, summarise
 
-MOST_LABELS = 12  # a panel with more points labels only dense and the Pareto front; of small multiples half as many, and then
-# only dense and the knee of the front
-WIDEST = 30  # letters of a label's line
-LINEAR_BELOW = 3  # axes whose ends differ by a smaller factor are linear
-FRONT = "#009E73"
-
-
-class Measure(NamedTuple):
-    """A size or cost that can be the horizontal axis."""
-
-    key: str  # attribute of a row, and part of the figure's name
-    field: str  # name in the CSV file
-    title: str
-    unit: str
-    factor: float = 1.0  # from the record's unit to `unit`
+MEAN = "headline metrics"
+ALL, GAP = "all", "gap"  # of a breakdown: the split's own score, and how far other languages are behind
+FLOORS = ("mean", "hash_only")  # methods that every other has to beat: all tokens share what they store
+UNBOUNDED = (
+    "loss",
+    "perplexity",
+    "mse",
+    "rmse",
+    "mae",
+)  # metrics that are no fractions and are shown as they are
+OF_A_CONFIGURATION = (
+    "config.embedding.",
+    "size.",
+    "fit.",
+    "recovery.",
+)  # columns of runs that do not depend on the task
+NAMES = ["configuration", "kind", "body", "recovery", "table_family", "assignment_family"]
 
 
-SIZES = [
-    Measure("params", "embedding_params", "embedding parameters", ""),
-    Measure("bytes", "embedding_bytes", "stored bytes of the embedding", "B"),
-]
-WHOLE = Measure("total_bytes", "total_bytes", "stored bytes of the whole model", "B")
-COSTS = [
-    Measure("latency_batch1_ms", "latency_batch1_ms", "latency of a batch of 1", "s", 1e-3),
-    Measure("latency_batch32_ms", "latency_batch32_ms", "latency of a batch of 32", "s", 1e-3),
-    Measure("peak_memory_bytes", "peak_memory_bytes", "peak memory in training", "B"),
-    Measure("file_bytes", "file_bytes", "file of the embedding", "B"),
-]
+def score_table(runs: pd.DataFrame, threshold: float) -> pd.DataFrame:
+    """Return the table of the runs; `threshold` is the loss in points whose probability is computed.
 
-
-class Point(NamedTuple):
-    """One configuration in one panel."""
-
-    panel: str  # a column's name
-    configuration: str
-    kind: str
-    body: str
-    size: float
-    mean: float
-    low: float | None  # ends of the 95 % interval
-    high: float | None
-    interval: str
-    seeds: int
-    unit: str
-    chance: float | None
-    on_front: bool
-    knee: bool
-
-    @property
-    def floor(self) -> bool:
-        """Return whether it is drawn as a level: its few bytes would stretch the axis."""
-        return self.kind.partition(",")[0] in FLOORS
-
-
-def main_score(section: Section, measure: Measure) -> Chart | None:
-    """Return the mean over tasks, or the only task, against a size."""
-    return _chart(f"score-{measure.key}", _title(section, measure.title), section, [(section.main, measure)])
-
-
-def tasks(section: Section, measure: Measure) -> Chart | None:
-    """Return small multiples: each task against a size; None where there is only one."""
-    title = f"{_title(section, measure.title)}, task by task"
-    wanted = [(column, measure) for column in section.tasks]
-    return _chart(f"tasks-{measure.key}", title, section, wanted) if len(wanted) > 1 else None
-
-
-def costs(section: Section) -> Chart | None:
-    """Return the main score against latency, memory and file size: those in use where `bench cost` measured them."""
-    *latencies, memory, file = COSTS
-    if section.tokens:
-        latencies = [
-            measure._replace(title=f"{measure.title} × {section.tokens} tokens") for measure in latencies
-        ]
-        memory = memory._replace(title="peak memory in use")
-    measures = [(section.main, measure) for measure in (*latencies, memory, file)]
-    return _chart(
-        "costs",
-        _title(section, f"cost on {section.machine}" if section.machine else file.title),
-        section,
-        measures,
-    )
-
-
-DRAWN = [
-    *(partial(draw, measure=measure) for measure in (*SIZES, WHOLE) for draw in (main_score, tasks)),
-    costs,
-]
-
-
-def _title(section: Section, what: str) -> str:
-    return f"{section.title} on {section.suite}: score against {what}"
-
-
-def _rows(section: Section, measure: Measure) -> list[Row]:
-    """Return what a measure compares: the embeddings, or whole models where some have a body in fewer bits."""
-    return (
-        section.embeddings
-        if measure != WHOLE
-        else section.rows
-        if len(section.rows) > len(section.embeddings)
-        else []
-    )
-
-
-def _points(section: Section, column: Column, measure: Measure) -> list[Point]:
-    """Return what can be plotted of one task, or of the mean over tasks."""
-    panel = []
-    for row in _rows(section, measure):
-        score, size = section.cells[row.config_id, column.name].score, getattr(row, measure.key)
-        if score.mean is not None and size:
-            panel.append(
-                Point(
-                    column.name,
-                    row.label,
-                    row.kind,
-                    row.body,
-                    size * measure.factor if measure.factor != 1 else size,
-                    score.mean,
-                    score.low,
-                    score.high,
-                    score.interval,
-                    score.n,
-                    column.unit,
-                    column.chance,
-                    False,
-                    False,
-                )
-            )
-    panel.sort(key=lambda point: point.floor)  # last, so that a place among the others is one in the panel
-    sign, sized = 1 if column.higher_is_better else -1, [point for point in panel if not point.floor]
-    front = pareto_front([point.size for point in sized], [sign * point.mean for point in sized])
-    bend = knee([panel[i].size for i in front], [sign * panel[i].mean for i in front])
-    for place, index in enumerate(front):
-        panel[index] = panel[index]._replace(on_front=True, knee=place == bend)
-    return panel
-
-
-def _chart(name: str, title: str, section: Section, wanted: list[tuple[Column, Measure]]) -> Chart | None:
-    """Return the figure with a panel for each column and measure that has points; None where none has.
-
-    Where there are several configurations a panel needs two points: one compares nothing. One panel is 10 x 6 inches; several
-    stand two or three in a line on a wider page whose type grows with it.
+    Within a section (a model on a suite) configurations go from dense to the smallest; means over tasks are the last columns, and
+    the one that stands for the section has `main`. Missing numbers are NaN.
     """
-    panels = [
-        (column, measure, points)
-        for column, measure in wanted
-        if len(points := _points(section, column, measure)) >= min(2, len(_rows(section, measure))) and points
+    lines = [line for _, part in runs.groupby(SECTION) for line in _section(part, threshold)]
+    table = pd.DataFrame(lines)
+    return table.astype(
+        dict.fromkeys(table.columns[table.isna().all()], float)
+    )  # nothing known: NaN, not None
+
+
+def sections(table: pd.DataFrame) -> list[pd.DataFrame]:
+    """Return the table's parts, one for every model and suite."""
+    return [part for _, part in table.groupby(SECTION)] if len(table) else []
+
+
+def _section(runs: pd.DataFrame, threshold: float) -> Iterator[dict[Any, Any]]:
+    """Yield the lines of one model on one suite."""
+    # Columns: each task, then means over tasks.
+    counted = headline_runs(runs)
+    tasks = [
+        _task(str(name), part, counted[counted.column == name])
+        for name, part in runs.groupby("column", sort=False)
     ]
-    if not panels:
-        return None
-    across = min(len(panels), 3 if len(panels) > 4 else 2)
-    down = math.ceil(len(panels) / across)
-    everything = [point for *_, points in panels for point in points]
-    kinds = kind_styles({point.kind for point in everything})
-    with rc_context(
-        STYLE | {key: STYLE[key] * (1.0, 1.3, 1.3)[across - 1] for key in ("font.size", "axes.titlesize")}
+    values: dict[tuple[str, str], dict[int, float]] = {}
+    scales = {task["column"]: task["scale"] for task in tasks}
+    scored = counted.dropna(subset=["headline.value"])
+    for config_id, column, seed, value in zip(
+        scored.config_id, scored.column, scored.seed, scored["headline.value"], strict=True
     ):
-        figure = page(
-            title, ((10, 6), (14, 1.8 + 5.2 * down), (17, 1.8 + 4.4 * down))[across - 1], section.provenance
+        values.setdefault((config_id, column), {})[seed] = value * scales[column]
+    means, no_mean = _means(tasks, values)
+    columns = [*tasks, *means]
+    main = (means or tasks)[-1 if means else 0]
+
+    # Rows: each configuration, with sizes and costs.
+    model, weights, suite = runs.iloc[0][SECTION]
+    about = {"model": model, "weights": weights, "suite": suite, "worse_by": threshold, "no_mean": no_mean}
+    about["title"] = f"{model} (random weights)" if weights == "random" else model
+    about["provenance"] = provenance(runs)
+    where, costs = in_use(counted, main["tasks"] if means else [task["column"] for task in tasks])
+    kept = [column for column in runs.columns if column.startswith(OF_A_CONFIGURATION)]
+    rows = runs.groupby("config_id")[[*NAMES, *kept]].first().join(costs)
+    rows["dense_last"] = rows.kind != "dense"
+    rows["smallest_last"] = -rows["size.embedding_bytes"].astype(float).fillna(0)
+    rows = rows.sort_values(["dense_last", "smallest_last", "configuration"], kind="stable")
+
+    # Cells.
+    references = _references(runs)
+    statuses = {key: Counter(part) for key, part in runs.groupby(["config_id", "column"]).status}
+    collapsed = Counter(
+        zip(
+            *(counted[counted["training.collapsed"].eq(True)][key] for key in ("config_id", "column")),
+            strict=True,
         )
-        grid = list(figure.subplots(down, across, squeeze=False).flat)
-        for axes in grid[len(panels) :]:
-            axes.remove()
-        repeated = len(panels) > 1 and len({column.name for column, *_ in panels}) == 1
-        if repeated:
-            set_title(figure, "\n".join([title, *_heading(panels[0][0], panels[0][2])]))
-        handles = _legend(kinds, everything)
-        legend(
-            figure,
-            handles,
-            4 if max(len(str(handle.get_label())) for handle in handles) > WIDEST else 3 + across,
-        )
-        waiting = [
-            _panel(axes, *panel, kinds, len(panels) > 1) for axes, panel in zip(grid, panels, strict=False)
-        ]
-        for axes, (column, _, data) in zip(grid, [] if repeated else panels, strict=False):
-            letters = int(10.5 * axes.get_window_extent().width / figure.dpi)
-            axes.set_title("\n".join(textwrap.fill(line, letters) for line in _heading(column, data)))
-        settle(figure)
-        for axes, around in zip(grid, waiting, strict=False):
-            place_labels(axes, *around)
-    frames = [
-        pd.DataFrame(points).rename(columns={"size": measure.field, "low": "ci95_low", "high": "ci95_high"})
-        for _, measure, points in panels
-    ]
-    return Chart(name, title, pd.concat(frames, ignore_index=True), figure)
+    )
+    for config_id, row in zip(
+        rows.index, rows.drop(columns=["dense_last", "smallest_last"]).to_dict("records"), strict=True
+    ):
+        for column in columns:
+            reference = references.get(config_id)
+            own, dense = (_by_seed(values, known, column["tasks"]) for known in (config_id, reference))
+            cell = _cell(own, None if reference == config_id else dense, column, threshold)
+            cell["collapsed"] = sum(collapsed[config_id, task] for task in column["tasks"])
+            cell["no_score"] = (
+                "" if own else _why_missing(column, statuses.get((config_id, column["column"])), weights)
+            )
+            compared = reference == config_id or cell["paired_seeds"]
+            cell["no_difference"] = "" if compared else "no common seed" if dense else "no dense reference"
+            yield about | where | {"config_id": config_id} | row | column | {"main": column is main} | cell
 
 
-def _panel(
-    axes: Axes,
-    column: Column,
-    measure: Measure,
-    data: list[Point],
-    kinds: dict[str, tuple[str, str]],
-    small: bool,
-) -> tuple[list[Label], list[Segment], list[tuple[float, float]]]:
-    """Draw all but the labels; return these, and the line segments and other points that they should keep off."""
-    _limits(axes, column, data)
-    _describe(axes, column, data, measure)
-    dense = [point for point in data if point.kind == "dense"]
-    for point in dense:
-        axes.axhline(point.mean, color="black", linewidth=1.2, zorder=1)
-        if point.low is not None and point.high is not None:
-            axes.axhspan(point.low, point.high, color="black", alpha=0.08, linewidth=0)
-    levels = [point.mean for point in dense]
-    if column.chance is not None:
-        axes.axhline(column.chance, color="#555555", linewidth=1.4, linestyle=":", zorder=1)
-        levels.append(column.chance)
-    for point in (point for point in data if point.floor):
-        axes.axhline(point.mean, zorder=1, **_floor(kinds[point.kind][0]))
-        levels.append(point.mean)
-    data = [point for point in data if not point.floor]
-    front = sorted((point.size, point.mean) for point in data if point.on_front)
-    sizes, means = [size for size, _ in front], [mean for _, mean in front]
-    axes.step(sizes, means, where="post", color=FRONT, linewidth=1.8, alpha=0.7, zorder=2)
-    for kind in dict.fromkeys(
-        point.kind for point in data
-    ):  # a call a kind: one a point takes minutes for thousands of records
-        colour, marker = kinds[kind]
-        own = [point for point in data if point.kind == kind]
-        style: dict[str, Any] = {
-            "color": colour,
-            "marker": marker,
-            "markersize": 10,
-            "markeredgecolor": "white",
-        } | _filling(own[0].body, colour)
-        spread = [
-            [math.nan if p.low is None else p.mean - p.low for p in own],
-            [math.nan if p.high is None else p.high - p.mean for p in own],
-        ]
-        axes.errorbar(
-            [p.size for p in own],
-            [p.mean for p in own],
-            spread,
-            linestyle="none",
-            capsize=4,
-            zorder=4,
-            **style,
-        )
-    bottom, top = axes.get_ylim()
-    for point in data:  # an interval that goes on beyond the panel ends in an arrow head
-        for end, edge, head in ((point.high, top, CARETUP), (point.low, bottom, CARETDOWN)):
-            if end is not None and not bottom <= end <= top:
-                axes.plot(
-                    point.size,
-                    edge,
-                    marker=head,
-                    markersize=9,
-                    color=kinds[point.kind][0],
-                    linestyle="none",
-                    zorder=4,
-                )
-    for point in (point for point in data if point.knee):
-        axes.plot(point.size, point.mean, **_ring(20))
-    crowded = small and len(data) > MOST_LABELS / 2
-    chosen = [p.kind == "dense" or (p.on_front and (not crowded or p.knee)) for p in data]
-    named = [needed or not (crowded or len(data) > MOST_LABELS) for needed in chosen]
-    labels = [
-        Label(p.size, p.mean, textwrap.fill(p.configuration, WIDEST), needed)
-        for p, needed, shown in zip(data, chosen, named, strict=True)
-        if shown
-    ]
-    unnamed = [(p.size, p.mean) for p, shown in zip(data, named, strict=True) if not shown]
-    low, high = axes.get_xlim()
-    segments = [Segment(low, level, high, level) for level in levels]
-    segments += [Segment(x, y, after, y) for x, y, after in zip(sizes, means, sizes[1:], strict=False)]
-    segments += [Segment(x, y, x, up) for x, y, up in zip(sizes[1:], means, means[1:], strict=False)]
-    segments += [
-        Segment(p.size, p.low, p.size, p.high) for p in data if p.low is not None and p.high is not None
-    ]
-    return labels, segments, unnamed
-
-
-def _filling(body: str, colour: str) -> dict[str, Any]:
-    """Return what shows that the body is stored in fewer bits: a marker that is half full (bf16) or empty (int8)."""
-    edge = {"markeredgecolor": colour, "markeredgewidth": 1.6}
+def _task(name: str, runs: pd.DataFrame, counted: pd.DataFrame) -> dict[str, Any]:
+    """Return what a column says about its task."""
+    values = counted.dropna(subset=["headline.value"])
+    first = (values if len(values) else runs).iloc[0]
+    metric = first["headline.metric"] if len(values) else None
+    fraction = len(values) > 0 and metric not in UNBOUNDED and values["headline.value"].abs().max() <= 1
+    scale = 100.0 if fraction else 1.0
+    higher, rows = first["headline.higher_is_better"], values.evaluated_rows.min()
     return {
-        "fp32": {},
-        "bf16": edge | {"fillstyle": "left", "markerfacecoloralt": "white"},
-        "int8": edge | {"markerfacecolor": "white"},
-    }[body]
-
-
-def _ring(size: float) -> dict[str, Any]:
-    return {
-        "marker": "o",
-        "markersize": size,
-        "markerfacecolor": "none",
-        "markeredgecolor": "black",
-        "markeredgewidth": 1.4,
-        "linestyle": "none",
-        "zorder": 3,
+        "task": first.task,
+        "column": name,
+        "tasks": (name,),
+        "marks": first.marks,
+        "unofficial": first.unofficial,
+        "not_official": "; ".join(first.marks),
+        "headline.metric": metric,
+        "headline.split": first["headline.split"] if len(values) else None,
+        "higher_is_better": True if pd.isna(higher) else bool(higher),
+        "scaling": scaling(metric, scale),
+        "metric": f"{metric or ''}{scaling(metric, scale)}",
+        "scale": scale,
+        "chance": None if pd.isna(first["task.chance"]) else first["task.chance"] * scale,
+        # Of each task those behind its score, where that is a share of them.
+        "rows": [int(rows)] if metric == "accuracy" and fraction and pd.notna(rows) else None,
+        "average": bool(runs.average.all()),
+        "is_mean": False,
     }
 
 
-def _floor(colour: str) -> dict[str, Any]:
-    return {"color": colour, "linewidth": 1.4, "linestyle": "--"}
+def scaling(metric: str | None, scale: float) -> str:
+    """Return what stands behind a metric's name: " (%)", " × 100" or nothing."""
+    percent = (metric or "").startswith(("accuracy", "f1"))
+    return "" if scale == 1 else " (%)" if percent else " × 100"
 
 
-def _limits(axes: Axes, column: Column, data: list[Point]) -> None:
-    """Leave room for labels; a very wide interval is cut at the panel's edge rather than flattening the points."""
-    levels = [point.mean for point in data] + ([] if column.chance is None else [column.chance])
-    low, high = min(levels), max(levels)
-    span = max(high - low, 0.02 * column.scale)
-    bottom = max(min(point.mean if point.low is None else point.low for point in data), low - 0.5 * span)
-    top = min(max(point.mean if point.high is None else point.high for point in data), high + 0.5 * span)
-    axes.set_ylim(min(bottom, low) - 0.1 * span, max(top, high) + 0.15 * span)
-    first, last = _ends(data)
-    if last / first > LINEAR_BELOW:
-        axes.set_xscale("log")
-        axes.set_xlim(first / (last / first) ** 0.2, last * (last / first) ** 0.2)
-    else:
-        room = 0.2 * ((last - first) or first)
-        axes.set_xlim(first - room, last + room)
+def _means(
+    tasks: list[dict[str, Any]], values: dict[tuple[str, str], dict[int, float]]
+) -> tuple[list[dict[str, Any]], str]:
+    """Return the columns of means over tasks, the main one last, or why there are none."""
+    averaged = [task for task in tasks if task["average"]]
+    finished = [task for task in averaged if task["headline.metric"]]
+    averaged = finished if len(finished) > 1 else averaged
+    if len(averaged) < 2:
+        return [], "fewer than two tasks to average"
+    if len({task["task"] for task in averaged}) < len(averaged):
+        return [], "a task is there on several selections of its data"
+    if any(task["scale"] == 1 or not task["higher_is_better"] for task in averaged):
+        return [], "a task has no finished run, or its headline is no fraction that grows with quality"
+    having = {
+        task["column"]: {config_id for config_id, column in values if column == task["column"]}
+        for task in averaged
+    }
+    return [_mean([task for task in averaged if task["column"] in names]) for names in shared(having)], ""
 
 
-def _ends(data: list[Point]) -> tuple[float, float]:
-    sizes = [point.size for point in data if not point.floor] or [point.size for point in data]
-    return min(sizes), max(sizes)
+def shared(having: dict[str, set[str]]) -> list[list[str]]:
+    """Return the sets of tasks to average, from `having`: task -> its configurations. The last brings most scores together.
+
+    First all tasks, if any configuration has them all; then smaller sets without the rarest tasks, wherever that at least
+    doubles the number of configurations that have every task.
+    """
+    rarest, found, most = sorted(having, key=lambda task: len(having[task])), list[tuple[int, list[str]]](), 0
+    for start in range(len(rarest) - 1):
+        names = [task for task in having if task in rarest[start:]]
+        together = len(set.intersection(*(having[task] for task in names)))
+        if not found or together >= 2 * max(most, 1):
+            found.append((together * len(names), names))
+            most = together
+    return [names for size, names in sorted(found, key=lambda pair: pair[0]) if size or len(found) == 1]
 
 
-def _describe(axes: Axes, column: Column, data: list[Point], measure: Measure) -> None:
-    first, last = _ends(data)
-    logarithmic = last / first > LINEAR_BELOW
-    axes.xaxis.set_major_locator(
-        LogLocator(subs=(1.0,) if last / first > 100 else (1.0, 2.0, 5.0)) if logarithmic else MaxNLocator(4)
-    )
-    axes.xaxis.set_major_formatter(EngFormatter(unit=measure.unit))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_xlabel(f"{measure.title}{' (log scale)' if logarithmic else ''}")
-    where = f" on {column.split}" if column.split else ""
-    axes.set_ylabel(textwrap.fill(f"{column.unit}{where}", WIDEST))
+def _mean(averaged: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the column of the mean over these tasks."""
+    marks = averaged[0]["marks"]
+    if any(task["marks"] != marks for task in averaged):
+        marks = (", ".join(task["task"] for task in averaged if task["marks"]),)
+    name = f"mean of {', '.join(task['task'] for task in averaged)}"
+    rows, chances = ([task[key] for task in averaged] for key in ("rows", "chance"))
+    return averaged[0] | {
+        "task": name,
+        "column": column_name(name, marks),
+        "tasks": tuple(task["column"] for task in averaged),
+        "marks": marks,
+        "unofficial": (),
+        "not_official": "; ".join(marks),
+        "headline.metric": MEAN,
+        "headline.split": None,
+        "scaling": scaling(MEAN, 100.0),
+        "metric": MEAN + scaling(MEAN, 100.0),
+        "chance": None if None in chances else sum(chances) / len(chances),
+        "rows": None if None in rows else [count for part in rows for count in part],
+        "is_mean": True,
+    }
 
 
-def _heading(column: Column, data: list[Point]) -> list[str]:
-    """Return what is plotted, from how many seeds, and what is not official about it."""
-    low, high = min(point.seeds for point in data), max(point.seeds for point in data)
-    seeds = f"{low}" if low == high else f"{low} to {high}"
-    marks = [f"not official: {'; '.join(column.marks)}"] if column.marks else []
-    return [one_line(line) for line in (f"{column.task} · {seeds} seed{'s' * (high > 1)}", *marks)]
+def _references(runs: pd.DataFrame) -> dict[str, str]:
+    """Return config_id -> config_id of the dense model that would be used instead.
+
+    It has no recovery, no teacher and a body in fp32, so that a difference is the cost of all together; where there is none, it is the
+    dense model with the same recovery. Where methods have learning rates of their own, it is the dense model at its only rate.
+    """
+    unique = list(rows(runs.drop_duplicates("config_id")))
+    dense = [row for row in unique if row.kind == "dense"]
+    same = {(row.base_id, row.recovery_id): row.config_id for row in dense}
+    plain = {row.base_id: row.config_id for row in dense if row.plain}
+    rates = Counter(row.recipe_id for row in dense if row.plain)
+    tuned = {row.recipe_id: row.config_id for row in dense if row.plain and rates[row.recipe_id] == 1}
+    found: dict[str, str | None] = {}
+    for row in unique:
+        recovered = same.get((row.base_id, row.recovery_id))
+        found[row.config_id] = plain.get(row.base_id, tuned.get(row.recipe_id, recovered))
+    return {config_id: reference for config_id, reference in found.items() if reference}
 
 
-def _legend(kinds: dict[str, tuple[str, str]], data: list[Point]) -> list[Line2D]:
-    """Return what the marks mean: kinds first, then lines; only those that are drawn."""
-    bodies = {point.kind: point.body for point in data}
-    floors = [point.kind for point in data if point.floor]
-    handles = [
-        Line2D(
-            [],
-            [],
-            color=colour,
-            marker=marker,
-            linestyle="none",
-            markersize=9,
-            label=kind,
-            **_filling(bodies[kind], colour),
-        )
-        for kind, (colour, marker) in kinds.items()
-        if kind not in floors
-    ]
-    handles += [
-        Line2D([], [], label=kind, **_floor(colour)) for kind, (colour, _) in kinds.items() if kind in floors
-    ]
-    if "dense" in kinds:
-        handles.append(Line2D([], [], color="black", linewidth=1.2, label="dense level"))
-    if any(point.on_front for point in data):
-        handles.append(Line2D([], [], color=FRONT, linewidth=1.8, alpha=0.7, label="Pareto front"))
-    if any(point.knee for point in data):
-        handles.append(Line2D([], [], label="knee of the front", **_ring(14)))
-    if any(point.chance is not None for point in data):
-        handles.append(Line2D([], [], color="#555555", linewidth=1.4, linestyle=":", label="chance"))
-    if intervals := sorted(
-        {point.interval.split()[0] for point in data if point.interval and not point.floor}
-    ):
-        bar: dict[str, Any] = {"marker": "|", "markersize": 16, "linestyle": "none"}
-        names = {
-            "Student's": "over seeds",
-            "stratified": "over tasks and seeds",
-            "Wilson": "over rows, 1 seed",
-            "MOVER": "over rows, 1 seed",
-        }
-        handles.append(
-            Line2D(
-                [],
-                [],
-                color="#555555",
-                label=f"95 % interval {' or '.join(names[name] for name in intervals)}",
-                **bar,
-            )
-        )
-    return handles
+def _by_seed(
+    values: dict[tuple[str, str], dict[int, float]], config_id: str | None, tasks: tuple[str, ...]
+) -> dict[int, list[float]]:
+    """Return seed -> the tasks' scores, of the seeds that every task has."""
+    scores = [values.get((str(config_id), task), {}) for task in tasks]
+    return {seed: [task[seed] for task in scores] for seed in sorted(set.intersection(*map(set, scores)))}
+
+
+def paired(one: dict[int, list[float]], other: dict[int, list[float]]) -> tuple[np.ndarray, np.ndarray]:
+    """Return two configurations' scores (tasks, seeds) over the seeds that both have, from `by_seed` of the same column."""
+    seeds = [seed for seed in one if seed in other]
+    return np.array([one[seed] for seed in seeds]).T, np.array([other[seed] for seed in seeds]).T
+
+
+def _cell(
+    own: dict[int, list[float]],
+    dense: dict[int, list[float]] | None,
+    column: dict[str, Any],
+    threshold: float,
+) -> dict[str, Any]:
+    """Return score, difference to dense, percent of dense and the probability of losing more than the threshold.
+
+    Differences are over the seeds that both have. With one seed, intervals are over the evaluation rows.
+    """
+    rows = column["rows"]
+    score, change, share, worse = summarise(np.array(list(own.values())).T), NOTHING, NOTHING, None
+    if score.n == 1 and rows:
+        score = statistics.over_rows(rows, np.array(*own.values()) / 100).times(100)
+    if dense is not None:
+        ours, theirs = paired(own, dense)
+        change, sign = summarise(ours - theirs), 1 if column["higher_is_better"] else -1
+        ratio = statistics.ratio(ours, theirs) if column["higher_is_better"] else None
+        share = NOTHING if ratio is None else summarise(100 * ratio)
+        if column["scale"] == 100:
+            worse = statistics.probability_below(sign * (ours - theirs), -threshold)
+        if change.n == 1 and rows:
+            one, other = ours[:, 0] / 100, theirs[:, 0] / 100
+            change = statistics.over_rows(rows, one, other).times(100)
+            worse = statistics.probability_below_over_rows(rows, one, other, -threshold / 100)
+    return {
+        "by_seed": own,
+        "n": score.n,
+        "mean": score.mean,
+        "sd": score.sd,
+        **_interval("ci95", score),
+        "seeds": " ".join(map(str, own)),
+        "difference_to_dense": change.mean,
+        "difference_sd": change.sd,
+        **_interval("difference_ci95", change),
+        "percent_of_dense": share.mean,
+        **_interval("percent_ci95", share),
+        "probability_worse": worse,
+        "paired_seeds": change.n,
+    }
+
+
+def _interval(name: str, summary: Summary) -> dict[str, Any]:
+    return {f"{name}_low": summary.low, f"{name}_high": summary.high, f"{name}_is": summary.interval}
+
+
+def _why_missing(column: dict[str, Any], statuses: Counter[str] | None, weights: str) -> str:
+    """Return why a configuration has no score in a column."""
+    if weights == "random":
+        return "random weights"
+    if column["is_mean"]:
+        return "not every task"
+    return ", ".join(f"{count} {status}" for status, count in sorted((statuses or {}).items())) or "not run"

@@ -1,5 +1,6 @@
 """What is kept: records, predictions and weights on disk, and claims on runs."""
 
+from bench.store.coverage import Covered, read_coverage
 from bench.store.records import (
     CHOSEN,
     SCHEMA_VERSION,
@@ -12,7 +13,9 @@ from bench.store.records import (
     SizePart,
     check_writable,
     device_key,
+    digest,
     each,
+    flaw,
     make_folder,
     path_of,
     predictions_folder,
@@ -33,6 +36,7 @@ __all__ = [
     "CHOSEN",
     "SCHEMA_VERSION",
     "STATUSES",
+    "Covered",
     "FitPart",
     "LatencyPart",
     "ModelPart",
@@ -41,12 +45,15 @@ __all__ = [
     "SizePart",
     "check_writable",
     "device_key",
+    "digest",
     "each",
+    "flaw",
     "make_folder",
     "path_of",
     "predictions_folder",
     "read",
     "read_all",
+    "read_coverage",
     "read_predictions",
     "split_name",
     "stamp",

@@ -1,6 +1,8 @@
 """Records: one JSON file a run. All that passes from running to reporting."""
 
+import hashlib
 import json
+import math
 import os
 import re
 import secrets
@@ -285,6 +287,36 @@ def read(path: Path) -> Record:
     if record["cost"]:
         record["cost"].setdefault("profiles", None)
     return cast(Record, record)
+
+
+def digest(part: object) -> str:
+    """Return the first 12 hex digits of the SHA-256 of the part as JSON, as in a run_id."""
+    return hashlib.sha256(json.dumps(part, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def flaw(record: Record) -> str | None:
+    """Return why a record that can be read is not as a run wrote it: cut, or changed by hand; None for a good one."""
+    if digest(record["config"]) != record["run_id"]:
+        return "its configuration was changed by hand: the run_id belongs to another one"
+    if record["status"] != "ok":
+        return None
+    headline, metrics, size, task = record["headline"], record["metrics"], record["size"], record["task"]
+    if headline is None or metrics is None or size is None or task is None:
+        return "it is ok but has no headline, metrics, size or task"
+    try:
+        for part in task["splits"].values():
+            part["split"], part["rows"]
+        value = metrics[headline["split"]][headline["metric"]]
+        numbers: list[Any] = [score for scores in metrics.values() for score in scores.values()]
+        numbers += [number for number in size.values() if number is not None]
+        if not all(isinstance(number, int | float) and math.isfinite(number) for number in numbers):
+            return "a metric or size is not a number"
+    except (KeyError, TypeError, AttributeError) as error:
+        return f"a part is missing or has another form ({type(error).__name__}: {error})"
+    if value != headline["value"]:
+        key = f"{headline['split']}.{headline['metric']}"
+        return f"headline.value ({headline['value']}) is not metrics.{key} ({value})"
+    return None
 
 
 def each(results_dir: Path) -> Iterator[tuple[Path, Record | str]]:

@@ -10,8 +10,8 @@ import pytest
 from bench.cli.main import main
 from bench.models.tokenizers import load_tokenizer
 from bench.probes.coverage import measure, words_of
-from bench.report.domain import read_coverage
 from bench.settings.compose import compose_config
+from bench.store import read_coverage
 from tests.support.commands import run_bench
 
 

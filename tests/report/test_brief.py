@@ -7,17 +7,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
 from bench.errors import ConfigError
 from bench.report import brief, write_report
-from bench.report.domain import Covered
-from bench.report.frame import to_frame
-from bench.report.summary import sections
+from bench.report.runs import to_frame
+from bench.report.scores import score_table
 from bench.settings.compose import compose_config
 from bench.settings.schema import PriceConfig, ReportConfig, RunConfig
-from bench.store import Record
+from bench.store import Covered, Record
 from tests.report.factory import record
 
 SCORES = {  # three seeds each; pq16 holds 1 point on mrpc only, pq48 on both
@@ -63,7 +63,7 @@ def page(
     """Return the page for the records."""
     frame = to_frame(records)
     return brief.page(
-        frame, sections(frame, 1.0), problems, [], RunConfig(report=ReportConfig(**report), cost=cost)
+        frame, score_table(frame, 1.0), problems, [], RunConfig(report=ReportConfig(**report), cost=cost)
     )
 
 
@@ -258,7 +258,7 @@ def test_a_task_that_nothing_was_measured_on_leaves_no_answer_but_its_reason() -
 def test_the_coverage_of_a_domain_stands_with_the_risks() -> None:
     frame = to_frame(golden())
     covered = [Covered("notes", "minilm/pq", "0" * 12, {"unknown_rate": 0.031, "badly_fitted_rate": 0.25})]
-    seen = text(brief.page(frame, sections(frame, 1.0), [], covered, RunConfig()))
+    seen = text(brief.page(frame, score_table(frame, 1.0), [], covered, RunConfig()))
     assert (
         "Measured on the text “notes” with minilm/pq: 3.1 % of words unknown, 25.0 % of tokens badly fitted."
         in seen
@@ -271,7 +271,7 @@ def test_texts_of_one_name_are_told_apart_with_the_risks() -> None:
         Covered(name, "minilm/pq", "0" * 12, facts, text)
         for name, text in (("notes", "notes.txt-01"), ("notes", "notes.md-02"), ("other", "other.txt-03"))
     ]
-    seen = text(brief.page(frame, sections(frame, 1.0), [], covered, RunConfig()))
+    seen = text(brief.page(frame, score_table(frame, 1.0), [], covered, RunConfig()))
     for shown in ("notes.txt-01", "notes.md-02", "other"):
         assert f"Measured on the text “{shown}” with minilm/pq" in seen
 
@@ -319,7 +319,7 @@ def test_equal_records_give_equal_bytes_and_nothing_is_loaded_from_elsewhere() -
     first = page(golden())
     assert first == page(golden()[::-1])
     assert not re.findall(
-        r"""(?:src|href)=["'](?!data:)|url\(|@import|https?://(?!www\.w3\.org/2000/svg)""", first
+        r"""(?:src|href)=["'](?!data:|#)|url\((?!#)|@import|https?://(?!www\.w3\.org/2000/svg)""", first
     )
 
 
@@ -365,3 +365,36 @@ def test_a_task_outside_the_mean_is_shown_and_does_not_matter_unless_asked(tmp_p
     assert "each task that matters (mrpc, rte)" in page and "wnli" in page
     write_report(records, [], tmp_path, config=RunConfig(report=ReportConfig(tasks=["wnli"])))
     assert "each task that matters (wnli)" in (tmp_path / "brief.html").read_text()
+
+
+def chart(shown: str) -> ElementTree.Element:
+    """Return the page's chart."""
+    found = re.search(r"<svg.*?</svg>", shown, re.S)
+    assert found
+    return ElementTree.fromstring(found[0].replace(' xmlns="http://www.w3.org/2000/svg"', ""))
+
+
+def test_the_chart_has_a_point_for_each_configuration_and_letters_at_the_candidates() -> None:
+    shown = page([*golden(), record("random", value=0.7)])  # random was not measured on rte
+    points = chart(shown).findall(".//g[@id='points']/use")
+    data = re.search(r'id="data">(.*?)</script>', shown, re.S)
+    assert data
+    items = json.loads(data[1])["items"]
+    assert [point.get("data-place") for point in points] == [str(place) for place in range(len(items))]
+    hidden = [
+        items[place]["values"]["label"]
+        for place, point in enumerate(points)
+        if point.get("hidden") is not None
+    ]
+    assert hidden == ["random f=3 Q=32"]
+    best = next(
+        point for place, point in enumerate(points) if items[place]["values"]["label"] == "pq f=48 Q=60"
+    )
+    letters = chart(shown).findall(".//text[@class='letter']")
+    assert [letter.text for letter in letters] == ["A", "B", "C"]
+    assert (letters[0].get("x"), letters[0].get("y")) == (best.get("x"), best.get("y"))
+    heights = {float(point.get("y", "")) for point in points if point.get("hidden") is None}
+    top, bottom = (float(chart(shown).get(f"data-{end}", "")) for end in ("top", "bottom"))
+    assert top <= min(heights) < max(heights) <= bottom, "in the axes, whose numbers are round"
+    levels = [text.text for text in chart(shown).findall(".//g[@id='levels']/text")]
+    assert levels == ["55", "60", "65", "70", "75", "80"]

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from bench.report import brief, decision
-from bench.report.frame import to_frame
-from bench.report.summary import sections
+from bench.report.runs import to_frame
+from bench.report.scores import score_table
 from bench.settings.schema import ReportConfig, RunConfig
 from tests.report.factory import record
 from tests.report.test_brief import PRICES, golden
@@ -50,7 +50,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         frame = to_frame(records)
         config = RunConfig(report=ReportConfig(language=language), cost=PRICES)
         (folder / f"{name}.html").write_text(
-            brief.page(frame, sections(frame, 1.0), [], [], config), encoding="utf-8"
+            brief.page(frame, score_table(frame, 1.0), [], [], config), encoding="utf-8"
         )
     return {path.stem: path for path in folder.glob("*.html")}
 
@@ -93,17 +93,16 @@ def test_the_recommendation_follows_the_reader(opened: Any) -> None:
 
 def test_the_script_answers_as_python_does(opened: Any) -> None:
     frame = to_frame(golden())
-    about = decision.subject(sections(frame, 1.0), ReportConfig())
+    about = decision.subject(score_table(frame, 1.0), ReportConfig())
     for tasks, tolerance in itertools.product(
         (["mrpc"], ["rte"], ["mrpc", "rte"]), (0.4, 0.45, 2.4, 5.85, 8, 10)
     ):
         answer = choose(opened, tasks, tolerance)
-        matter = [place for place, column in enumerate(about.columns) if column.task in tasks]
+        matter = [place for place, column in enumerate(about.columns) if column["task"] in tasks]
         ranked = decision.rank(about.options, matter, tolerance)
-        assert (f"with {ranked[0].option.row.label}." in answer) == ranked[0].holds, answer
-        assert opened.locator(".candidates .label").all_inner_texts() == [
-            verdict.option.row.label for verdict in ranked[:3]
-        ]
+        labels = [about.options[verdict.place]["row"]["configuration"] for verdict in ranked[:3]]
+        assert (f"with {labels[0]}." in answer) == ranked[0].holds, answer
+        assert opened.locator(".candidates .label").all_inner_texts() == labels
 
 
 def test_choosing_back_and_forth_shows_what_was_written(opened: Any) -> None:
@@ -113,7 +112,7 @@ def test_choosing_back_and_forth_shows_what_was_written(opened: Any) -> None:
     choose(opened, ["mrpc", "rte"], 1)
     assert opened.locator("main").inner_text() == before[0]
     ends = [
-        re.findall(r'<path id="front" d="M([\d.]+) ', chart)
+        re.findall(r'<g id="front"><path d="M ([\d.]+) ', chart)
         for chart in (before[1], opened.locator("#chart").inner_html())
     ]
     assert ends[0] == ends[1] and ends[0]

@@ -10,11 +10,10 @@ import pytest
 import yaml
 
 from bench.report import brief
-from bench.report.domain import Covered
-from bench.report.frame import to_frame
-from bench.report.summary import sections
+from bench.report.runs import to_frame
+from bench.report.scores import score_table
 from bench.settings.schema import PriceConfig, ReportConfig, RunConfig
-from bench.store import STATUSES, Record
+from bench.store import STATUSES, Covered, Record
 from bench.tasks.metrics import METRICS
 from tests.report.factory import record
 from tests.report.test_brief import PRICES, golden, text
@@ -73,7 +72,7 @@ def pages(name: str, cost: PriceConfig = PRICES) -> Iterator[str]:
     frame = to_frame(records)
     for language in ("en", "ja"):
         config = RunConfig(report=ReportConfig(language=language, **asked), cost=cost)
-        yield brief.page(frame, sections(frame, 1.0), PROBLEMS, COVERED, config)
+        yield brief.page(frame, score_table(frame, 1.0), PROBLEMS, COVERED, config)
 
 
 def leaves(part: Any) -> Iterator[str]:

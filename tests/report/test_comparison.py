@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from bench.report import write_report
-from bench.report.summary import shared
+from bench.report.scores import shared
 from tests.report.factory import index, record, results
 
 
@@ -33,7 +33,7 @@ def test_a_task_that_most_configurations_lack_is_left_out_of_a_second_mean(
     }
     assert (("dense", "mean of mrpc, rte") in table.index) == second
     drawn = pd.read_csv(tmp_path / "figures" / "score-bytes--minilm--glue.csv")
-    assert (set(drawn.panel), len(drawn)) == (
+    assert (set(drawn.column), len(drawn)) == (
         {"mean of mrpc, rte"} if second else {"mean of cola, mrpc, rte"},
         4 if second else 3,
     )

@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 from matplotlib import rc_context
 
-from bench.report import figures, scores, write_report
-from bench.report.frame import to_frame
-from bench.report.summary import sections
+from bench.report import figures, style, write_report
+from bench.report.runs import to_frame
+from bench.report.scores import score_table
 from bench.store import Record
 from tests.report.factory import record
 
@@ -71,8 +71,8 @@ def test_each_figure_is_there_in_three_formats_with_its_points(folder: Path) -> 
 
 
 def test_a_long_title_stays_on_its_page() -> None:
-    with rc_context(figures.STYLE):
-        made = figures.page(
+    with rc_context(style.STYLE):
+        made = style.page(
             "minilm on xnli [not official: mnli:train_subset (76,476 rows)]: every language against English",
             (10, 3),
             "made here",
@@ -89,7 +89,7 @@ def test_what_needs_no_table_is_a_level_and_no_part_of_the_front(tmp_path: Path)
     write_report(runs, [], tmp_path)
     drawn = points(tmp_path, "score-bytes").set_index("kind")
     assert drawn.on_front.to_dict() == {"dense": True, "sequential": True, "hash_only": False}
-    chart = scores.main_score(sections(to_frame(runs), 1.0)[0], scores.SIZES[1])
+    chart = figures.main_score(score_table(to_frame(runs), 1.0), figures.SIZES[1])
     assert chart
     axes, level = chart.figure.axes[0], [90.0, 90.0]
     assert axes.get_xlim()[0] > 1000 and [
@@ -140,7 +140,7 @@ def test_times_noted_on_a_shared_card_are_shown_nowhere(tmp_path: Path) -> None:
     together["training"]["runs_at_once"] = 6
     write_report([together, alone], [], tmp_path)
     assert "score against file of the embedding" in (tmp_path / "INDEX.md").read_text()
-    assert set(points(tmp_path, "costs").columns).isdisjoint({"latency_batch1_ms", "peak_memory_bytes"}), (
+    assert set(points(tmp_path, "costs").columns).isdisjoint({"latency_ms.small", "memory_bytes"}), (
         "dense has no time to compare with"
     )
     assert (
@@ -152,7 +152,7 @@ def test_letters_that_no_installed_font_has_are_told_with_the_package_that_has_t
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     records = [record(model="日本語"), record("pq8", model="日本語")]
-    monkeypatch.setitem(figures.STYLE, "font.family", [figures.OWN_FONT])
+    monkeypatch.setitem(style.STYLE, "font.family", [style.OWN_FONT])
     write_report(records, [], tmp_path)
     assert re.search(r"figures/score-params--.*png: 3 of its letters .* fonts-noto-cjk", caplog.text)
     caplog.clear()
@@ -163,23 +163,21 @@ def test_letters_that_no_installed_font_has_are_told_with_the_package_that_has_t
 def test_what_the_drawing_library_warns_of_is_logged_with_the_figures_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    draw = scores.DRAWN[0]
+    draw = figures.DRAWN[0]
 
     def warning(section: Any) -> Any:
         warnings.warn("the layout does not fit", UserWarning, stacklevel=1)
         return draw(section)
 
-    monkeypatch.setattr(scores, "DRAWN", [warning, *scores.DRAWN[1:]])
+    monkeypatch.setattr(figures, "DRAWN", [warning, *figures.DRAWN[1:]])
     write_report([record(), record("pq8")], [], tmp_path)
     assert re.search(r"figures/score-params--.*png: the layout does not fit", caplog.text)
 
 
 def test_costs_come_from_one_machine(folder: Path) -> None:
     table = points(folder, "costs")
-    latency = table.dropna(subset=["latency_batch1_ms"]).set_index("configuration").latency_batch1_ms
-    assert latency["sequential f=3 Q=32"] == pytest.approx(0.0055), (
-        "seconds, and not the run on the other machine"
-    )
+    latency = table.dropna(subset=["latency_ms.small"]).set_index("configuration")["latency_ms.small"]
+    assert latency["sequential f=3 Q=32"] == pytest.approx(5.5), "not the run on the other machine"
     assert "cuda A" in (folder / "INDEX.md").read_text().split("score against cost on ")[1][:20]
 
 
@@ -208,13 +206,11 @@ def test_costs_are_those_in_use_where_they_were_measured(tmp_path: Path) -> None
         one["cost"]["profiles"] = {"cpu": profile}
     write_report(records, [], tmp_path, paper=tmp_path)
     table = points(tmp_path, "costs").set_index("configuration").loc["pq f=8 Q=64"]
-    assert table.latency_batch1_ms.dropna().item() == pytest.approx(0.0064), (
-        "half of dense in the same rounds"
+    small, large, memory = (
+        table[key].dropna().item() for key in ("latency_ms.small", "latency_ms.large", "memory_bytes")
     )
-    assert (
-        table.latency_batch32_ms.dropna().item() == pytest.approx(0.2048)
-        and table.peak_memory_bytes.dropna().item() == 345
-    )
+    assert small == pytest.approx(6.4), "half of dense in the same rounds"
+    assert large == pytest.approx(204.8) and memory == 345
     drawn = next((tmp_path / "figures").glob("costs--*.svg")).read_text()
     assert all(
         said in drawn
@@ -273,7 +269,10 @@ def test_bodies_have_a_chart_of_the_whole_models_bytes(bodies: Path) -> None:
     assert set(chart.index) == {
         label + end for label in ("dense", pq) for end in ("", ", bf16 body", ", int8 body")
     }
-    assert chart.loc["dense", "total_bytes"] - chart.loc["dense, int8 body", "total_bytes"] == 30_000_000
+    assert (
+        chart.loc["dense", "size.total_bytes"] - chart.loc["dense, int8 body", "size.total_bytes"]
+        == 30_000_000
+    )
     assert chart.on_front.all(), "each is smaller and worse than the next"
     legend = (bodies / "figures" / "score-total_bytes--minilm--glue.svg").read_text()
     assert "stored bytes of the whole model" in legend and "<!-- pq, int8 body -->" in legend
@@ -293,10 +292,10 @@ def test_a_body_is_compared_with_the_dense_model_in_fp32_and_offered_by_no_brief
     both = table.loc[("pq f=8 Q=64, int8 body", "mrpc")]
     assert both.difference_to_dense == pytest.approx(-12) and both.paired_seeds == 2 and both.body == "int8"
     assert table.loc[("dense, int8 body", "mrpc")].difference_to_dense == pytest.approx(-2)
-    assert both.embedding_bytes == table.loc[("pq f=8 Q=64", "mrpc")].embedding_bytes
+    assert both["size.embedding_bytes"] == table.loc[("pq f=8 Q=64", "mrpc")]["size.embedding_bytes"]
     page = (bodies / "INDEX.md").read_text()
     dense, own = (
-        int(table.loc[(label, "mrpc")].total_bytes) for label in ("dense", "pq f=8 Q=64, int8 body")
+        int(table.loc[(label, "mrpc"), "size.total_bytes"]) for label in ("dense", "pq f=8 Q=64, int8 body")
     )
     assert f"{own:,} ({100 * (1 - own / dense):.2f} %)" in page and f"{dense:,} (0.00 %)" in page
     assert "int8 body" not in (bodies / "brief.html").read_text()

@@ -11,12 +11,12 @@ from bench import store
 from bench.cli.main import main
 from bench.errors import BenchError, ConfigError
 from bench.report import gate
-from bench.report.against import against, summary, write_against
-from bench.report.domain import read_coverage
-from bench.report.frame import embedding_id, to_frame
-from bench.report.summary import sections
+from bench.report.compare import compare, summary, write_comparison
+from bench.report.names import embedding_id
+from bench.report.runs import to_frame
+from bench.report.scores import score_table
 from bench.settings.compose import compose_config
-from bench.store import Record
+from bench.store import Record, read_coverage
 from tests.report.factory import record
 from tests.report.test_brief import golden
 from tests.support.commands import run_bench
@@ -29,7 +29,7 @@ def checked(
 ) -> dict[str, gate.Check]:
     frame = to_frame(records)
     found = gate.checks(
-        frame, sections(frame, 1.0), read_coverage(folder), compose_config([*chosen, *limits])
+        frame, score_table(frame, 1.0), read_coverage(folder), compose_config([*chosen, *limits])
     )
     return {check.name: check for check in found}
 
@@ -283,7 +283,7 @@ def test_the_commands_exit_as_a_pipeline_needs(tmp_path: Path, capsys: pytest.Ca
     assert main(["gate", f"results_dir={tmp_path / 'none'}"]) == 1
     compared = run_bench("report", f"results_dir={now}", "--against", str(before))
     assert compared.returncode == 0 and "worse 1 | better 0" in compared.stdout, compared.stderr
-    assert (now / "tables" / "against.csv").exists() and (now / "brief.html").exists()
+    assert (now / "tables" / "compare.csv").exists() and (now / "brief.html").exists()
     assert main(["report", f"results_dir={now}", "--against"]) == 2
 
 
@@ -297,7 +297,7 @@ def test_two_stores_are_paired_by_configuration_task_and_seed() -> None:
         record("pq48"),
     ]
     now += [record("pq8", seed=0, status="failed")]
-    lines = against(before, now).set_index("configuration")
+    lines = compare(before, now).set_index("configuration")
     line = lines.loc["pq f=8 Q=64"]
     assert (line.verdict, line.paired_seeds, line.seeds_before, line.seeds_now) == (
         "worse",
@@ -336,7 +336,7 @@ def test_a_change_is_clear_where_its_interval_does_not_hold_zero(
     values: list[float], verdict: str, clear: str
 ) -> None:
     before = [record(seed=seed, value=value) for seed, value in enumerate([0.81, 0.82, 0.83])]
-    line = against(before, [record(seed=seed, value=value) for seed, value in enumerate(values)]).iloc[0]
+    line = compare(before, [record(seed=seed, value=value) for seed, value in enumerate(values)]).iloc[0]
     assert (line.verdict, line.clear) == (verdict, clear)
 
 
@@ -344,13 +344,13 @@ def test_stores_that_cannot_be_compared_are_refused(tmp_path: Path) -> None:
     other: Any = record("pq8")
     other["task"]["version"] = 2
     with pytest.raises(ConfigError, match="mixes task version"):
-        against([record()], [other])
+        compare([record()], [other])
     with pytest.raises(BenchError, match="No records in the folder of --against"):
-        write_against([], [record()], tmp_path)
+        write_comparison([], [record()], tmp_path)
 
 
 def test_the_comparison_escapes_names(tmp_path: Path) -> None:
-    write_against([record(model="<script>|", value=0.5)], [record(model="<script>|")], tmp_path)
-    text = (tmp_path / "tables" / "against.md").read_text(encoding="utf-8")
+    write_comparison([record(model="<script>|", value=0.5)], [record(model="<script>|")], tmp_path)
+    text = (tmp_path / "tables" / "compare.md").read_text(encoding="utf-8")
     assert "<script>" not in text and "&lt;script&gt;\\|" in text
-    assert pd.read_csv(tmp_path / "tables" / "against.csv").verdict.item() == "better"
+    assert pd.read_csv(tmp_path / "tables" / "compare.csv").verdict.item() == "better"

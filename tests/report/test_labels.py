@@ -7,8 +7,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from bench.report.figures import label_ends
 from bench.report.labels import Label, Segment, place_labels
+from bench.report.style import label_ends
 
 
 def axes() -> Axes:

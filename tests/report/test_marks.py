@@ -34,7 +34,7 @@ def test_split_under_another_name_is_marked_though_no_row_is_missing(tmp_path: P
 
 def test_failed_run_of_a_limited_task_stays_in_its_column(tmp_path: Path) -> None:
     write_report([record(limit=1000), record("pq8", limit=1000, status="oom")], [], tmp_path)
-    coverage = pd.read_csv(tmp_path / "tables" / "coverage.csv")
+    coverage = pd.read_csv(tmp_path / "tables" / "completeness.csv")
     assert set(coverage.task) == {"mrpc [not official: train (1,000 of 3,668 rows)]"}
     assert set(coverage.suite) == {"glue"}
     assert set(coverage.configuration) == {"dense", "pq f=8 Q=64"}

@@ -62,7 +62,7 @@ def test_means_differences_and_average(tmp_path: Path) -> None:
     assert row["percent_of_dense"] == pytest.approx(100 * pq.mean() / dense.mean())
     assert row["percent_ci95_low"] < row["percent_of_dense"] < row["percent_ci95_high"]
     assert row["difference_ci95_is"] == "Student's t over 3 seeds"
-    assert average["ci95_is"] == "stratified bootstrap over 2 tasks and 3 seeds"
+    assert average["ci95_is"] == "Welch's t over 2 tasks and 3 seeds"
     shown = f"−5.7 \\[−{-low:.1f}, −{-high:.1f}\\] to dense<br>"
     assert re.search(r"76\.3 ± 1\.5 \\\[\S+ \S+ \(3 seeds\)<br>", text) and shown in text
 
@@ -71,7 +71,7 @@ def test_rows_go_from_dense_to_the_smallest(tmp_path: Path) -> None:
     write_report([record(method) for method in reversed(METHODS)], [], tmp_path)
     table = results(tmp_path)
     assert table.index[0][0] == "dense"
-    assert list(table["embedding_bytes"]) == sorted(table["embedding_bytes"], reverse=True)
+    assert list(table["size.embedding_bytes"]) == sorted(table["size.embedding_bytes"], reverse=True)
     assert "11,720,448 (0.00 %)" in index(tmp_path)
     assert "24,576 (99.79 %) | 281,436 (99.40 %)" in index(tmp_path)
 
@@ -81,7 +81,7 @@ def test_long_table_has_every_metric_of_every_run(tmp_path: Path) -> None:
     runs = pd.read_csv(tmp_path / "tables" / "runs.csv")
     assert len(runs) == len(golden())
     one = runs[(runs.configuration == "dense") & (runs.task == "rte") & (runs.seed == 1)].iloc[0]
-    assert (one["validation.accuracy"], one["validation.f1"]) == (0.60, 0.30)
+    assert (one["metrics.validation.accuracy"], one["metrics.validation.f1"]) == (0.60, 0.30)
 
 
 def test_one_seed_is_named(tmp_path: Path) -> None:
@@ -144,7 +144,7 @@ def test_coverage_names_seeds_failures_and_unreadable_records(tmp_path: Path) ->
     ]
     runs += [record(task="rte"), record("random", task="rte", seed=0, status="interrupted")]
     write_report(runs, [(tmp_path / "runs" / "half.json", "cut in half")], tmp_path)
-    lines = pd.read_csv(tmp_path / "tables" / "coverage.csv", dtype=str, keep_default_na=False)
+    lines = pd.read_csv(tmp_path / "tables" / "completeness.csv", dtype=str, keep_default_na=False)
     table = lines.set_index(["configuration", "task"])
     assert table.loc[("dense", "mrpc"), "ok"] == "0 1 2"
     assert tuple(table.loc[("pq f=8 Q=64", "mrpc"), ["ok", "oom", "missing"]]) == ("0", "1", "2")
@@ -153,7 +153,7 @@ def test_coverage_names_seeds_failures_and_unreadable_records(tmp_path: Path) ->
     text = index(tmp_path)
     assert "CUDA out of memory |" in text and "second line" not in text
     assert "- runs/half.json: cut in half" in text
-    assert text.index("## Coverage") < text.index("## Scores")
+    assert text.index("## Completeness") < text.index("## Scores")
 
 
 def test_only_failed_records_give_a_page_without_figures(tmp_path: Path) -> None:
@@ -261,7 +261,7 @@ def test_figures_plot_the_table_and_mark_the_front(tmp_path: Path) -> None:
     lines = {}
     for name in ("score", "tasks"):
         with (tmp_path / "figures" / f"{name}-bytes--minilm--glue.csv").open() as file:
-            lines |= {(line["panel"], line["configuration"]): line for line in csv.DictReader(file)}
+            lines |= {(line["column"], line["configuration"]): line for line in csv.DictReader(file)}
     table = results(tmp_path)
     for (task, configuration), line in lines.items():
         row = table.loc[(configuration, task)]
@@ -269,7 +269,7 @@ def test_figures_plot_the_table_and_mark_the_front(tmp_path: Path) -> None:
         assert (float(line["ci95_low"]), float(line["ci95_high"])) == pytest.approx(
             (row["ci95_low"], row["ci95_high"])
         )
-        assert int(line["embedding_bytes"]) == row["embedding_bytes"]
+        assert int(line["size.embedding_bytes"]) == row["size.embedding_bytes"]
     assert len(lines) == 3 + 2 + 2  # mrpc, rte, mean
     assert {line["on_front"] for line in lines.values()} == {"True"}
 
@@ -333,7 +333,7 @@ def test_a_demo_leaves_the_figures_the_tables_and_the_decision_about_others_as_t
     assert any("mrpc" in name for name in before), "a task's languages are a section, too"
     new = after.keys() - before.keys()
     assert new and all(name.partition(".")[0].endswith("--lexical") for name in new)
-    lists = ["coverage.csv", "coverage.md", "failures.csv", "results.csv", "runs.csv"]
+    lists = ["completeness.csv", "completeness.md", "failures.csv", "results.csv", "runs.csv"]
     changed = {name for name, lines in before.items() if after[name] != lines}
     assert changed == {"INDEX.md", "brief.html", *(f"tables/{name}" for name in lists)}
     lost = {name: [line for line in before[name] if line not in after[name]] for name in changed}

@@ -12,13 +12,11 @@ from bench.errors import ConfigError, unknown
 from bench.report.brief import costing
 from bench.report.brief.answer import decided
 from bench.report.brief.notes import notes
-from bench.report.brief.tables import measured
 from bench.report.brief.text import fill, model_text
 from bench.report.decision import no_answer, subject
-from bench.report.domain import Covered
-from bench.report.section import Section
-from bench.report.usage import Source
+from bench.report.runs import section_of
 from bench.settings.schema import RunConfig
+from bench.store import Covered
 
 HERE = Path(__file__).parent
 LANGUAGES = ("en", "ja")
@@ -32,38 +30,34 @@ def check(config: RunConfig) -> None:
 
 
 def page(
-    frame: pd.DataFrame,
-    parts: Sequence[Section],
+    runs: pd.DataFrame,
+    table: pd.DataFrame,
     problems: Sequence[tuple[str, str]],
     covered: Sequence[Covered],
     config: RunConfig,
 ) -> str:
-    """Return the HTML page in report.language. `problems` are unreadable records (path, reason).
+    """Return the HTML page in report.language. `table` is the runs' score table, `problems` are unreadable records (path, reason).
 
     It holds no time and loads nothing, so equal records and settings give equal bytes. Raises ConfigError as `check` and `subject` do.
     """
     check(config)
-    about = subject(parts, config.report)
+    about = subject(table, config.report)
+    first, reason = about.part.iloc[0], no_answer(about)
     words: dict[str, Any] = yaml.safe_load(
         (HERE / f"{config.report.language}.yaml").read_text(encoding="utf-8")
     )
-    values = {"model": about.section.model, "tasks": words["separator"].join(about.missing)}
-    reason = no_answer(about)
-    facts, source = measured(frame, about, about.dense, config.cost) if about.dense else ({}, Source(None))
+    values = {"model": first.model, "tasks": words["separator"].join(about.missing)}
     context = {
         "t": words,
         "about": about,
-        "model": model_text(about.section, words),
+        "model": model_text(first, words),
         "config": config,
         "title": fill(words["title"], values),
-        "times": words["compare"]["profiled" if source.dense else "about"],
-        "notes": notes(about.section.runs(frame), parts, about, problems, covered, bool(source.dense), words),
+        "times": words["compare"]["about" if pd.isna(first.tokens) else "profiled"],
+        "notes": notes(section_of(runs, about.part), table, about, problems, covered, words),
+        "reason": fill(words["blocked"][reason], values) if reason else None,
+        **({} if reason else decided(about, config, words)),
     }
-    context |= (
-        {"reason": fill(words["blocked"][reason], values)}
-        if reason
-        else {"reason": None, **decided(facts, source, about, config, words)}
-    )
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE),
         autoescape=True,
@@ -71,8 +65,6 @@ def page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.policies["json.dumps_kwargs"] = {
-        "ensure_ascii": False,
-        "separators": (",", ":"),
-    }  # what is not ASCII stays short
+    # Letters that are not ASCII stay short.
+    environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "separators": (",", ":")}
     return environment.get_template("brief.html").render(context) + "\n"

@@ -1,7 +1,9 @@
 """What keeping a model loaded and answering costs, from a price list and measured sizes and times."""
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import pandas as pd
 
 from bench.errors import ConfigError
 from bench.settings.schema import PriceConfig
@@ -33,23 +35,18 @@ def check(cost: PriceConfig) -> None:
             raise ConfigError(f"cost.{key} ({getattr(cost, key)}) must be 0 or greater.")
 
 
-def bill(cost: PriceConfig, total_bytes: float, request_ms: float | None) -> Bill | None:
-    """Return the month's bill for a model of this size that takes so long a request.
+def bill(cost: PriceConfig, row: dict[str, Any]) -> Bill | None:
+    """Return the month's bill for a line of the score table: its model's bytes, and its time for a request in the large batch.
 
-    None without a price, or where one replica exceeds an instance's memory.
+    None without a price or a size, or where one replica exceeds an instance's memory.
     """
-    fit = int(cost.memory_gb * GB // total_bytes)
+    total, time = row["size.total_bytes"], row["latency_ms.large"]
+    fit = 0 if pd.isna(total) else int(cost.memory_gb * GB // total)
     if cost.price_per_gpu_hour is None or fit == 0:
         return None
     for_memory = math.ceil(cost.replicas / fit)
-    hours = None if request_ms is None else cost.requests_per_day * request_ms / HOUR_MS
+    hours = None if pd.isna(time) else cost.requests_per_day * time / row["batch.large"] / HOUR_MS
     for_work = None if hours is None else math.ceil(hours / (24 * cost.utilisation))
     instances = max(for_memory, for_work or 0)
-    return Bill(
-        fit,
-        for_memory,
-        hours,
-        for_work,
-        instances,
-        instances * cost.price_per_gpu_hour * cost.hours_per_month,
-    )
+    monthly = instances * cost.price_per_gpu_hour * cost.hours_per_month
+    return Bill(fit, for_memory, hours, for_work, instances, monthly)

@@ -8,133 +8,106 @@ import pandas as pd
 import yaml
 
 from bench.report.brief.text import fill, mark_text, model_text
-from bench.report.decision import Result, Subject, results_of
-from bench.report.domain import Covered
-from bench.report.frame import digest, rows
-from bench.report.section import Section
+from bench.report.decision import Subject
+from bench.report.runs import SECTION, ids_sha256
+from bench.store import Covered
 
 TASKS = Path(__file__).resolve().parents[3] / "conf" / "task"
 
 
 def notes(
-    frame: pd.DataFrame,
-    parts: Sequence[Section],
+    runs: pd.DataFrame,
+    table: pd.DataFrame,
     about: Subject,
     problems: Sequence[tuple[str, str]],
     covered: Sequence[Covered],
-    profiled: bool,
     words: dict[str, Any],
 ) -> dict[str, Any]:
     """Return the page's lists of sentences (`care`, `risks`, `unknown`) and its `footer`.
 
-    `frame` holds the runs of the page's own section: neither the footer nor the failures are about any other.
+    `runs` are those of the page's own section: neither the footer nor the failures are about any other.
     """
-    commits = sorted(
-        {f"{run.commit[:12]}{words['dirty'] if run.dirty else ''}" for run in rows(frame) if run.commit}
-    )
-    devices = sorted(frame.device.dropna().unique())
-    made = {
-        "count": f"{len(frame):,}",
-        "digest": digest(frame)[:16],
-        "commits": ", ".join(commits) or "?",
-        "devices": ", ".join(devices) or "?",
+    known = runs.dropna(subset=["provenance.commit"])
+    commits = {
+        f"{commit[:12]}{words['dirty'] if dirty else ''}"
+        for commit, dirty in zip(known["provenance.commit"], known.dirty, strict=True)
     }
-    texts = words["risks"]
-    texts_of: dict[str, set[str]] = {}
-    for one in covered:
-        texts_of.setdefault(one.corpus, set()).add(one.text)
-    domain = [
-        fill(
-            texts["covered"],
-            {
-                "corpus": one.text
-                if [other.corpus for other in covered].count(one.corpus) > 1
-                else one.corpus,
-                "label": one.name,
-                "unknown": f"{100 * one.facts['unknown_rate']:.1f}",
-                "badly": f"{100 * one.facts['badly_fitted_rate']:.1f}",
-            },
-        )
-        for one in covered
-    ]
+    devices = sorted(runs["provenance.device"].dropna().unique())
+    made = {"count": f"{len(runs):,}", "digest": ids_sha256(runs)[:16]}
+    made |= {"commits": ", ".join(sorted(commits)) or "?", "devices": ", ".join(devices) or "?"}
     care = _care(about, words)
-    limits = fill(words["limits"], {"care": words["clauses"].join(care)})
     return {
         "care": care,
-        "limits": limits,
-        "risks": texts["lines"] + domain,
-        "unknown": _unknown(frame, parts, about, problems, profiled, words),
+        "limits": fill(words["limits"], {"care": words["clauses"].join(care)}),
+        "risks": words["risks"]["lines"] + [_covered(text, covered, words) for text in covered],
+        "unknown": _unknown(runs, table, about, problems, words),
         "footer": fill(words["footer"], made),
     }
 
 
+def _covered(text: Covered, covered: Sequence[Covered], words: dict[str, Any]) -> str:
+    """Return the sentence about one text. Texts whose files have the same name are told apart by their digest."""
+    namesakes = sum(other.corpus == text.corpus for other in covered)
+    shares = {"unknown": "unknown_rate", "badly": "badly_fitted_rate"}
+    facts = {name: f"{100 * text.facts[key]:.1f}" for name, key in shares.items()}
+    return fill(
+        words["risks"]["covered"],
+        {"corpus": text.text if namesakes > 1 else text.corpus, "label": text.name, **facts},
+    )
+
+
 def _care(about: Subject, words: dict[str, Any]) -> list[str]:
     """Return what keeps the numbers from being official or certain."""
-    cares, join, columns = words["cares"], words["separator"].join, about.columns
-    made = [column.task for column in columns if any(mark.kind == "synthetic" for mark in column.unofficial)]
-    said = [fill(cares["synthetic"], {"tasks": join(made)})] if made else []
-    said += [
-        fill(cares["marked"], {"task": column.task, "mark": mark_text(mark, words)})
-        for column in columns
-        for mark in column.unofficial
+    cares, join = words["cares"], words["separator"].join
+    items = [*about.options, *([about.dense] if about.dense else [])]
+    marks = [(column["task"], mark) for column in about.columns for mark in column["unofficial"]]
+    places = list(enumerate(column["task"] for column in about.columns))
+    lists = {
+        "synthetic": [task for task, mark in marks if mark.kind == "synthetic"],
+        "single": [task for place, task in places if max((i["seeds"][place] for i in items), default=0) == 1],
+        "besides": [task for place, task in places if place not in about.matter],
+    }
+    said = {key: [fill(cares[key], {"tasks": join(tasks)})] if tasks else [] for key, tasks in lists.items()}
+    marked = [
+        fill(cares["marked"], {"task": task, "mark": mark_text(mark, words)})
+        for task, mark in marks
         if mark.kind != "synthetic"
     ]
-    dense: Sequence[Result] = results_of(about.section, about.dense, columns) if about.dense else ()
-    everything = [option.results for option in about.options] + ([tuple(dense)] if dense else [])
-    single = [
-        column.task
-        for place, column in enumerate(columns)
-        if max((results[place].seeds for results in everything), default=0) == 1
+    collapsed = [
+        fill(cares["collapsed"], {"task": task, "count": count, "seeds": about.dense["seeds"][place]})
+        for place, task in places
+        if about.dense and (count := about.dense["collapsed"][place])
     ]
-    said += [fill(cares["single"], {"tasks": join(single)})] if single else []
-    besides = [column.task for place, column in enumerate(columns) if place not in about.matter]
-    said += [fill(cares["besides"], {"tasks": join(besides)})] if besides else []
-    return said + [
-        fill(cares["collapsed"], {"task": column.task, "count": result.collapsed, "seeds": result.seeds})
-        for column, result in zip(columns, dense, strict=False)
-        if result.collapsed
-    ]
+    return [*said["synthetic"], *marked, *said["single"], *said["besides"], *collapsed]
 
 
 def _unknown(
-    frame: pd.DataFrame,
-    parts: Sequence[Section],
+    runs: pd.DataFrame,
+    table: pd.DataFrame,
     about: Subject,
     problems: Sequence[tuple[str, str]],
-    profiled: bool,
     words: dict[str, Any],
 ) -> list[str]:
     """Return what nobody should read into the page."""
-    texts, join = words["unknown"], words["separator"].join
+    texts, join, first = words["unknown"], words["separator"].join, about.part.iloc[0]
     declared = [yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted(TASKS.glob("*.yaml"))]
-    names = [task["name"] for task in declared if task["suite"] == about.section.suite]
-    names += [column.task for column in about.section.tasks if column.task not in names]
-    without = [name for name in names if name not in {column.task for column in about.columns}]
-    said = [*texts["lines"], *([] if profiled else [texts["unprofiled"]])]
-    said += [fill(texts["tasks"], {"suite": about.section.suite, "tasks": join(without)})] if without else []
-    failed = frame[frame.status != "ok"]
+    names = [task["name"] for task in declared if task["suite"] == first.suite]
+    names += [task for task in about.part[~about.part.is_mean].task.unique() if task not in names]
+    without = [name for name in names if name not in {column["task"] for column in about.columns}]
+    said = [*texts["lines"], *([texts["unprofiled"]] if pd.isna(first.tokens) else [])]
+    if without:
+        said.append(fill(texts["tasks"], {"suite": first.suite, "tasks": join(without)}))
+    failed = runs[runs.status != "ok"]
     if len(failed):
-        first = next(rows(failed.head(1)))
-        message = f" ({first.error_message})" if first.error_message else ""
-        said.append(
-            fill(
-                texts["unfinished"],
-                {
-                    "count": len(failed),
-                    "label": first.configuration,
-                    "task": first.task,
-                    "seed": first.seed,
-                    "status": words["statuses"][first.status],
-                    "message": message,
-                },
-            )
-        )
+        run = failed.iloc[0]
+        about_run = {"label": run.configuration, "task": run.task, "seed": run.seed}
+        message = "" if pd.isna(run.error_message) else f" ({run.error_message})"
+        outcome = {"count": len(failed), "status": words["statuses"][run.status], "message": message}
+        said.append(fill(texts["unfinished"], about_run | outcome))
     if problems:
-        said.append(
-            fill(
-                texts["unreadable"],
-                {"count": len(problems), "path": problems[0][0], "reason": problems[0][1]},
-            )
-        )
-    others = [f"{model_text(part, words)} ({part.suite})" for part in parts if part is not about.section]
-    return said + ([fill(texts["others"], {"others": join(others)})] if others else [])
+        path, reason = problems[0]
+        said.append(fill(texts["unreadable"], {"count": len(problems), "path": path, "reason": reason}))
+    every = table.drop_duplicates(SECTION)
+    others = every[(every[SECTION] != first[SECTION]).any(axis=1)].to_dict("records")
+    shown = [f"{model_text(row, words)} ({row['suite']})" for row in others]
+    return said + ([fill(texts["others"], {"others": join(shown)})] if shown else [])

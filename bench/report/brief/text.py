@@ -4,8 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from bench.report.frame import Mark
-from bench.report.section import Section
+from bench.report.names import Mark
 
 UNITS = (("GB", 10**9), ("MB", 10**6), ("kB", 10**3), ("B", 1))
 
@@ -27,36 +26,20 @@ def percent_text(share: float) -> str:
     return f"{100 * share:.{2 if 0.9995 <= share < 1 else 1}f}\u00a0%"
 
 
-def signed(value: float, digits: int = 2) -> str:
-    """Return the number with its sign, a true minus."""
-    return f"{value:+.{digits}f}".replace("-", "−")
-
-
-def model_text(section: Section, words: Mapping[str, Any]) -> str:
+def model_text(row: Any, words: Mapping[str, Any]) -> str:
     """Return the model's name, marked if its weights are random."""
-    return (
-        fill(words["random_weights"], {"model": section.model})
-        if section.weights == "random"
-        else section.model
-    )
+    return fill(words["random_weights"], row) if row["weights"] == "random" else str(row["model"])
 
 
 def mark_text(mark: Mark, words: Mapping[str, Any]) -> str:
     """Return what is not official about a task's data."""
-    texts = words["marks"]
-    rows = (
-        ""
-        if mark.rows is None
-        else fill(
-            texts["part" if mark.total else "rows"],
-            {"rows": f"{mark.rows:,}", "total": f"{mark.total or 0:,}"},
-        )
-    )
+    texts, counts = words["marks"], {"rows": f"{mark.rows or 0:,}", "total": f"{mark.total or 0:,}"}
+    rows = "" if mark.rows is None else fill(texts["part" if mark.total else "rows"], counts)
     return fill(texts[mark.kind], {"split": mark.split, "rows": rows})
 
 
 def reason_text(why: str, words: Mapping[str, Any]) -> str:
-    """Return why there is no number; `why` is as `summary.Cell` says it, such as "not run" or "1 failed, 2 oom"."""
+    """Return why there is no number; `why` is as the score table says it, such as "not run" or "1 failed, 2 oom"."""
     if why in words["reasons"]:
         return str(words["reasons"][why])
     counts = [part.split() for part in why.split(", ")]

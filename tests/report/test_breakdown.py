@@ -25,11 +25,11 @@ def spread(method: str, seed: int, languages: dict[str, float]) -> Record:
 def test_a_single_language_needs_no_table_of_its_own(tmp_path: Path) -> None:
     alone, plain = spread("dense", 0, {"en": 0.7, "de": 0.6}), record("pq8", "rte", value=0.6)
     write_report([alone, plain], [], tmp_path)
-    assert list(tmp_path.rglob("parts*"))
+    assert list(tmp_path.rglob("breakdown*"))
     assert alone["metrics"]
     del alone["metrics"]["validation/de"], alone["metrics"]["validation"]["gap"]
     write_report([alone, plain], [], tmp_path)
-    assert not list(tmp_path.rglob("parts*")) and not list(tmp_path.rglob("languages--*")), (
+    assert not list(tmp_path.rglob("breakdown*")) and not list(tmp_path.rglob("languages--*")), (
         "those of the older report go, too"
     )
 
@@ -43,7 +43,7 @@ def test_languages_have_a_table_of_their_own(tmp_path: Path) -> None:
     write_report(
         [spread(method, seed, languages) for (method, seed), languages in values.items()], [], tmp_path
     )
-    table = pd.read_csv(tmp_path / "tables" / "parts.csv", keep_default_na=False, na_values=[""])
+    table = pd.read_csv(tmp_path / "tables" / "breakdown.csv", keep_default_na=False, na_values=[""])
     table = table.set_index(["configuration", "task"])
     german = table.loc[("dense", "de")]
     assert (german["mean"], german["sd"], german["seeds"]) == (
@@ -54,19 +54,19 @@ def test_languages_have_a_table_of_their_own(tmp_path: Path) -> None:
     assert table.loc[("pq f=8 Q=64", "de"), "difference_to_dense"] == pytest.approx(-10)
     assert table.loc[("pq f=8 Q=64", "gap"), "difference_to_dense"] == pytest.approx(0, abs=1e-9)
     assert (table["suite"] == "rte").all()
-    text = (tmp_path / "tables" / "parts--minilm--rte.md").read_text()
+    text = (tmp_path / "tables" / "breakdown--minilm--rte.md").read_text()
     heads = re.findall(
         r"(\w+)<br>", next(line for line in text.splitlines() if line.startswith("| configuration"))
     )
     assert heads == ["all", "gap", "de", "en", "sw"], "the split's own score first"
     assert "70.0" in text and "81.0" in text
     dots = pd.read_csv(tmp_path / "figures" / "languages--minilm--rte.csv")
-    assert set(dots.language) == {"de", "en", "sw"} and dots[dots.language == "en"][
+    assert set(dots.column) == {"de", "en", "sw"} and dots[dots.column == "en"][
         "mean"
     ].tolist() == pytest.approx([81, 70])
 
 
 def test_no_table_of_parts_without_any(tmp_path: Path) -> None:
     write_report([record(), record("pq8")], [], tmp_path)
-    assert not (tmp_path / "tables" / "parts.csv").exists()
+    assert not (tmp_path / "tables" / "breakdown.csv").exists()
     assert not list((tmp_path / "figures").glob("languages*"))

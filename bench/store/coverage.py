@@ -1,4 +1,4 @@
-"""How texts of a domain are covered, as `bench coverage` left it beside the records."""
+"""How texts of a domain are covered: what `bench coverage` left beside the records."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ class Covered(NamedTuple):
 
     corpus: str  # the name of the text's file, without its ending
     name: str  # of the configuration: <model>/<method-slug>
-    embedding_id: str  # bench.report.frame.embedding_id
+    embedding_id: str  # bench.report.names.embedding_id
     facts: dict[str, float]
     text: str = ""  # bench.probes.coverage.text_slug; empty in a file of before, which told texts apart by `corpus` alone
 

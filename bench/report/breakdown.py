@@ -1,0 +1,52 @@
+"""A task's languages or categories as columns: the runs of each such task as a section of their own."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pandas as pd
+
+from bench.report.runs import SECTION, headline_runs
+from bench.report.scores import ALL, GAP, score_table
+
+
+def breakdown_table(runs: pd.DataFrame, threshold: float) -> pd.DataFrame:
+    """Return a score table with a section for every model and task that is also scored by several languages or categories.
+
+    `all` is the split's own score: the mean over languages, or the score of all rows. `gap` is the training language's score
+    minus the mean of the others'.
+    """
+    counted = headline_runs(runs).dropna(subset=["headline.metric"])
+    lines = pd.DataFrame([line for run in counted.to_dict("records") for line in _lines(run)])
+    if lines.empty:
+        return lines
+    lines = lines.groupby(SECTION).filter(lambda part: len(set(part.column) - {ALL, GAP}) > 1)
+    first = {ALL: 0, GAP: 1}
+    lines = lines.sort_values("column", key=lambda names: names.map(lambda name: (first.get(name, 2), name)))
+    return score_table(lines, threshold)
+
+
+def _lines(run: dict[Any, Any]) -> Iterator[dict[Any, Any]]:
+    """Yield the run once for each language or category; nothing for a run without any."""
+    scores = {}
+    for key, value in run.items():
+        where, _, metric = key.removeprefix("metrics.").rpartition(".")
+        split, _, part = where.partition("/")
+        if key.startswith("metrics.") and split == run["headline.split"] and pd.notna(value):
+            scores[part, metric] = value
+    if not any(part for part, _ in scores):
+        return
+    for (part, metric), value in scores.items():
+        if metric == run["headline.metric"] or (part, metric) == ("", GAP):
+            name = part or (GAP if metric == GAP else ALL)
+            yield run | {
+                "suite": run["column"],
+                "task": name,
+                "column": name,
+                "headline.metric": metric,
+                "headline.value": value,
+                "headline.higher_is_better": run["headline.higher_is_better"] != (metric == GAP),
+                "average": False,
+                "evaluated_rows": scores.get((part, "rows"), run["evaluated_rows"]),
+                "task.chance": None if metric == GAP else run["task.chance"],
+                "training.collapsed": run["training.collapsed"] if name == ALL else None,
+            }

@@ -1,0 +1,131 @@
+"""Two stores compared: what became better or worse, run by run of the same configuration, task and seed."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from bench.errors import BenchError
+from bench.report.runs import SECTION, headline_runs, to_frame
+from bench.report.scores import score_table
+from bench.statistics import summarise
+from bench.store import Record, write_atomically
+from bench.text import escape, markdown_table
+
+KEYS = [*SECTION, "column", "config_id"]
+VERDICTS = ("worse", "better", "same", "no common seed", "only before", "only now")
+LINE = [
+    *("verdict", "difference", "ci95_half_width", "clear", "paired_seeds", "before", "now", "metric"),
+    *("model", "suite", "task", "configuration", "seeds_before", "seeds_now"),
+    *("bytes_before", "bytes_now", "latency_ms_before", "latency_ms_now"),
+]
+HEAD = "Mean now minus mean before, over the seeds that both stores have; clear: the 95 % interval does not hold 0.\n"
+
+
+def compare(before: list[Record], now: list[Record]) -> pd.DataFrame:
+    """Return one line per model, task and configuration with its scores in both stores, worst changes first.
+
+    Raises ConfigError where the stores' scores come from different versions of a task, metric or record.
+    """
+    frame = to_frame([*before, *now])
+    facts = score_table(frame, 0)[[*KEYS, "scale", "metric", "higher_is_better"]]
+    old = frame.position < len(before)
+    runs = pd.concat(
+        [headline_runs(frame[old]).assign(store="before"), headline_runs(frame[~old]).assign(store="now")]
+    )
+    scored = runs.dropna(subset=["headline.value"]).merge(facts, on=KEYS)
+    lines = pd.DataFrame([_line(part) for _, part in scored.groupby(KEYS, sort=True)], columns=LINE)
+    rank = lines.verdict.map(VERDICTS.index)
+    size = -lines.difference.astype(float).abs().fillna(0)
+    order = ["rank", "size", "model", "suite", "task", "configuration"]
+    return lines.assign(rank=rank, size=size).sort_values(order, ignore_index=True)[LINE]
+
+
+def write_comparison(before: list[Record], now: list[Record], results_dir: Path) -> list[str]:
+    """Write tables/compare.csv and .md and return what to print; raises BenchError where a store has no records."""
+    for name, records in (("the folder of --against", before), (str(results_dir), now)):
+        if not records:
+            raise BenchError(f"No records in {name}: nothing can be compared.")
+    lines = compare(before, now)
+    write_atomically(results_dir / "tables" / "compare.csv", lines.to_csv(index=False, lineterminator="\n"))
+    write_atomically(results_dir / "tables" / "compare.md", markdown(lines))
+    return summary(lines)
+
+
+def _line(runs: pd.DataFrame) -> dict[Any, Any]:
+    """Return the comparison of one configuration on one task."""
+    first = runs.iloc[0]
+    values = runs.pivot(index="seed", columns="store", values="headline.value") * first["scale"]
+    values = values.reindex(columns=["before", "now"])
+    pairs = values.dropna()
+    change = summarise(list(pairs.now - pairs.before))
+    certain = "" if change.half is None else "yes" if abs(change.mean or 0) > change.half else "no"
+    line = {
+        "verdict": _verdict(change.mean, values, first.higher_is_better),
+        "difference": change.mean,
+        "ci95_half_width": change.half,
+        "clear": "one seed" if change.n == 1 else certain if change.mean else "no",
+        "paired_seeds": change.n,
+        "task": first.column,
+        **first[["metric", "model", "suite", "configuration"]],
+    }
+    for store in ("before", "now"):
+        own = runs[runs.store == store]
+        line |= {
+            store: None if pairs.empty else float(pairs[store].mean()),
+            f"seeds_{store}": " ".join(map(str, sorted(own.seed))),
+            f"bytes_{store}": own["size.embedding_bytes"].max(),
+            f"latency_ms_{store}": own["cost.latency_ms.batch1"].astype(float).median(),
+        }
+    return line
+
+
+def _verdict(change: float | None, values: pd.DataFrame, higher_is_better: bool) -> str:
+    if change is None:
+        lost = [
+            f"only {other}"
+            for store, other in (("before", "now"), ("now", "before"))
+            if values[store].isna().all()
+        ]
+        return lost[0] if lost else "no common seed"
+    if math.isclose(change, 0, abs_tol=1e-9):
+        return "same"
+    return "better" if (change > 0) == higher_is_better else "worse"
+
+
+def markdown(lines: pd.DataFrame) -> str:
+    """Return the comparison as a page of Markdown."""
+    shown = ["model", "task", "configuration", "metric", "verdict"]
+    body = [
+        [
+            *(escape(line[key]) for key in shown),
+            _change(line),
+            line["clear"],
+            str(line["paired_seeds"]),
+            " → ".join("" if pd.isna(line[store]) else f"{line[store]:.2f}" for store in ("before", "now")),
+        ]
+        for line in lines.to_dict("records")
+    ]
+    head = [*shown, "difference", "clear", "paired seeds", "before → now"]
+    return f"# Compared with another store\n\n{HEAD}\n{markdown_table(head, body, 4)}"
+
+
+def summary(lines: pd.DataFrame) -> list[str]:
+    """Return a line for everything that is not the same with the same seeds, and the counts."""
+    changed = lines[(lines.verdict != "same") | (lines.seeds_before != lines.seeds_now)]
+    said = [
+        f"{line['verdict']:14} {_change(line):>14}  {line['model']} {line['task']} {line['configuration']} "
+        f"(seeds before: {line['seeds_before'] or 'none'}, now: {line['seeds_now'] or 'none'}"
+        f"{line['clear'] and ', clear: ' + line['clear']})"
+        for line in changed.to_dict("records")
+    ]
+    counts = lines.verdict.value_counts()
+    return [*said, " | ".join(f"{verdict} {counts.get(verdict, 0)}" for verdict in VERDICTS)]
+
+
+def _change(line: dict[Any, Any]) -> str:
+    if pd.isna(line["difference"]):
+        return ""
+    half = "" if pd.isna(line["ci95_half_width"]) else f" ± {line['ci95_half_width']:.2f}"
+    return f"{line['difference']:+.2f}{half}"

@@ -1,0 +1,96 @@
+"""Names that people read: labels of configurations, kinds of embedding, and marks of data that are not official."""
+
+import re
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from bench.store import digest
+
+OFFICIAL_SPLIT = re.compile(r"(train|dev|validation|test)(_matched|_mismatched)?")
+SETTINGS = {  # of a label; any other setting is shown as key=value
+    "rank": "r={}",
+    "keep_dense": "{} rows kept",
+    "code_rows": "{} code rows",
+    "gain": "gains",
+    "rotation": "rotated",
+    "table_dtype": "{}",
+    "bits": "int{}",
+    "group": "group {}",
+    "frequency_power": "weighted {:g}",
+}
+
+
+class Mark(NamedTuple):
+    """What is not official about a task's data; as text it is English."""
+
+    kind: str  # synthetic | train | evaluated
+    split: str = ""
+    rows: int | None = None  # used
+    total: int | None = None  # officially there, or here
+
+    def __str__(self) -> str:
+        of = f" of {self.total:,}" if self.total else ""
+        count = "" if self.rows is None else f" ({self.rows:,}{of} rows)"
+        return {
+            "synthetic": "synthetic",
+            "train": f"{self.split}{count}",
+            "evaluated": f"evaluated on {self.split}{count}",
+        }[self.kind]
+
+
+def marks_of(source: str, splits: dict[str, dict[str, Any]], limit: int | None) -> tuple[Mark, ...]:
+    """Return what is not official about the data: generated, other splits, other row counts, limited training rows."""
+    marks = [Mark("synthetic")] if source == "generated" else []
+    for role, part in sorted(splits.items(), key=lambda item: (item[0] != "train", item[0])):
+        name, rows, official = part["split"], part.get("rows"), part.get("official_rows")
+        most = part.get("max_train_examples") or (limit if role == "train" else None)
+        used = rows if most is None else most if rows is None else min(rows, most)
+        total = official or (rows if rows != used else None)
+        limited = most is not None and (rows is None or rows >= most) and used != official
+        unofficial = source != "generated" and not OFFICIAL_SPLIT.fullmatch(name)
+        if limited or unofficial or (official is not None and used is not None and used != official):
+            marks.append(Mark("train" if role == "train" else "evaluated", name, used, total))
+    return tuple(marks)
+
+
+def column_name(task: str, marks: tuple[str, ...]) -> str:
+    """Return the task's name with what is not official about it."""
+    return f"{task} [not official: {'; '.join(marks)}]" if marks else task
+
+
+def kind(config: dict[str, Any]) -> str:
+    """Return what colour, marker and filling stand for: the method (the assignment, of subspace embeddings) and a body of fewer bits."""
+    part = (config["embedding"]["name"] == "subspace" and config.get("assignment")) or config["embedding"]
+    return str(part["name"]) + (f", {config['body']} body" if "body" in config else "")
+
+
+def short_label(config: dict[str, Any], width: int | None) -> str:
+    """Return a name such as "pq f=8 Q=64 sum + distil, int8 body", which holds only what differs from the defaults."""
+    embedding = dict(config["embedding"])
+    method, (name, *body) = embedding.pop("name"), kind(config).partition(",")
+    words = [name]
+    if method != "dense":
+        f, rows, sub_dim = (embedding.pop(key, None) for key in ("subspaces", "rows", "sub_dim"))
+        compose, init = embedding.pop("compose", "concat"), embedding.pop("init", "fitted")
+        default = width if compose == "sum" else width // f if width and f else None
+        words += [f"{symbol}={value}" for symbol, value in (("f", f), ("Q", rows)) if value is not None]
+        words += [compose] * (compose != "concat")
+        words += [f"s={sub_dim}"] * bool(width and sub_dim not in (None, default))
+        words += [f"{init} init"] * (init != "fitted")
+        for key, value in sorted(embedding.items()):
+            if key not in ("version", "corpus"):
+                words.append(SETTINGS.get(key, f"{key}={{}}").format(value))
+    recovery = (config.get("recovery") or {}).get("name", "none")
+    words += [f"+ {recovery}"] * (recovery != "none")
+    words += ["+ teacher"] * ((config.get("training") or {}).get("teacher", "none") != "none")
+    return " ".join(words) + "".join(body)
+
+
+def embedding_id(config: dict[str, Any]) -> str:
+    """Return a digest of what decides the compressed embedding before training: model, method, assignment."""
+    return digest([config["model"], config["embedding"], config.get("assignment")])
+
+
+def embeddings_digest(configs: Iterable[dict[str, Any]]) -> str:
+    """Return a digest of which embeddings were measured: a part of the name of a file that compares them."""
+    return digest(sorted(map(embedding_id, configs)))[:8]

@@ -1,0 +1,202 @@
+"""Records as a pandas frame, one line a run: the record's dotted names as columns, and names and digests derived from it."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import pandas as pd
+
+from bench.errors import ConfigError
+from bench.report.names import column_name, embedding_id, kind, marks_of, short_label
+from bench.store import Record, digest
+
+SECTION = ["model", "weights", "suite"]  # what a table or a figure is of
+GRID = ("subspaces", "rows", "sub_dim")  # what a grid of subspace embeddings varies
+READ = [  # columns that are there even where no record has the key
+    *(f"config.embedding.{key}" for key in ("name", "subspaces", "rows")),
+    *("task.version", "task.source", "task.data_sha256", "task.chance", "headline.split"),
+    *("headline.metric", "headline.value", "headline.higher_is_better", "training.collapsed"),
+    *(f"size.{key}" for key in ("embedding_params", "embedding_bytes", "param_saving", "byte_saving")),
+    *(f"size.{key}" for key in ("total_params", "total_bytes", "file_bytes")),
+    *("training.train_rows", "training.steps", "training.seconds", "fit.decile_errors", "recovery.curve"),
+    *("cost.peak_memory_bytes", "cost.latency_ms.batch1", "cost.latency_ms.batch32"),
+    *("provenance.device", "provenance.commit", "error.type"),
+]
+
+
+def to_frame(records: list[Record]) -> pd.DataFrame:
+    """Return one line a record, sorted by model, suite, task, configuration, seed.
+
+    Derived columns: model, weights, suite, task, marks (what is not official), column (the task with its marks, so that a
+    subset never shares one with the official task), config_id (a digest of the configuration without seed, task and data),
+    digests of parts of it, configuration (its label), kind, and `position`, the place in `records`. Scores of models with
+    random weights are left out, and so are times and memory of runs that shared a device. Raises ConfigError if one column
+    mixes versions.
+    """
+    widths = {record["model"]["name"]: record["model"]["width"] for record in records if record["model"]}
+    suites = {record["task"]["name"]: record["task"]["suite"] for record in records if record["task"]}
+    frame = pd.json_normalize([_meaningful(record) for record in records])
+    frame = frame.reindex(columns=[*frame.columns, *(key for key in READ if key not in frame.columns)])
+    derived = [_derived(record, place, widths, suites) for place, record in enumerate(records)]
+    frame = frame.join(pd.DataFrame(derived))
+
+    # A run that failed before it read data has the marks of runs with the same task settings, else planned ones.
+    known = {line["variant"]: line["unofficial"] for line in derived if line["unofficial"] is not None}
+    frame["unofficial"] = [known.get(line["variant"], line["planned"]) for line in derived]
+    frame["marks"] = [tuple(map(str, marks)) for marks in frame.unofficial]
+    frame["column"] = [column_name(task, marks) for task, marks in zip(frame.task, frame.marks, strict=True)]
+    _tell_apart(frame)
+    _check_versions(frame)
+    order = [*SECTION, "column", "configuration", "seed", "created_at", "run_id"]
+    return frame.sort_values(order, kind="stable", ignore_index=True)
+
+
+def headline_runs(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the lines that count: finished, and of the same configuration, task and seed only the newest."""
+    ok = frame[frame.status == "ok"]
+    return ok.drop_duplicates([*SECTION, "column", "config_id", "seed"], keep="last")
+
+
+def rows(frame: pd.DataFrame) -> Iterator[Any]:
+    """Yield the lines as tuples with the columns' names; pandas' types know neither names nor values."""
+    yield from frame.itertuples(index=False)
+
+
+def section_of(frame: pd.DataFrame, part: pd.DataFrame) -> pd.DataFrame:
+    """Return the lines of the frame that are of the same model and suite as `part`."""
+    return frame[(frame[SECTION] == part.iloc[0][SECTION]).all(axis=1)]
+
+
+def _meaningful(record: Record) -> dict[str, Any]:
+    """Return the record without empty parts and without the numbers that must not be shown."""
+    shown: dict[str, Any] = {key: part for key, part in record.items() if part is not None}
+    if _weights(record) == "random":
+        shown = _without(shown, "headline", "metrics")
+    if (shown.get("training", {}).get("runs_at_once") or 1) > 1:
+        shown["cost"] = shown.get("cost", {}) | {"latency_ms": None, "peak_memory_bytes": None}
+    return shown
+
+
+def _weights(record: Record) -> str:
+    return str((record["config"]["model"] | dict(record["model"] or {})).get("weights") or "pretrained")
+
+
+def _derived(record: Record, place: int, widths: dict[str, int], suites: dict[str, str]) -> dict[str, Any]:
+    """Return what the reports add to a record; a failed run's suite and width are known from runs of its task and model."""
+    parts: dict[str, Any] = {key: part or {} for key, part in record.items()}
+    config, provenance = record["config"], record["provenance"]
+    model, task, training = config["model"]["name"], config["task"]["name"], config["training"]
+    recovery, teacher = (config.get("recovery") or {}).get("name", "none"), training.get("teacher", "none")
+    planned = config["task"].get("splits") or {}
+    limit = training.get("max_train_examples")
+    splits, split = parts["task"].get("splits", {}), parts["headline"].get("split")
+
+    # Digests of ever less of the configuration, to find what differs in one thing only.
+    group = _without(config, "seed", "task", "data") | {"training": _without(training, "max_train_examples")}
+    base = _without(group, "embedding", "assignment", "recovery", "body")
+    base["training"] = _without(group["training"], "teacher", "teacher_weight")
+    help_ = [config.get("recovery"), teacher, training.get("teacher_weight")]
+    family = [base, help_, config.get("body")]
+    table = _without(config["embedding"], *GRID)
+    return {
+        "position": place,
+        "model": model,
+        "weights": _weights(record),
+        "suite": suites.get(task) or config["task"].get("suite") or "other",
+        "task": task,
+        "unofficial": marks_of(record["task"]["source"], splits, None) if record["task"] else None,
+        "planned": marks_of(
+            config["data"]["source"], {role: {"split": name} for role, name in planned.items()}, limit
+        ),
+        "variant": digest([task, planned, limit]),
+        "config_id": digest(group),
+        "base_id": digest(base),
+        "recipe_id": digest(base | {"training": _without(base["training"], "learning_rate")}),
+        "embedding_id": embedding_id(config),
+        "recovery_id": digest(help_),
+        "table_family": digest([family, config.get("assignment"), table]),
+        "assignment_family": digest([family, config["embedding"]]) if config.get("assignment") else "",
+        "recovery": recovery,
+        "plain": recovery == teacher == "none",
+        "body": config.get("body", "fp32"),
+        "settings": _flatten(group),
+        "configuration": short_label(config, widths.get(model)),
+        "kind": kind(config),
+        "seed": config["seed"],
+        "average": parts["task"].get("average", True),
+        # Of a task in several languages the rows of one: the sentences are the same in each.
+        "evaluated_rows": next((part["rows"] for part in splits.values() if part["split"] == split), None),
+        "profiles": parts["cost"].get("profiles"),
+        "threads": provenance.get("threads") if str(provenance.get("device")).lower() == "cpu" else None,
+        "dirty": bool(provenance.get("dirty")),
+        "error_message": (parts["error"].get("message") or "").strip().partition("\n")[0] or None,
+    }
+
+
+def _without(part: dict[str, Any], *keys: str) -> dict[str, Any]:
+    return {key: value for key, value in part.items() if key not in keys}
+
+
+def _flatten(part: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return dotted key -> value."""
+    flat: dict[str, Any] = {}
+    for key, value in part.items():
+        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
+def _tell_apart(frame: pd.DataFrame) -> None:
+    """Add to labels that several configurations of a section share the settings in which these differ."""
+    for _, rows in frame.groupby([*SECTION, "configuration"], sort=False):
+        settings = dict(zip(rows.config_id, rows.settings, strict=True))
+        keys = sorted({key for flat in settings.values() for key in flat})
+        differing = [key for key in keys if len({repr(flat.get(key)) for flat in settings.values()}) > 1]
+        last = Counter(key.rpartition(".")[2] for key in differing)
+        for config_id, flat in settings.items() if differing else ():
+            shown = [(key.rpartition(".")[2], key, flat.get(key)) for key in differing]
+            extra = ", ".join(
+                f"{key if last[short] > 1 else short}={value:g}"
+                if isinstance(value, float)
+                else f"{key if last[short] > 1 else short}={value}"
+                for short, key, value in shown
+            )
+            frame.loc[rows.index[rows.config_id == config_id], "configuration"] += f" ({extra})"
+
+
+def _check_versions(frame: pd.DataFrame) -> None:
+    """Raise ConfigError where one column's scores were made by different versions of the task, metric or record."""
+    keys = {
+        "task.version": "task version",
+        "schema_version": "schema version",
+        "headline.metric": "headline metric",
+    }
+    for (model, _, _, column), rows in frame[frame.status == "ok"].groupby([*SECTION, "column"]):
+        for key, words in keys.items():
+            found = rows.dropna(subset=[key]).drop_duplicates(key)
+            if len(found) > 1:
+                (one, id_one), (two, id_two) = found[[key, "run_id"]].head(2).itertuples(index=False)
+                raise ConfigError(
+                    f"{column} of {model} mixes {words} {one} (run {id_one}) and {two} (run {id_two}), which cannot be "
+                    f"compared: move the records of one of them out of runs/, or run them again."
+                )
+
+
+def provenance(frame: pd.DataFrame) -> str:
+    """Return what made a figure, for its foot: records with their digest, newest date, commits, devices.
+
+    A record that has several lines, one for each of its languages, counts once.
+    """
+    frame = frame.drop_duplicates("position")
+    commits = [str(commit)[:9] for commit in sorted(frame["provenance.commit"].dropna().unique())]
+    devices = sorted(frame["provenance.device"].dropna().unique())
+    shown = ", ".join(commits[:3]) + (f" and {len(commits) - 3} more" if len(commits) > 3 else "")
+    return (
+        f"{len(frame):,} records (SHA-256 {ids_sha256(frame)[:12]}), newest {max(frame.created_at)[:10]}; "
+        f"commit {shown or 'unknown'}; device {', '.join(devices) or 'unknown'}"
+    )
+
+
+def ids_sha256(frame: pd.DataFrame) -> str:
+    """Return the SHA-256 over the records' ids."""
+    return hashlib.sha256("\n".join(sorted(frame.run_id)).encode()).hexdigest()

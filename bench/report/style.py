@@ -1,0 +1,163 @@
+"""What all figures share: one style, the kinds' colours and markers, the page with its foot, and how it is saved."""
+
+import textwrap
+from itertools import cycle
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib import rc_context, rcParamsDefault
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.font_manager import fontManager
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+# Okabe & Ito's colours, each with a marker of its own for print in black and white.
+STYLES = {
+    "dense": ("#000000", "s"),
+    "sequential": ("#E69F00", "^"),
+    "random": ("#CC79A7", "X"),
+    "contextual": ("#0072B2", "o"),
+    "pq": ("#D55E00", "D"),
+    "residual": ("#56B4E9", "P"),
+    "codebook": ("#8C7A00", "<"),
+    "low_rank": ("#009E73", "v"),
+    "quantised": ("#7A3E9D", "h"),
+    "trimmed": ("#A0522D", ">"),
+    "truncated": ("#E377C2", "d"),
+    "hashing": ("#666666", "p"),
+    "quotient_remainder": ("#17A2B8", "H"),
+    "mean": ("#B0B0B0", "1"),
+    "hash_only": ("#808080", "2"),
+}
+OTHERS = [("#009E73", "v"), ("#56B4E9", "P"), ("#8C7A00", "<"), ("#666666", ">")]
+OWN_FONT = "DejaVu Sans"  # comes with matplotlib
+EAST_ASIAN = (
+    "Noto Sans CJK JP",
+    "IPAexGothic",
+    "Hiragino Sans",
+    "Yu Gothic",
+)  # for letters that it lacks, where one is installed
+STYLE: Any = {  # matplotlib types its settings by a list of literal names
+    # All of matplotlib's own settings, so that none of a personal matplotlibrc is left; only pyplot uses a backend.
+    **{key: rcParamsDefault[key] for key in rcParamsDefault if key != "backend"},
+    "font.family": [OWN_FONT, *sorted({font.name for font in fontManager.ttflist} & {*EAST_ASIAN})],
+    "font.size": 12,
+    "axes.titlesize": 13,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#E6E6E6",
+    "axes.axisbelow": True,
+    "text.parse_math": False,  # names are text, whatever dollars they hold
+    "svg.hashsalt": "bench",  # the same records give the same bytes
+    "figure.dpi": 120,
+}
+FOOT = 0.3  # inches that the provenance line takes
+
+
+class Chart(NamedTuple):
+    """A figure, with its file name's first part, its title and the points that it shows."""
+
+    name: str
+    title: str
+    data: pd.DataFrame
+    figure: Figure
+
+
+class Draw(Protocol):
+    """Makes a figure of a section's lines of the score table; None where they hold no data for it."""
+
+    def __call__(self, part: pd.DataFrame) -> Chart | None: ...
+
+
+def page(title: str, size: tuple[float, float], foot: str) -> Figure:
+    """Return an empty figure with its title, and at its foot the line that says what it was made from."""
+    foot_share = FOOT / size[1]
+    figure = Figure(
+        figsize=size,
+        layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1, rect=(0, foot_share, 1, 1 - foot_share)),
+    )
+    FigureCanvasAgg(figure)
+    set_title(figure, title)
+    figure.text(0.008, 0.08 / size[1], foot, fontsize=8, color="#555555", va="bottom")
+    return figure
+
+
+def set_title(figure: Figure, title: str) -> None:
+    """Set the figure's title, in lines that its page holds."""
+    letters = int(figure.get_figwidth() * 97 / matplotlib.rcParams["font.size"])
+    figure.suptitle("\n".join(textwrap.fill(line, letters) for line in title.splitlines()), fontweight="bold")
+
+
+def legend(figure: Figure, handles: list[Any], columns: int) -> None:
+    """Set the legend between the panels and the foot."""
+    pad = (
+        72 * FOOT / matplotlib.rcParams["font.size"]
+    )  # a legend's distances are counted in its letters' height
+    figure.legend(
+        handles=handles, loc="outside lower center", borderaxespad=pad, ncols=columns, frameon=False
+    )
+
+
+def settle(figure: Figure) -> None:
+    """Compute the layout once and keep it: what is placed afterwards stays where it is."""
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        engine.execute(figure)
+        figure.set_layout_engine("none")
+
+
+def label_ends(axes: Axes, ends: list[tuple[float, float, str]]) -> None:
+    """Write each text (x, y, text) to the right of its line's end, moved up off the one below, and down again from the panel's top."""
+    ordered = [(x, y, textwrap.fill(text, 28)) for x, y, text in sorted(ends, key=lambda end: end[1])]
+    points = np.array([2 + 13 * (1 + text.count("\n")) for *_, text in ordered])  # each text's height
+    steps = (points[1:] + points[:-1]) / 2 / axes.get_window_extent().height * axes.figure.dpi / 72
+    places = axes.transAxes.inverted().transform(axes.transData.transform([end[:2] for end in ordered]))
+    heights = places[:, 1]
+    for place, step in enumerate(steps, 1):
+        heights[place] = max(heights[place], heights[place - 1] + step)
+    heights = np.minimum(heights, 1 - np.append(np.cumsum(steps[::-1])[::-1], 0))
+    for (x, y, text), (across, _), height in zip(ordered, places, heights, strict=True):
+        axes.annotate(
+            text,
+            (x, y),
+            (across + 0.04, height),
+            textcoords="axes fraction",
+            va="center",
+            fontsize=11,
+            color="#222222",
+            arrowprops={"arrowstyle": "-", "color": "#777777", "linewidth": 0.7, "relpos": (0, 0.5)},
+        )
+
+
+def kind_styles(shown: set[str]) -> dict[str, tuple[str, str]]:
+    """Return kind -> colour and marker, the same for each body; kinds that are not known share what is left in alphabetical order."""
+    names = {kind.partition(",")[0] for kind in shown}
+    extra = zip(sorted(names - set(STYLES)), cycle(OTHERS))
+    return {
+        kind: style
+        for name, style in (STYLES | dict(extra)).items()
+        for kind in sorted(shown)
+        if kind.partition(",")[0] == name
+    }
+
+
+def save(figure: Figure, *paths: Path) -> None:
+    """Write the figure in the format of each path (png, svg, pdf), without dates, so that equal records give equal bytes.
+
+    The canvases are called directly because Figure.savefig draws everything once more to find a layout that is fixed.
+    """
+    with rc_context(STYLE):
+        for path in paths:
+            if path.suffix == ".png":
+                FigureCanvasAgg(figure).print_png(path, metadata={"Software": None})
+            elif path.suffix == ".svg":
+                FigureCanvasSVG(figure).print_svg(path, metadata={"Date": None})
+            else:
+                FigureCanvasPdf(figure).print_pdf(path, metadata={"CreationDate": None})
