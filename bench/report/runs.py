@@ -10,18 +10,22 @@ import pandas as pd
 from bench.errors import ConfigError
 from bench.report.names import column_name, embedding_id, kind, marks_of, short_label
 from bench.store import Record, digest
+from bench.store.records import CostPart, FitPart, HeadlinePart, SizePart, TaskPart, TrainingPart
 
 SECTION = ["model", "weights", "suite"]  # what a table or a figure is of
 GRID = ("subspaces", "rows", "sub_dim")  # what a grid of subspace embeddings varies
-READ = [  # columns that are there even where no record has the key
-    *(f"config.embedding.{key}" for key in ("name", "subspaces", "rows")),
-    *("task.version", "task.source", "task.data_sha256", "task.chance", "headline.split"),
-    *("headline.metric", "headline.value", "headline.higher_is_better", "training.collapsed"),
-    *(f"size.{key}" for key in ("embedding_params", "embedding_bytes", "param_saving", "byte_saving")),
-    *(f"size.{key}" for key in ("total_params", "total_bytes", "file_bytes")),
-    *("training.train_rows", "training.steps", "training.seconds", "fit.decile_errors", "recovery.curve"),
-    *("cost.peak_memory_bytes", "cost.latency_ms.batch1", "cost.latency_ms.batch32"),
-    *("provenance.device", "provenance.commit", "error.type"),
+PARTS = {
+    "task": TaskPart,
+    "size": SizePart,
+    "fit": FitPart,
+    "headline": HeadlinePart,
+    "training": TrainingPart,
+    "cost": CostPart,
+}
+COLUMNS = [  # there even where no record has the key: what a record can hold, and what is read here besides
+    *(f"{part}.{key}" for part, form in PARTS.items() for key in form.__annotations__),
+    *("config.embedding.subspaces", "config.embedding.rows", "recovery.curve", "error.type"),
+    *("cost.latency_ms.batch1", "cost.latency_ms.batch32", "provenance.device", "provenance.commit"),
 ]
 
 
@@ -37,7 +41,7 @@ def to_frame(records: list[Record]) -> pd.DataFrame:
     widths = {record["model"]["name"]: record["model"]["width"] for record in records if record["model"]}
     suites = {record["task"]["name"]: record["task"]["suite"] for record in records if record["task"]}
     frame = pd.json_normalize([_meaningful(record) for record in records])
-    frame = frame.reindex(columns=[*frame.columns, *(key for key in READ if key not in frame.columns)])
+    frame = frame.reindex(columns=[*frame.columns, *(key for key in COLUMNS if key not in frame.columns)])
     derived = [_derived(record, place, widths, suites) for place, record in enumerate(records)]
     frame = frame.join(pd.DataFrame(derived))
 

@@ -33,6 +33,7 @@ OF_A_CONFIGURATION = (
     "fit.",
     "recovery.",
 )  # columns of runs that do not depend on the task
+SIZE = "size.embedding_bytes"
 NAMES = ["configuration", "kind", "body", "recovery", "table_family", "assignment_family"]
 
 
@@ -42,11 +43,9 @@ def score_table(runs: pd.DataFrame, threshold: float) -> pd.DataFrame:
     Within a section (a model on a suite) configurations go from dense to the smallest; means over tasks are the last columns, and
     the one that stands for the section has `main`. Missing numbers are NaN.
     """
-    lines = [line for _, part in runs.groupby(SECTION) for line in _section(part, threshold)]
-    table = pd.DataFrame(lines)
-    return table.astype(
-        dict.fromkeys(table.columns[table.isna().all()], float)
-    )  # nothing known: NaN, not None
+    table = pd.DataFrame([line for _, part in runs.groupby(SECTION) for line in _section(part, threshold)])
+    unknown = table.columns[table.isna().all()]
+    return table.astype(dict.fromkeys(unknown, float))
 
 
 def sections(table: pd.DataFrame) -> list[pd.DataFrame]:
@@ -62,51 +61,46 @@ def _section(runs: pd.DataFrame, threshold: float) -> Iterator[dict[Any, Any]]:
         _task(str(name), part, counted[counted.column == name])
         for name, part in runs.groupby("column", sort=False)
     ]
-    values: dict[tuple[str, str], dict[int, float]] = {}
     scales = {task["column"]: task["scale"] for task in tasks}
-    scored = counted.dropna(subset=["headline.value"])
-    for config_id, column, seed, value in zip(
-        scored.config_id, scored.column, scored.seed, scored["headline.value"], strict=True
-    ):
-        values.setdefault((config_id, column), {})[seed] = value * scales[column]
+    cells = ["config_id", "column"]
+    scored = counted.dropna(subset=["headline.value"]).groupby(cells)
+    values: dict[Any, dict[int, float]] = {
+        key: dict(zip(part.seed, part["headline.value"] * scales[key[1]], strict=True))
+        for key, part in scored
+    }
     means, no_mean = _means(tasks, values)
     columns = [*tasks, *means]
     main = (means or tasks)[-1 if means else 0]
 
-    # Rows: each configuration, with sizes and costs.
+    # Rows: each configuration with its sizes and costs, from dense to the smallest.
     model, weights, suite = runs.iloc[0][SECTION]
     about = {"model": model, "weights": weights, "suite": suite, "worse_by": threshold, "no_mean": no_mean}
     about["title"] = f"{model} (random weights)" if weights == "random" else model
     about["provenance"] = provenance(runs)
     where, costs = in_use(counted, main["tasks"] if means else [task["column"] for task in tasks])
     kept = [column for column in runs.columns if column.startswith(OF_A_CONFIGURATION)]
-    rows = runs.groupby("config_id")[[*NAMES, *kept]].first().join(costs)
-    rows["dense_last"] = rows.kind != "dense"
-    rows["smallest_last"] = -rows["size.embedding_bytes"].astype(float).fillna(0)
-    rows = rows.sort_values(["dense_last", "smallest_last", "configuration"], kind="stable")
+    facts = runs.groupby("config_id")[[*NAMES, *kept]].first().join(costs)
+    facts["order"] = list(
+        zip(facts.kind != "dense", -facts[SIZE].astype(float).fillna(0), facts.configuration, strict=True)
+    )
+    facts = facts.sort_values("order").drop(columns="order")
 
     # Cells.
     references = _references(runs)
-    statuses = {key: Counter(part) for key, part in runs.groupby(["config_id", "column"]).status}
-    collapsed = Counter(
-        zip(
-            *(counted[counted["training.collapsed"].eq(True)][key] for key in ("config_id", "column")),
-            strict=True,
-        )
-    )
-    for config_id, row in zip(
-        rows.index, rows.drop(columns=["dense_last", "smallest_last"]).to_dict("records"), strict=True
-    ):
+    statuses = {key: Counter(part) for key, part in runs.groupby(cells).status}
+    collapsed = counted[counted["training.collapsed"].eq(True)].groupby(cells).size()
+    for config_id, row in facts.to_dict("index").items():
+        reference = references.get(str(config_id))
         for column in columns:
-            reference = references.get(config_id)
             own, dense = (_by_seed(values, known, column["tasks"]) for known in (config_id, reference))
             cell = _cell(own, None if reference == config_id else dense, column, threshold)
-            cell["collapsed"] = sum(collapsed[config_id, task] for task in column["tasks"])
-            cell["no_score"] = (
-                "" if own else _why_missing(column, statuses.get((config_id, column["column"])), weights)
-            )
+            why = "" if own else _why_missing(column, statuses.get((config_id, column["column"])), weights)
             compared = reference == config_id or cell["paired_seeds"]
-            cell["no_difference"] = "" if compared else "no common seed" if dense else "no dense reference"
+            cell |= {
+                "collapsed": sum(int(collapsed.get((config_id, task), 0)) for task in column["tasks"]),
+                "no_score": why,
+                "no_difference": "" if compared else "no common seed" if dense else "no dense reference",
+            }
             yield about | where | {"config_id": config_id} | row | column | {"main": column is main} | cell
 
 
@@ -146,7 +140,7 @@ def scaling(metric: str | None, scale: float) -> str:
 
 
 def _means(
-    tasks: list[dict[str, Any]], values: dict[tuple[str, str], dict[int, float]]
+    tasks: list[dict[str, Any]], values: dict[Any, dict[int, float]]
 ) -> tuple[list[dict[str, Any]], str]:
     """Return the columns of means over tasks, the main one last, or why there are none."""
     averaged = [task for task in tasks if task["average"]]
@@ -225,10 +219,10 @@ def _references(runs: pd.DataFrame) -> dict[str, str]:
 
 
 def _by_seed(
-    values: dict[tuple[str, str], dict[int, float]], config_id: str | None, tasks: tuple[str, ...]
+    values: dict[Any, dict[int, float]], config_id: Any, tasks: tuple[str, ...]
 ) -> dict[int, list[float]]:
     """Return seed -> the tasks' scores, of the seeds that every task has."""
-    scores = [values.get((str(config_id), task), {}) for task in tasks]
+    scores = [values.get((config_id, task), {}) for task in tasks]
     return {seed: [task[seed] for task in scores] for seed in sorted(set.intersection(*map(set, scores)))}
 
 

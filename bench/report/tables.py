@@ -1,13 +1,12 @@
 """The tables, from the runs and the score table: as frames for CSV, and as grids of text for people."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
 from typing import Any
 
 import pandas as pd
 
 from bench.report.grid import Grid
-from bench.report.runs import SECTION, headline_runs
+from bench.report.runs import SECTION, headline_runs, section_of
 from bench.report.scores import ALL
 from bench.store import STATUSES
 from bench.text import escape, markdown_table, one_line
@@ -74,33 +73,27 @@ def csv(frame: pd.DataFrame) -> str:
 
 def completeness(frame: pd.DataFrame) -> pd.DataFrame:
     """Return one line per model, task and configuration: the seeds of each status and those that only others have."""
+    cells = [*SECTION, "column", "config_id"]
     counted = headline_runs(frame)
-    keys = ["column", "config_id"]
+    collapsed = counted[counted["training.collapsed"].eq(True)].groupby(cells).size()
+    seeds = frame.groupby([*cells, "status"]).seed.agg(set)
     lines = []
-    for section, part in frame.groupby(SECTION):
-        own = counted[(counted[SECTION] == list(section)).all(axis=1)]
-        collapsed = own[own["training.collapsed"].eq(True)].groupby(keys).size()
-        seeds: dict[tuple[Any, ...], dict[str, set[int]]] = defaultdict(lambda: defaultdict(set))
-        for column, config_id, status, seed in zip(
-            *(part[key] for key in (*keys, "status", "seed")), strict=True
-        ):
-            seeds[column, config_id][status].add(seed)
-        labels = part.drop_duplicates("config_id")
-        for column, on_task in part.groupby("column"):
-            for config_id, label in zip(labels.config_id, labels.configuration, strict=True):
-                key = column, config_id
-                missing = set(on_task.seed).difference(*seeds[key].values())
-                lines.append(
-                    dict(zip(SECTION, section, strict=True))
-                    | {"task": column, "configuration": label}
-                    | {status: _seeds(seeds[key][status]) for status in STATUSES}
-                    | {"missing": _seeds(missing), "collapsed": int(collapsed.get(key, 0))}
-                )
+    for (*section, column), on_task in frame.groupby([*SECTION, "column"]):
+        labels = section_of(frame, on_task).drop_duplicates("config_id")
+        for config_id, label in zip(labels.config_id, labels.configuration, strict=True):
+            key = *section, column, config_id
+            own = {status: seeds.get((*key, status), set()) for status in STATUSES}
+            missing = set(on_task.seed).difference(*own.values())
+            lines.append(
+                dict(zip(SECTION, section, strict=True))
+                | {"task": column, "configuration": label}
+                | {
+                    status: " ".join(map(str, sorted(found)))
+                    for status, found in (own | {"missing": missing}).items()
+                }
+                | {"collapsed": int(collapsed.get(key, 0))}
+            )
     return pd.DataFrame(lines)
-
-
-def _seeds(seeds: Iterable[int]) -> str:
-    return " ".join(map(str, sorted(seeds)))
 
 
 def begun(lines: pd.DataFrame) -> pd.Series:
