@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 
 from bench.report.decision import Item, mean
-from bench.report.style import STYLE, kind_styles
+from bench.report.style import OWN_FONT, STYLE, kind_styles
 from bench.statistics import pareto_front
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -37,8 +37,10 @@ def svg(
     styles = kind_styles({item["row"]["kind"] for item in items})
     order = [place for kind in styles for place, item in enumerate(items) if item["row"]["kind"] == kind]
 
-    with rc_context(STYLE | {"svg.fonttype": "none", "axes.grid": False}), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # the browser has its own fonts
+    # Text stays text, which the reader's browser sets in its fonts: those of this machine must leave no trace.
+    own_font = {"svg.fonttype": "none", "font.family": [OWN_FONT]}
+    with rc_context(STYLE | own_font | {"axes.grid": False}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
         figure = Figure(figsize=(10, 5.6), layout="constrained")
         axes = figure.subplots()
         axes.set_xscale("log")
