@@ -96,7 +96,7 @@ test: install  ## Run the tests
 	$(BIN)/python -m pytest -n auto -rs
 
 faults: install  ## 200 tiny runs on 4 workers and two further sweeps under kill -9, frozen holders, torn records, a full disk. ARGS="--runs 2000 --every 10"
-	$(BIN)/python tests/support/faults.py $(ARGS)
+	$(BIN)/python -m tests.support.faults $(ARGS)
 
 lint: install  ## Check style
 	$(BIN)/ruff check .

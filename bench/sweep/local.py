@@ -1,13 +1,15 @@
 """The workers of one machine: warm processes that cannot take each other down, replaced when they die."""
 
+import json
 import logging
 import multiprocessing
 import multiprocessing.connection
 import os
 import signal
 import time
+import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -18,7 +20,7 @@ from joblib import cpu_count
 from bench.errors import EnvironmentBroken
 from bench.settings.schema import RunConfig
 from bench.stopping import deafen, stoppable
-from bench.store import claims
+from bench.store import claims, write_atomically
 from bench.sweep import worker
 from bench.sweep.plan import Item
 from bench.sweep.view import View
@@ -67,9 +69,12 @@ class Pool:
     def __init__(
         self, items: Sequence[Item], settings: Sequence[Settings], view: View, cancelled: Path
     ) -> None:
-        self.items, self.view, self.cancelled = items, view, cancelled
+        self.view, self.cancelled = view, cancelled
         self.named = {item.run_id: item for item in items}
         self.begun = claims.clock(cancelled.parent)
+        # A file, not an argument: what exceeds a pipe's 64 KiB blocks the launcher for ever if a worker dies before it reads.
+        self.plan = cancelled.with_name(f"{cancelled.stem}-{uuid.uuid4().hex[:8]}.json")
+        write_atomically(self.plan, json.dumps([asdict(item) for item in items]))
         self.slots = [self._start(one) for one in settings]
 
     def run(self) -> None:
@@ -103,11 +108,12 @@ class Pool:
                 slot.process.kill()
                 slot.process.join()
         self.slots = []
+        self.plan.unlink(missing_ok=True)
 
     def _start(self, settings: Settings, stillborn: int = 0) -> Slot:
         context = multiprocessing.get_context("spawn")
         receiver, sender = context.Pipe(duplex=False)
-        process = context.Process(target=worker.main, args=(sender, self.items, settings))
+        process = context.Process(target=worker.main, args=(sender, self.plan, settings))
         blocked = signal.pthread_sigmask(
             signal.SIG_BLOCK, {signal.SIGINT}
         )  # inherited: no Ctrl-C before it listens

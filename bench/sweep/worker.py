@@ -1,6 +1,7 @@
 """A worker: takes runs from the plan, one after another, through claims; shared by one machine and a cluster."""
 
 import gc
+import json
 import logging
 import os
 import signal
@@ -267,8 +268,8 @@ class Forwarded(logging.Handler):
         self.say("warning", "", self.format(record))
 
 
-def main(connection: Any, items: Sequence[Item], settings: Settings) -> None:
-    """The worker's process: what it tells goes through `connection`; exits when no run is left."""
+def main(connection: Any, plan: Path, settings: Settings) -> None:
+    """The worker's process: `plan` holds the items, what it tells goes through `connection`; exits when no run is left."""
     Signals.listen()
     if settings.gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = settings.gpu  # before CUDA is touched
@@ -287,6 +288,7 @@ def main(connection: Any, items: Sequence[Item], settings: Settings) -> None:
         gc.freeze()  # or the garbage collector would look through it between runs and for every graph that is captured
         torch.set_num_threads(settings.threads)
         say("ready", "", "")
+        items = [Item(**item) for item in json.loads(plan.read_text())]
         last = ("left" if work(items, settings, say) else "replace", "", "")
     except BenchError as error:
         last = ("broken", "", str(error))

@@ -1,6 +1,6 @@
 """The fault test as a command: three sweeps of tiny runs on one store, under all that befalls processes, disks and clocks.
 
-python tests/support/faults.py [--runs 200] [--workers 4] [--every 4]: ends with status 0 if every run has exactly one whole record,
+python -m tests.support.faults [--runs 200] [--workers 4] [--every 4]: ends with status 0 if every run has exactly one whole record,
 nothing is lost, only what a fault hit was begun twice, and each repair was reported. It prints what it did and counted.
 
 The faults: workers killed with -9; holders frozen for longer than their lease, then woken; records cut in half; once, a full

@@ -12,10 +12,12 @@ import pytest
 
 from bench import store
 from bench.cli.main import main
+from bench.errors import EnvironmentBroken
 from bench.runs.execute import execute
-from bench.sweep.local import gpus
-from bench.sweep.plan import make
-from bench.sweep.worker import DEATHS
+from bench.sweep.local import Pool, gpus
+from bench.sweep.plan import Item, make
+from bench.sweep.view import View
+from bench.sweep.worker import DEATHS, Settings, limited
 from tests.support import faults
 from tests.support.commands import run_bench, start_training
 
@@ -77,6 +79,17 @@ def test_a_full_disk_stops_the_sweep_with_a_sentence_and_no_torn_record(tiny, tm
     assert "Traceback" not in full.stderr
     left = {path.suffix for path in (tmp_path / "results").rglob("*") if path.is_file()}
     assert not left & {".json", ".tmp"} and not list((tmp_path / "results").rglob("*.claim*"))
+
+
+def test_a_worker_that_dies_as_it_starts_does_not_block_a_sweep_of_thousands(tmp_path, monkeypatch):
+    monkeypatch.setattr("multiprocessing.spawn._python_exe", b"/bin/false")
+    items = [
+        Item(f"{n:012x}", "tiny/task/dense/s0", ["training.max_steps=2"] * 9, f"{n}.json", None, None)
+        for n in range(2000)
+    ]
+    with limited(1), View(items) as view, pytest.raises(EnvironmentBroken, match="before its first run"):
+        Pool(items, [Settings(1, None, None)], view, tmp_path / "sweep.cancel").run()
+    assert not list(tmp_path.iterdir())
 
 
 def test_each_worker_sees_one_of_the_gpus_that_the_user_gave(monkeypatch):
