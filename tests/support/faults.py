@@ -137,14 +137,18 @@ class Faults:
 
     def __init__(self, sweeps: Sweeps, generator: random.Random, patient: bool) -> None:
         self.sweeps, self.generator, self.patient = sweeps, generator, patient
+        self.turn = 0
         self.done: Counter[str] = Counter()
         self.victims: Counter[str] = Counter()  # run_id -> how often its holder was killed or frozen
         self.frozen: dict[int, tuple[Path, float]] = {}  # pid -> its claim, and when it was frozen
         self.cut: set[Path] = set()
 
     def next(self) -> bool:
-        """Do one fault, mostly a kill; return whether there was something to do it to."""
-        return self.generator.choice([self.kill, self.kill, self.freeze, self.cut_a_record])()
+        """Do one fault, every second one a kill; return whether there was something to do it to."""
+        kinds = (self.kill, self.cut_a_record, self.kill, self.freeze)
+        hit = kinds[self.turn % len(kinds)]()
+        self.turn += hit
+        return hit
 
     def _holder(self) -> tuple[int, Path] | None:
         """Return a process that works on a run, and its claim."""
