@@ -91,6 +91,14 @@ def test_each_method_is_loaded_bit_for_bit(name, keys, tmp_path):
     ).loss.backward()  # what was loaded can be trained
 
 
+@pytest.mark.parametrize("name", ["shared", "codebook", "sequential"])
+def test_an_export_of_an_older_form_is_loaded_as_it_was_written(name):
+    """Written at commit 5626ae3: kept rows, shared codes and int8 tables; gains and kept rows; codes that are not stored."""
+    stored = ROOT / "tests" / "export" / "stored"
+    expected = torch.tensor(json.loads((stored / "logits.json").read_text())[name])
+    torch.testing.assert_close(logits(bench.load_compressed(stored / name)), expected, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize(
     ("name", "keys"),
