@@ -16,6 +16,10 @@ class ConfigError(BenchError):
     exit_code = 2
 
 
+class Impossible(ConfigError):
+    """A budget that no size of the method fits: a sweep with `skip_impossible` leaves such runs out."""
+
+
 class DataError(ConfigError):
     """Data that is missing or is not what the task says (exit status 2 before a run, a failed record within one)."""
 

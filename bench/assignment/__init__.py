@@ -15,13 +15,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from bench.assignment.digits import hashed, integer_root, sequential, shuffled
-from bench.assignment.vectors import TokenVectors
+from bench.assignment.vectors import LAYER, TokenVectors
 from bench.errors import BenchError, ConfigError, EnvironmentBroken, unknown
 from bench.settings.schema import AssignmentConfig
 
 __all__ = ["ASSIGNMENTS", "Codes", "TokenVectors", "assign", "check", "identity", "integer_root"]
 
 VERSION = 1  # of the algorithms; raised whenever a change alters codes
+ITERATIONS = 4  # rounds of a contextual assignment
 SOURCES = {"static": "pretrained embedding table", "context": "matrix of token vectors"}
 log = logging.getLogger("bench")
 
@@ -42,7 +43,7 @@ class Assignment:
     """How codes are made: `build(points, V, f, Q, config, weights)`; the points (V, d) are the tokens' vectors."""
 
     build: Callable[[np.ndarray, int, int, int, AssignmentConfig, np.ndarray | None], np.ndarray]
-    settings: tuple[str, ...] = ()  # keys of AssignmentConfig that decide the codes
+    settings: tuple[str, ...] = ()  # keys and constants that decide the codes
     vectors: str | None = (
         None  # one of VECTORS: those that stand for the tokens unless `assignment.vectors` says otherwise
     )
@@ -57,7 +58,7 @@ def _contextual(
         contextual_codes,
     )  # with joblib, which runs whose codes are cached or computed do not need
 
-    return contextual_codes(x, f, q, config.iterations, config.seed, weights)
+    return contextual_codes(x, f, q, ITERATIONS, config.seed, weights)
 
 
 def _pq(
@@ -110,7 +111,6 @@ def check(config: AssignmentConfig, vocab_size: int, subspaces: int, rows: int) 
     for key, value, least, most in (
         ("embedding.subspaces", subspaces, 1, 2**16),
         ("embedding.rows", rows, 2, 2**31),  # codes are int32
-        ("assignment.iterations", config.iterations, 1, 2**31),
         (
             "assignment.seed",
             config.seed,
@@ -135,9 +135,12 @@ def identity(config: AssignmentConfig) -> dict[str, Any]:
         keys |= {"vectors"} | ({"corpus", "layer"} if vectors != "static" else set())
     if chosen.vectors and config.frequency_power:
         keys |= {"frequency_power", "corpus"}
+    former = {"layer": LAYER, "iterations": ITERATIONS}  # keys once, so that records hold them
     unused = {"corpus", "layer"} if vectors == "static" else set()
     return {"name": config.name} | {
-        key: getattr(config, key) for key in (*chosen.settings, *sorted(keys)) if key not in unused - keys
+        key: former[key] if key in former else getattr(config, key)
+        for key in (*chosen.settings, *sorted(keys))
+        if key not in unused - keys
     }
 
 

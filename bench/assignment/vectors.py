@@ -12,8 +12,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from bench.errors import ConfigError
-
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -21,6 +19,7 @@ CONTEXT = 128  # tokens of a text that are read
 BUDGET = (
     1 << 16
 )  # tokens of text that are used: as much computing as the isolated tokens of a 30,522-word vocabulary
+LAYER = None  # the middle one, as records and the keys of cached vectors say it
 READ = 8 * BUDGET  # tokens of text among which they are chosen
 
 
@@ -32,12 +31,10 @@ class TokenVectors:
     compute: Callable[[], np.ndarray]
 
 
-def vectors_key(
-    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", texts: Iterable[str], layer: int | None
-) -> str:
-    """Return a SHA-256 over what decides `token_vectors`: weights (no head, no pooler), vocabulary, texts, layer."""
+def vectors_key(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", texts: Iterable[str]) -> str:
+    """Return a SHA-256 over what decides `token_vectors`: weights (no head, no pooler), vocabulary, texts."""
     digest = hashlib.sha256(
-        json.dumps([layer, CONTEXT, BUDGET, READ, tokenizer.get_vocab()], sort_keys=True).encode()
+        json.dumps([LAYER, CONTEXT, BUDGET, READ, tokenizer.get_vocab()], sort_keys=True).encode()
     )
     for name, tensor in model.base_model.state_dict().items():
         if not name.startswith(
@@ -55,21 +52,14 @@ def token_vectors(
     model: "PreTrainedModel",
     tokenizer: "PreTrainedTokenizerBase",
     texts: Iterable[str],
-    layer: int | None,
     batch_size: int,
 ) -> np.ndarray:
     """Return one vector a token, (V, d) float32: the mean of its hidden states over its occurrences in the texts.
 
-    `layer` counts as `output_hidden_states` does (0: the embeddings); null is the middle one. A token that occurs in no
-    text used has its state in `[CLS] token [SEP]`. Which texts are used: `_informative`. The model is left as it was.
-    Raises ConfigError where the model has no such layer.
+    The states are those of the middle layer. A token that occurs in no text used has its state in `[CLS] token [SEP]`.
+    Which texts are used: `_informative`. The model is left as it was.
     """
-    depth = model.config.num_hidden_layers
-    layer = depth // 2 if layer is None else layer
-    if not 0 <= layer <= depth:
-        raise ConfigError(
-            f"assignment.layer ({layer}) must be 0 to {depth}, the model's number of layers, or null."
-        )
+    layer = model.config.num_hidden_layers // 2
     vocab_size = cast(nn.Embedding, model.get_input_embeddings()).num_embeddings
     sums = torch.zeros(vocab_size, model.config.hidden_size)
     counts = torch.zeros(vocab_size, dtype=torch.int64)

@@ -1,21 +1,34 @@
 """One codebook: a token is one of Q directions times a gain of its own (shape-gain quantisation, Gersho & Gray 1992)."""
 
-from typing import Any, ClassVar
+from typing import cast
 
-from bench.embeddings.subspace import Subspace
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bench.embeddings.base import Source
+from bench.embeddings.coded import Coded
+from bench.embeddings.fitting import fit_with_gain
+from bench.embeddings.subspace_layer import SubspaceEmbedding
+from bench.embeddings.wrappers import Gain
+from bench.settings.embeddings import CodebookConfig
 
 
-class Codebook(Subspace):
+class Codebook(Coded[CodebookConfig]):
     """A single sub-table over the whole width, with codes by k-means of the rows at unit length, and gains."""
 
-    settings, extras = ("rows",), ("keep_dense", "table_dtype")
     own_assignment = "pq"
-    fixed: ClassVar[dict[str, Any]] = {
-        "subspaces": 1,
-        "sub_dim": None,
-        "compose": "concat",
-        "init": "fitted",
-        "gain": True,
-        "rotation": None,
-        "code_rows": None,
-    }
+
+    def plain(self, config: CodebookConfig, vocab_size: int, width: int) -> int:
+        return vocab_size
+
+    def coordinates(self, config: CodebookConfig, table: Tensor) -> Tensor:
+        return F.normalize(table, dim=1)
+
+    def layer(self, config: CodebookConfig, source: Source) -> nn.Module:
+        return Gain(cast(SubspaceEmbedding, super().layer(config, source)))
+
+    def fit(self, layer: Gain, config: CodebookConfig, source: Source) -> None:  # type: ignore[override]
+        fit_with_gain(cast(SubspaceEmbedding, layer.inner), layer.gain, source)
+
+
+METHOD = Codebook()

@@ -2,46 +2,29 @@
 
 from dataclasses import replace
 
-import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from bench.assignment import Assignment
-from bench.embeddings.base import EmbeddingMethod, Size, Vocabulary
-from bench.settings.schema import EmbeddingConfig
+from bench.embeddings.base import EmbeddingMethod, Source
+from bench.settings.embeddings import DenseConfig
 
 
-class Dense(EmbeddingMethod):
+class Dense(EmbeddingMethod[DenseConfig]):
     """One row a token."""
 
     def resolve(
-        self, config: EmbeddingConfig, vocab_size: int, width: int, assignment: Assignment | None = None
-    ) -> EmbeddingConfig:
+        self, config: DenseConfig, vocab_size: int, width: int, assignment: Assignment | None = None
+    ) -> DenseConfig:
         return replace(config, budget=None)  # the reference beside every budget
 
-    def size(self, config: EmbeddingConfig, vocab_size: int, width: int, codes_stored: bool) -> Size:
-        return Size(vocab_size * width)
+    def tables(self, config: DenseConfig, vocab_size: int, width: int) -> list[tuple[int, int]]:
+        return [(vocab_size, width)]
 
-    def build(
-        self,
-        config: EmbeddingConfig,
-        table: Tensor,
-        codes: np.ndarray | None,
-        padding_idx: int | None,
-        codes_stored: bool,
-        std: float,
-        generator: torch.Generator,
-        vocabulary: Vocabulary | None = None,
-    ) -> nn.Module:
-        module: nn.Embedding = nn.Embedding.from_pretrained(table, freeze=False, padding_idx=padding_idx)
-        return module
+    def layer(self, config: DenseConfig, source: Source) -> nn.Module:
+        return nn.Embedding(*source.shape, source.padding_idx)
 
-    def empty(
-        self,
-        config: EmbeddingConfig,
-        vocab_size: int,
-        width: int,
-        padding_idx: int | None,
-        codes: np.ndarray | None,
-    ) -> nn.Module:
-        return nn.Embedding(vocab_size, width, padding_idx=padding_idx)
+    def fit(self, layer: nn.Embedding, config: DenseConfig, source: Source) -> None:
+        layer.weight = nn.Parameter(source.table)
+
+
+METHOD = Dense()

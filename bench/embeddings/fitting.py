@@ -1,9 +1,9 @@
 """Sub-tables fitted to a pretrained table, given the codes."""
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from bench.embeddings.base import Source
 from bench.embeddings.subspace_layer import SubspaceEmbedding
 
 SUM_ROUNDS = 8  # of coordinate descent over the tables of a sum
@@ -17,58 +17,56 @@ def principal_axes(table: Tensor, number: int) -> Tensor:
     return axes.to(table.dtype)
 
 
-@torch.no_grad()
-def fit(module: SubspaceEmbedding, table: Tensor, weights: np.ndarray | None = None) -> None:
-    """Set the sub-tables to the means of the pretrained sub-vectors that share a code, P to the principal axes, the gains
-    to the best factors.
+def fit(layer: SubspaceEmbedding, source: Source) -> None:
+    """Set the sub-tables to the means of the pretrained sub-vectors that share a code, and P to the principal axes.
 
-    `weights` (V,) is what each token's squared error counts. For `concat` the means are the least-squares optimum given
-    the codes. With gains, tables and gains take turns, each at its optimum given the other.
+    For `concat` that is the least-squares optimum given the codes (`source.codes`, of every token).
     """
-    own = torch.ones(len(table), dtype=torch.bool)  # tokens that have nothing but their codes
-    if module.padding_idx is not None:
-        own[module.padding_idx] = False
-    own[torch.from_numpy(module.kept_ids() if module.kept is not None else np.empty(0, dtype=np.int64))] = (
-        False
-    )
-    codes = torch.from_numpy(module.codes()).long()[own]
-    weight = (
-        torch.ones(len(codes), 1).double() if weights is None else torch.from_numpy(weights)[own].unsqueeze(1)
-    )
-    target = table[own].double()
-    if module.projection is not None:
-        axes = principal_axes(table, module.projection.in_features)
-        module.projection.weight.copy_(axes)
+    target, codes, weight, _ = _given(source)
+    if layer.projection is not None:
+        axes = principal_axes(source.table, layer.projection.in_features)
+        layer.projection.weight.copy_(axes)
         target = target @ axes.double()
-    if module.rotation is not None:
-        target = target @ module.rotation.double()
-    if module.gain is None:
-        _fit_tables(module, target, codes, weight)
-        return
-    gain = target.norm(dim=1, keepdim=True).clamp(min=1e-12)
+    _fit_tables(layer, target, codes, weight)
+
+
+def fit_with_gain(layer: SubspaceEmbedding, gain: Tensor, source: Source) -> None:
+    """Set the sub-tables and the tokens' gains (V,), which take turns, each at its optimum given the other."""
+    target, codes, weight, tokens = _given(source)
+    factor = target.norm(dim=1, keepdim=True).clamp(min=1e-12)
     for _ in range(GAIN_ROUNDS):
-        found = _fit_tables(module, target / gain, codes, weight * gain.square())
-        gain = (found * target).sum(1, keepdim=True) / found.square().sum(1, keepdim=True).clamp(min=1e-12)
-    module.gain[own] = gain.squeeze(1).float()
+        fitted = _fit_tables(layer, target / factor, codes, weight * factor.square())
+        square = fitted.square().sum(1, keepdim=True).clamp(min=1e-12)
+        factor = (fitted * target).sum(1, keepdim=True) / square
+    gain[tokens] = factor.squeeze(1).float()
 
 
-def _fit_tables(module: SubspaceEmbedding, target: Tensor, codes: Tensor, weight: Tensor) -> Tensor:
+def _given(source: Source) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return vectors (n, d), codes (n, f) and weights (n, 1) of the tokens that count, and which these are, (V,)."""
+    weights = source.weights()
+    tokens = weights.squeeze(1) > 0
+    assert source.codes is not None
+    codes = torch.from_numpy(source.codes).long()[tokens]
+    return source.table[tokens].double(), codes, weights[tokens], tokens
+
+
+def _fit_tables(layer: SubspaceEmbedding, target: Tensor, codes: Tensor, weight: Tensor) -> Tensor:
     """Set the tables to the weighted optimum for the target (n, inner); return the vectors (n, inner) that they give.
 
     For `sum` every table in turn takes the means of what the others leave over (SUM_ROUNDS of coordinate descent).
     """
-    tables = module.weight.view(module.subspaces, module.rows, module.sub_dim)
-    if module.compose == "concat":
-        for i, piece in enumerate(target.split(module.sub_dim, dim=1)):
-            tables[i] = _means(piece, codes[:, i], module.rows, weight)
-        return torch.cat([tables[i].double()[codes[:, i]] for i in range(module.subspaces)], dim=1)
-    found = sum((tables[i].double()[codes[:, i]] for i in range(module.subspaces)), torch.zeros(()))
+    tables = layer.weight.view(layer.subspaces, layer.rows, layer.sub_dim)
+    if layer.compose == "concat":
+        for i, piece in enumerate(target.split(layer.sub_dim, dim=1)):
+            tables[i] = _means(piece, codes[:, i], layer.rows, weight)
+        return torch.cat([tables[i].double()[codes[:, i]] for i in range(layer.subspaces)], dim=1)
+    fitted = sum((tables[i].double()[codes[:, i]] for i in range(layer.subspaces)), torch.zeros(()))
     for _ in range(SUM_ROUNDS):
-        for i in range(module.subspaces):
-            others = found - tables[i].double()[codes[:, i]]
-            tables[i] = _means(target - others, codes[:, i], module.rows, weight)
-            found = others + tables[i].double()[codes[:, i]]
-    return found
+        for i in range(layer.subspaces):
+            others = fitted - tables[i].double()[codes[:, i]]
+            tables[i] = _means(target - others, codes[:, i], layer.rows, weight)
+            fitted = others + tables[i].double()[codes[:, i]]
+    return fitted
 
 
 def _means(vectors: Tensor, codes: Tensor, rows: int, weight: Tensor) -> Tensor:

@@ -1,11 +1,11 @@
 """The floor without rows: a token's vector is made of the bits of a hash, and only their common size is stored."""
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bench.embeddings.base import CompressedEmbedding, EmbeddingMethod, Size, Vocabulary
-from bench.settings.schema import EmbeddingConfig
+from bench.embeddings.base import EmbeddingMethod, Source
+from bench.embeddings.layer import CompressedEmbedding
+from bench.settings.embeddings import HashOnlyConfig
 
 
 class HashEmbedding(CompressedEmbedding):
@@ -28,33 +28,17 @@ class HashEmbedding(CompressedEmbedding):
         return torch.where((x >> 32) % 2 == 1, -self.scale, self.scale)
 
 
-class HashOnly(EmbeddingMethod):
+class HashOnly(EmbeddingMethod[HashOnlyConfig]):
     """What a model can do with vectors that tell tokens apart and mean nothing."""
 
-    def size(self, config: EmbeddingConfig, vocab_size: int, width: int, codes_stored: bool) -> Size:
-        return Size(1)
+    def plain(self, config: HashOnlyConfig, vocab_size: int, width: int) -> int:
+        return 1
 
-    def build(
-        self,
-        config: EmbeddingConfig,
-        table: Tensor,
-        codes: np.ndarray | None,
-        padding_idx: int | None,
-        codes_stored: bool,
-        std: float,
-        generator: torch.Generator,
-        vocabulary: Vocabulary | None = None,
-    ) -> nn.Module:
-        module = HashEmbedding(len(table), table.shape[1], padding_idx)
-        module.scale.data.fill_(table.square().mean().sqrt())
-        return module
+    def layer(self, config: HashOnlyConfig, source: Source) -> nn.Module:
+        return HashEmbedding(*source.shape, source.padding_idx)
 
-    def empty(
-        self,
-        config: EmbeddingConfig,
-        vocab_size: int,
-        width: int,
-        padding_idx: int | None,
-        codes: np.ndarray | None,
-    ) -> nn.Module:
-        return HashEmbedding(vocab_size, width, padding_idx)
+    def fit(self, layer: HashEmbedding, config: HashOnlyConfig, source: Source) -> None:
+        layer.scale.fill_(source.table.square().mean().sqrt())
+
+
+METHOD = HashOnly()

@@ -1,13 +1,13 @@
 """Low rank: the table as a product of a (V, r) and an (r, d) matrix, as ALBERT factorises it (Lan et al., ICLR 2020)."""
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bench.embeddings.base import CompressedEmbedding, EmbeddingMethod, Size, Vocabulary
+from bench.embeddings.base import EmbeddingMethod, Source
+from bench.embeddings.layer import CompressedEmbedding
 from bench.embeddings.lookup import lookup
 from bench.errors import ConfigError
-from bench.settings.schema import EmbeddingConfig
+from bench.settings.embeddings import LowRankConfig
 
 
 class LowRankEmbedding(CompressedEmbedding):
@@ -16,63 +16,54 @@ class LowRankEmbedding(CompressedEmbedding):
     def __init__(self, num_embeddings: int, embedding_dim: int, rank: int, padding_idx: int | None) -> None:
         super().__init__(num_embeddings, embedding_dim, padding_idx)
         self.weight = nn.Parameter(torch.zeros(num_embeddings, rank))
+        self.tables = {"weight": num_embeddings}
         self.projection = nn.Linear(rank, embedding_dim, bias=False)
 
     def rows_of(self, input_ids: Tensor) -> Tensor:
-        vectors: Tensor = self.projection(lookup(self.weight, input_ids))
+        vectors: Tensor = self.projection(lookup(self.table(), input_ids))
         return vectors
 
 
-class LowRank(EmbeddingMethod):
+class LowRank(EmbeddingMethod[LowRankConfig]):
     """The best table of rank r: the truncated singular value decomposition (Eckart & Young 1936).
 
     With `embedding.frequency_power` the squared error of a token counts (occurrences + 1)^power: the axes are those of
     the weighted table, and each token's numbers its projection on them.
     """
 
-    settings, extras, scaled = ("rank",), ("frequency_power",), "rank"
+    scaled = "rank"
 
-    def limits(self, vocab_size: int, width: int) -> tuple[int, int]:
+    def limits(self, config: LowRankConfig, vocab_size: int, width: int) -> tuple[int, int]:
         return 1, width
 
-    def complete(self, config: EmbeddingConfig, vocab_size: int, width: int) -> EmbeddingConfig:
+    def complete(self, config: LowRankConfig, vocab_size: int, width: int) -> LowRankConfig:
         if not 0 <= config.frequency_power <= 2:
             raise ConfigError(f"embedding.frequency_power ({config.frequency_power}) must be from 0 to 2.")
         return super().complete(config, vocab_size, width)
 
-    def needs_counts(self, config: EmbeddingConfig) -> bool:
-        return config.frequency_power > 0
+    def needs_counts(self, config: LowRankConfig) -> bool:
+        return config.frequency_power > 0 or super().needs_counts(config)
 
-    def size(self, config: EmbeddingConfig, vocab_size: int, width: int, codes_stored: bool) -> Size:
-        return Size((config.rank or 0) * (vocab_size + width))
+    def tables(self, config: LowRankConfig, vocab_size: int, width: int) -> list[tuple[int, int]]:
+        return [(vocab_size, config.rank or 0)]
 
-    @torch.no_grad()
-    def build(
-        self,
-        config: EmbeddingConfig,
-        table: Tensor,
-        codes: np.ndarray | None,
-        padding_idx: int | None,
-        codes_stored: bool,
-        std: float,
-        generator: torch.Generator,
-        vocabulary: Vocabulary | None = None,
-    ) -> nn.Module:
-        module = LowRankEmbedding(len(table), table.shape[1], config.rank or 0, padding_idx)
-        rows = table.double()
-        weights = vocabulary.weights if vocabulary is not None else None
+    def plain(self, config: LowRankConfig, vocab_size: int, width: int) -> int:
+        return (config.rank or 0) * width
+
+    def layer(self, config: LowRankConfig, source: Source) -> nn.Module:
+        return LowRankEmbedding(*source.shape, config.rank or 0, source.padding_idx)
+
+    def fit(self, layer: LowRankEmbedding, config: LowRankConfig, source: Source) -> None:
+        rows, weights = (
+            source.table.double(),
+            None if source.vocabulary is None else source.vocabulary.weights,
+        )
         weighted = rows if weights is None else rows * torch.from_numpy(weights).unsqueeze(1)
+        if source.kept is not None:
+            weighted = weighted.index_fill(0, source.kept, 0)
         axes = torch.linalg.eigh(rows.T @ weighted).eigenvectors.flip(1)[:, : config.rank]
-        module.weight.copy_(rows @ axes)
-        module.projection.weight.copy_(axes)
-        return module
+        layer.weight.copy_(rows @ axes)
+        layer.projection.weight.copy_(axes)
 
-    def empty(
-        self,
-        config: EmbeddingConfig,
-        vocab_size: int,
-        width: int,
-        padding_idx: int | None,
-        codes: np.ndarray | None,
-    ) -> nn.Module:
-        return LowRankEmbedding(vocab_size, width, config.rank or 0, padding_idx)
+
+METHOD = LowRank()

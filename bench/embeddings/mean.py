@@ -1,11 +1,11 @@
 """The floor without any token: every token has the table's mean vector."""
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bench.embeddings.base import CompressedEmbedding, EmbeddingMethod, Size, Vocabulary
-from bench.settings.schema import EmbeddingConfig
+from bench.embeddings.base import EmbeddingMethod, Source
+from bench.embeddings.layer import CompressedEmbedding
+from bench.settings.embeddings import MeanConfig
 
 
 class MeanEmbedding(CompressedEmbedding):
@@ -19,33 +19,17 @@ class MeanEmbedding(CompressedEmbedding):
         return self.weight.expand(*input_ids.shape, -1)
 
 
-class Mean(EmbeddingMethod):
+class Mean(EmbeddingMethod[MeanConfig]):
     """What a model can do that knows positions and the number of tokens only."""
 
-    def size(self, config: EmbeddingConfig, vocab_size: int, width: int, codes_stored: bool) -> Size:
-        return Size(width)
+    def plain(self, config: MeanConfig, vocab_size: int, width: int) -> int:
+        return width
 
-    def build(
-        self,
-        config: EmbeddingConfig,
-        table: Tensor,
-        codes: np.ndarray | None,
-        padding_idx: int | None,
-        codes_stored: bool,
-        std: float,
-        generator: torch.Generator,
-        vocabulary: Vocabulary | None = None,
-    ) -> nn.Module:
-        module = MeanEmbedding(len(table), table.shape[1], padding_idx)
-        module.weight.data = table.mean(0)
-        return module
+    def layer(self, config: MeanConfig, source: Source) -> nn.Module:
+        return MeanEmbedding(*source.shape, source.padding_idx)
 
-    def empty(
-        self,
-        config: EmbeddingConfig,
-        vocab_size: int,
-        width: int,
-        padding_idx: int | None,
-        codes: np.ndarray | None,
-    ) -> nn.Module:
-        return MeanEmbedding(vocab_size, width, padding_idx)
+    def fit(self, layer: MeanEmbedding, config: MeanConfig, source: Source) -> None:
+        layer.weight.copy_(source.table.mean(0))
+
+
+METHOD = Mean()

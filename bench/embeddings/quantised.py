@@ -6,15 +6,15 @@ trained, as is the standard for weights quantised after training (Dettmers et al
 
 from dataclasses import replace
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from bench.assignment import Assignment
 from bench.embeddings import rounding
-from bench.embeddings.base import CompressedEmbedding, EmbeddingMethod, Size, Vocabulary
+from bench.embeddings.base import EmbeddingMethod, Size, Source
+from bench.embeddings.layer import CompressedEmbedding
 from bench.errors import ConfigError
-from bench.settings.schema import EmbeddingConfig
+from bench.settings.embeddings import QuantisedConfig
 
 DEFAULT_GROUP = 32
 
@@ -47,15 +47,13 @@ class QuantisedEmbedding(CompressedEmbedding):
         return vectors
 
 
-class Quantised(EmbeddingMethod):
+class Quantised(EmbeddingMethod[QuantisedConfig]):
     """int8 and int4 groups."""
-
-    settings = ("bits", "group")
 
     def _groups(self, width: int) -> list[int]:
         return [n for n in range(1, width + 1) if width % n == 0]
 
-    def complete(self, config: EmbeddingConfig, vocab_size: int, width: int) -> EmbeddingConfig:
+    def complete(self, config: QuantisedConfig, vocab_size: int, width: int) -> QuantisedConfig:
         if config.bits not in (4, 8):
             raise ConfigError(f"embedding.bits ({config.bits}) must be 4 or 8.")
         if config.bits == 4 and width % 2:
@@ -75,8 +73,8 @@ class Quantised(EmbeddingMethod):
         return replace(config, group=group)
 
     def within(
-        self, config: EmbeddingConfig, vocab_size: int, width: int, most: int, assignment: Assignment | None
-    ) -> tuple[int, EmbeddingConfig | None]:
+        self, config: QuantisedConfig, vocab_size: int, width: int, most: int, assignment: Assignment | None
+    ) -> tuple[int, QuantisedConfig | None]:
         """The largest of both numbers of bits and all groups."""
         if config.group is not None:
             raise ConfigError(
@@ -90,35 +88,19 @@ class Quantised(EmbeddingMethod):
         sizes = {self.size(choice, vocab_size, width, codes_stored=False).bytes: choice for choice in choices}
         return min(sizes), max((item for item in sizes.items() if item[0] <= most), default=(0, None))[1]
 
-    def size(self, config: EmbeddingConfig, vocab_size: int, width: int, codes_stored: bool) -> Size:
+    def size(self, config: QuantisedConfig, vocab_size: int, width: int, codes_stored: bool) -> Size:
         numbers = vocab_size * width
         groups = numbers // (config.group or 1)
         return Size(numbers, 0, rounding.stored_bytes(groups, config.group or 1, f"int{config.bits}"))
 
-    @torch.no_grad()
-    def build(
-        self,
-        config: EmbeddingConfig,
-        table: Tensor,
-        codes: np.ndarray | None,
-        padding_idx: int | None,
-        codes_stored: bool,
-        std: float,
-        generator: torch.Generator,
-        vocabulary: Vocabulary | None = None,
-    ) -> nn.Module:
-        module = QuantisedEmbedding(len(table), table.shape[1], config.bits, config.group or 1, padding_idx)
-        packed = rounding.pack(table.reshape(-1, config.group or 1), f"int{config.bits}")
-        module.weight.copy_(packed[""].view_as(module.weight))
-        module.scales.copy_(packed["_scales"].view_as(module.scales))
-        return module
+    def layer(self, config: QuantisedConfig, source: Source) -> nn.Module:
+        return QuantisedEmbedding(*source.shape, config.bits, config.group or 1, source.padding_idx)
 
-    def empty(
-        self,
-        config: EmbeddingConfig,
-        vocab_size: int,
-        width: int,
-        padding_idx: int | None,
-        codes: np.ndarray | None,
-    ) -> nn.Module:
-        return QuantisedEmbedding(vocab_size, width, config.bits, config.group or 1, padding_idx)
+    def fit(self, layer: QuantisedEmbedding, config: QuantisedConfig, source: Source) -> None:
+        numbers, scales = rounding.quantise(source.table.reshape(-1, config.group or 1), f"int{config.bits}")
+        numbers = numbers.view_as(source.table)
+        layer.weight.copy_(numbers if config.bits == 8 else rounding.pack_int4(numbers))
+        layer.scales.copy_(scales.view_as(layer.scales))
+
+
+METHOD = Quantised()

@@ -4,20 +4,17 @@ The fit of the codes is greedy (Chen, Guan & Wang, Sensors 2010); the tables are
 quantisation (Babenko & Lempitsky, CVPR 2014).
 """
 
-from typing import Any, ClassVar
+from bench.embeddings.coded import Pieces, Shape
+from bench.settings.embeddings import ResidualConfig
 
-from bench.embeddings.subspace import Subspace
 
-
-class Residual(Subspace):
+class Residual(Pieces[ResidualConfig]):
     """A sum of f sub-tables over the whole width."""
 
-    settings, extras = ("subspaces", "rows"), ("keep_dense", "gain", "table_dtype")
     own_assignment = "residual"
-    fixed: ClassVar[dict[str, Any]] = {
-        "sub_dim": None,
-        "compose": "sum",
-        "init": "fitted",
-        "rotation": None,
-        "code_rows": None,
-    }
+
+    def shape(self, config: ResidualConfig, width: int) -> Shape:
+        return Shape(config.subspaces or 0, config.rows or 0, width, "sum")
+
+
+METHOD = Residual()

@@ -3,16 +3,15 @@
 As in Abdaoui, Pradel & Sigel, "Load What You Need" (SustaiNLP 2020), but the tokenizer stays as it is.
 """
 
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bench.embeddings.base import CompressedEmbedding, EmbeddingMethod, Size, Vocabulary
+from bench.embeddings.base import EmbeddingMethod, Source
+from bench.embeddings.layer import CompressedEmbedding
 from bench.embeddings.lookup import lookup
-from bench.embeddings.packing import bits_per_code, pack, unpack
-from bench.settings.schema import EmbeddingConfig
+from bench.embeddings.packing import bits_per_code
+from bench.settings.embeddings import TrimmedConfig
 
 
 class TrimmedEmbedding(CompressedEmbedding):
@@ -21,79 +20,55 @@ class TrimmedEmbedding(CompressedEmbedding):
     ids: Tensor  # (K,)
     slot: Tensor  # (V,): row of each token
 
-    def __init__(self, num_embeddings: int, embedding_dim: int, ids: Tensor, padding_idx: int | None) -> None:
+    def __init__(self, num_embeddings: int, embedding_dim: int, number: int, padding_idx: int | None) -> None:
         super().__init__(num_embeddings, embedding_dim, padding_idx)
-        self.weight = nn.Parameter(torch.zeros(len(ids), embedding_dim))
-        self.register_buffer("ids", ids, persistent=False)
-        self.register_buffer("slot", self._slots(ids), persistent=False)
-
-    def _slots(self, ids: Tensor) -> Tensor:
-        slots = torch.zeros(self.num_embeddings, dtype=torch.int32)
-        slots[ids.cpu()] = torch.arange(len(ids), dtype=torch.int32)
-        return slots
+        self.weight, self.tables = nn.Parameter(torch.zeros(number, embedding_dim)), {"weight": number}
+        self.register_buffer("ids", torch.empty(0), persistent=False)
+        self.register_buffer("slot", torch.empty(0), persistent=False)
+        self.set_integers("ids", np.arange(number))
 
     def rows_of(self, input_ids: Tensor) -> Tensor:
-        return lookup(self.weight, self.slot[input_ids])
+        return lookup(self.table(), self.slot[input_ids])
 
-    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
-        super()._save_to_state_dict(destination, prefix, keep_vars)
-        destination[prefix + "ids"] = torch.from_numpy(pack(self.ids.cpu().numpy(), self.num_embeddings))
+    def integers(self) -> dict[str, tuple[np.ndarray, int]]:
+        return {"ids": (self.ids.cpu().numpy(), self.num_embeddings)}
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        super()._load_from_state_dict(state_dict, prefix, *args)
-        key, missing, unexpected = prefix + "ids", args[2], args[3]
-        if key not in state_dict:
-            missing.append(key)
-            return
-        ids = torch.from_numpy(
-            unpack(state_dict[key].cpu().numpy(), self.num_embeddings, (len(self.weight),))
-        ).long()
-        self.slot, self.ids = self._slots(ids).to(self.slot.device), ids.to(self.ids.device)
-        if key in unexpected:
-            unexpected.remove(key)
+    def set_integers(self, name: str, numbers: np.ndarray) -> None:
+        ids, slot = (
+            torch.from_numpy(numbers.astype(np.int64)),
+            torch.zeros(self.num_embeddings, dtype=torch.int32),
+        )
+        slot[ids] = torch.arange(len(ids), dtype=torch.int32)
+        self.ids, self.slot = ids.to(self.ids.device), slot.to(self.slot.device)
 
 
-class Trimmed(EmbeddingMethod):
+class Trimmed(EmbeddingMethod[TrimmedConfig]):
     """`embedding.rows` tokens keep a row: special ones, then the most frequent of assignment.corpus."""
 
-    settings, scaled = ("rows",), "rows"
+    scaled = "rows"
 
-    def limits(self, vocab_size: int, width: int) -> tuple[int, int]:
-        return 2, vocab_size - 1
+    def limits(self, config: TrimmedConfig, vocab_size: int, width: int) -> tuple[int, int]:
+        return 2, vocab_size - 1 - config.keep_dense
 
-    def needs_counts(self, config: EmbeddingConfig) -> bool:
+    def needs_counts(self, config: TrimmedConfig) -> bool:
         return True
 
-    def size(self, config: EmbeddingConfig, vocab_size: int, width: int, codes_stored: bool) -> Size:
-        rows = config.rows or 0
-        return Size(rows * width, rows * bits_per_code(vocab_size))
+    def tables(self, config: TrimmedConfig, vocab_size: int, width: int) -> list[tuple[int, int]]:
+        return [(config.rows or 0, width)]
 
-    def build(
-        self,
-        config: EmbeddingConfig,
-        table: Tensor,
-        codes: np.ndarray | None,
-        padding_idx: int | None,
-        codes_stored: bool,
-        std: float,
-        generator: torch.Generator,
-        vocabulary: Vocabulary | None = None,
-    ) -> nn.Module:
-        assert vocabulary is not None and config.rows
-        kept = vocabulary.foremost(config.rows, padding_idx)
-        if vocabulary.unknown not in kept:
-            kept[np.argmin(vocabulary.counts[kept])] = vocabulary.unknown
-        ids = torch.from_numpy(np.r_[vocabulary.unknown, np.sort(kept[kept != vocabulary.unknown])])
-        module = TrimmedEmbedding(len(table), table.shape[1], ids, padding_idx)
-        module.weight.data = table[ids].clone()
-        return module
+    def code_bits(self, config: TrimmedConfig, vocab_size: int, width: int, codes_stored: bool) -> int:
+        return (config.rows or 0) * bits_per_code(vocab_size)
 
-    def empty(
-        self,
-        config: EmbeddingConfig,
-        vocab_size: int,
-        width: int,
-        padding_idx: int | None,
-        codes: np.ndarray | None,
-    ) -> nn.Module:
-        return TrimmedEmbedding(vocab_size, width, torch.arange(config.rows or 0), padding_idx)
+    def layer(self, config: TrimmedConfig, source: Source) -> nn.Module:
+        return TrimmedEmbedding(*source.shape, config.rows or 0, source.padding_idx)
+
+    def fit(self, layer: TrimmedEmbedding, config: TrimmedConfig, source: Source) -> None:
+        vocabulary, kept = source.counted(), np.empty(0) if source.kept is None else source.kept.numpy()
+        ids = np.setdiff1d(vocabulary.foremost((config.rows or 0) + len(kept), source.padding_idx), kept)
+        if vocabulary.unknown not in ids:
+            ids[np.argmin(vocabulary.counts[ids])] = vocabulary.unknown
+        layer.set_integers("ids", np.r_[vocabulary.unknown, np.sort(ids[ids != vocabulary.unknown])])
+        layer.weight.copy_(source.table[layer.ids])
+
+
+METHOD = Trimmed()

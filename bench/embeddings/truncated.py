@@ -1,15 +1,13 @@
 """Truncated dimension: every token keeps the same few of its d numbers, the others are zero."""
 
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bench.embeddings.base import CompressedEmbedding, EmbeddingMethod, Size, Vocabulary
+from bench.embeddings.base import EmbeddingMethod, Source
+from bench.embeddings.layer import CompressedEmbedding
 from bench.embeddings.lookup import lookup
-from bench.embeddings.packing import pack, unpack
-from bench.settings.schema import EmbeddingConfig
+from bench.settings.embeddings import TruncatedConfig
 
 
 class TruncatedEmbedding(CompressedEmbedding):
@@ -17,70 +15,48 @@ class TruncatedEmbedding(CompressedEmbedding):
 
     dimensions: Tensor  # (r,)
 
-    def __init__(
-        self, num_embeddings: int, embedding_dim: int, dimensions: Tensor, padding_idx: int | None
-    ) -> None:
+    def __init__(self, num_embeddings: int, embedding_dim: int, number: int, padding_idx: int | None) -> None:
         super().__init__(num_embeddings, embedding_dim, padding_idx)
-        self.weight = nn.Parameter(torch.zeros(num_embeddings, len(dimensions)))
-        self.register_buffer("dimensions", dimensions, persistent=False)
+        self.weight = nn.Parameter(torch.zeros(num_embeddings, number))
+        self.tables = {"weight": num_embeddings}
+        self.register_buffer("dimensions", torch.arange(number), persistent=False)
 
     def rows_of(self, input_ids: Tensor) -> Tensor:
-        vectors = lookup(self.weight, input_ids)
-        return vectors.new_zeros(*input_ids.shape, self.embedding_dim).index_copy(
-            -1, self.dimensions, vectors
-        )
+        vectors = lookup(self.table(), input_ids)
+        zeros = vectors.new_zeros(*input_ids.shape, self.embedding_dim)
+        return zeros.index_copy(-1, self.dimensions, vectors)
 
-    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
-        super()._save_to_state_dict(destination, prefix, keep_vars)
-        chosen = np.zeros(self.embedding_dim, dtype=np.int32)
+    def integers(self) -> dict[str, tuple[np.ndarray, int]]:
+        chosen = np.zeros(self.embedding_dim, dtype=np.int32)  # a bit a dimension
         chosen[self.dimensions.cpu().numpy()] = 1
-        destination[prefix + "dimensions"] = torch.from_numpy(pack(chosen, 2))
+        return {"dimensions": (chosen, 2)}
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        super()._load_from_state_dict(state_dict, prefix, *args)
-        key, missing, unexpected = prefix + "dimensions", args[2], args[3]
-        if key not in state_dict:
-            missing.append(key)
-            return
-        chosen = unpack(state_dict[key].cpu().numpy(), 2, (self.embedding_dim,))
-        self.dimensions = torch.from_numpy(np.flatnonzero(chosen)).to(self.dimensions.device)
-        if key in unexpected:
-            unexpected.remove(key)
+    def set_integers(self, name: str, numbers: np.ndarray) -> None:
+        self.dimensions = torch.from_numpy(np.flatnonzero(numbers)).to(self.dimensions.device)
 
 
-class Truncated(EmbeddingMethod):
+class Truncated(EmbeddingMethod[TruncatedConfig]):
     """The r dimensions with the greatest mean square over the tokens: the least error that dropping columns allows."""
 
-    settings, scaled = ("rank",), "rank"
+    scaled = "rank"
 
-    def limits(self, vocab_size: int, width: int) -> tuple[int, int]:
+    def limits(self, config: TruncatedConfig, vocab_size: int, width: int) -> tuple[int, int]:
         return 1, width
 
-    def size(self, config: EmbeddingConfig, vocab_size: int, width: int, codes_stored: bool) -> Size:
-        return Size((config.rank or 0) * vocab_size, width)
+    def tables(self, config: TruncatedConfig, vocab_size: int, width: int) -> list[tuple[int, int]]:
+        return [(vocab_size, config.rank or 0)]
 
-    def build(
-        self,
-        config: EmbeddingConfig,
-        table: Tensor,
-        codes: np.ndarray | None,
-        padding_idx: int | None,
-        codes_stored: bool,
-        std: float,
-        generator: torch.Generator,
-        vocabulary: Vocabulary | None = None,
-    ) -> nn.Module:
-        dimensions = table.square().sum(0).topk(config.rank or 0).indices.sort().values
-        module = TruncatedEmbedding(len(table), table.shape[1], dimensions, padding_idx)
-        module.weight.data = table[:, dimensions]
-        return module
+    def code_bits(self, config: TruncatedConfig, vocab_size: int, width: int, codes_stored: bool) -> int:
+        return width
 
-    def empty(
-        self,
-        config: EmbeddingConfig,
-        vocab_size: int,
-        width: int,
-        padding_idx: int | None,
-        codes: np.ndarray | None,
-    ) -> nn.Module:
-        return TruncatedEmbedding(vocab_size, width, torch.arange(config.rank or 0), padding_idx)
+    def layer(self, config: TruncatedConfig, source: Source) -> nn.Module:
+        return TruncatedEmbedding(*source.shape, config.rank or 0, source.padding_idx)
+
+    def fit(self, layer: TruncatedEmbedding, config: TruncatedConfig, source: Source) -> None:
+        squares = source.table.square()
+        squares = squares if source.kept is None else squares.index_fill(0, source.kept, 0)
+        layer.dimensions = squares.sum(0).topk(config.rank or 0).indices.sort().values
+        layer.weight.copy_(source.table[:, layer.dimensions])
+
+
+METHOD = Truncated()

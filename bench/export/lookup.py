@@ -6,14 +6,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.embeddings import rounding
-from bench.embeddings.base import CompressedEmbedding
+from bench.embeddings.layer import CompressedEmbedding
 from bench.embeddings.quantised import QuantisedEmbedding
 from bench.embeddings.subspace_layer import SubspaceEmbedding
+from bench.embeddings.wrappers import Wrapper
 
 
+@torch.no_grad()
 def as_operators(embedding: nn.Module) -> nn.Module:
-    """Return a module of the same vectors that ONNX can say; the embedding itself where it can already."""
+    """Return a module of the same vectors that ONNX can say; the embedding, which is changed, where it can already."""
+    if isinstance(embedding, CompressedEmbedding):
+        for name in embedding.tables:  # rounded once, not in every answer
+            getattr(embedding, name).copy_(embedding.table(name))
+        embedding.table_dtype = "fp32"
+    if isinstance(embedding, Wrapper):
+        embedding.inner = cast(CompressedEmbedding, as_operators(embedding.inner))
     if isinstance(embedding, SubspaceEmbedding):
         return SubspaceLookup(embedding)
     if isinstance(embedding, QuantisedEmbedding) and embedding.bits == 4:
@@ -21,62 +28,29 @@ def as_operators(embedding: nn.Module) -> nn.Module:
     return embedding
 
 
-class SubspaceLookup(nn.Module):
-    """A gather on codes, and one on the tables: rows with their rounding done, and a zero row at the end of each sub-table."""
+class SubspaceLookup(CompressedEmbedding):
+    """A gather on codes, and one on the tables, with a zero row at the end of each sub-table for padding."""
 
-    codes: Tensor  # (V, f), or (U + 1, f) where tokens share them, in the narrowest integers that hold 0..Q; Q is the zero row
-    share: Tensor | None  # (V,): row of the codes; the last one is that of zero rows
+    codes: Tensor  # (V, f) in the narrowest integers that hold 0..Q; Q is the zero row
     offsets: Tensor  # (f,)
-    tables: Tensor  # (f * (Q + 1), s)
-    slot: Tensor | None  # (V,)
-    kept: Tensor | None  # (K + 1, d)
+    weight: Tensor  # (f * (Q + 1), s)
 
     def __init__(self, old: SubspaceEmbedding) -> None:
-        super().__init__()
-        f, rows = old.subspaces, old.rows
-        without = torch.zeros(old.num_embeddings, dtype=torch.bool)  # tokens that have nothing of the tables
-        if old.kept is not None:
-            without[torch.from_numpy(old.kept_ids()).long()] = True
+        super().__init__(old.num_embeddings, old.embedding_dim, None)
+        codes = torch.from_numpy(old.codes())
         if old.padding_idx is not None:
-            without[old.padding_idx] = True
-        codes, share = torch.from_numpy(old.stored_codes()), None
-        if old.code_rows is None:
-            codes = codes.masked_fill(without.unsqueeze(1), rows)
-        else:
-            codes = F.pad(codes, (0, 0, 0, 1), value=rows)
-            share = _narrow(torch.from_numpy(old.shares()).masked_fill(without, old.code_rows), old.code_rows)
-        stored = rounding.rounded(old.weight.detach().view(f, -1), old.table_dtype).view(f, rows, -1)
+            codes[old.padding_idx] = old.rows
+        narrow = torch.uint8 if old.rows < 2**8 else torch.int16 if old.rows < 2**15 else torch.int32
+        tables = F.pad(old.weight.detach().view(old.subspaces, old.rows, -1), (0, 0, 0, 1)).flatten(0, 1)
         self.summed, self.projection = old.compose == "sum", old.projection
-        self.register_buffer("codes", _narrow(codes, rows))
-        self.register_buffer("share", share)
-        self.register_buffer("offsets", torch.arange(f) * (rows + 1))
-        self.register_buffer("tables", F.pad(stored, (0, 0, 0, 1)).flatten(0, 1))
-        self.register_buffer("rotation", old.rotation)
-        self.register_buffer("gain", None if old.gain is None else old.gain.detach().unsqueeze(-1))
-        self.register_buffer("slot", None if old.kept is None else old.slot)
-        self.register_buffer(
-            "kept", None if old.kept is None else F.pad(old.kept_rows().detach(), (0, 0, 0, 1))
-        )
+        self.register_buffer("codes", codes.to(narrow))
+        self.register_buffer("offsets", torch.arange(old.subspaces) * (old.rows + 1))
+        self.register_buffer("weight", tables)
 
-    def forward(self, input_ids: Tensor) -> Tensor:
-        """Return the vectors (..., d) of token ids (...)."""
-        codes = self.codes[input_ids if self.share is None else self.share[input_ids].long()]
-        pieces = F.embedding(codes.long() + self.offsets, self.tables)
+    def rows_of(self, input_ids: Tensor) -> Tensor:
+        pieces = F.embedding(self.codes[input_ids.long()].long() + self.offsets, self.weight)
         vectors = pieces.sum(-2) if self.summed else pieces.flatten(-2)
-        if self.projection is not None:
-            vectors = self.projection(vectors)
-        if self.rotation is not None:
-            vectors = vectors @ cast(Tensor, self.rotation).T
-        if self.gain is not None:
-            vectors = vectors * F.embedding(input_ids, cast(Tensor, self.gain))
-        if self.kept is None or self.slot is None:
-            return vectors
-        return vectors + F.embedding(self.slot[input_ids].long(), self.kept)
-
-
-def _narrow(numbers: Tensor, most: int) -> Tensor:
-    """Return the numbers as the narrowest integers that hold 0..most."""
-    return numbers.to(torch.uint8 if most < 2**8 else torch.int16 if most < 2**15 else torch.int32)
+        return vectors if self.projection is None else self.projection(vectors)
 
 
 class Int4Lookup(CompressedEmbedding):

@@ -19,7 +19,7 @@ from transformers import (
 
 from bench.assignment import integer_root
 from bench.assignment.digits import sequential
-from bench.embeddings.subspace import SubspaceEmbedding
+from bench.embeddings.subspace_layer import SubspaceEmbedding
 from bench.models.pretrained import swap_embedding
 
 SUBSPACES = 3

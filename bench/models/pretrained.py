@@ -4,7 +4,7 @@ import hashlib
 import importlib.util
 import json
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -17,10 +17,13 @@ from torch import Tensor, nn
 
 from bench.assignment import ASSIGNMENTS
 from bench.embeddings import method
+from bench.embeddings.base import Source
 from bench.errors import BenchError, ConfigError, EnvironmentBroken, unknown
 from bench.models.body import pack, unpack
 from bench.models.checkpoint import INDEX, check_fit, check_values, new_in_head, weight_files
-from bench.settings.schema import AssignmentConfig, EmbeddingConfig, ModelConfig, TaskConfig
+from bench.settings.choices import CHOICES, keys
+from bench.settings.embeddings import EmbeddingConfig
+from bench.settings.schema import AssignmentConfig, ModelConfig, TaskConfig
 
 if TYPE_CHECKING:  # transformers reads 1,669 files when it is imported, and again when one of these is named: seconds, which a plan does not need
     from transformers import PreTrainedModel
@@ -396,17 +399,17 @@ def load_compressed(folder: Path) -> "PreTrainedModel":
     config.tie_word_embeddings = description["tied"]
     # As few rows as the padding token allows: the table is replaced before it is filled.
     vocab_size, config.vocab_size = description["vocab_size"], (config.pad_token_id or 0) + 1
-    settings = EmbeddingConfig(**description["embedding"])
+    settings = _settings(description["embedding"], folder / DESCRIPTION)
     chosen, codes = method(settings.name), None
     if chosen.assigned and not description["codes_stored"]:
-        made = AssignmentConfig(**description["assignment"])
-        codes = ASSIGNMENTS[made.name].build(
-            np.empty(0), vocab_size, cast(int, settings.subspaces), cast(int, settings.rows), made, None
-        )
+        made, (subspaces, rows) = _assignment(description["assignment"]), chosen.codes(settings)
+        codes = ASSIGNMENTS[made.name].build(np.empty(0), vocab_size, subspaces, rows, made, None)
     with no_init_weights():  # of values that the file's replace: most of the time of loading
         model = architecture(config)
         width = cast(nn.Embedding, model.get_input_embeddings()).embedding_dim
-        embedding = chosen.empty(settings, vocab_size, width, description["padding_idx"], codes)
+        shape = torch.empty(vocab_size, width, device="meta")
+        stored = description["codes_stored"]
+        embedding = chosen.empty(settings, Source(shape, description["padding_idx"], codes, stored))
     model.tie_weights()
     swap_embedding(model, embedding)
     try:
@@ -431,3 +434,25 @@ def load_compressed(folder: Path) -> "PreTrainedModel":
         ) from error
     config.vocab_size = vocab_size
     return cast("PreTrainedModel", model.eval())
+
+
+def _settings(stored: dict[str, Any], path: Path) -> EmbeddingConfig:
+    """Return the embedding's configuration; raises BenchError for an option of an older form that is gone.
+
+    Older files hold the keys of every method, with the defaults of those that this one does not use.
+    """
+    name = stored["name"]
+    gain = stored.get("gain") and name != "codebook"
+    if gain or stored.get("rotation") is not None or stored.get("table_dtype") in ("fp16", "int4"):
+        raise BenchError(
+            f"{path} describes an embedding with gains, a rotation or tables in {stored.get('table_dtype')}, which bench no "
+            "longer has: load it with the version that wrote it, and export it with --materialise."
+        )
+    kind: Any = CHOICES["embedding"][name]
+    return cast(EmbeddingConfig, kind(**{key: stored[key] for key in keys(kind) & set(stored)}))
+
+
+def _assignment(stored: dict[str, Any]) -> AssignmentConfig:
+    """Return the assignment; older files hold keys that are gone, and that codes made without vectors do not depend on."""
+    known = {field.name for field in fields(AssignmentConfig)}
+    return AssignmentConfig(**{key: value for key, value in stored.items() if key in known})

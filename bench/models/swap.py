@@ -19,10 +19,11 @@ from bench import store
 from bench.assignment import Codes
 from bench.assignment.vectors import TokenVectors, token_vectors, vectors_key
 from bench.embeddings import assignment_of, method
-from bench.embeddings.base import Vocabulary, decile_errors, relative_error, squared_errors
-from bench.embeddings.subspace_layer import SubspaceEmbedding
+from bench.embeddings.base import Source, Vocabulary, decile_errors, relative_error, squared_errors
+from bench.embeddings.wrappers import Shared
 from bench.models import pretrained
 from bench.models.sizes import sizes
+from bench.settings.embeddings import DenseConfig, LowRankConfig, SubspaceConfig, TablesConfig
 from bench.settings.schema import AssignmentConfig, RunConfig
 from bench.store import FitPart, SizePart
 from bench.tasks.corpora import passages
@@ -59,33 +60,33 @@ def compressed(
     codes = None
     if assignment is not None:
         wanted = bench.assignment.vectors_of(assignment)
+        subspaces, rows = chosen.codes(embedding)
+        kept = embedding.keep_dense if isinstance(embedding, TablesConfig) else 0
         codes = bench.assignment.assign(
             assignment,
             vocab_size=len(table),
-            subspaces=cast(int, embedding.subspaces),
-            rows=cast(int, embedding.rows),
+            subspaces=subspaces,
+            rows=rows,
             table=chosen.coordinates(embedding, table).numpy() if wanted in ("static", "both") else None,
             vectors=_token_vectors(config, model, tokenizer, texts)
             if wanted in ("context", "both")
             else None,
-            weights=None if vocabulary is None else _clustered(vocabulary, embedding.keep_dense, padding),
+            weights=None if vocabulary is None else _clustered(vocabulary, kept, padding),
             cache_dir=Path(config.cache_dir),
         )
-    generator = torch.Generator().manual_seed(config.seed)
-    module = chosen.build(
-        embedding,
+    source = Source(
         table,
-        None if codes is None else codes.codes,
         padding,
-        codes is not None and codes.stored,
-        getattr(model.config, "initializer_range", 0.02),  # as transformers where config.json names none
-        generator,
-        vocabulary,
+        codes=None if codes is None else codes.codes,
+        codes_stored=codes is not None and codes.stored,
+        vocabulary=vocabulary,
+        std=getattr(model.config, "initializer_range", 0.02),  # as transformers where config.json names none
+        generator=torch.Generator().manual_seed(config.seed),
     )
-    if codes is not None and embedding.code_rows is not None:
-        codes = bench.assignment.described(
-            cast(SubspaceEmbedding, module).codes(), codes.stored, injective=False
-        )
+    module = chosen.build(embedding, source)
+    for part in module.modules():
+        if isinstance(part, Shared):
+            codes = bench.assignment.described(part.codes(), stored=True, injective=False)
     return module, codes
 
 
@@ -107,7 +108,7 @@ def swap(
         "distinct_codes": None if codes is None else codes.distinct,
         "codes_sha256": None if codes is None else codes.sha256,
     }
-    if not (chosen.assigned and embedding.init == "random"):
+    if not (isinstance(embedding, SubspaceConfig) and embedding.init == "random"):
         missed, norms = squared_errors(module, table, padding)
         fit["relative_error"] = relative_error(missed, norms)
         fit["decile_errors"] = decile_errors(
@@ -115,7 +116,7 @@ def swap(
         )
     pretrained.swap_embedding(model, module)
     size = chosen.size(embedding, len(table), table.shape[1], codes is not None and codes.stored)
-    dense = method("dense").size(embedding, len(table), table.shape[1], codes_stored=False)
+    dense = method("dense").size(DenseConfig(), len(table), table.shape[1], codes_stored=False)
     return sizes(model, module, size, dense, config.body), fit
 
 
@@ -149,7 +150,9 @@ def vocabulary_of(
 ) -> Vocabulary | None:
     """Return the tokens' counts in the corpus where the embedding or its assignment depends on them."""
     chosen, assignment = method(config.embedding.name), assignment_of(config)
-    power = config.embedding.frequency_power if assignment is None else assignment.frequency_power
+    power = 0.0 if assignment is None else assignment.frequency_power
+    if isinstance(config.embedding, LowRankConfig):
+        power = config.embedding.frequency_power
     if not (power or chosen.needs_counts(config.embedding)):
         return None
     unknown = cast(
@@ -176,8 +179,7 @@ def _token_vectors(
     config: RunConfig, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Texts
 ) -> TokenVectors:
     """Return the tokens' vectors in context, computed only if no codes made from them are cached."""
-    read, layer = texts(), config.assignment.layer
+    read = texts()
     return TokenVectors(
-        vectors_key(model, tokenizer, read, layer),
-        lambda: token_vectors(model, tokenizer, read, layer, batch_size=64),
+        vectors_key(model, tokenizer, read), lambda: token_vectors(model, tokenizer, read, batch_size=64)
     )

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from bench.errors import ConfigError
 from bench.models import pretrained
-from bench.settings.schema import ModelConfig, RunConfig
+from bench.settings.schema import ModelConfig, RunConfig, TrainedRecovery
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -61,11 +61,11 @@ def check_for_run(tokenizer: "PreTrainedTokenizerBase", config: RunConfig) -> No
         log.warning(
             "The tokenizer of %s puts no special token ([CLS], [SEP]) around a text", config.model.name
         )
-    for key, length, least in (
-        ("training", config.training.max_length, special + texts),
-        ("recovery", config.recovery.max_length, tokenizer.num_special_tokens_to_add() + 1),
-    ):
-        if length < least and (key == "training" or config.recovery.name != "none"):
+    lengths = [("training", config.training.max_length, special + texts)]
+    if isinstance(config.recovery, TrainedRecovery):
+        lengths.append(("recovery", config.recovery.max_length, tokenizer.num_special_tokens_to_add() + 1))
+    for key, length, least in lengths:
+        if length < least:
             raise ConfigError(
                 f"{key}.max_length ({length}) leaves no room for text beside the special tokens: use {least} or more."
             )

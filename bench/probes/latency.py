@@ -30,7 +30,8 @@ from bench.models.architectures import ARCHITECTURES, build, placeholder_tokeniz
 from bench.models.tokenizers import load_tokenizer
 from bench.runs.identity import Prepared, prepare
 from bench.runs.provenance import ROOT, provenance
-from bench.settings.schema import EmbeddingConfig, ProfileConfig
+from bench.settings.embeddings import DenseConfig
+from bench.settings.schema import ProfileConfig
 from bench.store import LatencyPart
 from bench.tasks import data as task_data
 from bench.training.precision import autocast, resolve_dtype
@@ -114,7 +115,7 @@ def _key(canonical: dict[str, Any]) -> str:
 
 def _distinct(given: Sequence[Prepared]) -> list[Prepared]:
     """Return one run an embedding, the dense one first, with a body in fp32: in fewer bits it is computed with in fp32 too."""
-    dense = prepare(replace(given[0].config, embedding=EmbeddingConfig(name="dense")))
+    dense = prepare(replace(given[0].config, embedding=DenseConfig()))
     distinct = {_key(run.canonical): run for run in (dense, *given)}
     return [prepare(replace(run.config, body="fp32")) for run in distinct.values()]
 

@@ -25,7 +25,7 @@ from bench.runs import cost
 from bench.runs.identity import Prepared, prepare
 from bench.runs.provenance import provenance
 from bench.runs.reading import check_reading
-from bench.settings.schema import RunConfig
+from bench.settings.schema import RunConfig, TrainedRecovery
 from bench.store import Record
 from bench.tasks import data as task_data
 from bench.tasks.data import Rows
@@ -236,7 +236,7 @@ def load(prepared: Prepared, device: torch.device) -> Loaded:
     )
     recovery: dict[str, Any] = {"name": "none"}
     dtype = resolve_dtype(config.training.dtype, device)
-    if config.recovery.name != "none":
+    if isinstance(config.recovery, TrainedRecovery):
         unlabelled = swap.texts_of(config.recovery.corpus, config, texts)()
         recovery = recover(
             model, config, prepared.canonical["model"], tokenizer, unlabelled, device, dtype, prepared.name

@@ -12,14 +12,14 @@ from bench.embeddings import assignment_of, method
 from bench.errors import ConfigError, unknown
 from bench.models import pretrained
 from bench.models.body import FORMS
-from bench.settings.schema import EmbeddingConfig, ModelConfig, RunConfig, TaskConfig, TrainingConfig
+from bench.settings.choices import CHOICES
+from bench.settings.schema import ModelConfig, RunConfig, TaskConfig, TrainedRecovery, TrainingConfig
 from bench.tasks import corpora
 from bench.tasks import data as task_data
 from bench.tasks.metrics import check_metrics
 from bench.training.engine import ENGINES
 from bench.training.precision import DTYPES
 
-RECOVERIES = ("none", "distil", "masked_lm")
 TEACHERS = ("none", "dense")
 NOT_IDENTITY = {"eval_batch_size", "engine", "device_batch"}  # of TrainingConfig: cannot change the result
 TEACHING = {"teacher", "teacher_weight"}  # of TrainingConfig: nothing without a teacher
@@ -47,8 +47,6 @@ def prepare(config: RunConfig) -> Prepared:
             raise ConfigError(
                 f"{key} ({name}) may hold letters, digits, '.', '_' and '-' only: it becomes a folder's name."
             )
-    if config.recovery.name not in RECOVERIES:
-        raise ConfigError(unknown("recovery", config.recovery.name, RECOVERIES))
     masked_lm = config.recovery.name == "masked_lm"
     model_identity, (vocab_size, width), longest = _model(_frozen(config.model), masked_lm)
     if longest is not None and config.training.max_length > longest:
@@ -63,11 +61,13 @@ def prepare(config: RunConfig) -> Prepared:
     )
     parts = {"embedding": chosen.identity(embedding)}
     if used is not None:
-        bench.assignment.check(used, vocab_size, embedding.subspaces or 0, embedding.rows or 0)
+        bench.assignment.check(used, vocab_size, *chosen.codes(embedding))
         parts["assignment"] = assignment = bench.assignment.identity(used)
     if chosen.needs_counts(embedding):
         parts["embedding"]["corpus"] = config.assignment.corpus
-    recovery = asdict(config.recovery) if config.recovery.name != "none" else {"name": "none"}
+    recovery = asdict(config.recovery)
+    if isinstance(config.recovery, TrainedRecovery):
+        recovery["frozen_steps"] = 0  # a former key: records hold its default
     for part in (*parts.values(), recovery):
         if "corpus" in part:
             part["corpus"] = corpora.identity(part["corpus"], config.data)
@@ -85,7 +85,7 @@ def prepare(config: RunConfig) -> Prepared:
         "data": {"source": source, "sha256": task_data.data_identity(config.task, config.data, roles)},
         "seed": config.seed,
     }
-    method_slug = slug(embedding, assignment)
+    method_slug = slug(parts["embedding"], assignment)
     if config.body != "fp32":
         canonical["body"], method_slug = config.body, f"{method_slug}-{config.body}-body"
     name = f"{config.model.name}/{config.task.name}/{method_slug}/s{config.seed}"
@@ -109,26 +109,22 @@ def run_id(canonical: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(canonical, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def slug(embedding: EmbeddingConfig, assignment: dict[str, Any] | None) -> str:
+def slug(embedding: dict[str, Any], assignment: dict[str, Any] | None) -> str:
     """Return a short folder name of the method, for people; runs are told apart by their id."""
-    chosen = method(embedding.name)
-    if assignment is None or chosen.own_assignment:
-        return "-".join(
-            [embedding.name, *(f"{key}{getattr(embedding, key)}" for key in chosen.settings)]
-        ).replace("_", "-")
-    extras = [
-        f"{key}{value}".replace("_", "-")
-        for key, value in chosen.identity(embedding).items()
-        if key in chosen.extras
-    ]
+    keys = fields(CHOICES["embedding"][embedding["name"]])
+    always = [key.name for key in keys if key.name in embedding and not key.metadata.get("option")]
+    options = [key.name for key in keys if key.name in embedding and key.metadata.get("option")]
+    if assignment is None or method(embedding["name"]).own_assignment:
+        words = [embedding["name"], *(f"{key}{embedding[key]}" for key in always if key != "name")]
+        return "-".join(words).replace("_", "-")
     words = [
-        embedding.name,
-        embedding.compose,
-        f"f{embedding.subspaces}",
-        f"q{embedding.rows}",
+        embedding["name"],
+        embedding["compose"],
+        f"f{embedding['subspaces']}",
+        f"q{embedding['rows']}",
         assignment["name"],
-        embedding.init,
-        *extras,
+        embedding["init"],
+        *(f"{key}{embedding[key]}".replace("_", "-") for key in options),
     ]
     return "-".join(words)
 
@@ -163,20 +159,21 @@ def _check_numbers(config: RunConfig) -> None:
         "device_batch",
     )
     recovered = ("steps", "batch_size", "learning_rate", "table_factor", "max_length")
-    for group, part, keys in (("training", training, positive), ("recovery", config.recovery, recovered)):
+    groups: list[tuple[str, Any, tuple[str, ...]]] = [("training", training, positive)]
+    if isinstance(config.recovery, TrainedRecovery):
+        groups.append(("recovery", config.recovery, recovered))
+        if config.recovery.seed < 0:
+            raise ConfigError(f"recovery.seed ({config.recovery.seed}) must be 0 or greater.")
+    for group, part, keys in groups:
         for key in keys:
             value = getattr(part, key)
             if value is not None and not value > 0:
                 raise ConfigError(f"{group}.{key} ({value}) must be greater than 0.")
-    for key, least in (
-        ("recovery.frozen_steps", config.recovery.frozen_steps),
-        ("training.weight_decay", training.weight_decay),
-    ):
-        if least < 0:
-            raise ConfigError(f"{key} ({least}) must be 0 or greater.")
+    if training.weight_decay < 0:
+        raise ConfigError(f"training.weight_decay ({training.weight_decay}) must be 0 or greater.")
     _check_seed("seed", config.seed)
-    _check_seed("recovery.seed", config.recovery.seed)
-    _check_seed("embedding.rotation", config.embedding.rotation or 0)
+    if isinstance(config.recovery, TrainedRecovery):
+        _check_seed("recovery.seed", config.recovery.seed)
     if not 0 < training.teacher_weight <= 1:
         raise ConfigError(
             f"training.teacher_weight ({training.teacher_weight}) must be greater than 0, and 1 at most."

@@ -22,29 +22,39 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from bench.errors import ConfigError, unknown
+from bench.settings.choices import CHOICES, REMOVED, Choice, keys, others, refused
 from bench.settings.schema import RunConfig, check_finite
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 QUOTED = re.compile(r"""(['"])(\\.|(?!\1)[^\\])*\1""", re.DOTALL)
 ConfigStore.instance().store(name="schema", node=RunConfig)
+for _group, _kinds in CHOICES.items():
+    for _name, _kind in _kinds.items():
+        ConfigStore.instance().store(group=_group, name=_name, node=_kind)
 
 
 def choices(group: str) -> list[str]:
-    """Return the names that a configuration group offers: the YAML files of conf/<group>/."""
-    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+    """Return the names that a configuration group offers: its classes and the YAML files of conf/<group>/."""
+    return sorted({*CHOICES.get(group, ()), *(path.stem for path in (CONF / group).glob("*.yaml"))})
 
 
 @cache
 def _groups() -> set[str]:
-    return {path.name for path in CONF.iterdir() if path.is_dir()}
+    return {*CHOICES, *(path.name for path in CONF.iterdir() if path.is_dir())}
 
 
 @cache
 def type_of(key: str) -> Any:
-    """Return the type that the schema gives a key such as "task.splits.train", or None for a key that it does not have."""
+    """Return the type that the schema gives a key such as "task.splits.train", or None for a key that it does not have.
+
+    A key of one choice of a group, such as "embedding.rank", has the same type in all choices that have it.
+    """
     found: Any = RunConfig
     for part in key.split("."):
         inner = get_type_hints(found) if is_dataclass(found) else {}
+        if isinstance(found, type) and issubclass(found, Choice):
+            for choice in CHOICES[found.choice_of].values():
+                inner |= get_type_hints(choice)
         found = get_args(found)[1] if get_origin(found) is dict else inner.get(part)
     return found
 
@@ -85,6 +95,13 @@ def explain(error: Exception, overrides: Sequence[str]) -> ConfigError:
     # A key that the configuration does not have.
     if match := re.search(r"Could not override '([^']+)'", text):
         key = match[1]
+        value = next((o.partition("=")[2] for o in overrides if o.partition("=")[0] == key), "")
+        group, _, inner = key.partition(".")
+        part = getattr(_chosen(overrides), group, None)
+        if key in REMOVED:
+            return ConfigError(f"{key} ({value}) is no key any more: {REMOVED[key]}. Leave it out.")
+        if isinstance(part, Choice) and inner.partition(".")[0] not in keys(type(part)):
+            return refused(part, inner, value)
         if get_origin(type_of(key)) is dict or get_origin(type_of(key.rpartition(".")[0])) is dict:
             added = next((line for line in text.splitlines() if line.startswith("To append")), "").partition(
                 " use "
@@ -92,7 +109,7 @@ def explain(error: Exception, overrides: Sequence[str]) -> ConfigError:
             return ConfigError(
                 f"{key} is not there yet: correct the name, or add it with a plus, as in {added}."
             )
-        return ConfigError(unknown("key", key, _keys(_schema())).split(" Available:")[0])
+        return ConfigError(unknown("key", key, _keys(_schema(RunConfig))).split(" Available:")[0])
 
     # A value of another type.
     if match := re.match(r"Error merging override \+*([\w.]+)=(.*)", str(error)):
@@ -107,12 +124,12 @@ def explain(error: Exception, overrides: Sequence[str]) -> ConfigError:
 
 
 def _keys(node: Any, prefix: str = "") -> set[str]:
-    keys = set()
+    found = set()
     for key in node:
-        keys.add(prefix + str(key))
+        found.add(prefix + str(key))
         if isinstance(node._get_node(key), DictConfig) and not node._is_none():
-            keys |= _keys(node._get_node(key), f"{prefix}{key}.")
-    return keys
+            found |= _keys(node._get_node(key), f"{prefix}{key}.")
+    return found
 
 
 def typed(config: DictConfig, chosen: Mapping[str, str | None]) -> RunConfig:
@@ -125,7 +142,7 @@ def typed(config: DictConfig, chosen: Mapping[str, str | None]) -> RunConfig:
     except OmegaConfBaseException as error:
         raise ConfigError(f"The configuration is incomplete: {str(error).splitlines()[0]}.") from error
     if extra := _extra(made):
-        raise ConfigError(unknown("key", extra, _keys(_schema())).split(" Available:")[0])
+        raise ConfigError(unknown("key", extra, _keys(_schema(RunConfig))).split(" Available:")[0])
     check_finite(made)
     made.chosen = {group: name for group, name in chosen.items() if group in _groups() and name}
     return made
@@ -144,10 +161,13 @@ def _extra(node: Any) -> str | None:
 def compose_config(overrides: Sequence[str]) -> RunConfig:
     """Return the run that `overrides` describe, as `python -m bench run <overrides>` would start it.
 
-    Raises ConfigError with the key, the value and what was probably meant. Hydra composes each choice of groups once;
+    An override that begins with a question mark, such as ?recovery.steps=10, holds only where the chosen method, recovery
+    or launcher has the key: for sweeps over several. Raises ConfigError with the key, the value and what was probably
+    meant. Hydra composes each choice of groups once;
     single values are then set on a copy, so that a plan of thousands of runs takes seconds. Whatever is more than a single
     value, or wrong, goes to Hydra as a whole: it alone refuses.
     """
+    overrides = _where_used(overrides)
     try:
         made = _quickly(overrides) or _copied(_composed(tuple(map(in_hydras_grammar, overrides))))
     except (
@@ -160,14 +180,40 @@ def compose_config(overrides: Sequence[str]) -> RunConfig:
     return made
 
 
+def _where_used(overrides: Sequence[str]) -> list[str]:
+    """Return the overrides without question marks, and without those whose key only other choices of the group have."""
+    if not any(override.startswith("?") for override in overrides):
+        return list(overrides)
+    config, kept = _chosen(overrides), []
+    for override in overrides:
+        group, _, key = override.removeprefix("?").partition("=")[0].partition(".")
+        part = getattr(config, group, None)
+        if not (override.startswith("?") and isinstance(part, Choice) and key in others(part)):
+            kept.append(override.removeprefix("?"))
+    return kept
+
+
 def _quickly(overrides: Sequence[str]) -> RunConfig | None:
     """Return the configuration if every override chooses from a group or sets a single value that is there, else None."""
     groups = tuple(override for override in overrides if override.partition("=")[0] in _groups())
-    values = [_value(override) for override in overrides if override not in groups]
-    if None in values:
-        return None
     config = _copied(_composed(groups))
-    return config if all(_set(config, *value) for value in values if value) else None
+    for override in overrides:
+        if override in groups:
+            continue
+        part = getattr(config, override.partition(".")[0], None)
+        owner: Any = type(part) if isinstance(part, Choice) else RunConfig
+        found = _value(override, owner)
+        if found is None or not _set(config, *found):
+            return None
+    return cast(RunConfig, config)
+
+
+def _chosen(overrides: Sequence[str]) -> RunConfig | None:
+    """Return the configuration of the choices among the overrides alone, or None where they are wrong."""
+    try:
+        return _composed(tuple(o for o in overrides if o.partition("=")[0] in _groups()))
+    except (HydraException, OmegaConfBaseException, ConfigError):
+        return None
 
 
 @cache
@@ -192,8 +238,11 @@ def _copied(node: Any) -> Any:
 
 
 @cache
-def _value(override: str) -> tuple[str, Any] | None:
-    """Return the key and the value, converted to the type that the schema gives the key; None where Hydra has to look."""
+def _value(override: str, owner: Any) -> tuple[str, Any] | None:
+    """Return the key and the value, converted to the type that the schema gives the key; None where Hydra has to look.
+
+    `owner` is the chosen class of the key's group where the group's choices have different keys, else RunConfig.
+    """
     key = override.partition("=")[0]
     kind = type_of(key)
     if (
@@ -204,20 +253,21 @@ def _value(override: str) -> tuple[str, Any] | None:
         or "???" in override
     ):
         return None
+    schema, inner = _schema(owner), key if owner is RunConfig else key.partition(".")[2]
     try:
         parsed = OverridesParser.create().parse_override(in_hydras_grammar(override))
         if parsed.is_sweep_override() or parsed.package:
             return None
-        OmegaConf.update(_schema(), key, parsed.value(), merge=False)
+        OmegaConf.update(schema, inner, parsed.value(), merge=False)
     except (HydraException, OmegaConfBaseException):
         return None
-    value = OmegaConf.select(_schema(), key)
+    value = OmegaConf.select(schema, inner)
     return key, OmegaConf.to_object(value) if OmegaConf.is_config(value) else value
 
 
 @cache  # to make one takes longer than all else that an override needs; each only writes and reads its own key
-def _schema() -> DictConfig:
-    return cast(DictConfig, OmegaConf.structured(RunConfig))
+def _schema(owner: Any) -> DictConfig:
+    return cast(DictConfig, OmegaConf.structured(owner))
 
 
 def _set(config: RunConfig, key: str, value: Any) -> bool:

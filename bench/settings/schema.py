@@ -2,9 +2,11 @@
 
 import math
 from dataclasses import dataclass, field, is_dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from bench.errors import ConfigError
+from bench.settings.choices import Choice
+from bench.settings.embeddings import EmbeddingConfig
 
 
 @dataclass
@@ -68,38 +70,6 @@ class TaskConfig:
 
 
 @dataclass
-class EmbeddingConfig:
-    """The embedding that replaces the model's table. A method reads only the keys that it names as its settings."""
-
-    name: str = "???"  # a method of bench/embeddings
-    budget: str | None = (
-        None  # "0.5%": stored bytes as a share of the dense table's; picks the settings that are null
-    )
-    subspaces: int | None = None  # f; null: 3, or what the budget allows
-    sub_dim: int | None = None  # s; null: width / f (concat) or width (sum)
-    rows: int | None = None  # Q; null: the smallest integer with Q^f >= V, or what the budget allows
-    compose: str = "concat"  # concat | sum
-    init: str = "fitted"  # random | fitted (means of the pretrained sub-vectors that share a code)
-    keep_dense: int = (
-        0  # tokens that keep a row of their own: special ones, then the most frequent in assignment.corpus
-    )
-    code_rows: int | None = (
-        None  # rows of stored codes, those of the most frequent tokens; the others share that of the nearest; null: one a token
-    )
-    gain: bool = False  # one factor a token
-    rotation: int | None = (
-        None  # seed of an orthogonal rotation before the width is cut into pieces; null: none
-    )
-    table_dtype: str = "fp32"  # fp32 | fp16 | int8 | int4: how sub-tables and kept rows are stored
-    rank: int | None = None  # low_rank, truncated: numbers a token
-    frequency_power: float = (
-        0.0  # low_rank: a token's error counts (occurrences in assignment.corpus + 1)^power
-    )
-    bits: int = 8  # quantised: 8 | 4
-    group: int | None = None  # quantised: numbers that share a scale; null: 32, or what the budget allows
-
-
-@dataclass
 class AssignmentConfig:
     """Which token shares which piece. Ignored by methods that assign nothing."""
 
@@ -113,28 +83,53 @@ class AssignmentConfig:
     frequency_power: float = (
         0.0  # contextual, pq, residual: a token's error counts (occurrences in the corpus + 1)^power
     )
-    layer: int | None = None  # hidden layer whose states stand for a token in context; null: the middle one
-    iterations: int = 4  # contextual: rounds of assigning codes and moving centroids
     seed: int = 0  # of codes and clusters; the run's seed leaves it alone, so that seeds are paired over one assignment
 
 
 @dataclass
-class RecoveryConfig:
-    """What is trained between the swap and the fine-tuning, on text without labels. `none` uses no other key."""
+class RecoveryConfig(Choice):
+    """What is trained between the swap and the fine-tuning, on text without labels."""
 
-    name: str = (
-        "none"  # none | distil (match the dense model's hidden states) | masked_lm (guess masked tokens)
-    )
+    choice_of: ClassVar[str] = "recovery"
+    name: str = "???"
+
+
+@dataclass
+class NoRecovery(RecoveryConfig):
+    """Straight from the swap to the fine-tuning."""
+
+    name: str = "none"
+
+
+@dataclass
+class TrainedRecovery(RecoveryConfig):
+    """What every recovery takes that trains."""
+
     corpus: str = "task"  # "task", splits of tasks such as "mrpc:train+qnli:train_subset", or a text file
-    steps: int = 4000  # of the whole model
-    frozen_steps: int = 0  # before them, of the embedding alone
+    steps: int = 4000
     batch_size: int = 256
     learning_rate: float = 1e-4
     table_factor: float = 10.0  # the embedding learns at so many times the rate
     max_length: int = 64  # tokens
     seed: int = (
-        0  # of batches and masks; the run's seed leaves it alone, so that a recovered model serves every seed
+        0  # of batches and masks; the run's seed leaves it alone: one recovered model serves every seed
     )
+
+
+@dataclass
+class Distil(TrainedRecovery):
+    """Match the dense model's embeddings and hidden states: after TinyBERT, Jiao et al., EMNLP 2020."""
+
+    name: str = "distil"
+
+
+@dataclass
+class MaskedLm(TrainedRecovery):
+    """Guess masked tokens through the tied decoder, as in pretraining: Devlin et al., NAACL 2019. Needs a masked-LM head."""
+
+    name: str = "masked_lm"
+    batch_size: int = 32
+    learning_rate: float = 5e-5
 
 
 @dataclass
@@ -283,18 +278,32 @@ class SearchConfig:
 
 
 @dataclass
-class LauncherConfig:
-    """Who carries out a sweep: workers of this machine, or tasks of a Slurm array, each with workers of its own."""
+class LauncherConfig(Choice):
+    """Who carries out a sweep."""
 
-    name: str = "???"  # local | slurm
+    choice_of: ClassVar[str] = "launcher"
+    name: str = "???"
     time_limit: float | None = (
-        None  # minutes that a run, or runs trained at once, may take before `timeout` is recorded; null: none
+        None  # minutes of a run, or of runs trained at once, before `timeout` is recorded
     )
     runs_at_once: int = (
-        1  # runs of one task and recipe that train side by side: for a GPU that one run leaves half idle
+        1  # runs of one task and recipe that train side by side: for a GPU that one leaves half idle
     )
-    # slurm: each task of the array takes runs, one after another, until its time is nearly over.
-    tasks: int = 16  # tasks of the array, all running at once where the cluster has room
+
+
+@dataclass
+class Local(LauncherConfig):
+    """Workers on this machine: one a GPU, or `workers` of them."""
+
+    name: str = "local"
+
+
+@dataclass
+class Slurm(LauncherConfig):
+    """A Slurm array whose tasks take runs, one after another, until their time is nearly over. Needs a shared folder."""
+
+    name: str = "slurm"
+    tasks: int = 16  # of the array, all running at once where the cluster has room
     partition: str | None = None  # null: the cluster's default
     account: str | None = None
     gpus: int | None = (

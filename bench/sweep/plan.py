@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench import store
-from bench.errors import ConfigError, unknown
+from bench.errors import ConfigError, Impossible, unknown
 from bench.runs.identity import Prepared, prepare, run_id, with_seed
 from bench.settings.compose import choices, compose_config, text_of
-from bench.settings.schema import RunConfig
+from bench.settings.schema import RunConfig, Slurm
 from bench.sweep import sbatch
 from bench.sweep.pace import Pace, examples
 from bench.sweep.select import Selection
 
 SEED = re.compile(r"seed=(\d+)")
-KEYS = ("name", "purpose", "fixed", "points", "grid", "parts")
+KEYS = ("name", "purpose", "fixed", "points", "grid", "parts", "skip_impossible")
 PART = ("fixed", "points", "grid")
 UNDONE = ("missing", "interrupted", "unreadable")
 POLICIES = {  # `overwrite`: the statuses that are run
@@ -34,7 +34,7 @@ class Sweep:
     """A file of conf/sweep/: every point times the grid, each with the fixed overrides. All values are Hydra overrides.
 
     Instead of points and a grid it can have `parts`, each with points, a grid and fixed overrides of its own; their order is
-    the order in which they are run.
+    the order in which they are run. An override that begins with a question mark holds only where its key is used.
     """
 
     name: str
@@ -43,6 +43,7 @@ class Sweep:
     points: list[list[str]] = field(default_factory=lambda: [[]])
     grid: dict[str, list[Any]] = field(default_factory=dict)
     parts: list[dict[str, Any]] = field(default_factory=list)
+    skip_impossible: bool = False  # leave out runs whose budget no size of the method fits
 
     def cut(self) -> list["Sweep"]:
         """Return the parts as sweeps without parts; the sweep itself if it has none."""
@@ -120,8 +121,13 @@ def expand(sweep: Sweep, others: Sequence[str], selection: Selection | None = No
         overrides = [*own, *others]
         rest = tuple(override for override in overrides if not SEED.fullmatch(override))
         seeds = [int(match[1]) for override in overrides if (match := SEED.fullmatch(override))]
-        if rest not in first:
-            first[rest] = prepare(compose_config(overrides))
+        try:
+            if rest not in first:
+                first[rest] = prepare(compose_config(overrides))
+        except Impossible:
+            if sweep.skip_impossible:
+                continue
+            raise
         prepared = with_seed(first[rest], seeds[-1]) if seeds else first[rest]
         runs.setdefault(prepared.run_id, Declared(prepared, overrides, part))
     return {
@@ -241,8 +247,6 @@ def check(config: RunConfig) -> None:
     """Raise ConfigError for settings of a sweep that make no sense."""
     if config.overwrite not in POLICIES:
         raise ConfigError(unknown("overwrite", config.overwrite, POLICIES))
-    if config.launcher.name not in ("local", "slurm"):
-        raise ConfigError(unknown("launcher", config.launcher.name, ("local", "slurm")))
     if config.workers is not None and config.workers < 1:
         raise ConfigError(f"workers ({config.workers}) must be 1 or greater.")
     for key, least in (
@@ -255,7 +259,8 @@ def check(config: RunConfig) -> None:
         ("requeues", -1),
         ("runs_at_once", 0),
     ):
-        value = getattr(config.launcher, key)
+        value = getattr(config.launcher, key, None)
         if value is not None and value <= least:
             raise ConfigError(f"launcher.{key} ({value}) must be greater than {least}.")
-    sbatch.check(config.launcher)
+    if isinstance(config.launcher, Slurm):
+        sbatch.check(config.launcher)

@@ -16,12 +16,12 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from bench.errors import ConfigError, EnvironmentBroken
 from bench.logs import set_up_logging
 from bench.settings.compose import compose_config
-from bench.settings.schema import LauncherConfig
+from bench.settings.schema import Slurm
 from bench.store import claims, write_atomically
 from bench.sweep import sbatch
 from bench.sweep.plan import Item, Plan
@@ -55,14 +55,15 @@ class Task:
         stored = json.loads(self.plan_file.read_text())
         items = [Item(**item) for item in stored["items"]]
         config = compose_config(items[0].overrides)
-        gpus = gpu_count(config.device) if config.launcher.gpus is None else config.launcher.gpus
+        launcher = cast(Slurm, config.launcher)
+        gpus = gpu_count(config.device) if launcher.gpus is None else launcher.gpus
         carry_out(
             items,
             config,
             gpus or 1,
             cancelled=Path(stored["cancelled"]),
             patience=claims.EXPIRY,
-            ends=time.time() + config.launcher.minutes * 60 - warning(config.launcher),
+            ends=time.time() + launcher.minutes * 60 - warning(launcher),
         )
         if any(not finished(item) and claims.holder(Path(item.record)) is None for item in items):
             os.kill(os.getpid(), signal.SIGUSR2)  # submitit's signal for: put me into the queue again
@@ -74,7 +75,7 @@ class Task:
         return DelayedSubmission(Task(self.plan_file))
 
 
-def warning(launcher: LauncherConfig) -> int:
+def warning(launcher: Slurm) -> int:
     """Return how many seconds before its end a task is told to stop. From a fifth of its time on, submitit would take
     the end of the time for a preemption and start the task again for ever."""
     return min(180, launcher.minutes * 6)
@@ -86,7 +87,7 @@ def submit(items: Sequence[Item], plan: Plan, cancelled: Path) -> Path:
     Raises EnvironmentBroken without Slurm or submitit, and ConfigError with Slurm's own words where it refuses; then
     nothing was submitted.
     """
-    launcher = plan.config.launcher
+    launcher = cast(Slurm, plan.config.launcher)
     if shutil.which("sbatch") is None:
         raise EnvironmentBroken(
             "launcher (slurm): there is no sbatch on this machine: log in to a node of the cluster, or use launcher=local."

@@ -25,7 +25,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from bench import store
 from bench.errors import BenchError, DataError
 from bench.models import pretrained
-from bench.settings.schema import RunConfig, TrainingConfig
+from bench.settings.schema import RunConfig, TrainedRecovery, TrainingConfig
 from bench.training import processes
 from bench.training.batching import Examples
 from bench.training.finetune import Outcome, finetune
@@ -55,20 +55,17 @@ def recover(
     without text, ConfigError where a masked-LM head is needed and the model has none, Diverged.
     """
     if not texts:
-        raise DataError(f"recovery.corpus ({config.recovery.corpus}) is empty: give one with text.")
+        raise DataError(
+            f"recovery.corpus ({cast(TrainedRecovery, config.recovery).corpus}) is empty: give one with text."
+        )
     path = Path(config.cache_dir) / "recovered" / f"{_key(model, config, identity, texts, dtype)}.safetensors"
     store.make_folder(path.parent)
     with FileLock(path.with_suffix(".lock")):  # others who need the same model wait for it
         reused = _is_whole(path)
         if not reused:
             processes.refuse_several("recovery", "recovered model")
-            outcomes = _train(model, config, tokenizer, texts, device, dtype, name)
-            facts = {
-                "steps": sum(o.steps for o in outcomes),
-                "seconds": sum(o.seconds for o in outcomes),
-                "engine": outcomes[-1].engine,
-                "curve": [point for o in outcomes for point in o.curve],
-            }
+            outcome = _train(model, config, tokenizer, texts, device, dtype, name)
+            facts = {key: getattr(outcome, key) for key in ("steps", "seconds", "engine", "curve")}
             cast(Any, model).to("cpu")
             state = {key: value.contiguous() for key, value in _encoder(model).items()}
             store.write_atomically(path, save(state, {"facts": json.dumps(facts)}))
@@ -99,6 +96,7 @@ def _key(
     model: PreTrainedModel, config: RunConfig, identity: dict[str, Any], texts: Sequence[str], dtype: str
 ) -> str:
     recipe = {key: value for key, value in vars(config.recovery).items() if key != "corpus"}
+    recipe["frozen_steps"] = 0  # a former key: recovered models made before stay usable
     digest = hashlib.sha256(json.dumps([VERSION, recipe, identity, dtype], sort_keys=True).encode())
     for key, tensor in model.get_input_embeddings().state_dict().items():
         digest.update(
@@ -128,9 +126,9 @@ def _train(
     device: torch.device,
     dtype: str,
     name: str,
-) -> list[Outcome]:
-    """Train the encoder in place: the embedding alone if asked for, then the whole; return what was done in each phase."""
-    recovery = config.recovery
+) -> Outcome:
+    """Train the encoder in place; return what was done."""
+    recovery = cast(TrainedRecovery, config.recovery)
     data = unlabelled(tokenizer, texts, recovery.max_length, device)
     embedding = model.get_input_embeddings()
     learner: nn.Module
@@ -145,37 +143,27 @@ def _train(
         learner = MaskedTokens(cast(PreTrainedModel, cast(Any, guesser).to(device)), tokenizer)
     transformers.set_seed(recovery.seed)
     objective = Objective(lambda rows, _: rows, frozenset(embedding.parameters()), recovery.table_factor)
-    outcomes = []
-    for steps, body in ((recovery.frozen_steps, False), (recovery.steps, True)):
-        own = {id(p) for p in embedding.parameters()}
-        trained = [p for p in learner.parameters() if body or id(p) in own]
-        if not (steps and trained):
-            continue
-        for parameter in learner.parameters():
-            parameter.requires_grad_(body or id(parameter) in own)
-        part = config.training.device_batch or config.training.batch_size
-        recipe = TrainingConfig(
-            max_steps=steps,
-            batch_size=recovery.batch_size,
-            learning_rate=recovery.learning_rate,
-            weight_decay=0.0,
-            engine=config.training.engine,
-            device_batch=-(-recovery.batch_size * part // config.training.batch_size),
-        )
-        outcomes.append(
-            finetune(
-                learner,
-                data,
-                recipe,
-                seed=recovery.seed,
-                dtype=dtype,
-                name=f"{name} {recovery.name}",
-                objective=objective,
-            )
-        )
+    part = config.training.device_batch or config.training.batch_size
+    recipe = TrainingConfig(
+        max_steps=recovery.steps,
+        batch_size=recovery.batch_size,
+        learning_rate=recovery.learning_rate,
+        weight_decay=0.0,
+        engine=config.training.engine,
+        device_batch=-(-recovery.batch_size * part // config.training.batch_size),
+    )
+    outcome = finetune(
+        learner,
+        data,
+        recipe,
+        seed=recovery.seed,
+        dtype=dtype,
+        name=f"{name} {recovery.name}",
+        objective=objective,
+    )
     if recovery.name == "masked_lm":
         model.base_model.load_state_dict(_encoder(guesser), strict=False)
-    return outcomes
+    return outcome
 
 
 def unlabelled(

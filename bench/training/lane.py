@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.embeddings.base import CompressedEmbedding
+from bench.embeddings.layer import CompressedEmbedding
 from bench.embeddings.lookup import Lookup
 from bench.settings.schema import TrainingConfig
 from bench.training import processes

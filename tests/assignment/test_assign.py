@@ -68,7 +68,6 @@ def test_what_decides_the_codes_decides_the_key(tmp_path: Path) -> None:
         {},
         {"key": "other"},
         {"seed": 1},
-        {"iterations": 2},
         {"rows": 8},
         {"f": 4},
     ]
@@ -76,7 +75,7 @@ def test_what_decides_the_codes_decides_the_key(tmp_path: Path) -> None:
         make("contextual", tmp_path, vectors=vectors, **change)
     assert vectors.calls == len(changes)
     make("pq", tmp_path)
-    make("pq", tmp_path, iterations=9, corpus="elsewhere")  # not settings of pq
+    make("pq", tmp_path, corpus="elsewhere")  # no setting of pq
     assert len(list((tmp_path / "codes").iterdir())) == len(changes) + 1
     make("pq", tmp_path, table=TABLE + 1)
     assert len(list((tmp_path / "codes").iterdir())) == len(changes) + 2
@@ -127,7 +126,6 @@ def test_points_of_another_shape_are_refused(tmp_path: Path) -> None:
          r"or assignment=pq\."),
         ({"name": "pq"}, (9, 0, 3), r"embedding.subspaces \(0\)"),
         ({"name": "pq"}, (9, 2, 1), r"embedding.rows \(1\)"),
-        ({"name": "contextual", "iterations": 0}, (9, 2, 3), r"assignment.iterations \(0\)"),
         ({"name": "pq", "seed": -1}, (9, 2, 3), r"assignment.seed \(-1\)"),
     ],
 )  # fmt: skip
@@ -140,5 +138,5 @@ def test_wrong_settings_are_refused(
 
 def test_seed_zero_is_a_seed() -> None:
     check(AssignmentConfig(name="random", seed=0), 8, 3, 2)
-    assert identity(AssignmentConfig(name="random", seed=0, iterations=9)) == {"name": "random", "seed": 0}
+    assert identity(AssignmentConfig(name="random", seed=0, corpus="x")) == {"name": "random", "seed": 0}
     assert identity(AssignmentConfig(name="sequential", seed=5)) == {"name": "sequential"}

@@ -18,7 +18,6 @@ from transformers import (
 
 from bench.assignment import vectors
 from bench.assignment.vectors import token_vectors, vectors_key
-from bench.errors import ConfigError
 
 WORDS = ["a", "dog", "cat", "sleeps", "runs", "tree", "red", "never"]
 TEXTS = ["a dog sleeps", "a cat runs a tree", "dog", "", "a red cat sleeps a dog runs tree red", "tree tree"]
@@ -72,20 +71,19 @@ def slow(
 
 
 @pytest.mark.parametrize("name", sorted(CONFIGS))
-@pytest.mark.parametrize(("layer", "same"), [(None, 2), (0, 0), (3, 3), (4, 4)])
-def test_vectors_are_means_over_occurrences(name: str, layer: int | None, same: int) -> None:
+def test_vectors_are_means_over_occurrences_in_the_middle_layer(name: str) -> None:
     model, tokenizer = pair(name)
     model.train()
     before = {key: value.clone() for key, value in model.state_dict().items()}
     threads = torch.get_num_threads()
-    found = token_vectors(model, tokenizer, iter(TEXTS), layer, batch_size=2)
+    found = token_vectors(model, tokenizer, iter(TEXTS), batch_size=2)
     assert model.training and torch.get_num_threads() == threads
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     assert (
         len(model(torch.tensor([[4, 5]]), output_hidden_states=True).hidden_states) == 5
     )  # no layer is missing
     assert found.dtype == np.float32
-    np.testing.assert_allclose(found, slow(model, tokenizer, TEXTS, same), atol=1e-5)
+    np.testing.assert_allclose(found, slow(model, tokenizer, TEXTS, 2), atol=1e-5)
 
 
 def test_layers_above_are_not_computed() -> None:
@@ -93,39 +91,33 @@ def test_layers_above_are_not_computed() -> None:
     called = []
     for layer in model.encoder.layer:
         layer.register_forward_hook(lambda layer, *_: called.append(layer))
-    token_vectors(model, tokenizer, TEXTS, 2, batch_size=4)
+    token_vectors(model, tokenizer, TEXTS, batch_size=4)
     assert set(called) == set(model.encoder.layer[:2])
-
-
-def test_a_layer_that_is_not_there_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"assignment.layer \(5\) must be 0 to 4"):
-        token_vectors(*pair("bert"), TEXTS, 5, batch_size=4)
 
 
 def test_budget_goes_to_texts_with_new_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     model, tokenizer = pair("bert")
     texts = ["a dog", "a dog", "a dog", "red tree", "a dog"]  # 4 tokens each
     monkeypatch.setattr(vectors, "BUDGET", 14)
-    found = token_vectors(model, tokenizer, texts, None, batch_size=4)
+    found = token_vectors(model, tokenizer, texts, batch_size=4)
     np.testing.assert_allclose(found, slow(model, tokenizer, ["a dog", "red tree", "a dog"], 2), atol=1e-5)
 
 
 def test_long_texts_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     model, tokenizer = pair("bert")
     monkeypatch.setattr(vectors, "CONTEXT", 4)
-    found = token_vectors(model, tokenizer, ["a dog sleeps never"], None, batch_size=4)
+    found = token_vectors(model, tokenizer, ["a dog sleeps never"], batch_size=4)
     np.testing.assert_allclose(found, slow(model, tokenizer, ["a dog"], 2), atol=1e-5)
 
 
 def test_key_follows_what_decides_the_vectors_only() -> None:
     model, tokenizer = pair("bert")
-    key = vectors_key(model, tokenizer, TEXTS, None)
+    key = vectors_key(model, tokenizer, TEXTS)
     classifier = AutoModelForSequenceClassification.from_config(CONFIGS["bert"][0])
     classifier.base_model.load_state_dict(model.state_dict())
     classifier.base_model.pooler.dense.weight.data.zero_()
-    assert vectors_key(classifier, tokenizer, TEXTS, None) == key
-    assert vectors_key(model, tokenizer, TEXTS[1:], None) != key
-    assert vectors_key(model, tokenizer, ["".join(TEXTS)], None) != key
-    assert vectors_key(model, tokenizer, TEXTS, 1) != key
+    assert vectors_key(classifier, tokenizer, TEXTS) == key
+    assert vectors_key(model, tokenizer, TEXTS[1:]) != key
+    assert vectors_key(model, tokenizer, ["".join(TEXTS)]) != key
     model.encoder.layer[0].attention.self.query.weight.data[0, 0] += 1
-    assert vectors_key(model, tokenizer, TEXTS, None) != key
+    assert vectors_key(model, tokenizer, TEXTS) != key

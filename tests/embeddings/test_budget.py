@@ -6,9 +6,11 @@ import math
 import pytest
 
 from bench.assignment import ASSIGNMENTS
-from bench.embeddings import METHODS, method
+from bench.embeddings import method
 from bench.errors import ConfigError
-from bench.settings.schema import EmbeddingConfig
+from bench.settings.choices import CHOICES
+from bench.settings.embeddings import DenseConfig, EmbeddingConfig, QuantisedConfig, SubspaceConfig
+from tests.support.reference import configured
 
 VOCAB_SIZE, WIDTH = 1013, 24
 DENSE = 4 * VOCAB_SIZE * WIDTH
@@ -19,7 +21,7 @@ def stored(name: str, config: EmbeddingConfig, codes_stored: bool = True) -> int
 
 
 def with_budget(name: str, budget: str, **keys: object) -> EmbeddingConfig:
-    return method(name).resolve(EmbeddingConfig(name=name, budget=budget, **keys), VOCAB_SIZE, WIDTH)
+    return method(name).resolve(configured(name, budget=budget, **keys), VOCAB_SIZE, WIDTH)
 
 
 @pytest.mark.parametrize("budget", ["5%", "12.5%", "30%", "60%"])
@@ -36,9 +38,9 @@ def with_budget(name: str, budget: str, **keys: object) -> EmbeddingConfig:
 )
 def test_the_largest_number_that_fits_is_chosen(name, key, budget):
     most = float(budget[:-1]) / 100 * DENSE
-    low, high = method(name).limits(VOCAB_SIZE, WIDTH)
+    low, high = method(name).limits(configured(name), VOCAB_SIZE, WIDTH)
     sizes = {
-        n: stored(name, method(name).resolve(EmbeddingConfig(name=name, **{key: n}), VOCAB_SIZE, WIDTH))
+        n: stored(name, method(name).resolve(configured(name, **{key: n}), VOCAB_SIZE, WIDTH))
         for n in range(low, high + 1)
     }
     fitting = [n for n, size in sizes.items() if size <= most]
@@ -60,10 +62,11 @@ def test_the_largest_number_that_fits_is_chosen(name, key, budget):
     [
         ("subspace", {}),
         ("subspace", {"compose": "sum"}),
-        ("subspace", {"keep_dense": 5, "gain": True}),
+        ("subspace", {"keep_dense": 5}),
         ("subspace", {"table_dtype": "int8"}),
         ("subspace", {"subspaces": 8}),
         ("residual", {}),
+        ("residual", {"keep_dense": 5, "table_dtype": "int8"}),
         ("subspace", {"code_rows": 200, "keep_dense": 5}),
     ],
 )
@@ -75,7 +78,7 @@ def test_of_all_subspaces_and_rows_those_whose_codes_say_most_are_chosen(name, k
         ):
             continue
         config = method(name).resolve(
-            EmbeddingConfig(name=name, **keys | {"subspaces": f, "rows": rows}), VOCAB_SIZE, WIDTH
+            configured(name, **keys | {"subspaces": f, "rows": rows}), VOCAB_SIZE, WIDTH
         )
         if stored(name, config) <= most:
             fitting.append(f * (math.log2(rows) - 0.5))
@@ -86,7 +89,7 @@ def test_of_all_subspaces_and_rows_those_whose_codes_say_most_are_chosen(name, k
 
 def test_quantised_takes_the_largest_of_bits_and_groups():
     sizes = {
-        (b, g): stored("quantised", EmbeddingConfig(name="quantised", bits=b, group=g))
+        (b, g): stored("quantised", QuantisedConfig(bits=b, group=g))
         for b in (4, 8)
         for g in (1, 2, 3, 4, 6, 8, 12, 24)
     }
@@ -97,7 +100,7 @@ def test_quantised_takes_the_largest_of_bits_and_groups():
 
 
 def test_the_smallest_budget_that_an_error_names_is_enough():
-    for name in set(METHODS) - {"dense", "mean", "hash_only"}:
+    for name in set(CHOICES["embedding"]) - {"dense", "mean", "hash_only"}:
         with pytest.raises(ConfigError, match="use embedding.budget=") as error:
             with_budget(name, "0.01%")
         enough = str(error.value).rpartition("embedding.budget=")[2].split()[0]
@@ -105,7 +108,7 @@ def test_the_smallest_budget_that_an_error_names_is_enough():
 
 
 def test_an_injective_assignment_gets_rows_enough_and_codes_that_cost_nothing_leave_room():
-    tight = EmbeddingConfig(name="subspace", budget="10%")
+    tight = SubspaceConfig(budget="10%")
     injective, free = (
         method("subspace").resolve(tight, VOCAB_SIZE, WIDTH, ASSIGNMENTS[name])
         for name in ("contextual", "sequential")
@@ -130,8 +133,8 @@ def test_an_injective_assignment_gets_rows_enough_and_codes_that_cost_nothing_le
 )
 def test_a_budget_that_makes_no_sense_is_refused(keys, message):
     with pytest.raises(ConfigError, match=message):
-        method("subspace").resolve(EmbeddingConfig(name="subspace", **keys), VOCAB_SIZE, WIDTH)
+        method("subspace").resolve(SubspaceConfig(**keys), VOCAB_SIZE, WIDTH)
 
 
 def test_the_reference_stands_beside_every_budget():
-    assert with_budget("dense", "0.5%") == EmbeddingConfig(name="dense")
+    assert with_budget("dense", "0.5%") == DenseConfig()

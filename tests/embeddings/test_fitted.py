@@ -7,19 +7,17 @@ import torch
 
 from bench.assignment.digits import sequential
 from bench.embeddings import method
-from bench.embeddings.base import relative_error, squared_errors
-from bench.embeddings.subspace import SubspaceEmbedding
-from bench.settings.schema import EmbeddingConfig
+from bench.embeddings.base import Source, relative_error, squared_errors
+from bench.embeddings.subspace_layer import SubspaceEmbedding
+from bench.settings.embeddings import SubspaceConfig
 from tests.support.reference import dense_table
 
 
 def built(
     table: torch.Tensor, codes: np.ndarray, padding_idx: int | None = None, **keys: object
 ) -> SubspaceEmbedding:
-    config = method("subspace").resolve(EmbeddingConfig(name="subspace", **keys), *table.shape)
-    return method("subspace").build(
-        config, table, codes, padding_idx, True, 0.02, torch.Generator().manual_seed(0)
-    )
+    config = method("subspace").resolve(SubspaceConfig(**keys), *table.shape)
+    return method("subspace").build(config, Source(table, padding_idx, codes))
 
 
 @pytest.mark.parametrize("padding_idx", [None, 3])
@@ -94,16 +92,16 @@ def test_relative_error_is_that_of_the_dense_tables(padding_idx):
 
 
 def test_random_tables_are_seeded_and_as_wide_as_asked():
-    config = method("subspace").resolve(EmbeddingConfig(name="subspace", init="random"), 5000, 12)
+    config = method("subspace").resolve(SubspaceConfig(init="random"), 5000, 12)
     one, two, other = (
         method("subspace").build(
             config,
-            torch.zeros(5000, 12),
-            sequential(5000, 3, 18),
-            None,
-            False,
-            0.5,
-            torch.Generator().manual_seed(seed),
+            Source(
+                torch.zeros(5000, 12),
+                codes=sequential(5000, 3, 18),
+                std=0.5,
+                generator=torch.Generator().manual_seed(seed),
+            ),
         )
         for seed in (1, 1, 2)
     )

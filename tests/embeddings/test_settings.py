@@ -4,11 +4,11 @@ import pytest
 
 from bench.embeddings import method
 from bench.errors import ConfigError
-from bench.settings.schema import EmbeddingConfig
+from bench.settings.embeddings import SubspaceConfig
 
 
-def resolved(vocab_size: int, width: int, **keys: object) -> EmbeddingConfig:
-    return method("subspace").resolve(EmbeddingConfig(name="subspace", **keys), vocab_size, width)
+def resolved(vocab_size: int, width: int, **keys: object) -> SubspaceConfig:
+    return method("subspace").resolve(SubspaceConfig(**keys), vocab_size, width)
 
 
 @pytest.mark.parametrize(
@@ -28,6 +28,11 @@ def resolved(vocab_size: int, width: int, **keys: object) -> EmbeddingConfig:
         (
             {"code_rows": 30_322, "keep_dense": 200},
             r"embedding\.code_rows \(30322\) .* from 1 to 30,321: .*embedding\.keep_dense \(200\)",
+        ),
+        ({"keep_dense": 30_522}, r"embedding\.keep_dense \(30522\) must be from 0 to 30,521"),
+        (
+            {"table_dtype": "int4"},
+            r"Unknown embedding\.table_dtype 'int4'\. Did you mean 'int8'\? Available: fp32, int8",
         ),
         ({"rows": 1}, r"embedding\.rows \(1\) must lie between 2 and .*\(30,522\)"),
         ({"rows": 30_523}, r"embedding\.rows \(30523\) must lie between 2 and .*\(30,522\)"),
@@ -77,6 +82,6 @@ def test_default_rows_are_the_integer_root_even_of_perfect_powers(root):
 )
 def test_a_width_that_cannot_be_made_says_what_to_change(changes, words):
     with pytest.raises(ConfigError) as error:
-        method("subspace").resolve(EmbeddingConfig(name="subspace", **changes), 1000, 24)
+        method("subspace").resolve(SubspaceConfig(**changes), 1000, 24)
     for word in words:
         assert word in str(error.value)

@@ -12,13 +12,14 @@ from bench import store
 from bench.assignment.clusters import nearest_rows
 from bench.cli.main import main
 from bench.embeddings import method
-from bench.embeddings.base import Vocabulary
-from bench.embeddings.subspace import SubspaceEmbedding
+from bench.embeddings.base import Source, Vocabulary
+from bench.embeddings.subspace_layer import SubspaceEmbedding
+from bench.embeddings.wrappers import Kept, Shared
 from bench.models import pretrained
 from bench.runs.identity import prepare
 from bench.settings.compose import compose_config
-from bench.settings.schema import EmbeddingConfig
-from tests.support.reference import LargestTensor, dense_table
+from bench.settings.embeddings import SubspaceConfig
+from tests.support.reference import LargestTensor, dense_table, empty
 
 
 def shared_codes(
@@ -43,6 +44,12 @@ def shared_codes(
     return codes[sharers][nearest]
 
 
+def sharing(inner: SubspaceEmbedding, share: np.ndarray, padding_idx: int | None = None) -> Shared:
+    layer = Shared(inner, len(share), padding_idx)
+    layer.set_integers("share", share)
+    return layer
+
+
 @settings(deadline=None, max_examples=100)
 @given(st.data())
 def test_vectors_and_logits_are_those_of_a_dense_table_of_the_shared_codes(data):
@@ -51,9 +58,7 @@ def test_vectors_and_logits_are_those_of_a_dense_table_of_the_shared_codes(data)
         data.draw(st.integers(1, 4)),
         data.draw(st.integers(2, 5)),
     )
-    compose, gain, init = (
-        data.draw(st.sampled_from(some)) for some in (("concat", "sum"), (False, True), ("random", "fitted"))
-    )
+    compose, init = (data.draw(st.sampled_from(some)) for some in (("concat", "sum"), ("random", "fitted")))
     kept = data.draw(st.integers(0, vocab_size - 2))
     number, padding = (
         data.draw(st.integers(1, vocab_size - kept - 1)),
@@ -66,12 +71,10 @@ def test_vectors_and_logits_are_those_of_a_dense_table_of_the_shared_codes(data)
     )
     counts, special = rng.integers(0, 4, vocab_size), [0, vocab_size - 1]
     config = method("subspace").resolve(
-        EmbeddingConfig(
-            name="subspace",
+        SubspaceConfig(
             subspaces=f,
             rows=rows,
             compose=compose,
-            gain=gain,
             init=init,
             keep_dense=kept,
             code_rows=number,
@@ -80,42 +83,28 @@ def test_vectors_and_logits_are_those_of_a_dense_table_of_the_shared_codes(data)
         2 * f,
     )
     vocabulary = Vocabulary(counts, tuple(special), special[0], 0.5)
-    layer = method("subspace").build(
-        config,
-        torch.from_numpy(table),
-        codes,
-        padding,
-        True,
-        0.1,
-        torch.Generator().manual_seed(0),
-        vocabulary,
-    )
+    source = Source(torch.from_numpy(table), padding, codes, vocabulary=vocabulary, std=0.1)
+    layer = method("subspace").build(config, source)
+    shared = layer.inner if kept else layer
 
     expected = shared_codes(table, codes, counts, special, number, kept, padding)
     own = np.arange(vocab_size) != padding
-    assert (layer.codes()[own] == expected[own]).all()
-    dense = dense_table(layer.weight, expected, compose, None, padding)
-    dense = dense if layer.gain is None else dense * layer.gain[:, None]
-    dense = (
-        dense
-        if layer.kept is None
-        else dense.index_copy(
-            0, torch.from_numpy(layer.kept_ids()).long(), torch.from_numpy(table[layer.kept_ids()])
-        )
-    )
+    assert (shared.codes()[own] == expected[own]).all()
+    dense = dense_table(shared.inner.weight, expected, compose, None, padding)
+    dense = dense.index_copy(0, layer.ids, torch.from_numpy(table)[layer.ids]) if kept else dense
     torch.testing.assert_close(layer.materialise(), dense)
     hidden = torch.randn(3, 2 * f)
     torch.testing.assert_close(layer.decoder(None)(hidden), hidden @ dense.T, rtol=1e-4, atol=1e-4)
     assert len(layer.state_dict()["codes"]) == -(-number * f * (rows - 1).bit_length() // 8)
     assert len(layer.state_dict()["share"]) == -(-vocab_size * (number - 1).bit_length() // 8)
     if (
-        init == "fitted" and compose == "concat" and not gain
+        init == "fitted" and compose == "concat"
     ):  # tables are the weighted means of the tokens that share a code
-        fitted = np.flatnonzero(own & ~np.isin(np.arange(vocab_size), layer.kept_ids() if kept else []))
+        fitted = np.flatnonzero(own & ~np.isin(np.arange(vocab_size), layer.ids.numpy() if kept else []))
         for code in np.unique(expected[fitted, 0]):
             them = fitted[expected[fitted, 0] == code]
             mean = np.average(table[them, :2].astype(np.float64), axis=0, weights=np.sqrt(counts[them] + 1))
-            np.testing.assert_allclose(layer.weight.detach()[code], mean, rtol=1e-4, atol=1e-5)
+            np.testing.assert_allclose(shared.inner.weight.detach()[code], mean, rtol=1e-4, atol=1e-5)
 
 
 def test_the_nearest_row_is_found_over_many_parts_and_of_equals_the_lowest_is_taken():
@@ -132,24 +121,25 @@ def test_the_nearest_row_is_found_over_many_parts_and_of_equals_the_lowest_is_ta
 @pytest.mark.parametrize(("number", "dtype"), [(2**15 - 1, torch.int16), (2**15, torch.int32)])
 def test_shares_are_kept_narrow_and_the_padding_row_still_fits(number, dtype):
     codes = np.arange(number, dtype=np.int32)[:, None] % 100
-    layer = SubspaceEmbedding(codes, 100, 3, sub_dim=3, padding_idx=7, share=np.arange(40_000) % number)
-    torch.nn.init.normal_(layer.weight)
-    assert (
-        layer.share.dtype == dtype and layer.share.shape == (40_000,) and layer.index.shape == (number + 1, 1)
-    )
+    inner = SubspaceEmbedding(codes, 100, 3, sub_dim=3)
+    layer = sharing(inner, np.arange(40_000) % number, padding_idx=7)
+    torch.nn.init.normal_(inner.weight)
+    assert layer.share.dtype == dtype and layer.share.shape == (40_000,) and inner.index.shape == (number, 1)
     torch.testing.assert_close(
         layer(torch.tensor([number - 1, number, 39_999])),
-        layer.weight[[(number - 1) % 100, 0, (39_999 - number) % 100]],
+        inner.weight[[(number - 1) % 100, 0, (39_999 - number) % 100]],
     )
     assert not layer(torch.tensor([7])).any() and layer(torch.tensor([number + 7])).any()
 
 
 def test_a_share_that_is_missing_or_damaged_is_refused():
-    config = EmbeddingConfig(name="subspace", subspaces=3, sub_dim=2, rows=5, code_rows=10)
-    source = SubspaceEmbedding(np.ones((10, 3), dtype=np.int32), 5, 6, sub_dim=2, share=np.arange(100) % 10)
-    state, copy = load(save(source.state_dict())), method("subspace").empty(config, 100, 6, None, None)
+    config = SubspaceConfig(subspaces=3, sub_dim=2, rows=5, code_rows=10)
+    source = sharing(
+        SubspaceEmbedding(np.ones((10, 3), dtype=np.int32), 5, 6, sub_dim=2), np.arange(100) % 10
+    )
+    state, copy = load(save(source.state_dict())), empty(config, 100, 6, None)
     copy.load_state_dict(state)
-    assert torch.equal(copy.share, source.share) and torch.equal(copy.index, source.index)
+    assert torch.equal(copy.share, source.share) and torch.equal(copy.inner.index, source.inner.index)
     with pytest.raises(RuntimeError, match="share"):
         copy.load_state_dict({key: value for key, value in state.items() if key != "share"})
     with pytest.raises(ValueError, match="go up to 15, but there are 10 rows"):
@@ -160,20 +150,14 @@ def test_a_share_that_is_missing_or_damaged_is_refused():
 def test_nothing_of_the_codes_of_every_token_is_made_in_training_or_inference(compose):
     vocab_size, width, f, number, masked = 50_000, 48, 24, 1000, 2
     codes, share = np.zeros((number, f), dtype=np.int32), np.arange(vocab_size) % number
-    layer = SubspaceEmbedding(
-        codes,
-        16,
-        width,
-        sub_dim=2 if compose == "concat" else width,
-        compose=compose,
-        padding_idx=1,
-        share=share,
-    )
-    torch.nn.init.normal_(layer.weight)
+    sub_dim = 2 if compose == "concat" else width
+    inner = SubspaceEmbedding(codes, 16, width, sub_dim=sub_dim, compose=compose)
+    layer = sharing(inner, share, padding_idx=1)
+    torch.nn.init.normal_(inner.weight)
     with LargestTensor() as largest:
         layer(torch.arange(40)).square().sum().backward()
         layer.decoder(None)(torch.randn(masked, width)).square().sum().backward()
-    assert layer.weight.grad is not None and largest.numel == masked * vocab_size
+    assert inner.weight.grad is not None and largest.numel == masked * vocab_size
 
 
 def test_the_names_of_runs_and_their_identity_say_it():
@@ -207,7 +191,9 @@ def test_a_run_counts_its_codes_and_its_bytes_and_comes_back_from_its_files(tiny
     size, embedding = record["size"], pretrained.load_compressed(tmp_path / "out").get_input_embeddings()
     packed = sum(tensor.numel() * tensor.element_size() for tensor in embedding.state_dict().values())
     assert size["embedding_bytes"] == packed <= 0.09 * size["dense_embedding_bytes"]
-    assert len(embedding.index) == 701 and len(embedding.share) == embedding.num_embeddings == 30522
+    assert isinstance(embedding, Kept) and len(embedding.kept) == 50
+    shared = embedding.inner
+    assert len(shared.inner.index) == 700 and len(shared.share) == embedding.num_embeddings == 30522
     assert main(["export", *overrides, "--materialise", "--to", str(tmp_path / "dense")]) == 0
     weights = load_file(tmp_path / "dense" / "model.safetensors")
     assert torch.equal(weights["bert.embeddings.word_embeddings.weight"], embedding.materialise())

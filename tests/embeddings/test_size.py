@@ -6,11 +6,12 @@ import pytest
 import torch
 from safetensors.torch import load, save, save_file
 
-from bench.embeddings import METHODS, method
+from bench.embeddings import method
 from bench.embeddings.base import Size
 from bench.errors import ConfigError
-from bench.settings.schema import EmbeddingConfig
-from tests.support.reference import built, stored_shapes, tensor_bytes
+from bench.settings.choices import CHOICES
+from bench.settings.embeddings import SubspaceConfig
+from tests.support.reference import built, empty, stored_shapes, tensor_bytes
 
 VOCAB_SIZE, WIDTH = 1013, 24
 SETTINGS = [("dense", {}, False)] + [
@@ -26,15 +27,11 @@ SETTINGS += [
             "subspaces": 3,
             "rows": 11,
             "keep_dense": kept,
-            "gain": gain,
-            "rotation": rotation,
             "table_dtype": dtype,
         },
         True,
     )
-    for kept, gain, rotation, dtype in product(
-        (0, 7), (False, True), (None, 0), ("fp32", "fp16", "int8", "int4")
-    )
+    for kept, dtype in product((0, 7), ("fp32", "int8"))
 ]
 SETTINGS += [
     (
@@ -45,15 +42,25 @@ SETTINGS += [
     for (f, compose), (shared, kept), more in product(
         ((3, "concat"), (4, "sum")),
         ((1, 0), (50, 7), (256, 0), (1005, 7)),
-        ({}, {"gain": True, "table_dtype": "int8"}, {"sub_dim": 2}),
+        ({}, {"table_dtype": "int8"}, {"sub_dim": 2}),
     )
 ]
 SETTINGS += [
-    ("codebook", {"rows": 20}, True), ("codebook", {"rows": 20, "keep_dense": 5, "table_dtype": "int4"}, True),
-    ("residual", {"subspaces": 4, "rows": 9}, True), ("residual", {"rows": 11, "gain": True, "table_dtype": "int8"}, True),
+    ("codebook", {"rows": 20}, True), ("codebook", {"rows": 20, "keep_dense": 5, "table_dtype": "int8"}, True),
+    ("residual", {"subspaces": 4, "rows": 9}, True), ("residual", {"rows": 11, "table_dtype": "int8"}, True),
     ("hashing", {"rows": 20}, False), ("quotient_remainder", {"rows": 50}, False), ("low_rank", {"rank": 5}, False),
     ("low_rank", {"rank": 5, "frequency_power": 0.5}, False), ("truncated", {"rank": 5}, False), ("trimmed", {"rows": 33}, False),
     ("quantised", {}, False), ("quantised", {"bits": 4, "group": 8}, False), ("mean", {}, False), ("hash_only", {}, False),
+]  # fmt: skip
+SETTINGS += [  # kept rows and int8 tables fit every method whose tables are trained
+    (name, keys | more, name in ("codebook", "residual"))
+    for (name, keys), more in product(
+        (
+            ("low_rank", {"rank": 5}), ("trimmed", {"rows": 33}), ("truncated", {"rank": 5}), ("hashing", {"rows": 20}),
+            ("residual", {"rows": 11}), ("codebook", {"rows": 20}), ("quotient_remainder", {"rows": 50}),
+        ),
+        ({"keep_dense": 7}, {"table_dtype": "int8"}, {"keep_dense": 7, "table_dtype": "int8"}),
+    )
 ]  # fmt: skip
 
 
@@ -73,15 +80,13 @@ def test_formula_is_the_modules_parameters_and_the_files_bytes(name, keys, codes
             0
         ] + ids - size.code_bits in range(8)
     elif name not in ("trimmed", "truncated"):
-        assert size.code_bits == 0
+        assert size.code_bits == ids
 
 
 @pytest.mark.parametrize(("name", "keys", "codes_stored"), [case for case in SETTINGS if case[0] != "dense"])
 def test_a_saved_embedding_gives_the_same_vectors_and_the_same_file_again(name, keys, codes_stored):
     config, module, codes = built(name, keys, VOCAB_SIZE, WIDTH, codes_stored)
-    copy = method(name).empty(
-        config, VOCAB_SIZE, WIDTH, 0, None if codes_stored or not method(name).assigned else codes
-    )
+    copy = empty(config, VOCAB_SIZE, WIDTH, 0, None if codes_stored else codes)
     with torch.no_grad():
         for parameter in module.parameters():
             parameter += 0.01 * torch.randn_like(parameter)  # as after training
@@ -117,7 +122,7 @@ def test_hashed_vectors_tell_tokens_apart():
 
 
 def test_every_method_is_counted_here():
-    assert {name for name, _, _ in SETTINGS} == set(METHODS)
+    assert {name for name, _, _ in SETTINGS} == set(CHOICES["embedding"])
 
 
 def test_a_method_that_is_not_there_is_named_with_the_nearest():
@@ -149,7 +154,7 @@ def test_code_bits_that_fill_no_whole_byte_are_rounded_up_once():
 )
 def test_table_of_the_methods_description(vocab_size, subspaces, rows, params, stored):
     chosen = method("subspace")
-    config = chosen.resolve(EmbeddingConfig(name="subspace", subspaces=subspaces), vocab_size, 768)
+    config = chosen.resolve(SubspaceConfig(subspaces=subspaces), vocab_size, 768)
     size, dense = (
         chosen.size(config, vocab_size, 768, True),
         method("dense").size(config, vocab_size, 768, False),

@@ -10,10 +10,9 @@ from hypothesis import strategies as st
 from safetensors.torch import load, save
 
 from bench.assignment.digits import sequential
-from bench.embeddings import method
-from bench.embeddings.subspace import SubspaceEmbedding
-from bench.settings.schema import EmbeddingConfig
-from tests.support.reference import LargestTensor, dense_table
+from bench.embeddings.subspace_layer import SubspaceEmbedding
+from bench.settings.embeddings import SubspaceConfig
+from tests.support.reference import LargestTensor, dense_table, empty
 
 
 @dataclass
@@ -157,8 +156,8 @@ def test_state_round_trips_bit_for_bit_through_safetensors(case, codes_stored):
     assert set(state) == {"weight"} | ({"projection.weight"} if source.projection is not None else set()) | (
         {"codes"} if codes_stored else set()
     )
-    config = EmbeddingConfig(name="subspace", subspaces=f, sub_dim=s, rows=rows, compose=source.compose)
-    copy = method("subspace").empty(
+    config = SubspaceConfig(subspaces=f, sub_dim=s, rows=rows, compose=source.compose)
+    copy = empty(
         config,
         source.num_embeddings,
         source.embedding_dim,
@@ -179,8 +178,8 @@ def test_state_holds_no_dense_table():
 
 
 def empty_layer() -> SubspaceEmbedding:
-    config = EmbeddingConfig(name="subspace", subspaces=3, sub_dim=2, rows=5, compose="concat")
-    return method("subspace").empty(config, 100, 6, None, None)
+    config = SubspaceConfig(subspaces=3, sub_dim=2, rows=5, compose="concat")
+    return empty(config, 100, 6, None)
 
 
 def test_missing_and_damaged_codes_are_refused():

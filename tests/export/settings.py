@@ -5,8 +5,9 @@ from typing import Any
 import torch
 import transformers as tf
 
+from bench.embeddings.wrappers import Gain
 from bench.models import pretrained
-from bench.settings.schema import EmbeddingConfig
+from bench.settings.embeddings import EmbeddingConfig
 from tests.support.reference import built
 
 VOCAB_SIZE, WIDTH = 1009, 24
@@ -21,10 +22,12 @@ SMALL = {
     "initializer_range": 0.2,
 }
 METHODS: list[tuple[str, dict[str, Any]]] = [
-    ("dense", {}), ("subspace", {}), ("subspace", {"subspaces": 4, "compose": "sum", "gain": True, "keep_dense": 5}),
-    ("subspace", {"subspaces": 4, "sub_dim": 3, "table_dtype": "int8", "keep_dense": 5}), ("subspace", {"subspaces": 2, "rows": 300, "rotation": 0}),
-    ("subspace", {"code_rows": 300, "keep_dense": 5}), ("subspace", {"subspaces": 4, "rows": 9, "code_rows": 40, "compose": "sum", "gain": True}),
-    ("subspace", {"table_dtype": "fp16"}), ("subspace", {"table_dtype": "int4"}), ("codebook", {"rows": 40}),
+    ("dense", {}), ("subspace", {}), ("subspace", {"subspaces": 4, "compose": "sum", "keep_dense": 5}),
+    ("subspace", {"subspaces": 4, "sub_dim": 3, "table_dtype": "int8", "keep_dense": 5}), ("subspace", {"subspaces": 2, "rows": 300}),
+    ("subspace", {"code_rows": 300, "keep_dense": 5}),
+    ("subspace", {"subspaces": 4, "rows": 9, "code_rows": 40, "compose": "sum", "keep_dense": 5, "table_dtype": "int8"}),
+    ("subspace", {"table_dtype": "int8"}), ("codebook", {"rows": 40}), ("codebook", {"rows": 40, "keep_dense": 5, "table_dtype": "int8"}),
+    ("low_rank", {"rank": 4, "keep_dense": 5, "table_dtype": "int8"}), ("trimmed", {"rows": 50, "keep_dense": 5, "table_dtype": "int8"}),
     ("residual", {"subspaces": 3, "rows": 9}), ("hashing", {"rows": 40}), ("quotient_remainder", {"rows": 40}),
     ("low_rank", {"rank": 4}), ("truncated", {"rank": 5}), ("trimmed", {"rows": 50}), ("quantised", {"bits": 8, "group": 8}),
     ("quantised", {"bits": 4, "group": 8}), ("mean", {}), ("hash_only", {}),
@@ -41,8 +44,9 @@ def compressed(family: str, name: str, keys: dict[str, Any]) -> tuple[tf.PreTrai
     torch.manual_seed(0)
     model = tf.AutoModelForSequenceClassification.from_config(FAMILIES[family]).eval()
     config, module, _ = built(name, keys, VOCAB_SIZE, WIDTH, True, pretrained.table(model).clone())
-    if hasattr(module, "gain") and module.gain is not None:
-        torch.nn.init.uniform_(module.gain, 0.5, 1.5)
+    for part in module.modules():
+        if isinstance(part, Gain):
+            torch.nn.init.uniform_(part.gain, 0.5, 1.5)
     pretrained.swap_embedding(model, module)
     return model, config
 

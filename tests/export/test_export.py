@@ -15,7 +15,7 @@ import yaml
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import bench
-from bench import embeddings, store
+from bench import store
 from bench.cli.main import main
 from bench.errors import BenchError
 from bench.export import folder
@@ -23,6 +23,7 @@ from bench.export.command import materialised
 from bench.models import pretrained
 from bench.runs.execute import execute
 from bench.runs.identity import prepare
+from bench.settings.choices import CHOICES
 from bench.settings.compose import compose_config
 from bench.sweep.gc import find
 from tests.export.settings import FAMILIES, METHODS, compressed, logits
@@ -76,7 +77,7 @@ def elsewhere(trained, tmp_path) -> list[str]:
 
 
 def test_the_listed_methods_are_all_there_are():
-    assert {name for name, _ in METHODS} == set(embeddings.METHODS)
+    assert {name for name, _ in METHODS} == set(CHOICES["embedding"])
 
 
 @pytest.mark.parametrize(("name", "keys"), METHODS)

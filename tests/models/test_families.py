@@ -12,11 +12,13 @@ from safetensors.torch import load_file, save_file
 
 from bench.assignment.digits import sequential
 from bench.embeddings import method
+from bench.embeddings.base import Source
 from bench.errors import BenchError
 from bench.models import body, pretrained
 from bench.runs import cost
 from bench.settings.compose import choices
-from bench.settings.schema import EmbeddingConfig, ModelConfig
+from bench.settings.embeddings import DenseConfig, SubspaceConfig
+from bench.settings.schema import ModelConfig
 from tests.support.reference import LargestTensor, dense_table, stored_shapes, tensor_bytes
 
 VOCAB_SIZE = 1009
@@ -84,16 +86,15 @@ def new_model(family: str, head: str, **changes: object) -> tf.PreTrainedModel:
     return model
 
 
-def swapped(model: tf.PreTrainedModel, codes_stored: bool) -> tuple[np.ndarray, EmbeddingConfig]:
+def swapped(model: tf.PreTrainedModel, codes_stored: bool) -> tuple[np.ndarray, SubspaceConfig]:
     """Swap the model's embedding in place; return its codes and its resolved configuration."""
     table, chosen = pretrained.table(model), method("subspace")
-    config = chosen.resolve(EmbeddingConfig(name="subspace"), *table.shape)
+    config = chosen.resolve(SubspaceConfig(), *table.shape)
     codes = sequential(len(table), config.subspaces, config.rows)
     if codes_stored:
         codes = np.random.default_rng(0).permutation(codes)
-    embedding = chosen.build(
-        config, table, codes, model.get_input_embeddings().padding_idx, codes_stored, 0.02, torch.Generator()
-    )
+    source = Source(table, model.get_input_embeddings().padding_idx, codes, codes_stored)
+    embedding = chosen.build(config, source)
     pretrained.swap_embedding(model, embedding)
     return codes, config
 
@@ -194,12 +195,11 @@ class TestFamily:
         self, family, head, name, form, tmp_path
     ):
         model = new_model(family, head)
-        config, shape = EmbeddingConfig("dense"), pretrained.table(model).shape
+        config, shape = DenseConfig(), pretrained.table(model).shape
         if name == "subspace":
             _, config = swapped(model, codes_stored=True)
         size, dense = (
-            method(one.name).size(one, *shape, codes_stored=True)
-            for one in (config, EmbeddingConfig("dense"))
+            method(one.name).size(one, *shape, codes_stored=True) for one in (config, DenseConfig())
         )
         before = logits(model)
         body.round_off(model, form)
@@ -259,10 +259,8 @@ def test_classification_head_is_the_architectures_own_with_the_labels_in_order(f
 def test_a_dense_model_is_saved_and_loaded_with_its_head_tied(tmp_path):
     model = new_model("bert", "masked_lm")
     table = pretrained.table(model)
-    config = EmbeddingConfig(name="dense")
-    pretrained.swap_embedding(
-        model, method("dense").build(config, table, None, 0, False, 0.02, torch.Generator())
-    )
+    config = DenseConfig()
+    pretrained.swap_embedding(model, method("dense").build(config, Source(table, 0)))
     path = pretrained.save_compressed(model, tmp_path, config, codes_stored=False)
     loaded = pretrained.load_compressed(tmp_path)
     assert torch.equal(logits(loaded), logits(model))

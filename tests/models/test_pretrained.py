@@ -12,13 +12,14 @@ from transformers import BertConfig, BertModel
 
 from bench.assignment.digits import sequential
 from bench.embeddings import method
-from bench.embeddings.base import relative_error, squared_errors
+from bench.embeddings.base import Source, relative_error, squared_errors
 from bench.errors import ConfigError, EnvironmentBroken
 from bench.models import pretrained
 from bench.models.tokenizers import load_tokenizer
 from bench.runs.identity import prepare
 from bench.settings.compose import CONF, choices, compose_config
-from bench.settings.schema import EmbeddingConfig, ModelConfig
+from bench.settings.embeddings import SubspaceConfig
+from bench.settings.schema import ModelConfig
 from tests.support.reference import dense_table, stored_shapes, tensor_bytes
 
 MINILM = compose_config(["model=minilm"]).model
@@ -70,9 +71,9 @@ def test_minilm_with_real_weights_takes_the_swap_and_its_file_shrinks_by_the_rig
     assert table.shape == (30_522, 384)
     model.save_pretrained(tmp_path / "dense")
     chosen = method("subspace")
-    config = chosen.resolve(EmbeddingConfig(name="subspace", subspaces=3), *table.shape)
+    config = chosen.resolve(SubspaceConfig(subspaces=3), *table.shape)
     codes = sequential(30_522, 3, 32)
-    module = chosen.build(config, table, codes, 0, False, 0.02, torch.Generator())
+    module = chosen.build(config, Source(table, 0, codes, codes_stored=False))
     assert 0 < relative_error(*squared_errors(module, table, 0)) < 1
     pretrained.swap_embedding(model, module)
     path = pretrained.save_compressed(model, tmp_path / "small", config, codes_stored=False)

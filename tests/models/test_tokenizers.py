@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from bench.assignment.digits import sequential
 from bench.embeddings import method
+from bench.embeddings.base import Source
 from bench.models import pretrained
 from bench.models.tokenizers import load_tokenizer
 from bench.runs.identity import prepare
@@ -94,9 +95,8 @@ def test_a_model_of_xlm_rs_vocabulary_plans_and_swaps(xlm_r, tmp_path):
 
     model = pretrained.load_model(prepared.config.model, "masked_lm")
     codes = sequential(250_002, 3, 63)
-    module = method("subspace").build(
-        embedding, pretrained.table(model), codes, 1, False, 0.02, torch.Generator()
-    )
+    source = Source(pretrained.table(model), 1, codes, codes_stored=False)
+    module = method("subspace").build(embedding, source)
     pretrained.swap_embedding(model, module)
     tokens = tokenizer(FOLDER / "xlm-roberta-base")(
         ["Ein Hund schläft.", "一只狗"], padding=True, return_tensors="pt"

@@ -8,14 +8,13 @@ import pytest
 from safetensors.torch import load_file
 
 from bench.cli.main import main
-from bench.embeddings import method
 from bench.models import pretrained
 from bench.models.tokenizers import load_tokenizer
 from bench.probes.drift import divergence, unseen_rate
 from bench.probes.fit import errors
 from bench.settings.compose import compose_config
-from bench.settings.schema import EmbeddingConfig
 from bench.tasks.text import token_counts
+from tests.support.reference import configured, empty
 
 NEWS = [
     "the minister spoke about the budget",
@@ -108,14 +107,14 @@ def test_new_codes_fit_the_current_text_better_and_come_back_from_their_file(
     assert hashlib.sha256(content.read_bytes()).hexdigest() == facts["sha256"]
     config = compose_config(pq)
     model, tokenizer = pretrained.load_model(config.model, "none"), load_tokenizer(config.model)
-    settings = EmbeddingConfig(
+    settings = configured(
         **{
             key: value
             for key, value in facts["config"]["embedding"].items()
             if key not in ("version", "corpus")
         }
     )
-    module = method("subspace").empty(settings, 30522, 24, tokenizer.pad_token_id, None)
+    module = empty(settings, 30522, 24, tokenizer.pad_token_id)
     module.load_state_dict(load_file(content))
     counts = token_counts(tokenizer, (tmp_path / "clinic.txt").read_text().splitlines(), 30522)
     again = errors(module, pretrained.table(model), counts, tokenizer.pad_token_id)

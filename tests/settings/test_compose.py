@@ -1,5 +1,8 @@
 """Configuration: overrides in, typed values out; whatever is wrong is named with its key and what to do."""
 
+import subprocess
+import sys
+
 import pytest
 
 from bench import store
@@ -36,6 +39,16 @@ def test_every_shipped_choice_composes_under_its_own_name(group):
             ["Unknown key 'embedding.subspces'", "Did you mean 'embedding.subspaces'"],
         ),
         (["embedding.subspaces=many"], ["embedding.subspaces (many)", "Integer"]),
+        (
+            ["embedding=low_rank", "embedding.rank=3", "embedding.subspaces=8", "embedding.bits=4"],
+            ["embedding.subspaces (8)", "not used by embedding=low_rank", "only by residual, subspace"],
+        ),
+        (["recovery.steps=9"], ["recovery.steps (9)", "recovery=none", "distil, masked_lm"]),
+        (["launcher.account=me"], ["launcher.account (me)", "launcher=local", "slurm"]),
+        (["?recovery.stpes=9"], ["Unknown key 'recovery.stpes'", "Did you mean 'recovery.steps'"]),
+        (["embedding.rotation=0"], ["embedding.rotation (0) is no key any more"]),
+        (["assignment.layer=2"], ["assignment.layer (2) is no key any more", "middle layer"]),
+        (["?recovery.frozen_steps=2"], ["recovery.frozen_steps (2) is no key any more"]),
         (["task.splts.train=x"], ["Unknown key", "task.splits"]),
         (["seed"], ["seed", "seed=<value>"]),
     ],
@@ -79,7 +92,7 @@ def test_what_a_method_does_not_use_is_not_part_of_its_identity():
     assert (
         dense.run_id
         == prepared(
-            "embedding=dense", "assignment=random", "embedding.subspaces=4", "embedding.rows=9"
+            "embedding=dense", "assignment=random", "?embedding.subspaces=4", "?embedding.rows=9"
         ).run_id
     )
     assert (
@@ -88,10 +101,7 @@ def test_what_a_method_does_not_use_is_not_part_of_its_identity():
     )
     assert "body" not in dense.canonical and dense.run_id == prepared("embedding=dense", "body=fp32").run_id
     sequential = prepared("assignment=sequential")
-    assert (
-        sequential.run_id
-        == prepared("assignment=sequential", "assignment.layer=2", "embedding.rows=32").run_id
-    )
+    assert sequential.run_id == prepared("assignment=sequential", "embedding.rows=32").run_id
 
 
 @pytest.mark.parametrize(
@@ -110,6 +120,18 @@ def test_what_a_method_does_not_use_is_not_part_of_its_identity():
 )
 def test_what_changes_the_result_changes_the_id(override):
     assert prepared("assignment=sequential").run_id != prepared("assignment=sequential", override).run_id
+
+
+def test_a_key_with_a_question_mark_is_set_where_it_is_used():
+    both = ["?embedding.rank=5", "?recovery.steps=9", "?launcher.account=me"]
+    used = compose_config(["embedding=low_rank", "recovery=distil", "launcher=slurm", *both])
+    assert (used.embedding.rank, used.recovery.steps, used.launcher.account) == (5, 9, "me")
+    assert compose_config(["embedding=mean", *both]) == compose_config(["embedding=mean"])
+
+
+def test_composing_does_not_import_torch():
+    code = "import sys; from bench.settings.compose import compose_config; compose_config(['embedding=low_rank']); assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], cwd=CONF.parent, check=True)
 
 
 def test_committed_records_keep_their_ids():
@@ -137,7 +159,7 @@ def test_committed_records_keep_their_ids():
         (
             ["embedding=low_rank", "embedding.rank=3"],
             ["embedding=low_rank", "embedding.rank=3", "assignment=pq", "embedding.keep_dense=3"],
-            True,
+            False,
         ),
         (
             ["assignment=pq"],
@@ -145,7 +167,6 @@ def test_committed_records_keep_their_ids():
                 "assignment=pq",
                 "assignment.vectors=static",
                 "assignment.corpus=README.md",
-                "assignment.layer=2",
             ],
             True,
         ),
@@ -172,18 +193,43 @@ def test_committed_records_keep_their_ids():
         ),
         (
             ["embedding=codebook", "embedding.rows=9"],
-            ["embedding=codebook", "embedding.rows=9", "embedding.code_rows=900"],
+            [
+                "embedding=codebook",
+                "embedding.rows=9",
+                "embedding.keep_dense=0",
+                "embedding.table_dtype=fp32",
+            ],
+            True,
+        ),
+        (
+            ["embedding=codebook", "embedding.rows=9"],
+            ["embedding=codebook", "embedding.rows=9", "embedding.table_dtype=int8"],
+            False,
+        ),
+        (
+            ["embedding=residual", "embedding.rows=9"],
+            [
+                "embedding=residual",
+                "embedding.rows=9",
+                "embedding.keep_dense=0",
+                "embedding.table_dtype=fp32",
+            ],
             True,
         ),
         (
             ["embedding=residual", "embedding.rows=9"],
-            ["embedding=residual", "embedding.rows=9", "embedding.code_rows=900"],
+            ["embedding=residual", "embedding.rows=9", "embedding.table_dtype=int8"],
+            False,
+        ),
+        (
+            ["embedding=hashing", "embedding.rows=9"],
+            ["embedding=hashing", "embedding.rows=9", "embedding.keep_dense=0", "embedding.table_dtype=fp32"],
             True,
         ),
         (
             ["embedding=hashing", "embedding.rows=9"],
-            ["embedding=hashing", "embedding.rows=9", "embedding.code_rows=900"],
-            True,
+            ["embedding=hashing", "embedding.rows=9", "embedding.table_dtype=int8"],
+            False,
         ),
         (["embedding=residual", "assignment=pq"], ["embedding=residual", "assignment=random"], True),
     ],

@@ -21,10 +21,11 @@ import torch
 import transformers
 
 from bench.embeddings import method
+from bench.embeddings.base import Source
 from bench.export import command, folder
 from bench.models import pretrained
 from bench.runs import provenance
-from bench.settings.schema import EmbeddingConfig
+from bench.settings.embeddings import DenseConfig, EmbeddingConfig, SubspaceConfig
 
 MINILM = [
     "task=lexical_sentiment",
@@ -53,7 +54,7 @@ class Figure:
     limit: str = ""
 
 
-def xlm_r(to: Path) -> EmbeddingConfig:
+def xlm_r(to: Path) -> SubspaceConfig:
     """Write dense/, plain/ (a checkpoint as transformers writes it) and small/ below `to`; return the compressed embedding's configuration."""
     torch.manual_seed(0)
     architecture = transformers.XLMRobertaConfig(
@@ -69,11 +70,11 @@ def xlm_r(to: Path) -> EmbeddingConfig:
     )
     model = transformers.AutoModelForSequenceClassification.from_config(architecture).eval()
     model.save_pretrained(to / "plain")
-    saved(model, to / "dense", EmbeddingConfig(name="dense"), False)
+    saved(model, to / "dense", DenseConfig(), False)
     table, chosen = pretrained.table(model), method("subspace")
-    config = chosen.resolve(EmbeddingConfig(name="subspace", subspaces=3), *table.shape)
+    config = chosen.resolve(SubspaceConfig(subspaces=3), *table.shape)
     codes = np.random.default_rng(0).integers(0, config.rows, (len(table), 3), dtype=np.int32)
-    pretrained.swap_embedding(model, chosen.build(config, table, codes, 1, True, 0.02, torch.Generator()))
+    pretrained.swap_embedding(model, chosen.build(config, Source(table, 1, codes)))
     saved(model, to / "small", config, True)
     return config
 

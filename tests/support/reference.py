@@ -10,8 +10,14 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from bench.embeddings import method
-from bench.embeddings.base import Vocabulary
-from bench.settings.schema import EmbeddingConfig
+from bench.embeddings.base import Source, Vocabulary
+from bench.settings.choices import CHOICES
+from bench.settings.embeddings import EmbeddingConfig
+
+
+def configured(name: str, **keys: Any) -> Any:
+    """Return a configuration of the method with these keys."""
+    return CHOICES["embedding"][name](**keys)
 
 
 def dense_table(
@@ -52,20 +58,29 @@ def built(
 ) -> tuple[EmbeddingConfig, torch.nn.Module, np.ndarray | None]:
     """Return a resolved configuration, the module for a random table with random codes, padding 0, and the codes."""
     chosen, rng = method(name), np.random.default_rng(0)
-    config = chosen.resolve(EmbeddingConfig(name=name, **keys), vocab_size, width)
-    codes = (
-        rng.integers(0, config.rows, (vocab_size, config.subspaces), dtype=np.int32)
-        if chosen.assigned
-        else None
-    )
+    config, codes = chosen.resolve(configured(name, **keys), vocab_size, width), None
+    if chosen.assigned:
+        subspaces, rows = chosen.codes(config)
+        codes = rng.integers(0, rows, (vocab_size, subspaces), dtype=np.int32)
     table = (
         torch.from_numpy(rng.normal(size=(vocab_size, width)).astype(np.float32)) if table is None else table
     )
-    vocabulary = Vocabulary(rng.permutation(vocab_size), (0, 3, 4), 3, config.frequency_power)
-    module = chosen.build(
-        config, table, codes, 0, codes_stored, 0.02, torch.Generator().manual_seed(0), vocabulary
-    )
-    return config, module, codes
+    power = getattr(config, "frequency_power", 0.0)
+    vocabulary = Vocabulary(rng.permutation(vocab_size), (0, 3, 4), 3, power)
+    source = Source(table, 0, codes, codes_stored, vocabulary, generator=torch.Generator().manual_seed(0))
+    return config, chosen.build(config, source), codes
+
+
+def empty(
+    config: EmbeddingConfig,
+    vocab_size: int,
+    width: int,
+    padding_idx: int | None,
+    codes: np.ndarray | None = None,
+) -> Any:
+    """Return the module of a resolved configuration, ready for a state; without `codes` they are in the state."""
+    source = Source(torch.empty(vocab_size, width, device="meta"), padding_idx, codes, codes is None)
+    return method(config.name).empty(config, source)
 
 
 class LargestTensor(TorchDispatchMode):

@@ -1,0 +1,51 @@
+"""Groups whose choices have different keys: a class for each choice, and what is said of a key that a choice does not have."""
+
+from collections import defaultdict
+from dataclasses import dataclass, fields
+from typing import ClassVar
+
+from bench.errors import ConfigError, unknown
+
+CHOICES: dict[str, dict[str, type["Choice"]]] = defaultdict(dict)  # group -> name -> class
+REMOVED = {
+    "embedding.rotation": "it was removed, as no record showed that it helps",
+    "embedding.gain": "it was removed: embedding=codebook always has gains, and the other methods have none",
+    "assignment.layer": "it was removed: vectors in context always come from the middle layer",
+    "assignment.iterations": "it was removed: embedding codes of assignment=contextual always take 4 rounds",
+    "recovery.frozen_steps": "it was removed: a recovery always trains the whole model",
+}
+
+
+@dataclass
+class Choice:
+    """One choice of a configuration group. A subclass with a `name` is offered under it and has the keys of its fields."""
+
+    choice_of: ClassVar[str] = ""
+    name: str = "???"
+
+    def __init_subclass__(cls) -> None:
+        if cls.name != "???":
+            CHOICES[cls.choice_of][cls.name] = cls
+
+
+def keys(kind: type[Choice]) -> set[str]:
+    """Return the keys that the choice has."""
+    return {field.name for field in fields(kind)}
+
+
+def others(chosen: Choice) -> set[str]:
+    """Return the keys that only other choices of the group have."""
+    return set().union(*map(keys, CHOICES[chosen.choice_of].values())) - keys(type(chosen))
+
+
+def refused(chosen: Choice, key: str, given: str | None) -> ConfigError:
+    """Return the sentence on a key that the chosen class does not have: which have it, or what was probably meant."""
+    group, kinds = chosen.choice_of, CHOICES[chosen.choice_of]
+    users = sorted(name for name, kind in kinds.items() if key in keys(kind))
+    if not users:
+        known = {f"{group}.{name}" for kind in kinds.values() for name in keys(kind)}
+        return ConfigError(unknown("key", f"{group}.{key}", known).split(" Available:")[0])
+    return ConfigError(
+        f"{group}.{key} ({given}) is not used by {group}={chosen.name}, only by {', '.join(users)}: leave it out, or write "
+        f"'?{group}.{key}={given}' to set it only where it is used."
+    )
