@@ -10,6 +10,7 @@ from bench.embeddings import method
 from bench.embeddings.base import Source, relative_error, squared_errors
 from bench.embeddings.subspace_layer import SubspaceEmbedding
 from bench.settings.embeddings import SubspaceConfig
+from tests.support import reference
 from tests.support.reference import dense_table
 
 
@@ -107,3 +108,32 @@ def test_random_tables_are_seeded_and_as_wide_as_asked():
     )
     assert torch.equal(one.weight, two.weight) and not torch.equal(one.weight, other.weight)
     assert one.weight.std().item() == pytest.approx(0.5, rel=0.2)
+
+
+@pytest.mark.parametrize(
+    ("name", "keys"),
+    [
+        ("subspace", {"subspaces": 3, "rows": 5}),
+        ("residual", {"subspaces": 3, "rows": 5}),
+        ("codebook", {"rows": 5}),
+        ("hashing", {"rows": 5}),
+        ("quotient_remainder", {"rows": 20}),
+        ("low_rank", {"rank": 3}),
+        ("truncated", {"rank": 3}),
+        ("trimmed", {"rows": 20}),
+    ],
+)
+def test_kept_tokens_have_their_rows_and_the_rest_is_fitted_as_if_they_were_not_there(name, keys):
+    table = torch.randn(300, 12, generator=torch.Generator().manual_seed(5))
+    _, plain, _ = reference.built(name, keys, 300, 12, True, table)
+    _, module, _ = reference.built(name, keys | {"keep_dense": 9}, 300, 12, True, table)
+    assert len(module.ids) == 9 and torch.equal(module(module.ids), table[module.ids])
+    changed = table.clone()
+    changed[module.ids[module.ids != 3]] *= (
+        1000  # no influence on the others; 3 is the unknown token, whose row trimmed shares
+    )
+    _, other, _ = reference.built(name, keys | {"keep_dense": 9}, 300, 12, True, changed)
+    others = torch.tensor([v for v in range(1, 300) if v not in module.ids.tolist()])
+    torch.testing.assert_close(other(others), module(others))
+    missed = [(layer(others) - table[others]).square().sum().item() for layer in (module, plain)]
+    assert missed[0] <= 1.01 * missed[1]

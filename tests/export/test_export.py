@@ -100,6 +100,16 @@ def test_an_export_of_an_older_form_is_loaded_as_it_was_written(name):
     torch.testing.assert_close(logits(bench.load_compressed(stored / name)), expected, rtol=1e-5, atol=1e-6)
 
 
+def test_an_older_export_with_an_option_that_is_gone_is_refused(exported):
+    description = json.loads((exported / "bench.json").read_text())
+    description["embedding"]["table_dtype"] = "int4"
+    (exported / "bench.json").write_text(json.dumps(description))
+    with pytest.raises(
+        BenchError, match=r"bench\.json describes an embedding with .* tables in int4, which bench no longer"
+    ):
+        pretrained.load_compressed(exported)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize(
     ("name", "keys"),

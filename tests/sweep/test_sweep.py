@@ -12,6 +12,7 @@ import subprocess
 import sys
 import termios
 from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 
@@ -81,6 +82,20 @@ def test_every_shipped_sweep_says_what_it_is_for_and_expands(name, data_root):
     assert re.search(rf"\b{len(runs)} runs\b", head), (
         f"conf/sweep/{name}.yaml must state its {len(runs)} runs in its first line"
     )
+
+
+def test_points_that_no_size_fits_are_left_out_only_if_the_sweep_says_so():
+    points, grid = [["embedding=codebook"], ["embedding=hashing"]], {"embedding.budget": ["0.1%", "1%"]}
+    sweep = Sweep("s", "p", ["task=lexical_sentiment"], points, grid, skip_impossible=True)
+    assert [declared.run.config.embedding.name for declared in expand(sweep, []).values()] == [
+        "codebook",
+        "hashing",
+        "hashing",
+    ]
+    with pytest.raises(ConfigError, match=r"embedding\.budget \(0\.1%\)"):
+        expand(replace(sweep, skip_impossible=False), [])
+    with pytest.raises(ConfigError, match="Unknown key"):
+        expand(replace(sweep, fixed=["embedding.rwos=3"]), [])
 
 
 def test_an_empty_grid_or_a_typo_is_refused():
