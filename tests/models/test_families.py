@@ -15,7 +15,7 @@ from bench.embeddings import method
 from bench.embeddings.base import Source
 from bench.errors import BenchError
 from bench.models import body, pretrained
-from bench.runs import cost
+from bench.models.sizes import sizes
 from bench.settings.compose import choices
 from bench.settings.embeddings import DenseConfig, SubspaceConfig
 from bench.settings.schema import ModelConfig
@@ -182,10 +182,10 @@ class TestFamily:
         assert largest.numel < VOCAB_SIZE * width
         assert all(np.prod(shape) < VOCAB_SIZE * width for shape in stored_shapes(path).values())
         size = method("subspace").size(config, VOCAB_SIZE, width, codes_stored)
-        sizes = cost.sizes(
+        counted = sizes(
             model, model.get_input_embeddings(), size, method("dense").size(config, VOCAB_SIZE, width, False)
         )
-        assert tensor_bytes(path) == sizes["total_bytes"] == 4 * (dense - VOCAB_SIZE * width) + size.bytes
+        assert tensor_bytes(path) == counted["total_bytes"] == 4 * (dense - VOCAB_SIZE * width) + size.bytes
         again = pretrained.save_compressed(loaded, tmp_path / "again", config, codes_stored)
         assert again.read_bytes() == path.read_bytes()
 
@@ -209,7 +209,7 @@ class TestFamily:
         assert {p.dtype for p in loaded.parameters()} == {torch.float32}
         assert (
             tensor_bytes(path)
-            == cost.sizes(model, model.get_input_embeddings(), size, dense, form)["total_bytes"]
+            == sizes(model, model.get_input_embeddings(), size, dense, form)["total_bytes"]
         )
         assert (
             pretrained.save_compressed(loaded, tmp_path / "again", config, True, body=form).read_bytes()
@@ -238,8 +238,8 @@ def test_the_longest_sequence_is_the_one_that_the_model_can_still_read(family, t
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_classification_head_is_the_architectures_own_with_the_labels_in_order(family, tmp_path):
-    pretrained = new_model(family, "masked_lm")
-    pretrained.save_pretrained(tmp_path)
+    masked_lm = new_model(family, "masked_lm")
+    masked_lm.save_pretrained(tmp_path)
     labels = ["entailment", "neutral", "contradiction"]
     model = pretrained.load_model(
         ModelConfig(name=family, source="local", path=str(tmp_path)),
@@ -253,7 +253,7 @@ def test_classification_head_is_the_architectures_own_with_the_labels_in_order(f
     assert model.config.label2id == {"entailment": 0, "neutral": 1, "contradiction": 2}
     assert logits(model).shape == (3, 3)
     assert not model.training and next(model.parameters()).dtype == torch.float32
-    assert torch.equal(pretrained.table(model), pretrained.table(pretrained))
+    assert torch.equal(pretrained.table(model), pretrained.table(masked_lm))
 
 
 def test_a_dense_model_is_saved_and_loaded_with_its_head_tied(tmp_path):
