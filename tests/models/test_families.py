@@ -208,8 +208,7 @@ class TestFamily:
         assert torch.equal(logits(loaded), logits(model)) and not torch.equal(logits(model), before)
         assert {p.dtype for p in loaded.parameters()} == {torch.float32}
         assert (
-            tensor_bytes(path)
-            == sizes(model, model.get_input_embeddings(), size, dense, form)["total_bytes"]
+            tensor_bytes(path) == sizes(model, model.get_input_embeddings(), size, dense, form)["total_bytes"]
         )
         assert (
             pretrained.save_compressed(loaded, tmp_path / "again", config, True, body=form).read_bytes()
