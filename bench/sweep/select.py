@@ -7,6 +7,7 @@ from typing import Any
 
 from bench.errors import ConfigError, unknown
 from bench.runs.identity import Prepared
+from bench.settings.choices import Choice, others
 from bench.settings.schema import RunConfig
 
 
@@ -57,11 +58,16 @@ def parse(arguments: Sequence[str]) -> tuple[Selection, list[str]]:
     return Selection(flags.limit, tuple(flags.only), flags.seeds, flags.wait), others
 
 
-def value_of(config: RunConfig, key: str) -> str:
-    """Return a configuration's value as text; of a group (task, model, ...) its name. Raises ConfigError for an unknown key."""
+def value_of(config: RunConfig, key: str) -> str | None:
+    """Return a configuration's value as text; of a group (task, model, ...) its name.
+
+    None where only other methods, recoveries or launchers have the key. Raises ConfigError for an unknown key.
+    """
     node: Any = config
     for part in key.split("."):
         names = [f.name for f in fields(node)] if is_dataclass(node) else []
+        if isinstance(node, Choice) and part in others(node):
+            return None
         if part not in names:
             raise ConfigError(
                 unknown(
