@@ -14,7 +14,7 @@ from bench.sweep.plan import alike, make
 from bench.sweep.select import Selection
 from bench.sweep.worker import Settings, work
 
-SUBSPACE = ("embedding.subspaces=4", "assignment=sequential")
+SUBSPACE = ("?embedding.subspaces=4", "assignment=sequential")
 
 
 def prepared(overrides, *others):
