@@ -10,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import BertConfig, BertForSequenceClassification
 
 from bench.errors import ConfigError
+from bench.models import architectures
 from bench.perf import workload
 from bench.perf.chart import draw
 from bench.perf.measure import measure
@@ -30,7 +31,9 @@ TINY = {
 
 @pytest.fixture(autouse=True)
 def tiny_backbone(monkeypatch):
-    monkeypatch.setitem(workload.ARCHITECTURES, "tiny", (BertForSequenceClassification, BertConfig, TINY))
+    monkeypatch.setitem(
+        architectures.ARCHITECTURES, "tiny", (BertForSequenceClassification, BertConfig, TINY)
+    )
 
 
 def config(folder, *others):
@@ -189,7 +192,7 @@ def test_synthetic_rows_are_as_long_as_those_of_mrpc_and_the_same_for_every_back
 
 def test_operations_are_those_that_pytorch_counts():
     rows = workload.synthetic_rows("tiny", 3668, seed=0)
-    model, counted = workload.build("tiny", "dense", CPU), []
+    model, counted = architectures.build("tiny", "dense", CPU), []
     model.config._attn_implementation = "eager"
     for ids in rows.ids[:40]:
         with FlopCounterMode(display=False) as counter:

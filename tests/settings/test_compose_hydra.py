@@ -9,6 +9,7 @@ from omegaconf import OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from bench.errors import ConfigError
+from bench.settings.choices import CHOICES
 from bench.settings.compose import CONF, compose_config
 from bench.settings.schema import RunConfig
 
@@ -20,7 +21,9 @@ def by_hydra(overrides: list[str]) -> RunConfig:
     with initialize_config_dir(str(CONF), version_base=None):
         composed = compose("config", overrides=overrides, return_hydra_config=True)
     chosen = {
-        group: name for group, name in composed.hydra.runtime.choices.items() if (CONF / group).is_dir()
+        group: name
+        for group, name in composed.hydra.runtime.choices.items()
+        if (CONF / group).is_dir() or group in CHOICES
     }
     with open_dict(composed):
         del composed["hydra"]
@@ -38,12 +41,11 @@ def by_hydra(overrides: list[str]) -> RunConfig:
         "seed='3'",
         "seed=4 ++seed=3",
         "training.learning_rate=2e-5",
-        "training.learning_rate=nan",
         "training.max_steps=null",
         "keep_weights=yes",
         "task=mrpc task=rte",
         "task=mrpc task.splits.train=validation task=rte",
-        "embedding=subspace assignment=pq embedding.subspaces=8 embedding.rows=64 assignment.layer=null",
+        "embedding=subspace assignment=pq embedding.subspaces=8 embedding.rows=64",
         "sweep=demo",
         "training={batch_size:8}",
         "data={root:x}",
@@ -53,7 +55,7 @@ def by_hydra(overrides: list[str]) -> RunConfig:
         "task.evaluate.0=test",
         "task.labels=null",
         "perf.sides=[trainer,'graph']",
-        'launcher.setup=["module"]',
+        'launcher=slurm launcher.setup=["module"]',
         "task.splits={train:a}",
         "task.splits={}",
         "task.splits.train=a ~task.splits.test",
@@ -130,10 +132,11 @@ def test_both_compose_the_same(overrides):
     ],
 )
 def test_both_refuse_the_same(override, words):
+    overrides = ["launcher=slurm", override] if override.startswith("launcher.") else [override]
     with pytest.raises(REFUSED):
-        by_hydra([override])
+        by_hydra(overrides)
     with pytest.raises(ConfigError, match=f"(?s){words}"):
-        compose_config([override])
+        compose_config(overrides)
 
 
 def test_a_key_that_a_plus_adds_and_nothing_reads_is_refused_though_hydra_takes_it():
