@@ -144,11 +144,13 @@ class Faults:
         self.cut: set[Path] = set()
 
     def next(self) -> bool:
-        """Do one fault, every second one a kill; return whether there was something to do it to."""
+        """Do the next fault of a cycle that can be done now; return whether there was one."""
         kinds = (self.kill, self.cut_a_record, self.kill, self.freeze)
-        hit = kinds[self.turn % len(kinds)]()
-        self.turn += hit
-        return hit
+        for _ in kinds:
+            self.turn += 1
+            if kinds[self.turn % len(kinds)]():
+                return True
+        return False
 
     def _holder(self) -> tuple[int, Path] | None:
         """Return a process that works on a run, and its claim."""
