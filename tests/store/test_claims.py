@@ -54,7 +54,7 @@ def test_a_dead_workers_claim_expires_and_is_counted(record):
 
 
 def test_a_killed_process_of_this_machine_is_known_dead_at_once(record):
-    code = f"from pathlib import Path; from bench.sweep import claims; claims.take(Path({str(record)!r})); import os; os.kill(os.getpid(), 9)"
+    code = f"from pathlib import Path; from bench.store import claims; claims.take(Path({str(record)!r})); import os; os.kill(os.getpid(), 9)"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False)
     assert record.with_suffix(".claim0").exists()
     claim = claims.take(record)
@@ -100,7 +100,7 @@ def test_of_many_that_find_a_dead_claim_one_succeeds(record):
 
 def test_a_process_whose_claim_was_taken_over_ends_without_a_record(record):
     code = (
-        "import time; from pathlib import Path; from bench.sweep import claims; claims.BEAT = 0.05\n"
+        "import time; from pathlib import Path; from bench.store import claims; claims.BEAT = 0.05\n"
         f"claim = claims.take(Path({str(record)!r}))\nwith claim.beating(): print('held', flush=True); time.sleep(60)"
     )
     process = subprocess.Popen(
