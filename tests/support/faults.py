@@ -144,7 +144,12 @@ class Faults:
         self.cut: set[Path] = set()
 
     def next(self) -> bool:
-        """Do the next fault of a cycle that can be done now; return whether there was one."""
+        """Do the next fault of a cycle that can be done now; return whether there was one.
+
+        The first is a kill, however long it takes to find a holder: a small sweep might end without one.
+        """
+        if not self.done["killed"]:
+            return self.kill()
         kinds = (self.kill, self.cut_a_record, self.kill, self.freeze)
         for _ in kinds:
             self.turn += 1
@@ -263,7 +268,7 @@ def _faults(sweeps: Sweeps, runs: int, every: float, no_disk: str | None) -> dic
     sweeps.start()
     last, before = time.monotonic(), 0
     while sweeps.running():
-        time.sleep(0.2)
+        time.sleep(0.2 if done.done["killed"] else 0.02)  # a tiny run holds its claim for a moment only
         done.shift_clocks()
         done.wake()
         ended = len(sweeps.records())
