@@ -44,9 +44,8 @@ class Assignment:
 
     build: Callable[[np.ndarray, int, int, int, AssignmentConfig, np.ndarray | None], np.ndarray]
     settings: tuple[str, ...] = ()  # keys and constants that decide the codes
-    vectors: str | None = (
-        None  # one of VECTORS: those that stand for the tokens unless `assignment.vectors` says otherwise
-    )
+    # one of VECTORS: those that stand for the tokens unless `assignment.vectors` says otherwise
+    vectors: str | None = None
     injective: bool = True
     stored: bool = True
 
@@ -54,9 +53,8 @@ class Assignment:
 def _contextual(
     x: np.ndarray, v: int, f: int, q: int, config: AssignmentConfig, weights: np.ndarray | None
 ) -> np.ndarray:
-    from bench.assignment.contextual import (
-        contextual_codes,
-    )  # with joblib, which runs whose codes are cached or computed do not need
+    # with joblib, which runs whose codes are cached or computed do not need
+    from bench.assignment.contextual import contextual_codes
 
     return contextual_codes(x, f, q, ITERATIONS, config.seed, weights)
 

@@ -89,9 +89,8 @@ def nearest_rows(points: np.ndarray, rows: np.ndarray) -> np.ndarray:
 
     Points that are among them have their own. Of equals the first is taken.
     """
-    first = np.sort(
-        np.unique(points[rows], axis=0, return_index=True)[1]
-    )  # products with equal rows can differ in their last bits
+    # products with equal rows can differ in their last bits
+    first = np.sort(np.unique(points[rows], axis=0, return_index=True)[1])
     table = points[rows[first]]
     with workers() as run:
         parts = run(delayed(nearest)(points[i : i + PART], table) for i in range(0, len(points), PART))
@@ -120,9 +119,8 @@ def residual_quantisation(
     left, codes = table.copy(), []
     with workers():
         for _ in range(subspaces):
-            means = centroids(
-                left, rows, seed, per_centroid=256, max_iter=10, weights=weights
-            )  # the tables are refitted
+            # the tables are refitted
+            means = centroids(left, rows, seed, per_centroid=256, max_iter=10, weights=weights)
             codes.append(nearest(left, means))
             left -= means[codes[-1]]
     return np.stack(codes, axis=1)

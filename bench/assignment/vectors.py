@@ -16,9 +16,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 CONTEXT = 128  # tokens of a text that are read
-BUDGET = (
-    1 << 16
-)  # tokens of text that are used: as much computing as the isolated tokens of a 30,522-word vocabulary
+# tokens of text that are used: as much computing as the isolated tokens of a 30,522-word vocabulary
+BUDGET = 1 << 16
 LAYER = None  # the middle one, as records and the keys of cached vectors say it
 READ = 8 * BUDGET  # tokens of text among which they are chosen
 

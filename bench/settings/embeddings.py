@@ -21,21 +21,18 @@ class EmbeddingConfig(Choice):
 
     choice_of: ClassVar[str] = "embedding"
     name: str = "???"
-    budget: str | None = (
-        None  # "0.5%": stored bytes as a share of the dense table's; fills in the sizes left null
-    )
+    # "0.5%": stored bytes as a share of the dense table's; fills in the sizes left null
+    budget: str | None = None
 
 
 @dataclass
 class TablesConfig(EmbeddingConfig):
     """What every method takes whose tables are trained."""
 
-    keep_dense: int = _option(
-        0
-    )  # K tokens with rows of their own: special, then most frequent in assignment.corpus
-    table_dtype: str = _option(
-        "fp32"
-    )  # fp32 | int8: how tables and kept rows are stored; int8 takes a quarter
+    # K tokens with rows of their own: special, then most frequent in assignment.corpus
+    keep_dense: int = _option(0)
+    # fp32 | int8: how tables and kept rows are stored; int8 takes a quarter
+    table_dtype: str = _option("fp32")
 
 
 @dataclass
@@ -61,9 +58,8 @@ class SubspaceConfig(PiecesConfig):
     sub_dim: int | None = None  # s; null: width / f (concat) or width (sum); smaller: an up-projection
     compose: str = "concat"  # concat | sum
     init: str = "fitted"  # random | fitted (means of the pretrained sub-vectors that share a code)
-    code_rows: int | None = _option(
-        None
-    )  # U stored rows of codes, which other tokens share; null: one a token
+    # U stored rows of codes, which other tokens share; null: one a token
+    code_rows: int | None = _option(None)
 
 
 @dataclass
@@ -103,9 +99,8 @@ class LowRankConfig(TablesConfig):
 
     name: str = "low_rank"
     rank: int | None = None  # r, numbers a token; give this or a budget
-    frequency_power: float = _option(
-        0.0
-    )  # a token's error counts (occurrences in assignment.corpus + 1)^power
+    # a token's error counts (occurrences in assignment.corpus + 1)^power
+    frequency_power: float = _option(0.0)
 
 
 @dataclass

@@ -17,16 +17,13 @@ class ModelConfig:
     source: str = "hub"  # package | hub | local
     path: str | None = None  # package: "<import name>/<folder>"; hub: "<owner>/<repo>"; local: a folder
     revision: str | None = None  # pinned commit on the hub; version of a package
-    sha256: str | None = (
-        None  # of model.safetensors, or of its shards one after another; checked when they are loaded
-    )
-    vocab_size: int | None = (
-        None  # checked when loaded, and used to plan without loading; null: read from config.json
-    )
+    # of model.safetensors, or of its shards one after another; checked when they are loaded
+    sha256: str | None = None
+    # checked when loaded, and used to plan without loading; null: read from config.json
+    vocab_size: int | None = None
     width: int | None = None  # of the embedding table, likewise
-    positions: int | None = (
-        None  # tokens of the longest sequence it takes, likewise; null: read from config.json
-    )
+    # tokens of the longest sequence it takes, likewise; null: read from config.json
+    positions: int | None = None
     weights: str = "pretrained"  # pretrained | random (speed and memory only: accuracy is then marked)
     license: str | None = None
 
@@ -49,22 +46,19 @@ class TaskConfig:
     # of another task as "mnli:train" (a name of conf/task with the same columns and labels)
     splits: dict[str, str] = field(default_factory=dict)
     evaluate: list[str] = field(default_factory=lambda: ["validation"])  # roles whose metrics are reported
-    predict: list[str] = field(
-        default_factory=list
-    )  # roles with hidden labels: predicted, stored, not scored
+    # roles with hidden labels: predicted, stored, not scored
+    predict: list[str] = field(default_factory=list)
     languages: list[str] = field(default_factory=list)  # files apart; `evaluate` and `predict` read each
     train_language: str | None = None  # the language of every other role
-    groups: list[str] = field(
-        default_factory=list
-    )  # category columns to score apart, kept where the data has them
+    # category columns to score apart, kept where the data has them
+    groups: list[str] = field(default_factory=list)
     official_rows: dict[str, int] = field(default_factory=dict)  # split -> rows in the official release
     metrics: list[str] = field(default_factory=list)  # names in bench/tasks/metrics.py
     headline: str = "accuracy"
     higher_is_better: bool = True
     chance: float | None = None  # headline of guessing uniformly
-    majority: float | None = (
-        None  # headline of always answering the most frequent class of the reported split
-    )
+    # headline of always answering the most frequent class of the reported split
+    majority: float | None = None
     average: bool = True  # part of the suite's average
     notes: str | None = None
 
@@ -74,15 +68,12 @@ class AssignmentConfig:
     """Which token shares which piece. Ignored by methods that assign nothing."""
 
     name: str = "???"  # sequential | random | contextual | pq | residual | hash
-    corpus: str = (
-        "task"  # "task" (its training texts), splits of tasks ("mrpc:train+rte:train") or a text file
-    )
-    vectors: str | None = (
-        None  # static (the pretrained table) | context | both; null: context for contextual, else static
-    )
-    frequency_power: float = (
-        0.0  # contextual, pq, residual: a token's error counts (occurrences in the corpus + 1)^power
-    )
+    # "task" (its training texts), splits of tasks ("mrpc:train+rte:train") or a text file
+    corpus: str = "task"
+    # static (the pretrained table) | context | both; null: context for contextual, else static
+    vectors: str | None = None
+    # contextual, pq, residual: a token's error counts (occurrences in the corpus + 1)^power
+    frequency_power: float = 0.0
     seed: int = 0  # of codes and clusters; the run's seed leaves it alone, so that seeds are paired over one assignment
 
 
@@ -111,9 +102,8 @@ class TrainedRecovery(RecoveryConfig):
     learning_rate: float = 1e-4
     table_factor: float = 10.0  # the embedding learns at so many times the rate
     max_length: int = 64  # tokens
-    seed: int = (
-        0  # of batches and masks; the run's seed leaves it alone: one recovered model serves every seed
-    )
+    # of batches and masks; the run's seed leaves it alone: one recovered model serves every seed
+    seed: int = 0
 
 
 @dataclass
@@ -145,18 +135,15 @@ class TrainingConfig:
     max_grad_norm: float = 1.0
     max_length: int = 128  # tokens, pairs included
     max_train_examples: int | None = None  # a seeded subset of the training split; recorded and shown
-    teacher: str = (
-        "none"  # none | dense: also learn the logits of the fine-tuned dense model (same task and seed)
-    )
+    # none | dense: also learn the logits of the fine-tuned dense model (same task and seed)
+    teacher: str = "none"
     teacher_weight: float = 0.5  # share of the loss that the teacher's logits make
-    engine: str = (
-        "auto"  # auto (graph on a GPU, eager on a CPU) | eager | graph | compile (worth it for long runs)
-    )
+    # auto (graph on a GPU, eager on a CPU) | eager | graph | compile (worth it for long runs)
+    engine: str = "auto"
     dtype: str = "auto"  # auto (bf16 on a GPU, fp32 on a CPU) | fp32 | bf16
     eval_batch_size: int = 128
-    device_batch: int | None = (
-        None  # rows that go through the model at once, gradients accumulated to batch_size; null: all
-    )
+    # rows that go through the model at once, gradients accumulated to batch_size; null: all
+    device_batch: int | None = None
 
 
 @dataclass
@@ -188,9 +175,8 @@ class ReportConfig:
 
     language: str = "en"  # of brief.html: en | ja
     tolerated_loss: float = 1.0  # points of a task's headline metric (0.01 of a fraction)
-    tasks: list[str] = field(
-        default_factory=list
-    )  # that matter, by name; empty: all that the suite's records have
+    # that matter, by name; empty: all that the suite's records have
+    tasks: list[str] = field(default_factory=list)
     model: str | None = None  # null: the one with most finished runs
     suite: str | None = None  # likewise
 
@@ -218,17 +204,14 @@ class GateConfig:
     model: str | None = None  # null: the only one that has the configuration
     configuration: str | None = None  # as the tables name it; null: the one that the brief recommends
     loss: dict[str, float] = field(default_factory=dict)  # task -> points that it may lose against dense
-    coverage: dict[str, dict[str, float]] = field(
-        default_factory=dict
-    )  # text of `bench coverage` -> known, well_fitted: least shares
+    # text of `bench coverage` -> known, well_fitted: least shares
+    coverage: dict[str, dict[str, float]] = field(default_factory=dict)
     embedding_bytes: int | None = None
     total_bytes: int | None = None  # of the whole model
-    latency_ms: dict[str, float] = field(
-        default_factory=dict
-    )  # batch<rows> -> longest median forward; of `bench cost` where it was run
-    device: str | None = (
-        None  # where latency is checked, as `cost.profiles` names it; null: the slowest of those measured
-    )
+    # batch<rows> -> longest median forward; of `bench cost` where it was run
+    latency_ms: dict[str, float] = field(default_factory=dict)
+    # where latency is checked, as `cost.profiles` names it; null: the slowest of those measured
+    device: str | None = None
     tokens: int | None = None  # of each row, as `bench cost` measured; null: its longest
 
 
@@ -236,9 +219,8 @@ class GateConfig:
 class DriftConfig:
     """Limits of `bench drift`, which exits with 1 where one is passed."""
 
-    divergence: float = (
-        0.1  # Jensen-Shannon divergence of token frequencies (bits), beyond what shuffling the passages gives
-    )
+    # Jensen-Shannon divergence of token frequencies (bits), beyond what shuffling the passages gives
+    divergence: float = 0.1
     unseen: float = 0.05  # share of the current tokens that the reference does not hold, likewise
     unknown: float = 0.01  # rise of the share of words with a token unknown to the tokenizer
     error: float = 0.1  # relative rise of the embedding's error, tokens by frequency
@@ -263,15 +245,12 @@ class SearchConfig:
     name: str = "???"
     purpose: str = "???"
     fixed: list[str] = field(default_factory=list)  # overrides of every run
-    tasks: list[str] = field(
-        default_factory=list
-    )  # names in conf/task, each trained on; the score is the mean of their headlines
-    space: dict[str, list[Any]] = field(
-        default_factory=dict
-    )  # key or group -> its values: a candidate has one of each
-    trials: int = (
-        24  # candidates that Optuna proposes; several processes at once may go beyond it by one each
-    )
+    # names in conf/task, each trained on; the score is the mean of their headlines
+    tasks: list[str] = field(default_factory=list)
+    # key or group -> its values: a candidate has one of each
+    space: dict[str, list[Any]] = field(default_factory=dict)
+    # candidates that Optuna proposes; several processes at once may go beyond it by one each
+    trials: int = 24
     batch: int = 6  # trials that a process takes at once: they are fitted, compared and trained together
     seeds: int = 4  # of the candidates near the front; all others have seed 0 only
     slack: float = 0.05  # share by which a smaller or equal embedding's fit must be better to keep a candidate from training
@@ -283,12 +262,10 @@ class LauncherConfig(Choice):
 
     choice_of: ClassVar[str] = "launcher"
     name: str = "???"
-    time_limit: float | None = (
-        None  # minutes of a run, or of runs trained at once, before `timeout` is recorded
-    )
-    runs_at_once: int = (
-        1  # runs of one task and recipe that train side by side: for a GPU that one leaves half idle
-    )
+    # minutes of a run, or of runs trained at once, before `timeout` is recorded
+    time_limit: float | None = None
+    # runs of one task and recipe that train side by side: for a GPU that one leaves half idle
+    runs_at_once: int = 1
 
 
 @dataclass
@@ -306,19 +283,16 @@ class Slurm(LauncherConfig):
     tasks: int = 16  # of the array, all running at once where the cluster has room
     partition: str | None = None  # null: the cluster's default
     account: str | None = None
-    gpus: int | None = (
-        1  # of a task, one worker each; 0: one worker on the CPU; null: not asked for, one worker a visible GPU
-    )
+    # of a task, one worker each; 0: one worker on the CPU; null: not asked for, one worker a visible GPU
+    gpus: int | None = 1
     cpus: int | None = 8  # of a task; null: not asked for
     memory_gb: float | None = 48  # of a task; null: not asked for
     minutes: int = 240  # of a task
     requeues: int = 20  # times that a task whose time is over starts again
-    setup: list[str] = field(
-        default_factory=list
-    )  # shell lines before a task begins, such as "module load cuda"
-    options: dict[str, Any] = field(
-        default_factory=dict
-    )  # further options of sbatch by their long names, such as gres: gpu:a100:1; true: an option without a value
+    # shell lines before a task begins, such as "module load cuda"
+    setup: list[str] = field(default_factory=list)
+    # further options of sbatch by their long names, such as gres: gpu:a100:1; true: an option without a value
+    options: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -339,15 +313,13 @@ class RunConfig:
     results_dir: str = "results"
     cache_dir: str = ".cache"
     device: str = "auto"  # auto | cpu | cuda
-    keep_weights: bool = (
-        False  # the trained model goes to results_dir/models/<name>-<run_id>/, from where `export` takes it
-    )
+    # the trained model goes to results_dir/models/<name>-<run_id>/, from where `export` takes it
+    keep_weights: bool = False
     deterministic: bool = False  # the same seed on the same GPU gives the same record, at some cost in speed (a CPU always does)
     sweep: Any = None  # a sweep's declaration (conf/sweep/), read by `plan`, `sweep`, `status`
     overwrite: str = "only-missing"  # which runs of a sweep are run: only-missing (interrupted ones too) | failed (these too) | always | never
-    workers: int | None = (
-        None  # processes of a local sweep; null: one a GPU, or one a CPU core. In a worker: those that share its GPU
-    )
+    # processes of a local sweep; null: one a GPU, or one a CPU core. In a worker: those that share its GPU
+    workers: int | None = None
     launcher: LauncherConfig = field(default_factory=LauncherConfig)
     drift: DriftConfig = field(default_factory=DriftConfig)  # read by `drift` only
     profile: ProfileConfig = field(default_factory=ProfileConfig)  # read by `cost` only

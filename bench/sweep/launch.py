@@ -26,9 +26,8 @@ class Outcome:
 
     plan: Plan  # against the store as it is afterwards
     todo: list[Item]  # what there was to do
-    words: list[str] = field(
-        default_factory=list
-    )  # what was repaired, and how the jobs that left runs behind ended
+    # what was repaired, and how the jobs that left runs behind ended
+    words: list[str] = field(default_factory=list)
     submitted: bool = False  # jobs still work on what is missing
 
     def missing(self) -> list[Prepared]:

@@ -114,9 +114,8 @@ class Pool:
         context = multiprocessing.get_context("spawn")
         receiver, sender = context.Pipe(duplex=False)
         process = context.Process(target=worker.main, args=(sender, self.plan, settings))
-        blocked = signal.pthread_sigmask(
-            signal.SIG_BLOCK, {signal.SIGINT}
-        )  # inherited: no Ctrl-C before it listens
+        # inherited: no Ctrl-C before it listens
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         process.start()
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         sender.close()

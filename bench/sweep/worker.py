@@ -51,9 +51,8 @@ class Signals:
     def listen(cls) -> None:
         for number in (*heard(), signal.SIGUSR2):
             signal.signal(number, cls.receive)
-        signal.pthread_sigmask(
-            signal.SIG_UNBLOCK, {signal.SIGINT}
-        )  # blocked since the process began, see local.py
+        # blocked since the process began, see local.py
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
     @classmethod
     def receive(cls, number: int, _: Any) -> None:

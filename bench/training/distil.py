@@ -32,9 +32,8 @@ from bench.training.finetune import Outcome, finetune
 from bench.training.lane import Objective
 
 VERSION = 1  # raised whenever a change here changes a recovered model
-MASKED = (
-    0.15  # share of the tokens that are to be guessed; of these 80 % are hidden, 10 % replaced, 10 % left
-)
+# share of the tokens that are to be guessed; of these 80 % are hidden, 10 % replaced, 10 % left
+MASKED = 0.15
 log = logging.getLogger("bench")
 
 
