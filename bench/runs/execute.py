@@ -37,7 +37,7 @@ from bench.training.distil import recover
 from bench.training.finetune import Diverged, NotFinite, Outcome, Trainee, finetune_together, predict
 from bench.training.lane import TASK
 from bench.training.precision import resolve_dtype
-from bench.training.teacher import Pupil, taught, teacher_logits
+from bench.training.teacher import Student, teacher_logits, with_teacher
 
 log = logging.getLogger("bench")
 
@@ -114,7 +114,7 @@ def recorded(prepared: Prepared, device: torch.device, measured: Callable[[], di
         if isinstance(error, KeyboardInterrupt):
             raise
     finally:
-        if record["status"] != "pending" and processes.FIRST:
+        if record["status"] != "pending" and processes.IS_MAIN:
             store.write(record, Path(prepared.config.results_dir))
     return record
 
@@ -247,17 +247,17 @@ def load(prepared: Prepared, device: torch.device) -> Loaded:
 def trainees_of(runs: Sequence[Prepared], loaded: Sequence[Loaded], device: torch.device) -> list[Trainee]:
     """Return what is trained in each of the runs, with the answers of its teacher where it has one, on the device."""
     dtype = resolve_dtype(runs[0].config.training.dtype, device)
-    pupils = {
-        place: Pupil(run.config, run.canonical, one.train, run.name)
+    students = {
+        place: Student(run.config, run.canonical, one.train, run.name)
         for place, (run, one) in enumerate(zip(runs, loaded, strict=True))
         if run.config.training.teacher != "none"
     }
-    logits = dict(zip(pupils, teacher_logits(list(pupils.values()), device, dtype), strict=True))
+    logits = dict(zip(students, teacher_logits(list(students.values()), device, dtype), strict=True))
     found = []
     for place, (run, one) in enumerate(zip(runs, loaded, strict=True)):
         training = run.config.training
         train, objective = (
-            taught(one.train, logits[place], training.teacher_weight)
+            with_teacher(one.train, logits[place], training.teacher_weight)
             if place in logits
             else (one.train, TASK)
         )
@@ -290,7 +290,7 @@ def evaluated(
         role: list(answers(loaded.model, prepared, role, loaded.tokenizer, device, dtype))
         for role in (*task.evaluate, *task.predict)
     }
-    if config.keep_weights and processes.FIRST:
+    if config.keep_weights and processes.IS_MAIN:
         _keep_weights(prepared, loaded)
     parts = _parts(prepared, loaded, outcome, answered, device, oom_retries)
     # Scored last: whatever fails here, answers and parts are kept.
@@ -435,7 +435,7 @@ def answers(
         examples, shares = _examples(unlabelled, config, tokenizer, device)
         logits = predict(model, examples, config.training.eval_batch_size, dtype)
         values = logits[:, 0] if task.labels is None else logits.argmax(axis=1).astype(np.int8)
-        if processes.FIRST:
+        if processes.IS_MAIN:
             store.write_predictions(folder, store.split_name(task.splits[role], language), values)
         yield Answers(language, values, split, examples, shares)
 

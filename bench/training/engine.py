@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from bench.training import processes
-from bench.training.half_weights import Projections
+from bench.training.bf16_weights import Projections
 from bench.training.lane import Lane
 
 log = logging.getLogger("bench")

@@ -187,7 +187,7 @@ def _train(trainees: Sequence[Trainee], lanes: Sequence[Lane]) -> list[Outcome |
 
 
 def _tell(name: str, step: int, steps: int, loss: float, rate: float, examples: int, seconds: float) -> None:
-    if not processes.FIRST:
+    if not processes.IS_MAIN:
         return
     left = divmod(round(seconds / step * (steps - step)), 60)
     log.info(

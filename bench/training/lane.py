@@ -19,8 +19,8 @@ from bench.embeddings.lookup import Lookup
 from bench.settings.schema import TrainingConfig
 from bench.training import processes
 from bench.training.batching import Examples, gathered
-from bench.training.half_weights import HalfWeights
-from bench.training.one_pass import BETAS, EPS, OnePass, adamw
+from bench.training.bf16_weights import Bf16Weights
+from bench.training.fused_adamw import BETAS, EPS, FusedAdamW, adamw
 from bench.training.precision import autocast
 from bench.training.processes import Shared
 
@@ -118,7 +118,7 @@ def repeated(model: nn.Module) -> Iterator[nn.Module]:
 
 
 @cache
-def untraced(kind: type[Any]) -> type[Any]:
+def eager_class(kind: type[Any]) -> type[Any]:
     """Return a class of the same modules whose forward pass torch.compile leaves as it is."""
     return type(kind.__name__, (kind,), {"forward": torch.compiler.disable(kind.forward)})
 
@@ -150,8 +150,8 @@ class Lane:
         self.device = device = data.offsets.device
         self.device_batch = min(config.device_batch or config.batch_size, config.batch_size)
         self.parameters = [p for p in model.parameters() if p.requires_grad]
-        self.half = (
-            HalfWeights(model) if dtype == "bf16" and processes.COUNT == 1 else None
+        self.bf16 = (
+            Bf16Weights(model) if dtype == "bf16" and processes.COUNT == 1 else None
         )  # processes exchange fp32 gradients
         self.shared = Shared(model, device)
         self.classes: list[
@@ -174,7 +174,7 @@ class Lane:
         self.forward: Callable[..., Tensor] = self._forward
         self.gather, self.mean_loss = gathered, mean_loss
         self.compiled: list[nn.Module] = []
-        self.one_pass: OnePass | None = None
+        self.fused: FusedAdamW | None = None
         self.reset()
 
     def _forward(self, **inputs: Tensor) -> Tensor:
@@ -211,17 +211,17 @@ class Lane:
             self.compiled.append(module)
         for module in self.model.modules():
             if isinstance(module, CompressedEmbedding):
-                self._disguise(module, untraced(cast(Any, type(module))))
-        self.step_in_one_pass(
+                self._disguise(module, eager_class(cast(Any, type(module))))
+        self.fuse_optimizer(
             torch.compile(adamw, dynamic=True, options=joined)
         )  # 31 % slower with blocks of each matrix's own
 
-    def step_in_one_pass(self, update: Callable[..., None]) -> None:
+    def fuse_optimizer(self, update: Callable[..., None]) -> None:
         """Have `update`, which does what `adamw` does, step the matrices."""
-        half = (
-            self.half if self.device_batch == self.config.batch_size else None
+        bf16 = (
+            self.bf16 if self.device_batch == self.config.batch_size else None
         )  # the gradients of parts are added up in fp32
-        self.one_pass = OnePass(half, self.optimizer, len(self.losses), self.device, update)
+        self.fused = FusedAdamW(bf16, self.optimizer, len(self.losses), self.device, update)
 
     def _disguise(self, module: nn.Module, kind: type[Any]) -> None:
         """Exchange the module's class: torch.compile knows it again in the next lane, where it would not know a method's stand-in."""
@@ -233,9 +233,9 @@ class Lane:
         self.forward, self.gather, self.mean_loss = self._forward, gathered, mean_loss
         while self.compiled:
             del self.compiled.pop().forward  # the module's own, behind which its class's comes to light
-        if self.one_pass:
-            self.one_pass.close()
-            self.one_pass = None
+        if self.fused:
+            self.fused.close()
+            self.fused = None
 
     def step(self, length: int) -> None:
         """Train on the rows that the counter points to, padded to `length` tokens, and count."""
@@ -247,22 +247,22 @@ class Lane:
         self._gradients(length)
         # AdamW divides the gradients by its `grad_scale`, so that to clip them takes no pass over them of its own.
         gradients = [p.grad for p in self.parameters if p.grad is not None] + (
-            self.one_pass.half_gradients() if self.one_pass else []
+            self.fused.bf16_gradients() if self.fused else []
         )
         scale = ((total_norm(gradients) + 1e-6) / self.config.max_grad_norm).clamp(min=1)
         self.optimizer.grad_scale = scale  # type: ignore[attr-defined]
-        if self.one_pass:
-            self.one_pass.step(self.counter, scale)
+        if self.fused:
+            self.fused.step(self.counter, scale)
         self.optimizer.step()
-        if self.half:
-            self.half.refresh()
+        if self.bf16:
+            self.bf16.refresh()
         self.counter += 1
 
     def _gradients(self, length: int) -> None:
         """Set the gradients of the mean loss over the batch's real rows (a last, smaller batch is exact), and note the loss."""
         rows = self.rows.index_select(0, self.counter)[0]
         count = self.counts.index_select(0, self.counter)[0]
-        kept = {id(weight) for weight in self.half.copies} if self.half else set[int]()
+        kept = {id(weight) for weight in self.bf16.copies} if self.bf16 else set[int]()
         for parameter in self.parameters:
             if id(parameter) not in kept:
                 parameter.grad = None
@@ -274,8 +274,8 @@ class Lane:
                 mean = self.mean_loss(self.objective.losses, self.forward(**inputs), labels, part, count)
                 mean.backward()
             loss += mean.detach()
-            if self.half:
-                self.half.collect(first=part is parts[0])
+            if self.bf16:
+                self.bf16.collect(first=part is parts[0])
         self.losses.index_copy_(0, self.counter, self.shared.mean(loss).unsqueeze(0))
 
     def rehearse(self) -> None:
@@ -293,10 +293,10 @@ class Lane:
         for state in self.optimizer.state.values():
             for value in state.values():
                 value.zero_()
-        if self.one_pass:
-            self.one_pass.reset()
-        if self.half:  # a rehearsal can end within a backward pass
-            self.half.forget()
+        if self.fused:
+            self.fused.reset()
+        if self.bf16:  # a rehearsal can end within a backward pass
+            self.bf16.forget()
         self.rates.copy_(torch.from_numpy(self.schedule.rates))
         self.data.lengths_there.copy_(torch.from_numpy(self.data.lengths))
         self.counter.zero_()
@@ -305,9 +305,9 @@ class Lane:
     def close(self) -> None:
         """Leave the model with its trained fp32 weights; the lane trains no more, and holds none of its memory."""
         self.uncompile()
-        if self.half:
-            self.half.restore()
-            self.half = None
+        if self.bf16:
+            self.bf16.restore()
+            self.bf16 = None
         while self.classes:
             module, kind = self.classes.pop()
             module.__class__ = kind

@@ -12,7 +12,7 @@ from bench.errors import BenchError
 
 COUNT = int(os.environ.get("WORLD_SIZE", "1"))  # set by the launcher
 RANK = int(os.environ.get("RANK", "0"))
-FIRST = RANK == 0  # the process that tells and writes; the others answer the same and keep silent
+IS_MAIN = RANK == 0  # the only process that logs and writes
 
 
 def own_device(device: torch.device) -> torch.device:

@@ -29,7 +29,7 @@ TEMPERATURE = 2.0
 log = logging.getLogger("bench")
 
 
-def taught(train: Examples, logits: Tensor, weight: float) -> tuple[Examples, Objective]:
+def with_teacher(train: Examples, logits: Tensor, weight: float) -> tuple[Examples, Objective]:
     """Return the examples with labels (N, 1 + C), the label before the teacher's logits, and the loss that reads them.
 
     The loss is (1 - weight) of the task's own and `weight` of T^2 KL(teacher || student) at temperature T, or of the
@@ -51,7 +51,7 @@ def taught(train: Examples, logits: Tensor, weight: float) -> tuple[Examples, Ob
 
 
 @dataclass(frozen=True)
-class Pupil:
+class Student:
     """A run that learns from a teacher; `canonical` is its canonical configuration."""
 
     config: RunConfig
@@ -71,13 +71,13 @@ class Pupil:
         return Path(self.config.cache_dir) / "teachers" / f"{key}.safetensors"
 
 
-def teacher_logits(pupils: Sequence[Pupil], device: torch.device, dtype: str) -> list[Tensor]:
+def teacher_logits(students: Sequence[Student], device: torch.device, dtype: str) -> list[Tensor]:
     """Return for each the logits (N, C) of the dense model fine-tuned with the same recipe and seed on the same examples.
 
     Kept in `cache_dir/teachers`, so that every method of a sweep learns from the same. Those that are not there yet are
     trained side by side.
     """
-    paths = {pupil.path(dtype): pupil for pupil in pupils}
+    paths = {student.path(dtype): student for student in students}
     for path in paths:
         store.make_folder(path.parent)
     with ExitStack() as locks:
@@ -88,7 +88,7 @@ def teacher_logits(pupils: Sequence[Pupil], device: torch.device, dtype: str) ->
         known = {path: _read(path) for path in paths}
         if missing := {path: paths[path] for path, logits in known.items() if logits is None}:
             known |= _teach(missing, device, dtype)
-    return [cast(Tensor, known[pupil.path(dtype)]) for pupil in pupils]
+    return [cast(Tensor, known[student.path(dtype)]) for student in students]
 
 
 def _read(path: Path) -> Tensor | None:
@@ -101,19 +101,25 @@ def _read(path: Path) -> Tensor | None:
         return None
 
 
-def _teach(pupils: dict[Path, Pupil], device: torch.device, dtype: str) -> dict[Path, Tensor]:
+def _teach(students: dict[Path, Student], device: torch.device, dtype: str) -> dict[Path, Tensor]:
     """Return the logits of new teachers, each written to its path; raises Diverged once the others are written."""
     processes.refuse_several("training.teacher", "teacher")
     trainees = []
-    for pupil in pupils.values():
-        transformers.set_seed(pupil.config.seed)
-        teacher = cast(Any, pretrained.load_classifier(pupil.config.model, pupil.config.task)).to(device)
+    for student in students.values():
+        transformers.set_seed(student.config.seed)
+        teacher = cast(Any, pretrained.load_classifier(student.config.model, student.config.task)).to(device)
         trainees.append(
-            Trainee(teacher, pupil.train, pupil.config.training, pupil.config.seed, f"{pupil.name} teacher")
+            Trainee(
+                teacher,
+                student.train,
+                student.config.training,
+                student.config.seed,
+                f"{student.name} teacher",
+            )
         )
     transformers.set_seed(trainees[0].seed)
     found, diverged = dict[Path, Tensor](), list[Diverged]()
-    for path, trainee, outcome in zip(pupils, trainees, finetune_together(trainees, dtype), strict=True):
+    for path, trainee, outcome in zip(students, trainees, finetune_together(trainees, dtype), strict=True):
         if isinstance(outcome, Diverged):
             diverged.append(outcome)
             continue

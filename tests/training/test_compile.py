@@ -22,7 +22,7 @@ needs_compiler = pytest.mark.skipif(
 def test_compiled_modules_train_as_others_do_and_leave_the_model_as_it_was(dtype, tolerance):
     plain, compiled = lane(model(), examples(), dtype), lane(model(), examples(), dtype)
     compiled.compile()
-    assert any(matrix.copy is not None for matrix in compiled.one_pass.matrices) == (dtype == "bf16")
+    assert any(matrix.copy is not None for matrix in compiled.fused.matrices) == (dtype == "bf16")
     for own in (plain, compiled):
         for step in range(10):
             own.step(int(own.schedule.lengths[step]))

@@ -9,7 +9,7 @@ from bench.errors import ConfigError
 from bench.runs.execute import run
 from bench.runs.identity import prepare
 from bench.settings.compose import compose_config
-from bench.training.teacher import TEMPERATURE, taught
+from bench.training.teacher import TEMPERATURE, with_teacher
 from tests.training.test_finetune import examples
 
 
@@ -17,7 +17,7 @@ from tests.training.test_finetune import examples
 def test_the_loss_mixes_labels_and_teacher(weight):
     torch.manual_seed(0)
     data, logits, found = examples(), torch.randn(64, 2), torch.randn(64, 2)
-    both, objective = taught(data, logits, weight)
+    both, objective = with_teacher(data, logits, weight)
     soft = F.kl_div(
         F.log_softmax(found / TEMPERATURE, -1), F.softmax(logits / TEMPERATURE, -1), reduction="none"
     ).sum(-1)
@@ -33,7 +33,7 @@ def test_the_loss_mixes_labels_and_teacher(weight):
 
 def test_a_regression_has_the_teachers_number_as_a_second_label():
     data, numbers, found = examples(regression=True), torch.randn(64, 1), torch.randn(64, 1)
-    both, objective = taught(data, numbers, 0.5)
+    both, objective = with_teacher(data, numbers, 0.5)
     expected = 0.5 * (found[:, 0] - data.labels).square() + 0.5 * (found - numbers)[:, 0].square()
     torch.testing.assert_close(objective.losses(found, both.labels), expected)
 

@@ -8,9 +8,9 @@ import torch
 from torch import nn
 from transformers import BertConfig, BertForMaskedLM, BertModel, DistilBertConfig, DistilBertModel
 
+from bench.training.bf16_weights import Bf16Weights, Projections
 from bench.training.engine import flops_per_token, make_engine
 from bench.training.finetune import Trainee
-from bench.training.half_weights import HalfWeights, Projections
 from bench.training.precision import autocast
 from tests.training.test_engine import CONFIG, DEVICES, examples
 
@@ -46,17 +46,17 @@ class Attentions(nn.Module):
         return states + self.tied(states, states) + self.twin(states, states) + self.other(states, states)
 
 
-def outcome(model, half=None):
+def outcome(model, bf16=None):
     """Return the outputs, and each weight's gradient by name, of a batch in two parts."""
     weights = dict(model.named_parameters())
-    half = half and half(model)
+    bf16 = bf16 and bf16(model)
     generator, outputs = torch.Generator().manual_seed(1), []
     for part in range(2):
         with autocast("bf16", CPU):
             outputs.append(model(*torch.randn(2, 3, 5, 16, generator=generator)))
         outputs[-1].float().square().sum().backward()
-        if half:
-            half.collect(first=part == 0)
+        if bf16:
+            bf16.collect(first=part == 0)
     return torch.stack(outputs).detach().float(), {name: weight.grad for name, weight in weights.items()}
 
 
@@ -67,7 +67,7 @@ def test_the_copies_compute_what_autocast_does(bias, frozen):
     for model in (plain, copied):
         for name, weight in model.named_parameters():
             weight.requires_grad_(not any(part in name for part in frozen))
-    (expected, gradients), (found, own) = outcome(plain), outcome(copied, HalfWeights)
+    (expected, gradients), (found, own) = outcome(plain), outcome(copied, Bf16Weights)
     torch.testing.assert_close(found, expected, rtol=2e-2, atol=2e-2)
     assert not any(
         module.products for module in copied.modules() if isinstance(module, Projections)
@@ -101,21 +101,21 @@ def test_the_copies_compute_what_autocast_does(bias, frozen):
 )
 def test_each_attention_is_one_product_and_the_layers_come_back(model):
     before, flops = {name: id(weight) for name, weight in model.named_parameters()}, flops_per_token(model)
-    half = HalfWeights(model)
+    bf16 = Bf16Weights(model)
     assert sum(isinstance(module, Projections) for module in model.modules()) == 2
     assert flops_per_token(model) == flops
-    half.restore()
+    bf16.restore()
     assert {name: id(weight) for name, weight in model.named_parameters()} == before
     assert all(weight.dtype == torch.float32 for weight in model.parameters())
 
 
 def test_a_step_reaches_the_copies():
     plain, copied = Attentions(), Attentions()
-    half = HalfWeights(copied)
+    bf16 = Bf16Weights(copied)
     with torch.no_grad():
-        for weight in chain(plain.parameters(), half.copies):
+        for weight in chain(plain.parameters(), bf16.copies):
             weight.mul_(1.5)
-    half.refresh()
+    bf16.refresh()
     torch.testing.assert_close(outcome(copied)[0], outcome(plain)[0], rtol=2e-2, atol=2e-2)
 
 
@@ -123,14 +123,14 @@ def test_what_was_not_used_has_no_gradient_of_an_earlier_step():
     """Two layers; the second serves the first step, and the second part only of the next but one."""
     layers = nn.ModuleDict({"first": nn.Linear(4, 4), "second": nn.Linear(4, 4)})
     first, second = layers["first"].weight, layers["second"].weight
-    half = HalfWeights(layers)
+    bf16 = Bf16Weights(layers)
 
     def part(states, *names, begins):
         with autocast("bf16", CPU):
             for name in names:
                 states = layers[name](states)
         states.float().sum().backward()
-        half.collect(first=begins)
+        bf16.collect(first=begins)
 
     one, other = torch.randn(3, 4), torch.randn(3, 4)
     part(one, "first", "second", begins=True)

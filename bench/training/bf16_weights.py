@@ -66,7 +66,7 @@ class Projection(nn.Module):
         return self.joint(states, self.place)  # type: ignore[no-any-return]
 
 
-class HalfWeights:
+class Bf16Weights:
     """bf16 copies of a model's linear layers, which stand in the layers' place until `restore`.
 
     The numbers are those of autocast, which casts each weight before its product and each gradient after it: some two

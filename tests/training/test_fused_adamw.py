@@ -8,23 +8,23 @@ import torch
 from torch import nn
 
 from bench.training.finetune import Trainee
+from bench.training.fused_adamw import BETAS, EPS, FusedAdamW, adamw
 from bench.training.lane import Objective, total_norm
-from bench.training.one_pass import BETAS, EPS, OnePass, adamw
 from tests.training.test_engine import CONFIG, STEPS, examples, lane, model, weights_of
 
 
-@pytest.mark.parametrize("halved", [False, True])
-def test_a_step_is_pytorchs(halved):
+@pytest.mark.parametrize("in_bf16", [False, True])
+def test_a_step_is_pytorchs(in_bf16):
     """Against the optimizer in float64, over steps whose gradients differ by orders of magnitude."""
     generator = torch.Generator().manual_seed(0)
     weights = [torch.randn(5, 7, generator=generator) for _ in range(2)]
     exact = [nn.Parameter(weight.double()) for weight in weights]
     optimizer = torch.optim.AdamW(exact, lr=3e-3, weight_decay=0.1, betas=BETAS, eps=EPS)
-    copies = [weight.bfloat16() if halved else None for weight in weights]
+    copies = [weight.bfloat16() if in_bf16 else None for weight in weights]
     means, squares = ([torch.zeros(5, 7) for _ in weights] for _ in range(2))
     for step in range(1, 30):
         gradients = [torch.randn(5, 7, generator=generator) * 10.0 ** (step % 5 - 3) for _ in weights]
-        gradients = [gradient.bfloat16() for gradient in gradients] if halved else gradients
+        gradients = [gradient.bfloat16() for gradient in gradients] if in_bf16 else gradients
         rate, scale = torch.tensor(3e-3 / step), torch.tensor(1.0 + step)
         optimizer.param_groups[0]["lr"] = 3e-3 / step
         for weight, gradient in zip(exact, gradients, strict=True):
@@ -32,14 +32,14 @@ def test_a_step_is_pytorchs(halved):
         optimizer.step()
         corrections = torch.tensor([1 - beta**step for beta in BETAS])
         adamw(weights, gradients, means, squares, copies, corrections, scale, rate, 1 - rate * 0.1)
-    for weight, half, other in zip(weights, copies, exact, strict=True):
+    for weight, copy, other in zip(weights, copies, exact, strict=True):
         torch.testing.assert_close(weight, other.detach().float(), atol=1e-6, rtol=1e-5)
-        assert half is None or torch.equal(half, weight.bfloat16())
+        assert copy is None or torch.equal(copy, weight.bfloat16())
 
 
-def one_pass(own):
+def fused(own):
     """Have the lane step its matrices in one pass, without torch.compile."""
-    own.step_in_one_pass(adamw)
+    own.fuse_optimizer(adamw)
     return own
 
 
@@ -60,7 +60,7 @@ def test_a_lane_trains_as_with_pytorchs_optimizer(dtype, tolerance, changes):
         objective = Objective(fast=frozenset(fast.bert.embeddings.parameters()), factor=10.0)
         return Trainee(fast, examples(), replace(CONFIG, **changes), 0, "t", objective).lane(dtype)
 
-    (losses, weights), (found, same) = trained(own()), trained(one_pass(own()))
+    (losses, weights), (found, same) = trained(own()), trained(fused(own()))
     np.testing.assert_allclose(found, losses, atol=tolerance)
     assert (
         same - weights
@@ -74,14 +74,14 @@ def test_only_gradients_of_a_whole_batch_stay_in_bf16():
         lane(model(), examples(), "bf16", device_batch=3),
         lane(model(), examples(), "fp32"),
     ]
-    halved = [sum(matrix.copy is not None for matrix in one_pass(own).one_pass.matrices) for own in lanes]
+    in_bf16 = [sum(matrix.copy is not None for matrix in fused(own).fused.matrices) for own in lanes]
     linear = sum(weight.ndim > 1 for weight in model().parameters()) - 3  # but the three tables
-    assert halved == [linear, 0, 0]
+    assert in_bf16 == [linear, 0, 0]
 
 
 def test_a_lane_that_gives_it_up_trains_as_if_it_had_never_had_it():
     losses, weights = trained(lane(model(), examples(), "bf16"))
-    own = one_pass(lane(model(), examples(), "bf16"))
+    own = fused(lane(model(), examples(), "bf16"))
     own.uncompile()
     found, same = trained(own)
     assert torch.equal(found, losses) and torch.equal(same, weights)
@@ -90,7 +90,7 @@ def test_a_lane_that_gives_it_up_trains_as_if_it_had_never_had_it():
 def test_a_rehearsal_that_breaks_leaves_no_gradients_behind():
     def gradients(own):
         seen = []
-        own.one_pass.update = lambda _, gradients, *rest: seen.extend(
+        own.fused.update = lambda _, gradients, *rest: seen.extend(
             gradient.clone().flatten() for gradient in gradients
         )
         own.step(40)
@@ -99,7 +99,7 @@ def test_a_rehearsal_that_breaks_leaves_no_gradients_behind():
     def fail(*_):
         raise RuntimeError("broken")
 
-    clean, broken = one_pass(lane(model(), examples(), "bf16")), one_pass(lane(model(), examples(), "bf16"))
+    clean, broken = fused(lane(model(), examples(), "bf16")), fused(lane(model(), examples(), "bf16"))
     handle = broken.model.get_input_embeddings().weight.register_hook(
         fail
     )  # the last gradient of a backward pass
@@ -111,11 +111,11 @@ def test_a_rehearsal_that_breaks_leaves_no_gradients_behind():
 
 
 def test_a_rehearsal_leaves_no_averages_behind():
-    own = one_pass(lane(model(), examples(), "bf16"))
+    own = fused(lane(model(), examples(), "bf16"))
     own.step(40)
-    assert all(matrix.mean.any() and matrix.square.any() for matrix in own.one_pass.matrices)
+    assert all(matrix.mean.any() and matrix.square.any() for matrix in own.fused.matrices)
     own.reset()
-    assert not any(matrix.mean.any() or matrix.square.any() for matrix in own.one_pass.matrices)
+    assert not any(matrix.mean.any() or matrix.square.any() for matrix in own.fused.matrices)
 
 
 def test_the_norm_of_gradients_in_bf16_is_not_rounded_to_bf16():
@@ -129,13 +129,13 @@ def test_a_matrix_that_no_gradient_reaches_stays_as_it_is():
     larger = model()
     larger.spare = nn.Linear(32, 32)
     before = larger.spare.weight.detach().clone()
-    trained(one_pass(lane(larger, examples(), "bf16")))
+    trained(fused(lane(larger, examples(), "bf16")))
     assert torch.equal(larger.spare.weight, before)
 
 
 def test_what_fails_in_the_making_leaves_the_copies_where_they_are():
     own = lane(model(), examples(), "bf16")
-    before = len(own.half.copies)
+    before = len(own.bf16.copies)
     with pytest.raises(RuntimeError):
-        OnePass(own.half, own.optimizer, -1, own.device, adamw)
-    assert len(own.half.copies) == before
+        FusedAdamW(own.bf16, own.optimizer, -1, own.device, adamw)
+    assert len(own.bf16.copies) == before

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bench.training.half_weights import HalfWeights
+from bench.training.bf16_weights import Bf16Weights
 
 BETAS, EPS = (0.9, 0.999), 1e-8  # PyTorch's
 AT_ONCE = 6  # matrices of one shape that a call steps: BERT-base's take 0.85 ms in all, one by one 1.5 (H100)
@@ -61,25 +61,25 @@ def batched(matrices: Sequence[Matrix]) -> Iterator[list[Matrix]]:
     yield from ([matrix] for matrix in matrices[whole:])
 
 
-class OnePass:
+class FusedAdamW:
     """Takes the step of the matrices among the optimizer's parameters, to which it leaves the vectors.
 
     The weight of a linear layer goes through memory once, where to make its gradient fp32, AdamW, which writes back the
     gradient that it scaled, and to make the copy anew are a pass each. Until `close` the matrices' copies are not among those
-    of `half`. A matrix is taken to have had a gradient in every step.
+    of `bf16`. A matrix is taken to have had a gradient in every step.
     """
 
     def __init__(
         self,
-        half: HalfWeights | None,
+        bf16: Bf16Weights | None,
         optimizer: torch.optim.AdamW,
         steps: int,
         device: torch.device,
         update: Callable[..., None],
     ) -> None:
-        self.half, self.update = half, update
+        self.bf16, self.update = bf16, update
         self.copies = (
-            {weight: copy for weight, copy in half.copies.items() if weight.ndim > 1} if half else {}
+            {weight: copy for weight, copy in bf16.copies.items() if weight.ndim > 1} if bf16 else {}
         )
         self.batches: list[tuple[dict[str, Any], list[list[Matrix]]]] = []  # of each group
         for group in optimizer.param_groups:
@@ -92,15 +92,15 @@ class OnePass:
             self.batches.append((group, [batch for some in alike.values() for batch in batched(some)]))
         count = torch.arange(1, steps + 1, dtype=torch.float64)
         self.corrections = torch.stack([1 - beta**count for beta in BETAS], dim=1).float().to(device)
-        if half:  # last, so that what fails before leaves `half` as it is
-            half.copies = {weight: copy for weight, copy in half.copies.items() if weight not in self.copies}
+        if bf16:  # last, so that what fails before leaves `bf16` as it is
+            bf16.copies = {weight: copy for weight, copy in bf16.copies.items() if weight not in self.copies}
 
     @property
     def matrices(self) -> list[Matrix]:
         """Return all of them."""
         return [matrix for _, batches in self.batches for batch in batches for matrix in batch]
 
-    def half_gradients(self) -> list[Tensor]:
+    def bf16_gradients(self) -> list[Tensor]:
         """Return the copies' gradients."""
         return [
             matrix.gradient
@@ -144,5 +144,5 @@ class OnePass:
 
     def close(self) -> None:
         """Give the copies back."""
-        if self.half:
-            self.half.copies |= self.copies
+        if self.bf16:
+            self.bf16.copies |= self.copies
