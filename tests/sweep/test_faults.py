@@ -14,6 +14,7 @@ from bench import store
 from bench.cli.main import main
 from bench.errors import EnvironmentBroken
 from bench.runs.execute import execute
+from bench.stopping import stoppable
 from bench.sweep.local import Pool, gpus
 from bench.sweep.plan import Item, make
 from bench.sweep.view import View
@@ -87,7 +88,9 @@ def test_a_worker_that_dies_as_it_starts_does_not_block_a_sweep_of_thousands(tmp
         Item(f"{n:012x}", "tiny/task/dense/s0", ["training.max_steps=2"] * 9, f"{n}.json", None, None)
         for n in range(2000)
     ]
-    with limited(1), View(items) as view, pytest.raises(EnvironmentBroken, match="before its first run"):
+    # A pool that ends ignores SIGTERM, and `stoppable` gives it back: the tests after this one need it.
+    stopped_alone = pytest.raises(EnvironmentBroken, match="before its first run")
+    with limited(1), stoppable(), View(items) as view, stopped_alone:
         Pool(items, [Settings(1, None, None)], view, tmp_path / "sweep.cancel").run()
     assert not list(tmp_path.iterdir())
 

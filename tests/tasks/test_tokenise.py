@@ -2,6 +2,7 @@
 
 import dataclasses
 import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -114,8 +115,8 @@ def work(folder: Path) -> list[list[int]]:
 
 def test_processes_may_tokenise_the_same_at_once(tmp_path: Path) -> None:
     # Not "fork": a copy of a process whose other threads hold locks can wait for them for ever.
-    with multiprocessing.get_context("spawn").Pool(3) as pool:
-        made = pool.map(work, [tmp_path] * 3, chunksize=1)
+    with ProcessPoolExecutor(3, multiprocessing.get_context("spawn")) as pool:
+        made = list(pool.map(work, [tmp_path] * 3))
     assert made[0] == made[1] == made[2] and len(made[0]) == 1200
     assert len([*(tmp_path / "tokenised").iterdir()]) == 1
 
