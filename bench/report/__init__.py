@@ -1,7 +1,6 @@
-"""From records alone to tables, figures and INDEX.md. Needs no GPU, no weights and no torch."""
+"""From records alone to tables, figures, INDEX.md and brief.html. Needs no GPU, no weights and no torch."""
 
-import logging
-import warnings
+from collections import defaultdict
 from pathlib import Path
 
 import jinja2
@@ -9,18 +8,19 @@ import pandas as pd
 from joblib import Parallel, cpu_count, delayed
 
 from bench.errors import BenchError, ConfigError, EnvironmentBroken
-from bench.report import brief, details, figures, style, tables
+from bench.report import brief, figures, questions, tables
 from bench.report.breakdown import breakdown_table
 from bench.report.grid import Grid, to_latex, to_markdown
 from bench.report.latency import side_by_side
 from bench.report.published import PAPER, TITLE, beside, published_grid, read_published
 from bench.report.runs import ids_sha256, to_frame
 from bench.report.scores import ALL, score_table, sections
+from bench.report.style import FIGURES, write_figure
 from bench.settings.schema import RunConfig
 from bench.store import STATUSES, Record, read_coverage
 from bench.text import escape, slug
 
-log = logging.getLogger("bench")
+__all__ = ["figures", "questions", "write_report"]  # both modules register their figures, in this order
 
 
 def write_report(
@@ -31,10 +31,10 @@ def write_report(
     config: RunConfig | None = None,
     paper: Path = PAPER,
 ) -> list[Path]:
-    """Return the files written: `tables/`, `figures/`, `INDEX.md` and `brief.html` in `results_dir`.
+    """Write `tables/`, `figures/`, `INDEX.md` and `brief.html` in `results_dir`, and return the files.
 
-    The same records give the same bytes. `problems` are unreadable records (path, reason) and are named in the report;
-    `config` says what the brief is asked, and the loss whose probability is computed; `paper` holds published numbers.
+    The same records give the same bytes. `problems` are unreadable records (path, reason), which the report names; `config` holds
+    the brief's question and the loss in points whose probability is computed; `paper` is the folder of published numbers.
     Raises BenchError without records, ConfigError for a loss below zero and for scores that must not share a column,
     EnvironmentBroken if `results_dir` cannot be written.
     """
@@ -62,105 +62,88 @@ def write_report(
     parts = [*sections(scores), *sections(breakdown)]
     try:
         written = [_write(results_dir / name, text) for name, text in texts.items()]
-        (results_dir / "figures").mkdir(exist_ok=True)
-        whole = [
-            (place, draw)
-            for place in range(len(sections(scores)))
-            for draw in (*figures.DRAWN, *details.DRAWN)
-        ]
-        jobs = whole + [(place, details.languages) for place in range(len(sections(scores)), len(parts))]
-        # Drawing is most of the time, but a process takes two seconds to start: only many figures are worth several.
-        drawn = Parallel(n_jobs=min(cpu_count(), 1 + len(jobs) // 20))(
-            delayed(_figure)(parts[place], results_dir, draw) for place, draw in jobs
-        )
-        written += [path for _, paths in drawn for path in paths]
-        shown = [
-            [figure for (where, _), (figure, _) in zip(jobs, drawn, strict=True) if where == place and figure]
-            for place in range(len(parts))
-        ]
-        written.append(_write(results_dir / "INDEX.md", _index(runs, parts, shown, named, published)))
+        shown, drawn = _draw(parts, results_dir)
+        index = _index(runs, parts, shown, named, published)
+        written += [*drawn, _write(results_dir / "INDEX.md", index)]
         _remove_older(results_dir, written)
     except OSError as error:
         raise EnvironmentBroken(f"results_dir ({results_dir}) cannot be written: {error}.") from error
     return written
 
 
-def _remove_older(results_dir: Path, written: list[Path]) -> None:
-    """Delete tables and figures that an earlier report made and this one has no data for, such as <what>--<model>--<suite>."""
-    names = (
-        "breakdown.*",
-        "published.*",
-        "coverage.*",
-        "parts.*",
-    )  # the last two: what reports wrote before they were renamed
-    made = ("figures/*--*--*.*", "tables/*--*--*.*", *(f"tables/{name}" for name in names))
-    for path in (path for pattern in made for path in results_dir.glob(pattern)):
-        if path not in written:
-            path.unlink()
-
-
 def _tables(
     runs: pd.DataFrame, scores: pd.DataFrame, breakdown: pd.DataFrame, published: pd.DataFrame
 ) -> dict[str, str]:
     """Return file name -> content of the long tables, and of those for people as Markdown, LaTeX and CSV."""
-    complete = tables.completeness(runs)
-    texts = {
-        "tables/completeness.md": f"# Completeness (seeds)\n\n{tables.as_markdown(complete)}",
-        "tables/completeness.csv": tables.csv(complete),
-        "tables/failures.csv": tables.csv(tables.failures(runs)),
-        "tables/runs.csv": tables.csv(tables.runs(runs)),
+    # Tables for programs.
+    frames = {
+        "completeness": tables.completeness(runs),
+        "failures": tables.failures(runs),
+        "runs": tables.runs(runs),
+        **{
+            name: tables.results(table)
+            for name, table in (("results", scores), ("breakdown", breakdown))
+            if len(table)
+        },
+        **({"published": published} if len(published) else {}),
     }
-    grids: list[tuple[str, Grid]] = []
+    texts = {f"tables/{name}.csv": tables.csv(frame) for name, frame in frames.items()}
+    seeds = tables.as_markdown(frames["completeness"])
+    texts["tables/completeness.md"] = f"# Completeness (seeds)\n\n{seeds}"
+
+    # Tables for people.
+    grids: dict[str, Grid] = {}
     for name, table in (("results", scores), ("breakdown", breakdown)):
-        if len(table):
-            texts[f"tables/{name}.csv"] = tables.csv(tables.results(table))
-        grids += [(_stem(name, part), tables.results_grid(part)) for part in sections(table)]
-    grids += [(_stem("budgets", part), tables.budget_grid(part)) for part in sections(scores)]
-    grids.append(("published", published_grid(published)))
-    for stem, grid in grids:
+        grids |= {_stem(name, part): tables.results_grid(part) for part in sections(table)}
+    grids |= {_stem("budgets", part): tables.budget_grid(part) for part in sections(scores)}
+    grids["published"] = published_grid(published)
+    for stem, grid in grids.items():
         if grid.rows:
             how = "" if grid.title == TITLE else tables.HOW_TO_READ
-            texts |= {
-                f"tables/{stem}.md": f"# {escape(grid.title)}\n\n{how}\n{to_markdown(grid)}",
-                f"tables/{stem}.tex": to_latex(grid._replace(notes=f"{how} {grid.notes}".strip())),
-                f"tables/{stem}.csv": tables.csv(pd.DataFrame(grid.rows, columns=grid.header)),
-            }
-    return texts | ({"tables/published.csv": tables.csv(published)} if len(published) else {})
+            rows = tables.csv(pd.DataFrame(grid.rows, columns=grid.header))
+            texts[f"tables/{stem}.md"] = f"# {escape(grid.title)}\n\n{how}\n{to_markdown(grid)}"
+            texts[f"tables/{stem}.tex"] = to_latex(grid._replace(notes=f"{how} {grid.notes}".strip()))
+            texts.setdefault(f"tables/{stem}.csv", rows)
+    return texts
 
 
-def _stem(name: str, part: pd.DataFrame) -> str:
-    return slug(name, part.title.iloc[0], part.suite.iloc[0])
-
-
-def _figure(
-    part: pd.DataFrame, results_dir: Path, draw: style.Draw
-) -> tuple[tuple[str, str] | None, list[Path]]:
-    """Return the figure's title and image, and the files written; None and no file where the section has no data for it."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.filterwarnings("always", "Glyph .* missing from font")
-        chart = draw(part)
-        if chart is None:
-            return None, []
-        stem = f"figures/{_stem(chart.name, part)}"
-        paths = [results_dir / f"{stem}.{kind}" for kind in ("png", "svg", "pdf")]
-        style.save(chart.figure, *paths)
-    missing = {text for warning in caught if "missing from font" in (text := str(warning.message))}
-    for other in {str(warning.message) for warning in caught} - missing:
-        log.warning("%s.png: %s", stem, other)
-    if missing:
-        log.warning(
-            "%s.png: %d of its letters are in no installed font and are drawn as boxes: install one that has them, for Chinese, "
-            "Japanese and Korean Debian's fonts-noto-cjk.",
-            stem,
-            len(missing),
+def _draw(
+    parts: list[pd.DataFrame], results_dir: Path
+) -> tuple[dict[int, list[tuple[str, str]]], list[Path]]:
+    """Write each section's figures. Return section -> title and image of each figure, and all files."""
+    (results_dir / "figures").mkdir(exist_ok=True)
+    jobs = [
+        (place, figure)
+        for place, part in enumerate(parts)
+        for figure in FIGURES
+        if figure.of_breakdown == _is_breakdown(part)
+    ]
+    # Drawing is most of the time, but a process takes two seconds to start: only many figures are worth several.
+    drawn = Parallel(n_jobs=min(cpu_count(), 1 + len(jobs) // 20))(
+        delayed(write_figure)(
+            figure, parts[place], results_dir / "figures" / _stem(figure.name, parts[place])
         )
-    return (chart.title, f"{stem}.png"), [*paths, _write(results_dir / f"{stem}.csv", tables.csv(chart.data))]
+        for place, figure in jobs
+    )
+    shown = defaultdict(list)
+    for (place, _), (title, files) in zip(jobs, drawn, strict=True):
+        if files:
+            shown[place].append((title, f"figures/{files[0].name}"))
+    return shown, [path for _, files in drawn for path in files]
+
+
+def _remove_older(results_dir: Path, written: list[Path]) -> None:
+    """Delete tables and figures that an earlier report wrote and this one has no data for, such as <what>--<model>--<suite>."""
+    single = ("breakdown", "published", "coverage", "parts")  # the last two: earlier names of two tables
+    patterns = ("figures/*--*--*.*", "tables/*--*--*.*", *(f"tables/{name}.*" for name in single))
+    for path in {path for pattern in patterns for path in results_dir.glob(pattern)} - {*written}:
+        path.unlink()
 
 
 def _index(
     runs: pd.DataFrame,
     parts: list[pd.DataFrame],
-    shown: list[list[tuple[str, str]]],
+    shown: dict[int, list[tuple[str, str]]],
     problems: list[tuple[str, str]],
     published: pd.DataFrame,
 ) -> str:
@@ -175,34 +158,36 @@ def _index(
         "failures": tables.as_markdown(failed) if len(failed) else "",
         "problems": problems,
         "how_to_read": tables.HOW_TO_READ,
-        "sections": [_section(part, runs, drawn) for part, drawn in zip(parts, shown, strict=True)],
+        "sections": [_section(part, runs, shown.get(place, [])) for place, part in enumerate(parts)],
         "published": to_markdown(published_grid(published)) if len(published) else "",
         "published_title": TITLE,
         "cautions": tables.cautions(runs),
     }
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        trim_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )  # no autoescape: the page is Markdown
+    # No autoescape: the page is Markdown.
+    loader = jinja2.FileSystemLoader(Path(__file__).parent)
+    environment = jinja2.Environment(loader=loader, trim_blocks=True, undefined=jinja2.StrictUndefined)
     environment.filters["md"] = escape
-    text = environment.get_template("index.md.j2").render(context)
-    return text if text.endswith("\n") else f"{text}\n"
+    return environment.get_template("index.md.j2").render(context).rstrip("\n") + "\n"
 
 
-def _section(part: pd.DataFrame, runs: pd.DataFrame, drawn: list[tuple[str, str]]) -> dict[str, object]:
+def _section(part: pd.DataFrame, runs: pd.DataFrame, figures: list[tuple[str, str]]) -> dict[str, object]:
     """Return what INDEX.md shows of a section."""
     first, budgets = part.iloc[0], tables.budget_grid(part)
-    scores = {row["config_id"]: tables.score_text(row) for row in part[part.main].to_dict("records")}
+    scores = {row["config_id"]: tables.cell_text(row) for row in part[part.main].to_dict("records")}
     return {
         "title": f"{first.title} on {first.suite}",
-        "figures": drawn,
-        "breakdown": ALL in set(part.column),
+        "figures": figures,
+        "breakdown": _is_breakdown(part),
         "table": to_markdown(tables.results_grid(part)),
         "costs": side_by_side(part, runs, scores),
         "budgets_title": budgets.title,
         "budgets": to_markdown(budgets) if budgets.rows and not first.no_mean else "",
     }
+
+
+def _is_breakdown(part: pd.DataFrame) -> bool:
+    """Return whether the section is a task's languages or categories rather than a suite's tasks."""
+    return ALL in set(part.column)
 
 
 def _provenance(runs: pd.DataFrame) -> str:
@@ -215,6 +200,10 @@ def _provenance(runs: pd.DataFrame) -> str:
         f"{len(runs):,} records, SHA-256 of their ids {ids_sha256(runs)}; commits: {escape(', '.join(shown) or 'unknown')}; "
         f"devices: {escape(', '.join(devices) or 'unknown')}."
     )
+
+
+def _stem(name: str, part: pd.DataFrame) -> str:
+    return slug(name, part.title.iloc[0], part.suite.iloc[0])
 
 
 def _write(path: Path, text: str) -> Path:

@@ -3,6 +3,7 @@
 import math
 import textwrap
 from functools import partial
+from itertools import compress, pairwise
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -15,31 +16,35 @@ from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullLocator
 from bench.report.labels import Label, Segment, place_labels
 from bench.report.runs import rows
 from bench.report.scores import FLOORS
-from bench.report.style import STYLE, Chart, kind_styles, legend, page, set_title, settle
+from bench.report.style import (
+    STYLE,
+    Chart,
+    figure,
+    kind_styles,
+    legend,
+    mark,
+    page,
+    set_title,
+    settle,
+    title_of,
+)
 from bench.statistics import knee, pareto_front
 from bench.text import one_line
 
-MOST_LABELS = 12  # a panel with more points labels only dense and the Pareto front; of small multiples half as many, and then
-# only dense and the knee of the front
+# A panel with more points labels only dense and the Pareto front; of small multiples half as many, and then only dense and the
+# knee of the front.
+MOST_LABELS = 12
 WIDEST = 30  # letters of a label's line
 LINEAR_BELOW = 3  # axes whose ends differ by a smaller factor are linear
 FRONT = "#009E73"
-SHOWN = [
-    "ci95_low",
-    "ci95_high",
-    "ci95_is",
-    "n",
-    "metric",
-    "chance",
-    "on_front",
-    "knee",
-]  # last in the CSV file
-FILLINGS: dict[
-    str, dict[str, Any]
-] = {  # of a marker: half full or empty where the body is stored in fewer bits
+CHANCE: dict[str, Any] = {"color": "#555555", "linewidth": 1.4, "linestyle": ":"}
+# Last in the CSV file.
+SHOWN = ["ci95_low", "ci95_high", "ci95_is", "n", "metric", "chance", "on_front", "knee"]
+# Of a marker: half full or empty where the body is stored in fewer bits.
+EMPTY = {"markeredgewidth": 1.6, "markerfacecolor": "white"}
+FILLINGS: dict[str, dict[str, Any]] = {
     "fp32": {},
     "bf16": {"markeredgewidth": 1.6, "fillstyle": "left", "markerfacecoloralt": "white"},
-    "int8": {"markeredgewidth": 1.6, "markerfacecolor": "white"},
 }
 
 
@@ -53,48 +58,45 @@ class Measure(NamedTuple):
     factor: float = 1.0  # from the column's unit to `unit`
 
 
+WHOLE = Measure("total_bytes", "size.total_bytes", "stored bytes of the whole model", "B")
 SIZES = [
     Measure("params", "size.embedding_params", "embedding parameters", ""),
     Measure("bytes", "size.embedding_bytes", "stored bytes of the embedding", "B"),
+    WHOLE,
 ]
-WHOLE = Measure("total_bytes", "size.total_bytes", "stored bytes of the whole model", "B")
 
 
 def main_score(part: pd.DataFrame, measure: Measure) -> Chart | None:
     """Return the mean over tasks, or the only task, against a size."""
-    return _chart(f"score-{measure.name}", part, measure.title, [(part[part.main], measure)])
+    return _chart(part, measure.title, [(part[part.main], measure)])
 
 
 def tasks(part: pd.DataFrame, measure: Measure) -> Chart | None:
     """Return small multiples: each task against a size; None where there is only one."""
     panels = [(lines, measure) for _, lines in part[~part.is_mean].groupby("column", sort=False)]
-    if len(panels) < 2:
-        return None
-    return _chart(f"tasks-{measure.name}", part, f"{measure.title}, task by task", panels)
+    return _chart(part, f"{measure.title}, task by task", panels) if len(panels) > 1 else None
 
 
+for measure in SIZES:
+    figure(f"score-{measure.name}")(partial(main_score, measure=measure))
+    figure(f"tasks-{measure.name}")(partial(tasks, measure=measure))
+
+
+@figure("costs")
 def costs(part: pd.DataFrame) -> Chart | None:
     """Return the main score against latency, memory and file size: those in use where `bench cost` measured them."""
     first = part.iloc[0]
     tokens = "" if pd.isna(first.tokens) else f" × {first.tokens:.0f} tokens"
+    batches = {
+        f"latency_ms.{size}": f"batch of {first[f'batch.{size}']}{tokens}" for size in ("small", "large")
+    }
     measures = [
-        Measure(
-            size, f"latency_ms.{size}", f"latency of a batch of {first[f'batch.{size}']}{tokens}", "s", 1e-3
-        )
-        for size in ("small", "large")
-    ]
-    measures += [
+        *(Measure(field, field, f"latency of a {batch}", "s", 1e-3) for field, batch in batches.items()),
         Measure("memory", "memory_bytes", f"peak memory in {'use' if tokens else 'training'}", "B"),
         Measure("file", "size.file_bytes", "file of the embedding", "B"),
     ]
     against = f"cost on {first.machine}" if first.machine else measures[-1].title
-    return _chart("costs", part, against, [(part[part.main], measure) for measure in measures])
-
-
-DRAWN = [
-    *(partial(draw, measure=measure) for measure in (*SIZES, WHOLE) for draw in (main_score, tasks)),
-    costs,
-]
+    return _chart(part, against, [(part[part.main], measure) for measure in measures])
 
 
 def _compared(lines: pd.DataFrame, measure: Measure) -> pd.DataFrame:
@@ -121,25 +123,18 @@ def _points(lines: pd.DataFrame, measure: Measure) -> pd.DataFrame:
     return data
 
 
-def _chart(
-    name: str, part: pd.DataFrame, against: str, wanted: list[tuple[pd.DataFrame, Measure]]
-) -> Chart | None:
+def _chart(part: pd.DataFrame, against: str, wanted: list[tuple[pd.DataFrame, Measure]]) -> Chart | None:
     """Return the figure with a panel for each column and measure that has points; None where none has.
 
-    Where there are several configurations a panel needs two points: one compares nothing. One panel is 10 x 6 inches; several
-    stand two or three in a line on a wider page whose type grows with it.
+    Where there are several configurations a panel needs two points: a single point compares nothing. One panel is 10 x 6 inches;
+    several stand two or three in a line on a wider page whose type grows with it.
     """
-    first = part.iloc[0]
-    title = f"{first.title} on {first.suite}: score against {against}"
-    panels = [
-        (points, measure)
-        for lines, measure in wanted
-        if len(points := _points(_compared(lines, measure), measure))
-        >= min(2, len(_compared(lines, measure)))
-        and len(points)
-    ]
+    compared = [(_compared(lines, measure), measure) for lines, measure in wanted]
+    plotted = [(_points(lines, measure), min(2, len(lines)), measure) for lines, measure in compared]
+    panels = [(points, measure) for points, least, measure in plotted if len(points) >= max(least, 1)]
     if not panels:
         return None
+    title = title_of(part, f"score against {against}")
     across = min(len(panels), 3 if len(panels) > 4 else 2)
     down = math.ceil(len(panels) / across)
     everything = pd.concat([points for points, _ in panels])
@@ -147,7 +142,8 @@ def _chart(
     size = ((10, 6), (14, 1.8 + 5.2 * down), (17, 1.8 + 4.4 * down))[across - 1]
     larger = {key: STYLE[key] * (1.0, 1.3, 1.3)[across - 1] for key in ("font.size", "axes.titlesize")}
     with rc_context(STYLE | larger):
-        figure = page(title, size, first.provenance)
+        # The page, its title and its legend.
+        figure = page(title, size, part.provenance.iloc[0])
         grid = list(figure.subplots(down, across, squeeze=False).flat)
         for axes in grid[len(panels) :]:
             axes.remove()
@@ -157,6 +153,8 @@ def _chart(
         handles = _legend(kinds, everything)
         long = max(len(str(handle.get_label())) for handle in handles) > WIDEST
         legend(figure, handles, 4 if long else 3 + across)
+
+        # The panels; their labels last, when nothing moves any more.
         waiting = [
             _panel(axes, *panel, kinds, len(panels) > 1) for axes, panel in zip(grid, panels, strict=False)
         ]
@@ -168,7 +166,7 @@ def _chart(
             place_labels(axes, *around)
     columns = ["column", "configuration", "kind", "body"]
     data = [points[[*columns, measure.field, "mean", *SHOWN]] for points, measure in panels]
-    return Chart(name, title, pd.concat(data, ignore_index=True), figure)
+    return Chart(title, pd.concat(data, ignore_index=True), figure)
 
 
 def _panel(
@@ -185,7 +183,7 @@ def _panel(
         if pd.notna(point.ci95_low):
             axes.axhspan(point.ci95_low, point.ci95_high, color="black", alpha=0.08, linewidth=0)
     if pd.notna(chance):
-        axes.axhline(chance, color="#555555", linewidth=1.4, linestyle=":", zorder=1)
+        axes.axhline(chance, zorder=1, **CHANCE)
     for point in rows(floors):
         axes.axhline(point.mean, zorder=1, **_floor(kinds[point.kind][0]))
 
@@ -194,24 +192,17 @@ def _panel(
     front = data[data.on_front].sort_values(["x", "mean"])
     axes.step(front.x, front["mean"], where="post", color=FRONT, linewidth=1.8, alpha=0.7, zorder=2)
     for kind, own in data.groupby("kind", sort=False):
-        colour, marker = kinds[str(kind)]
-        style: dict[str, Any] = {
-            "color": colour,
-            "marker": marker,
-            "markersize": 10,
-            "markeredgecolor": "white",
-        }
+        style = kinds[str(kind)]
         spread = [own["mean"] - own.ci95_low, own.ci95_high - own["mean"]]
-        style |= _filling(own.body.iloc[0], colour)
-        axes.errorbar(own.x, own["mean"], spread, linestyle="none", capsize=4, zorder=4, **style)
+        look = {**mark(style, 10), "markeredgecolor": "white", **_filling(own.body.iloc[0], style[0])}
+        axes.errorbar(own.x, own["mean"], spread, capsize=4, zorder=4, **look)
 
     # An interval that goes on beyond the panel ends in an arrow head; a ring marks the knee.
     bottom, top = axes.get_ylim()
     for point in rows(data):
         for end, edge, head in ((point.ci95_high, top, CARETUP), (point.ci95_low, bottom, CARETDOWN)):
             if pd.notna(end) and not bottom <= end <= top:
-                style = {"marker": head, "markersize": 9, "color": kinds[point.kind][0], "linestyle": "none"}
-                axes.plot(point.x, edge, zorder=4, **style)
+                axes.plot(point.x, edge, zorder=4, **mark((kinds[point.kind][0], head), 9))
     for point in rows(data[data.knee]):
         axes.plot(point.x, point.mean, **_ring(20))
 
@@ -223,22 +214,20 @@ def _panel(
         Label(x, y, textwrap.fill(text, WIDEST), bool(must))
         for x, y, text, must in zip(data.x, data["mean"], data.configuration, needed, strict=True)
     ]
-    x, y, low, high = list(front.x), list(front["mean"]), *axes.get_xlim()
+    low, high = axes.get_xlim()
     segments = [Segment(low, level, high, level) for level in levels]
-    segments += [Segment(*corner) for corner in zip(x, y, x[1:], y, strict=False)]
-    segments += [Segment(*corner) for corner in zip(x[1:], y, x[1:], y[1:], strict=False)]
+    steps = list(pairwise(zip(front.x, front["mean"], strict=True)))
+    segments += [Segment(x0, y0, x1, y0) for (x0, y0), (x1, _) in steps]
+    segments += [Segment(x1, y0, x1, y1) for (_, y0), (x1, y1) in steps]
     bars = data[data.ci95_low.notna()]
     segments += [Segment(*ends) for ends in zip(bars.x, bars.ci95_low, bars.x, bars.ci95_high, strict=True)]
-    unnamed = data[~named]
-    return (
-        [label for label, shown in zip(labels, named, strict=True) if shown],
-        segments,
-        list(zip(unnamed.x, unnamed["mean"], strict=True)),
-    )
+    unnamed = list(data.loc[~named, ["x", "mean"]].itertuples(index=False, name=None))
+    return list(compress(labels, named)), segments, unnamed
 
 
 def _filling(body: str, colour: str) -> dict[str, Any]:
-    return FILLINGS[body] and FILLINGS[body] | {"markeredgecolor": colour}
+    filling = FILLINGS.get(body, EMPTY)
+    return filling and filling | {"markeredgecolor": colour}
 
 
 def _ring(size: float) -> dict[str, Any]:
@@ -291,35 +280,25 @@ def _heading(data: pd.DataFrame) -> list[str]:
 def _legend(kinds: dict[str, tuple[str, str]], data: pd.DataFrame) -> list[Line2D]:
     """Return what the marks mean: kinds first, then lines; only those that are drawn."""
     bodies, floors = dict(zip(data.kind, data.body, strict=True)), set(data[data.floor].kind)
-    sized = {"linestyle": "none", "markersize": 9}
     shown: list[dict[str, Any]] = [
-        {"label": kind, "color": colour, "marker": marker, **sized, **_filling(bodies[kind], colour)}
-        for kind, (colour, marker) in kinds.items()
+        {"label": kind, **mark(style, 9), **_filling(bodies[kind], style[0])}
+        for kind, style in kinds.items()
         if kind not in floors
     ]
     shown += [{"label": kind, **_floor(colour)} for kind, (colour, _) in kinds.items() if kind in floors]
     intervals = data[~data.floor].ci95_is.replace("", None).dropna()
-    over = [
-        name
-        for name, words in (
-            ("over seeds", "Student's"),
-            ("over tasks and seeds", "Welch's"),
-            ("over rows, 1 seed", "Wilson|MOVER"),
-        )
-        if intervals.str.match(words).any()
-    ]
+    words = {
+        "over seeds": "Student's",
+        "over tasks and seeds": "Welch's",
+        "over rows, 1 seed": "Wilson|MOVER",
+    }
+    over = " or ".join(name for name, pattern in words.items() if intervals.str.match(pattern).any())
+    front = {"color": FRONT, "linewidth": 1.8, "alpha": 0.7}
     lines: list[tuple[Any, dict[str, Any]]] = [
-        ("dense" in kinds, {"color": "black", "linewidth": 1.2, "label": "dense level"}),
-        (data.on_front.any(), {"color": FRONT, "linewidth": 1.8, "alpha": 0.7, "label": "Pareto front"}),
+        ("dense" in kinds, {"label": "dense level", "color": "black", "linewidth": 1.2}),
+        (data.on_front.any(), {"label": "Pareto front", **front}),
         (data.knee.any(), {"label": "knee of the front", **_ring(14)}),
-        (
-            data.chance.notna().any(),
-            {"color": "#555555", "linewidth": 1.4, "linestyle": ":", "label": "chance"},
-        ),
-        (
-            bool(over),
-            {"color": "#555555", "marker": "|", "markersize": 16, "linestyle": "none"}
-            | {"label": f"95 % interval {' or '.join(over)}"},
-        ),
+        (data.chance.notna().any(), {"label": "chance", **CHANCE}),
+        (over, {"label": f"95 % interval {over}", **mark(("#555555", "|"), 16)}),
     ]
     return [Line2D([], [], **style) for style in (*shown, *(style for drawn, style in lines if drawn))]

@@ -1,30 +1,27 @@
-"""A table of text, written as Markdown or as LaTeX; a cell may hold several lines."""
+"""A table of text, written as Markdown, LaTeX or CSV."""
 
 import re
 from typing import NamedTuple
 
 from bench.text import escape, markdown_table, one_line
 
-SYMBOLS = {symbol: f"\\{symbol}" for symbol in "&%$#_{}"} | {
-    symbol: f"\\text{name}{{}}"
-    for symbol, name in zip(
-        "\\~^<>|\"'`",
-        [
-            "backslash",
-            "asciitilde",
-            "asciicircum",
-            "less",
-            "greater",
-            "bar",
-            "quotedbl",
-            "quotesingle",
-            "asciigrave",
-        ],
-        strict=True,
-    )
+NAMES = [
+    "backslash",
+    "asciitilde",
+    "asciicircum",
+    "less",
+    "greater",
+    "bar",
+    "quotedbl",
+    "quotesingle",
+    "asciigrave",
+]
+SYMBOLS: dict[str, str | int | None] = {
+    **{symbol: f"\\{symbol}" for symbol in "&%$#_{}"},
+    **{symbol: f"\\text{name}{{}}" for symbol, name in zip("\\~^<>|\"'`", NAMES, strict=True)},
+    **{"[": "{[}", "]": "{]}", "-": "{-}", "–": "--", "…": r"\ldots{}", "†": r"\dag{}"},
+    **{"−": "$-$", "±": r"$\pm$", "×": r"$\times$", "·": r"$\cdot$"},
 }
-SYMBOLS |= {"[": "{[}", "]": "{]}", "-": "{-}", "–": "--", "…": r"\ldots{}"}
-SYMBOLS |= {"−": "$-$", "±": r"$\pm$", "×": r"$\times$", "·": r"$\cdot$"}
 # The table is as wide and as high as it is, or as the page where that is less.
 DOCUMENT = r"""%% Compiles as it is; for a paper take what lies between \begin{table} and \end{table}. Needs booktabs and graphicx.
 \documentclass{article}
@@ -52,7 +49,7 @@ DOCUMENT = r"""%% Compiles as it is; for a paper take what lies between \begin{t
 
 
 class Grid(NamedTuple):
-    """Plain text in rows and columns; the last `numeric` columns are set to the right."""
+    """Plain text in rows and columns; the last `numeric` columns are set to the right. A column's head may have several lines."""
 
     title: str
     header: list[str]
@@ -63,38 +60,26 @@ class Grid(NamedTuple):
 
 def to_markdown(grid: Grid) -> str:
     """Return the table and its notes, without the title."""
-    cells = [
-        ["<br>".join(map(escape, cell.split("\n"))) for cell in line] for line in (grid.header, *grid.rows)
-    ]
+    header = ["<br>".join(map(escape, head.split("\n"))) for head in grid.header]
     notes = f"\n{escape(grid.notes)}\n" if grid.notes else ""
-    return markdown_table(cells[0], cells[1:], grid.numeric) + notes
+    return markdown_table(header, [[escape(cell) for cell in row] for row in grid.rows], grid.numeric) + notes
 
 
 def to_latex(grid: Grid) -> str:
     """Return a whole document that holds the table, its title and its notes."""
     kinds = "l" * (len(grid.header) - grid.numeric) + "r" * grid.numeric
-    head, *body = [" & ".join(map(_cell, line, kinds)) + r" \\" for line in (grid.header, *grid.rows)]
-    several = any("\n" in cell for line in grid.rows for cell in line)
+    heads = [r" \\ ".join(map(latex, head.split("\n"))) for head in grid.header]
+    head = [rf"\shortstack[{kind}]{{{text}}}" for kind, text in zip(kinds, heads, strict=True)]
     return DOCUMENT % {
         "title": latex(grid.title),
         "kinds": kinds,
-        "head": head,
-        "body": ("\n\\addlinespace\n" if several else "\n").join(body),
+        "head": " & ".join(head) + r" \\",
+        "body": "\n".join(" & ".join(map(latex, row)) + r" \\" for row in grid.rows),
         "notes": f"\n\\par\\smallskip\\footnotesize {latex(grid.notes)}" if grid.notes else "",
     }
 
 
-def _cell(text: str, kind: str) -> str:
-    lines = [latex(line) for line in text.split("\n")]
-    if len(lines) == 1:
-        return lines[0]
-    return rf"\begin{{tabular}}[t]{{@{{}}{kind}@{{}}}}" + r" \\ ".join(lines) + r"\end{tabular}"
-
-
 def latex(text: str) -> str:
     """Return the text as LaTeX that shows it literally; a letter that pdfLaTeX's fonts lack is shown as its code point."""
-    return "".join(
-        SYMBOLS.get(letter)
-        or (letter if letter.isascii() or re.match("[À-ÿ]", letter) else f"[U+{ord(letter):04X}]")
-        for letter in one_line(text)
-    )
+    shown = one_line(text).translate(str.maketrans(SYMBOLS))
+    return re.sub("[^\x00-\x7fÀ-ÿ]", lambda letter: f"[U+{ord(letter[0]):04X}]", shown)

@@ -1,6 +1,9 @@
-"""What all figures share: one style, the kinds' colours and markers, the page with its foot, and how it is saved."""
+"""What all figures share: the registry, one style, the kinds' colours and markers, the page with its foot, and how it is saved."""
 
+import logging
 import textwrap
+import warnings
+from collections.abc import Callable
 from itertools import cycle
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -17,7 +20,10 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-# Okabe & Ito's colours, each with a marker of its own for print in black and white.
+from bench.report.tables import csv
+
+log = logging.getLogger("bench")
+# Okabe & Ito's colours, each with its marker for print in black and white. A method that is not named here gets one of OTHERS.
 STYLES = {
     "dense": ("#000000", "s"),
     "sequential": ("#E69F00", "^"),
@@ -35,18 +41,14 @@ STYLES = {
     "mean": ("#B0B0B0", "1"),
     "hash_only": ("#808080", "2"),
 }
-OTHERS = [("#009E73", "v"), ("#56B4E9", "P"), ("#8C7A00", "<"), ("#666666", ">")]
+OTHERS = [("#332288", "*"), ("#AA4499", "8"), ("#117733", "x"), ("#882255", "+")]
 OWN_FONT = "DejaVu Sans"  # comes with matplotlib
-EAST_ASIAN = (
-    "Noto Sans CJK JP",
-    "IPAexGothic",
-    "Hiragino Sans",
-    "Yu Gothic",
-)  # for letters that it lacks, where one is installed
+# For letters that it lacks, where one is installed.
+EAST_ASIAN = {"Noto Sans CJK JP", "IPAexGothic", "Hiragino Sans", "Yu Gothic"}
 STYLE: Any = {  # matplotlib types its settings by a list of literal names
     # All of matplotlib's own settings, so that none of a personal matplotlibrc is left; only pyplot uses a backend.
     **{key: rcParamsDefault[key] for key in rcParamsDefault if key != "backend"},
-    "font.family": [OWN_FONT, *sorted({font.name for font in fontManager.ttflist} & {*EAST_ASIAN})],
+    "font.family": [OWN_FONT, *sorted({font.name for font in fontManager.ttflist} & EAST_ASIAN)],
     "font.size": 12,
     "axes.titlesize": 13,
     "axes.spines.top": False,
@@ -62,18 +64,72 @@ FOOT = 0.3  # inches that the provenance line takes
 
 
 class Chart(NamedTuple):
-    """A figure, with its file name's first part, its title and the points that it shows."""
+    """A drawn figure: its title, and the points that it shows."""
 
-    name: str
     title: str
     data: pd.DataFrame
     figure: Figure
 
 
 class Draw(Protocol):
-    """Makes a figure of a section's lines of the score table; None where they hold no data for it."""
+    """Draws a section's lines of the score table; None where they hold no data for the figure."""
 
     def __call__(self, part: pd.DataFrame) -> Chart | None: ...
+
+
+class FigureKind(NamedTuple):
+    """A figure that every report draws."""
+
+    name: str  # first part of its files' names
+    draw: Draw
+    of_breakdown: bool  # it shows a task's languages or categories rather than a suite's tasks
+
+
+FIGURES: list[FigureKind] = []
+"""All figures, in the order in which INDEX.md shows them."""
+
+
+def figure(name: str, *, of_breakdown: bool = False) -> Callable[[Draw], Draw]:
+    """Return a decorator that registers a function as a figure."""
+
+    def register(draw: Draw) -> Draw:
+        FIGURES.append(FigureKind(name, draw, of_breakdown))
+        return draw
+
+    return register
+
+
+def write_figure(kind: FigureKind, part: pd.DataFrame, stem: Path) -> tuple[str, list[Path]]:
+    """Write the figure as PNG, SVG and PDF and its points as CSV. Return its title and the files; no file where it has no data."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.filterwarnings("always", "Glyph .* missing from font")
+        chart = kind.draw(part)
+        if chart is None:
+            return "", []
+        files = [stem.with_name(f"{stem.name}.{suffix}") for suffix in ("png", "svg", "pdf", "csv")]
+        save(chart.figure, *files[:3])
+    files[3].write_text(csv(chart.data), encoding="utf-8", newline="\n")
+    missing = {text for warning in caught if "missing from font" in (text := str(warning.message))}
+    for other in {str(warning.message) for warning in caught} - missing:
+        log.warning("figures/%s: %s", files[0].name, other)
+    if missing:
+        log.warning(
+            "figures/%s: %d of its letters are in no installed font and are drawn as boxes: install one that has them, for "
+            "Chinese, Japanese and Korean Debian's fonts-noto-cjk.",
+            files[0].name,
+            len(missing),
+        )
+    return chart.title, files
+
+
+def title_of(part: pd.DataFrame, what: str) -> str:
+    """Return a figure's title: the section, and what is shown of it."""
+    return f"{part.title.iloc[0]} on {part.suite.iloc[0]}: {what}"
+
+
+def mark(style: tuple[str, Any], size: float) -> dict[str, Any]:
+    """Return matplotlib's settings of markers without a line, from a colour and a marker."""
+    return {"color": style[0], "marker": style[1], "markersize": size, "linestyle": "none"}
 
 
 def page(title: str, size: tuple[float, float], foot: str) -> Figure:
@@ -97,12 +153,10 @@ def set_title(figure: Figure, title: str) -> None:
 
 def legend(figure: Figure, handles: list[Any], columns: int) -> None:
     """Set the legend between the panels and the foot."""
-    pad = (
-        72 * FOOT / matplotlib.rcParams["font.size"]
-    )  # a legend's distances are counted in its letters' height
-    figure.legend(
-        handles=handles, loc="outside lower center", borderaxespad=pad, ncols=columns, frameon=False
-    )
+    # A legend's distances are counted in its letters' height.
+    pad = 72 * FOOT / matplotlib.rcParams["font.size"]
+    look: dict[str, Any] = {"borderaxespad": pad, "ncols": columns, "frameon": False}
+    figure.legend(handles=handles, loc="outside lower center", **look)
 
 
 def settle(figure: Figure) -> None:
@@ -137,7 +191,7 @@ def label_ends(axes: Axes, ends: list[tuple[float, float, str]]) -> None:
 
 
 def kind_styles(shown: set[str]) -> dict[str, tuple[str, str]]:
-    """Return kind -> colour and marker, the same for each body; kinds that are not known share what is left in alphabetical order."""
+    """Return kind -> colour and marker, the same for each body; kinds without a style share OTHERS in alphabetical order."""
     names = {kind.partition(",")[0] for kind in shown}
     extra = zip(sorted(names - set(STYLES)), cycle(OTHERS))
     return {

@@ -12,13 +12,14 @@ from bench.store import STATUSES
 from bench.text import escape, markdown_table, one_line
 
 HOW_TO_READ = (
-    "Scores are mean ± sample standard deviation over seeds [95 % interval]. Below each: its difference to dense (where there is one, "
-    "without recovery and teacher) over the seeds that both have, its percent of dense (the difference's uncertainty included), and the "
-    "probability of losing more than the threshold (report.tolerated_loss, in points). There are two kinds of interval. Over seeds: "
-    "Student's t, for a mean over tasks with Welch and Satterthwaite's degrees of freedom; none where seeds do not differ. Over the "
-    "evaluated rows, where there is one seed: it says nothing about other seeds. tables/results.csv names each number's interval. Tasks "
-    "that at least half of the configurations lack are left out of another mean; charts show the mean that brings most scores together. "
-    "Sizes count the embedding only; stored bytes include packed codes.\n"
+    "A score is the mean over seeds ± half of its 95 % interval. * marks a score whose paired difference to dense has an interval without "
+    "0, † a score with a run that predicts a single class. The difference to dense is the mean over the seeds that both have; dense is the "
+    "model without recovery and teacher, where it was trained. There are two kinds of interval. Several seeds: Student's t, for a "
+    "mean over tasks with Welch and Satterthwaite's degrees of freedom; none where seeds do not differ. One seed: over the evaluated rows, "
+    "which says nothing about other seeds. tables/results.csv names each interval; standard deviations, percent of dense and the "
+    "probability of losing more than report.tolerated_loss are there too. A second mean leaves out the tasks that at least half of the "
+    "configurations lack; charts show the mean that brings most scores together. Sizes count the embedding only; stored bytes include "
+    "packed codes.\n"
 )
 BUDGETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.04, 0.125, 0.25, 1.0)  # of the dense table's bytes
 # The columns of the CSV files: to show another one of the frames' columns, name it here.
@@ -49,6 +50,10 @@ RUNS = [
     *("size.total_params", "size.total_bytes", "size.file_bytes", "training.steps", "training.seconds"),
     *("provenance.device", "provenance.commit", "error.type", "error_message"),
 ]
+FAILURES = [
+    *("model", "suite", "column", "configuration", "seed", "status"),
+    *("run_id", "error.type", "error_message"),
+]
 
 
 def results(table: pd.DataFrame) -> pd.DataFrame:
@@ -63,36 +68,29 @@ def runs(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def csv(frame: pd.DataFrame) -> str:
-    """Return the frame as CSV, counts as integers; as floats, one run without them would rewrite every line."""
-    counts = frame.columns[
-        frame.columns.str.fullmatch(r"(size|training|task)\..*(params|bytes|rows|steps|version)")
-    ]
+    """Return the frame as CSV, counts as integers: as floats, a single run without them would change every line."""
+    pattern = r"(size|training|task)\..*(params|bytes|rows|steps|version)"
+    counts = frame.columns[frame.columns.str.fullmatch(pattern)]
     whole = frame.astype(dict.fromkeys(counts, "Int64"))
     return str(whole.to_csv(index=False, lineterminator="\n"))
 
 
 def completeness(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return one line per model, task and configuration: the seeds of each status and those that only others have."""
-    cells = [*SECTION, "column", "config_id"]
+    """Return one line per model, task and configuration: the seeds of each status, and those that only others have."""
     counted = headline_runs(frame)
-    collapsed = counted[counted["training.collapsed"].eq(True)].groupby(cells).size()
-    seeds = frame.groupby([*cells, "status"]).seed.agg(set)
+    collapsed = (
+        counted[counted["training.collapsed"].eq(True)].groupby([*SECTION, "column", "config_id"]).size()
+    )
     lines = []
     for (*section, column), on_task in frame.groupby([*SECTION, "column"]):
+        seeds = on_task.groupby(["config_id", "status"]).seed.agg(set)
         labels = section_of(frame, on_task).drop_duplicates("config_id")
         for config_id, label in zip(labels.config_id, labels.configuration, strict=True):
-            key = *section, column, config_id
-            own = {status: seeds.get((*key, status), set()) for status in STATUSES}
-            missing = set(on_task.seed).difference(*own.values())
-            lines.append(
-                dict(zip(SECTION, section, strict=True))
-                | {"task": column, "configuration": label}
-                | {
-                    status: " ".join(map(str, sorted(found)))
-                    for status, found in (own | {"missing": missing}).items()
-                }
-                | {"collapsed": int(collapsed.get(key, 0))}
-            )
+            found = {status: seeds.get((config_id, status), set()) for status in STATUSES}
+            found["missing"] = set(on_task.seed).difference(*found.values())
+            texts = {status: " ".join(map(str, sorted(numbers))) for status, numbers in found.items()}
+            line = dict(zip(SECTION, section, strict=True)) | {"task": column, "configuration": label} | texts
+            lines.append(line | {"collapsed": int(collapsed.get((*section, column, config_id), 0))})
     return pd.DataFrame(lines)
 
 
@@ -114,38 +112,26 @@ def completeness_counts(lines: pd.DataFrame) -> str:
 
 
 def failures(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return one line for every run that did not finish, with its error's type and its message's first line."""
-    keys = [
-        "model",
-        "suite",
-        "task",
-        "configuration",
-        "seed",
-        "status",
-        "run_id",
-        "error.type",
-        "error_message",
-    ]
-    return frame[frame.status != "ok"].assign(task=lambda lines: lines.column)[keys].fillna("")
+    """Return one line for every run that did not finish, with its error's type and the first line of its message."""
+    return frame[frame.status != "ok"][FAILURES].rename(columns={"column": "task"}).fillna("")
 
 
 def as_markdown(lines: pd.DataFrame) -> str:
-    """Return a frame as a Markdown table, texts cut to 200 characters."""
-    cells = ([one_line(cell) for cell in line] for line in lines.itertuples(index=False))
-    return markdown_table(
-        list(lines.columns),
-        ([escape(text if len(text) <= 200 else f"{text[:199]}…") for text in line] for line in cells),
-    )
+    """Return a frame as a Markdown table, its texts cut to 200 characters."""
+    rows = [[one_line(cell) for cell in line] for line in lines.itertuples(index=False)]
+    cells = [[escape(text if len(text) <= 200 else f"{text[:199]}…") for text in row] for row in rows]
+    return markdown_table(list(lines.columns), cells)
 
 
 def results_grid(part: pd.DataFrame) -> Grid:
-    """Return a section's table: a line per configuration, a column per task, what is not official in its head."""
-    first = part.iloc[0]
+    """Return a section's table: a line per configuration, a column per task, and the main score's difference to dense."""
     shown = part[~part.task.str.contains(": ", regex=False)]  # single tags of a category are in the CSV file
-    columns = shown.drop_duplicates("column").to_dict("records")
+    main = part[part.main].iloc[0]
     bodies = bool((part.body != "fp32").any())
     head = ["configuration", "embedding parameters (saved)", "stored bytes (saved)"]
-    head += ["whole model in bytes (saved)"] * bodies + ["\n".join(_heading(column)) for column in columns]
+    head += ["whole model in bytes (saved)"] * bodies + ["seeds"]
+    head += ["\n".join(_heading(column)) for column in shown.drop_duplicates("column").to_dict("records")]
+    head.append(f"difference to dense\n{main.task}")
     dense = part[part.kind == "dense"]["size.total_bytes"].max()
     rows = []
     for _, line in shown.groupby("config_id", sort=False):
@@ -155,8 +141,11 @@ def results_grid(part: pd.DataFrame) -> Grid:
             _count(own[f"size.embedding_{key}s"], own[f"size.{key}_saving"]) for key in ("param", "byte")
         ]
         sizes += [_count(total, 1 - total / dense)] * bodies
-        rows.append([own["configuration"], *sizes, *map(cell_text, cells)])
-    return Grid(f"{first.title} on {first.suite}", head, rows, len(head) - 1, _mean_note(part))
+        seeds = sorted({cell["n"] for cell in cells if cell["n"]})
+        change = difference_text(next(cell for cell in cells if cell["main"]))
+        many = " to ".join(map(str, dict.fromkeys([*seeds[:1], *seeds[-1:]])))
+        rows.append([own["configuration"], *sizes, many, *map(cell_text, cells), change])
+    return Grid(f"{main.title} on {main.suite}", head, rows, len(head) - 1, _mean_note(part))
 
 
 def _mean_note(part: pd.DataFrame) -> str:
@@ -182,9 +171,9 @@ def budget_grid(part: pd.DataFrame) -> Grid:
         budget = next((budget for budget in BUDGETS if 1 - row["size.byte_saving"] <= budget), None)
         if budget is not None:
             name = row["kind"] if row["recovery"] == "none" else f"{row['kind']} + {row['recovery']}"
-            methods[name].setdefault(budget, f"{row['configuration']}\n{cell_text(row)}")
-    used = [budget for budget in BUDGETS if any(budget in found for found in methods.values())]
-    body = [[name, *(found.get(budget, "") for budget in used)] for name, found in sorted(methods.items())]
+            methods[name].setdefault(budget, f"{row['configuration']}: {cell_text(row)}")
+    used = [budget for budget in BUDGETS if any(budget in cells for cells in methods.values())]
+    body = [[name, *(cells.get(budget, "") for budget in used)] for name, cells in sorted(methods.items())]
     head = ["method", *(f"at most {100 * budget:g} % of dense bytes" for budget in used)]
     first = main.iloc[0]
     heading = ", ".join(_heading(first.to_dict()))
@@ -204,47 +193,35 @@ def _count(count: float, saving: float) -> str:
 
 
 def cell_text(row: dict[Any, Any]) -> str:
-    """Return a cell's lines: score, collapsed runs, difference to dense, percent of dense, probability of being worse."""
+    """Return a score such as "70.1 ± 0.8*†", or why there is none; HOW_TO_READ says what the marks mean."""
     if row["no_score"]:
         return str(row["no_score"])
-    lines = [score_text(row)]
-    if row["collapsed"]:
-        lines.append(f"{row['collapsed']} of {row['n'] * len(row['tasks'])} collapsed")
-    if row["no_difference"]:
-        lines.append(row["no_difference"])
-    elif row["paired_seeds"]:
-        pairs, digits = row["paired_seeds"], _digits(row)
-        few = "" if pairs == row["n"] else f" ({pairs} paired seed{'s' * (pairs > 1)})"
-        change = f"{row['difference_to_dense']:+.{digits}f}".replace("-", "−")
-        lines.append(f"{change}{_ends(row, 'difference_ci95', digits)} to dense{few}")
-        if pd.notna(row["percent_of_dense"]):
-            lines.append(f"{row['percent_of_dense']:.1f}{_ends(row, 'percent_ci95', 1)} % of dense")
-        if pd.notna(row["probability_worse"]):
-            lines.append(f"P(> {row['worse_by']:g} below dense) = {row['probability_worse']:.2f}")
-    return "\n".join(lines)
+    differs = row["difference_ci95_low"] > 0 or row["difference_ci95_high"] < 0
+    marks = ("*" if differs else "") + ("†" if row["collapsed"] else "")
+    return f"{_estimate(row, 'mean', 'ci95')}{marks}"
 
 
-def score_text(row: dict[Any, Any]) -> str:
-    """Return "70.1 ± 0.8 [68.1, 72.1] (3 seeds)", or "70.1 (1 seed)"; one decimal of percent, three of other numbers."""
-    digits, n = _digits(row), row["n"]
-    spread = "" if pd.isna(row["sd"]) else f" ± {row['sd']:.{digits}f}"
-    return f"{row['mean']:.{digits}f}{spread}{_ends(row, 'ci95', digits)} ({n} seed{'s' * (n > 1)})"
+def difference_text(row: dict[Any, Any]) -> str:
+    """Return the difference to dense, such as "−5.7 ± 1.2", or why there is none; nothing for dense itself."""
+    known = not row["no_score"] and not row["no_difference"] and row["paired_seeds"]
+    return (
+        _estimate(row, "difference_to_dense", "difference_ci95", "+") if known else str(row["no_difference"])
+    )
 
 
-def _digits(row: dict[Any, Any]) -> int:
-    return 1 if row["scale"] == 100 else 3
-
-
-def _ends(row: dict[Any, Any], name: str, digits: int) -> str:
-    low, high = row[f"{name}_low"], row[f"{name}_high"]
-    return "" if pd.isna(low) else f" [{low:.{digits}f}, {high:.{digits}f}]".replace("-", "−")
+def _estimate(row: dict[Any, Any], key: str, interval: str, sign: str = "") -> str:
+    """Return a number ± half of its interval: one decimal of percent, three of other numbers."""
+    digits = 1 if row["scale"] == 100 else 3
+    half = (row[f"{interval}_high"] - row[f"{interval}_low"]) / 2
+    return f"{row[key]:{sign}.{digits}f}".replace("-", "−") + (
+        "" if pd.isna(half) else f" ± {half:.{digits}f}"
+    )
 
 
 def cautions(frame: pd.DataFrame) -> list[str]:
     """Return sentences (plain text) about everything that keeps a number from being read as the official one."""
-    said = []
-    for task, marks in sorted(set(zip(frame.task, frame.marks, strict=True))):
-        said += [f"{task}: {mark}" for mark in marks]
+    marked = sorted(set(zip(frame.task, frame.marks, strict=True)))
+    said = [f"{task}: {mark}" for task, marks in marked for mark in marks]
     for model in sorted(set(frame[frame.weights == "random"].model)):
         said.append(f"{model}: random weights, so no score is shown")
     ok = frame[frame.status == "ok"]

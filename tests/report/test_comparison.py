@@ -83,7 +83,7 @@ def test_missing_dense_reference_is_said(tmp_path: Path) -> None:
     )
     table = results(tmp_path)
     assert table.loc[("pq f=8 Q=64", "mrpc"), "no_difference"] == "no dense reference"
-    assert "<br>no dense reference" in index(tmp_path)
+    assert "| no dense reference |" in index(tmp_path)
 
 
 @pytest.mark.parametrize(("rates", "expected"), [([5e-5], -10.0), ([5e-5, 1e-3], -5.0), ([5e-5, 2e-5], None)])

@@ -163,13 +163,13 @@ def test_letters_that_no_installed_font_has_are_told_with_the_package_that_has_t
 def test_what_the_drawing_library_warns_of_is_logged_with_the_figures_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    draw = figures.DRAWN[0]
+    first = style.FIGURES[0]
 
-    def warning(section: Any) -> Any:
+    def warning(part: Any) -> Any:
         warnings.warn("the layout does not fit", UserWarning, stacklevel=1)
-        return draw(section)
+        return first.draw(part)
 
-    monkeypatch.setattr(figures, "DRAWN", [warning, *figures.DRAWN[1:]])
+    monkeypatch.setattr("bench.report.FIGURES", [first._replace(draw=warning)])
     write_report([record(), record("pq8")], [], tmp_path)
     assert re.search(r"figures/score-params--.*png: the layout does not fit", caplog.text)
 

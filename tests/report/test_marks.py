@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from bench.report import write_report
-from tests.report.factory import index, record
+from tests.report.factory import index, record, results
 
 
 def test_subset_and_limit_never_share_the_official_name(tmp_path: Path) -> None:
@@ -63,6 +63,11 @@ def test_collapsed_runs_are_counted(tmp_path: Path) -> None:
     assert runs[0]["training"]
     runs[0]["training"]["collapsed"] = True
     write_report(runs, [], tmp_path)
-    assert " (2 seeds)<br>1 of 2 collapsed" in index(tmp_path)
+    assert "| 2 | 80.0† |" in index(tmp_path)
     write_report([*runs, record(task="rte", seed=0), record(task="rte", seed=1)], [], tmp_path)
-    assert "1 of 4 collapsed" in index(tmp_path), "of the runs behind the mean over tasks"
+    assert "| 2 | 80.0† | 80.0 | 80.0† |" in index(tmp_path), "a mean is marked for a run of any of its tasks"
+    assert results(tmp_path).collapsed.to_dict() == {
+        ("dense", "mrpc"): 1,
+        ("dense", "rte"): 0,
+        ("dense", "mean of mrpc, rte"): 1,
+    }

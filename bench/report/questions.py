@@ -1,0 +1,204 @@
+"""Figures of one question each: languages, rare tokens, assignments, codebook grids, recovery."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib import rc_context
+
+from bench.report.runs import rows
+from bench.report.scores import ALL, GAP, paired
+from bench.report.style import (
+    STYLE,
+    Chart,
+    figure,
+    kind_styles,
+    label_ends,
+    legend,
+    mark,
+    page,
+    settle,
+    title_of,
+)
+from bench.statistics import summarise
+
+MOST_LINES = 8  # of a figure; the CSV file beside it has all
+LANGUAGES = 2  # letters of a language's name in XNLI
+SIMPLEST = ["sequential", "hash", "random"]  # assignments that know nothing of the tokens
+
+
+@figure("languages", of_breakdown=True)
+def languages(part: pd.DataFrame) -> Chart | None:
+    """Return a dot plot of a task's languages, a line for each, English first and its score as a vertical line."""
+    lines = part[(part.body == "fp32") & ~part.column.isin([ALL, GAP])]
+    named = (lines.column.str.len() == LANGUAGES).all()
+    lines = lines[lines["mean"].notna()]
+    if lines.empty or not named:
+        return None
+
+    # From the language in which the first embedding is best to that in which it is worst.
+    first = lines[lines.config_id == lines.config_id.iloc[0]].set_index("column")["mean"]
+    others = first.drop("en", errors="ignore").sort_values(ascending=False)
+    order = ["en"] * ("en" in first) + list(map(str, others.index))
+    largest = lines.drop_duplicates("kind").config_id  # of each kind: dots of one kind look alike
+    styles = kind_styles(set(lines.kind))
+    title = title_of(part, "every language against English")
+    with rc_context(STYLE):
+        figure = page(title, (10, 2.6 + 0.36 * len(order)), part.provenance.iloc[0])
+        axes = figure.subplots()
+        handles = []
+        for index, config_id in enumerate(largest):
+            own = lines[(lines.config_id == config_id) & lines.column.isin(order)]
+            style, label = styles[own.kind.iloc[0]], own.configuration.iloc[0]
+            offset = 0.5 * (index / max(len(largest) - 1, 1) - 0.5)
+            spread = np.nan_to_num([own["mean"] - own.ci95_low, own.ci95_high - own["mean"]])
+            places = [order.index(name) + offset for name in own.column]
+            bars: dict[str, Any] = {"xerr": spread, "elinewidth": 1, "zorder": 3}
+            handles.append(axes.errorbar(own["mean"], places, label=label, **bars, **mark(style, 8)))
+            for english in own[own.column == "en"]["mean"]:
+                axes.axvline(english, color=style[0], linewidth=1, linestyle=":", zorder=1)
+        axes.set_yticks(range(len(order)), order)
+        axes.invert_yaxis()
+        axes.set_xlabel(f"{lines.metric.iloc[0]}; dotted: the same embedding on English")
+        legend(figure, handles, 2)
+        settle(figure)
+    shown = ["column", "configuration", "kind", "mean", "ci95_low", "ci95_high", "ci95_is", "n"]
+    return Chart(title, lines[shown], figure)
+
+
+@figure("deciles")
+def deciles(part: pd.DataFrame) -> Chart | None:
+    """Return the error of the embedding before training in each tenth of the tokens, from frequent to rare."""
+    lines = _embeddings(part)
+    lines = lines[lines["fit.decile_errors"].notna() & (lines.kind != "dense")]
+    curves = [list(enumerate(errors, 1)) for errors in lines["fit.decile_errors"]]
+    axes = {
+        "decile": "tenth of the tokens, 1 = most frequent in the training rows",
+        "relative_error": "relative error before training",
+    }
+    return _curves(title_of(part, "what rare tokens lose"), lines, curves, axes)
+
+
+@figure("assignments")
+def assignments(part: pd.DataFrame) -> Chart | None:
+    """Return each assignment's paired difference to the simplest assignment of the same table, recovery and training."""
+    embeddings = _embeddings(part)
+    families = embeddings[embeddings.assignment_family != ""].groupby("assignment_family", sort=False)
+    lines = [line for _, family in families for line in _differences(family)]
+    if not lines:
+        return None
+    data = pd.DataFrame(lines).astype({"ci95_low": float, "ci95_high": float})
+    styles = kind_styles(set(data.kind))
+    title = title_of(part, "assignments at equal tables")
+    with rc_context(STYLE):
+        figure = page(title, (10, 2.4 + 0.5 * len(data)), part.provenance.iloc[0])
+        axes = figure.subplots()
+        axes.axvline(0, color="black", linewidth=1.2)
+        for place, line in enumerate(rows(data)):
+            spread = [[line.difference - line.ci95_low], [line.ci95_high - line.difference]]
+            bars = spread if line.ci95_is else None
+            axes.errorbar(line.difference, place, xerr=bars, capsize=4, **mark(styles[line.kind], 9))
+        pairs = [f"{line.configuration}\nagainst {line.against}" for line in rows(data)]
+        axes.set_yticks(range(len(data)), pairs, fontsize=11)
+        axes.set_ylim(len(data) - 0.5, -0.5)
+        note = "; bars: 95 % intervals" if data.ci95_low.notna().any() else ""
+        axes.set_xlabel(f"paired difference, {embeddings.metric.iloc[0] or 'score'}{note}")
+        settle(figure)
+    return Chart(title, data, figure)
+
+
+def _differences(family: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    """Yield the difference of each configuration of a family to that with the simplest assignment, where they share seeds."""
+    known = family.kind.map(lambda kind: SIMPLEST.index(kind) if kind in SIMPLEST else len(SIMPLEST))
+    simplest, *others = rows(family.assign(known=known).sort_values(["known", "configuration"]))
+    for row in others:
+        ours, theirs = paired(row.by_seed, simplest.by_seed)
+        change = summarise(ours - theirs)
+        if change.mean is not None:
+            names = {"configuration": row.configuration, "against": simplest.configuration, "kind": row.kind}
+            ends = {"ci95_low": change.low, "ci95_high": change.high, "ci95_is": change.interval}
+            yield names | {"difference": change.mean, **ends, "paired_seeds": change.n}
+
+
+@figure("grid")
+def grids(part: pd.DataFrame) -> Chart | None:
+    """Return heat maps of the score over subspaces x rows, one for each family of embeddings in which both vary."""
+    names = {"config.embedding.subspaces": "subspaces", "config.embedding.rows": "rows"}
+    lines = _embeddings(part).drop(columns="rows").rename(columns=names)
+    families = lines.dropna(subset=["subspaces", "rows", "mean"]).groupby("table_family", sort=False)
+    shown = [f for _, f in families if len(f) > 3 and f.subspaces.nunique() > 1 and f.rows.nunique() > 1]
+    if not shown:
+        return None
+    data = pd.concat([family.assign(panel=place) for place, family in enumerate(shown, 1)], ignore_index=True)
+    data = data[["panel", "kind", "configuration", "subspaces", "rows", "mean"]]
+    data = data.astype({"subspaces": int, "rows": int})
+    low, high = data["mean"].min(), data["mean"].max()
+    title = title_of(part, "score over subspaces and rows")
+    with rc_context(STYLE | {"axes.grid": False}):
+        figure = page(title, (max(10, 5 * len(shown)), 6), part.provenance.iloc[0])
+        colours = matplotlib.colormaps["cividis"]  # its lightness grows evenly: it reads in grey too
+        panels = figure.subplots(1, len(shown), squeeze=False).flat
+        for axes, (_, family) in zip(panels, data.groupby("panel"), strict=True):
+            # The map, of vectors unlike an image, and the score in each of its fields.
+            table = family.pivot_table(index="rows", columns="subspaces", values="mean")
+            axes.pcolormesh(table, cmap=colours, vmin=low, vmax=high if high > low else low + 1)
+            for (y, x), value in np.ndenumerate(table.to_numpy()):
+                if not np.isnan(value):
+                    colour = "white" if value < (low + high) / 2 else "black"
+                    axes.text(x + 0.5, y + 0.5, f"{value:.1f}", ha="center", va="center", color=colour)
+
+            # Names.
+            axes.set_xticks(np.arange(table.shape[1]) + 0.5, [str(name) for name in table.columns])
+            axes.set_yticks(np.arange(table.shape[0]) + 0.5, [str(name) for name in table.index])
+            axes.set_xlabel("subspaces (f)")
+            axes.set_ylabel("rows of each table (Q)")
+            words = family.configuration.iloc[0].split()
+            extra = " ".join(word for word in words if not word.startswith(("f=", "Q=", "s=")))
+            axes.set_title(f"{extra}\n{shown[0].metric.iloc[0] or 'score'}")
+        settle(figure)
+    return Chart(title, data, figure)
+
+
+@figure("recovery")
+def recovery(part: pd.DataFrame) -> Chart | None:
+    """Return the loss over the steps of recovery, a line for each recovered embedding."""
+    lines = _embeddings(part)
+    lines = lines[lines["recovery.curve"].map(lambda curve: isinstance(curve, list) and len(curve) > 0)]
+    axes = {"step": "step", "loss": "training loss"}
+    return _curves(
+        title_of(part, "recovery before the fine-tuning"), lines, list(lines["recovery.curve"]), axes
+    )
+
+
+def _embeddings(part: pd.DataFrame) -> pd.DataFrame:
+    """Return the main column's lines that differ in nothing but the embedding and its training: those whose body is in fp32."""
+    return part[part.main & (part.body == "fp32")]
+
+
+def _curves(title: str, lines: pd.DataFrame, curves: list[Any], names: dict[str, str]) -> Chart | None:
+    """Return a figure of at most MOST_LINES curves, from the largest to the smallest embedding, named at their ends.
+
+    `curves` are the points (x, y) of each line, `names` the CSV file's columns for x and y with the axes' names.
+    """
+    if not curves:
+        return None
+    labels = list(zip(lines.configuration, lines.kind, strict=True))
+    chosen = np.linspace(0, len(lines) - 1, min(MOST_LINES, len(lines))).round().astype(int)
+    shown = [(*labels[place], *map(list, zip(*curves[place], strict=True))) for place in chosen]
+    styles = kind_styles({kind for _, kind, *_ in shown})
+    with rc_context(STYLE):
+        figure = page(title, (10, 6), lines.provenance.iloc[0])
+        axes = figure.subplots()
+        for _, kind, x, y in shown:
+            line = {**mark(styles[kind], 7), "linestyle": "-", "linewidth": 1.6}
+            axes.plot(x, y, markevery=max(1, len(x) // 10), **line)
+        axes.set(**dict(zip(("xlabel", "ylabel"), names.values(), strict=True)))
+        first, last = min(x[0] for *_, x, _ in shown), max(x[-1] for *_, x, _ in shown)
+        axes.set_xlim(right=last + 0.45 * (last - first))  # room for the names
+        axes.set_xticks([tick for tick in axes.get_xticks() if 0 <= tick <= last])
+        settle(figure)
+        label_ends(axes, [(x[-1], y[-1], label) for label, _, x, y in shown])
+    data = [(*label, *point) for label, curve in zip(labels, curves, strict=True) for point in curve]
+    return Chart(title, pd.DataFrame(data, columns=["configuration", "kind", *names]), figure)
