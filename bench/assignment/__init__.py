@@ -1,22 +1,16 @@
 """Which token shares which row of which sub-table: one registry of assignments, and a cache of their codes."""
 
-import hashlib
-import json
-import logging
-import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
+from bench import store
 from bench.assignment.digits import hashed, integer_root, sequential, shuffled
 from bench.assignment.vectors import LAYER, TokenVectors
-from bench.errors import BenchError, ConfigError, EnvironmentBroken, unknown
+from bench.errors import BenchError, ConfigError, unknown
 from bench.settings.schema import AssignmentConfig
 
 __all__ = ["ASSIGNMENTS", "Codes", "TokenVectors", "assign", "check", "identity", "integer_root"]
@@ -24,7 +18,6 @@ __all__ = ["ASSIGNMENTS", "Codes", "TokenVectors", "assign", "check", "identity"
 VERSION = 1  # of the algorithms; raised whenever a change alters codes
 ITERATIONS = 4  # rounds of a contextual assignment
 SOURCES = {"static": "pretrained embedding table", "context": "matrix of token vectors"}
-log = logging.getLogger("bench")
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,7 +155,7 @@ def assign(
     check(config, vocab_size, subspaces, rows)
     chosen, wanted = ASSIGNMENTS[config.name], vectors_of(config)
     given = {
-        "static": None if table is None else TokenVectors(_sha256(table, "<f4"), lambda: table),
+        "static": None if table is None else TokenVectors(store.array_sha256(table), lambda: table),
         "context": vectors,
     }
     needed = {name: given[name] for name in given if wanted in (name, "both")}
@@ -181,12 +174,9 @@ def assign(
         return chosen.build(points, vocab_size, subspaces, rows, config, weights)
 
     if chosen.stored:
-        keys = "".join(_present(name, one).key for name, one in needed.items())
-        parts = [VERSION, identity(config), vocab_size, subspaces, rows, keys]
-        key = json.dumps(parts if weights is None else [*parts, _sha256(weights, "<f8")])
-        codes = _cached(
-            cache_dir / "codes" / f"{hashlib.sha256(key.encode()).hexdigest()}.safetensors", build
-        )
+        sources = [_present(name, one).key for name, one in needed.items()]
+        digest = store.key(VERSION, identity(config), vocab_size, subspaces, rows, sources, weights)
+        codes = store.cached_array(cache_dir / "codes" / f"{digest}.safetensors", build)
     else:
         codes = build()
     return described(codes, chosen.stored, chosen.injective)
@@ -194,7 +184,9 @@ def assign(
 
 def described(codes: np.ndarray, stored: bool, injective: bool) -> Codes:
     """Return the codes (V, f) with their digest and the number of distinct ones."""
-    return Codes(codes, _sha256(codes, "<i4"), len(np.unique(codes, axis=0)), stored, injective)
+    return Codes(
+        codes, store.array_sha256(codes.astype("<i4")), len(np.unique(codes, axis=0)), stored, injective
+    )
 
 
 def _present(name: str, vectors: TokenVectors | None) -> TokenVectors:
@@ -210,12 +202,6 @@ def _side_by_side(both: list[np.ndarray], subspaces: int) -> np.ndarray:
     return np.concatenate([part for pair in zip(*parts, strict=True) for part in pair], axis=1)
 
 
-def _sha256(array: np.ndarray, kind: str) -> str:
-    """Return the SHA-256 over shape and contents, both little-endian, the contents as `kind`."""
-    contents = np.ascontiguousarray(array, dtype=kind)
-    return hashlib.sha256(np.array(array.shape, dtype="<i8").tobytes() + contents.tobytes()).hexdigest()
-
-
 def _checked(points: np.ndarray, vocab_size: int, subspaces: int, source: str) -> np.ndarray:
     """Return the points as float32; raises BenchError where they are not finite or not one a token."""
     if len(points) != vocab_size:
@@ -228,29 +214,3 @@ def _checked(points: np.ndarray, vocab_size: int, subspaces: int, source: str) -
     if bad:
         raise BenchError(f"The {source} has NaN or infinite values in {bad:,} of its {vocab_size:,} rows.")
     return points.astype(np.float32, copy=False)
-
-
-def _cached(path: Path, build: Callable[[], np.ndarray]) -> np.ndarray:
-    """Return the codes kept in the file; build and keep them where it is missing or damaged (logged)."""
-    try:
-        with safe_open(path, "np") as file:
-            codes, sha256 = file.get_tensor("codes"), (file.metadata() or {}).get("sha256")
-        if _sha256(codes, "<i4") == sha256:
-            return cast(np.ndarray, codes)
-        log.warning("%s does not match its checksum: the codes are made again.", path)
-    except FileNotFoundError:
-        pass
-    except (SafetensorError, OSError) as error:
-        log.warning("%s cannot be read (%s): the codes are made again.", path, error)
-    codes = build()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            partial = Path(folder) / path.name
-            partial.write_bytes(save({"codes": codes}, {"sha256": _sha256(codes, "<i4")}))
-            os.replace(partial, path)
-    except OSError as error:
-        raise EnvironmentBroken(
-            f"cache_dir ({path.parent.parent}) cannot be written: {error}; set another."
-        ) from error
-    return codes

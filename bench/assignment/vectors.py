@@ -1,7 +1,5 @@
 """What a token means to the pretrained model: its mean hidden state in context."""
 
-import hashlib
-import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +9,8 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import torch
 from torch import nn
+
+from bench.store import key
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -32,19 +32,13 @@ class TokenVectors:
 
 def vectors_key(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", texts: Iterable[str]) -> str:
     """Return a SHA-256 over what decides `token_vectors`: weights (no head, no pooler), vocabulary, texts."""
-    digest = hashlib.sha256(
-        json.dumps([LAYER, CONTEXT, BUDGET, READ, tokenizer.get_vocab()], sort_keys=True).encode()
-    )
-    for name, tensor in model.base_model.state_dict().items():
-        if not name.startswith(
-            "pooler."
-        ):  # comes after the layers, and is random where a checkpoint has none
-            digest.update(
-                name.encode() + tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
-            )
-    for text in texts:
-        digest.update(hashlib.sha256(text.encode()).digest())
-    return digest.hexdigest()
+    # The pooler comes after the layers, and is random where a checkpoint has none.
+    state = {
+        name: tensor.cpu().numpy()
+        for name, tensor in model.base_model.state_dict().items()
+        if not name.startswith("pooler.")
+    }
+    return key(LAYER, CONTEXT, BUDGET, READ, tokenizer.get_vocab(), state, list(texts))
 
 
 def token_vectors(

@@ -1,19 +1,15 @@
 """The exported folder: written whole or not at all, with the digest of every file, which loading checks."""
 
-import os
 import re
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from safetensors import SafetensorError
-
 from bench.errors import BenchError, ConfigError
 from bench.models import pretrained
-from bench.store import check_writable, unwritable
+from bench.store import atomic, check_writable, file_sha256
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -32,22 +28,14 @@ def check_target(to: Path) -> None:
 @contextmanager
 def new_folder(to: Path) -> Iterator[Path]:
     """Give a folder to fill, which becomes `to`, with its digests, when the block ends without an error."""
-    try:
-        to.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=to.parent, prefix=f".{to.name}.", suffix=".tmp") as scratch:
-            folder = Path(scratch) / "export"
-            folder.mkdir()
-            yield folder
-            sums = [f"{pretrained.sha256(path)}  {path.name}\n" for path in sorted(folder.iterdir())]
-            (folder / SUMS).write_text("".join(sums))
-            for (
-                path
-            ) in folder.iterdir():  # safetensors' files are their owner's alone, who seldom serves them
-                shutil.copymode(folder / SUMS, path)
-            check_target(to)
-            os.replace(folder, to)
-    except (OSError, SafetensorError) as error:
-        raise unwritable(to, error) from error
+    with atomic(to) as folder:
+        folder.mkdir()
+        yield folder
+        sums = [f"{file_sha256(path)}  {path.name}\n" for path in sorted(folder.iterdir())]
+        (folder / SUMS).write_text("".join(sums))
+        for path in folder.iterdir():  # safetensors' files are their owner's alone, who seldom serves them
+            shutil.copymode(folder / SUMS, path)
+        check_target(to)
 
 
 def verify(folder: Path) -> set[str]:
@@ -70,7 +58,7 @@ def verify(folder: Path) -> set[str]:
         wanted, name = match.groups()
         names.add(name)
         try:
-            found = pretrained.sha256(folder / name)
+            found = file_sha256(folder / name)
         except OSError as error:
             raise BenchError(
                 f"{folder / name} cannot be read ({error.strerror}), but {SUMS} names it: export again."

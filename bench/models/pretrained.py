@@ -1,6 +1,5 @@
 """Pretrained encoders: load one, swap its embedding, save and load it again without a dense V x d tensor."""
 
-import hashlib
 import importlib.util
 import json
 import shutil
@@ -24,6 +23,7 @@ from bench.models.checkpoint import INDEX, check_fit, check_values, new_in_head,
 from bench.settings.choices import CHOICES, keys
 from bench.settings.embeddings import EmbeddingConfig
 from bench.settings.schema import AssignmentConfig, ModelConfig, TaskConfig
+from bench.store import file_sha256, sha256
 
 if TYPE_CHECKING:  # transformers reads 1,669 files when it is imported, and again when one of these is named: seconds, which a plan does not need
     from transformers import PreTrainedModel
@@ -48,18 +48,8 @@ def quiet_transformers() -> None:
     transformers.logging.disable_progress_bar()
 
 
-def sha256(*paths: Path) -> str:
-    """Return the SHA-256 of the files' content, one after another, read now."""
-    whole = hashlib.sha256()
-    for path in paths:
-        with path.open("rb") as file:
-            hashlib.file_digest(file, lambda: whole)
-    return whole.hexdigest()
-
-
-digest = cache(
-    sha256
-)  # of files that nothing changes while this process lives: a plan asks for the same few thousands of times
+# Cached, as a plan asks for the same few files thousands of times, and nothing changes them while it runs.
+digest = cache(file_sha256)
 
 
 def locate(config: ModelConfig) -> tuple[str, dict[str, Any]]:
@@ -114,7 +104,7 @@ def identity(config: ModelConfig) -> dict[str, Any]:
     files = sorted(
         p for p in Path(where).iterdir() if p.suffix in (".safetensors", ".json", ".txt", ".model")
     )
-    return known | {"sha256": hashlib.sha256("".join(digest(p) for p in files).encode()).hexdigest()}
+    return known | {"sha256": sha256("".join(digest(p) for p in files))}
 
 
 def shape(config: ModelConfig) -> tuple[int, int]:

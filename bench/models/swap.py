@@ -1,8 +1,5 @@
 """A model's embedding replaced by what the configuration asks for, and how well it fits."""
 
-import os
-import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +7,6 @@ from typing import cast
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -133,16 +129,8 @@ def save(config: RunConfig, model: PreTrainedModel, folder: Path) -> None:
         assignment is not None
     ):  # codes that are not stored are made without a corpus, and a file's name says nothing elsewhere
         assignment = replace(assignment, corpus=AssignmentConfig.corpus)
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".", suffix=".tmp") as scratch:
-            pretrained.save_compressed(
-                model, Path(scratch) / "model", config.embedding, codes_stored, assignment, config.body
-            )
-            shutil.rmtree(folder, ignore_errors=True)
-            os.replace(Path(scratch) / "model", folder)
-    except (OSError, SafetensorError) as error:
-        raise store.unwritable(folder, error) from error
+    with store.atomic(folder) as temporary:
+        pretrained.save_compressed(model, temporary, config.embedding, codes_stored, assignment, config.body)
 
 
 def vocabulary_of(

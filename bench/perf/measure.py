@@ -1,7 +1,6 @@
 """`bench perf`: every side in turn, several times over, each number written down as soon as it is there."""
 
 import gc
-import hashlib
 import json
 import logging
 import re
@@ -23,7 +22,7 @@ from bench.perf.table import markdown
 from bench.perf.workload import flops_per_row, matrix_rate, synthetic_rows
 from bench.runs.provenance import provenance
 from bench.settings.schema import PerfConfig, RunConfig
-from bench.store import write_atomically
+from bench.store import digest, write_atomically
 
 log = logging.getLogger("bench")
 TRAINING_ROWS = 3668  # as MRPC
@@ -84,7 +83,7 @@ def slug(facts: dict[str, Any], perf: PerfConfig) -> str:
     plain = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
     if perf == PerfConfig():
         return plain
-    return f"{plain}--{hashlib.sha256(json.dumps(asdict(perf), sort_keys=True).encode()).hexdigest()[:8]}"
+    return f"{plain}--{digest(asdict(perf))[:8]}"
 
 
 class Contestant:

@@ -1,6 +1,5 @@
 """How a text of some domain is covered: by the tokenizer's vocabulary, and by a compressed embedding."""
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -40,7 +39,7 @@ def text_slug(corpus: str, texts: Sequence[str]) -> str:
 
     Two texts never share it, whatever their files are called, and a text keeps it wherever its file lies.
     """
-    digest = hashlib.sha256("\n".join(texts).encode()).hexdigest()[:8]
+    digest = store.sha256("\n".join(texts))[:8]
     return f"{slug(Path(corpus).name.lower())}-{digest}"
 
 

@@ -1,6 +1,5 @@
 """Live text against the text that an embedding was made for: has it drifted, and what would new codes be worth?"""
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -221,7 +220,7 @@ def write_reassigned(found: Reassigned, comparison: Comparison) -> list[Path]:
     """Write .safetensors, .json (with its SHA-256) and .md to reassigned/, named as for `write_drift`; return the files."""
     paths = [_path("reassigned", comparison, ending) for ending in (".safetensors", ".json", ".md")]
     facts: dict[str, Any] = {
-        "sha256": hashlib.sha256(found.content).hexdigest(),
+        "sha256": store.sha256(found.content),
         "codes_sha256": found.codes_sha256,
         "before": found.facts[0],
         "after": found.facts[1],

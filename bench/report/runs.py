@@ -1,6 +1,5 @@
 """Records as a pandas frame, one line a run: the record's dotted names as columns, and names and digests derived from it."""
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -9,8 +8,8 @@ import pandas as pd
 
 from bench.errors import ConfigError
 from bench.report.names import column_name, embedding_id, kind, marks_of, short_label
-from bench.store import Record, digest
-from bench.store.records import CostPart, FitPart, HeadlinePart, SizePart, TaskPart, TrainingPart
+from bench.store import Record, digest, sha256
+from bench.store.schema import CostPart, FitPart, HeadlinePart, SizePart, TaskPart, TrainingPart
 
 SECTION = ["model", "weights", "suite"]  # what a table or a figure is of
 GRID = ("subspaces", "rows", "sub_dim")  # what a grid of subspace embeddings varies
@@ -203,4 +202,4 @@ def provenance(frame: pd.DataFrame) -> str:
 
 def ids_sha256(frame: pd.DataFrame) -> str:
     """Return the SHA-256 over the records' ids."""
-    return hashlib.sha256("\n".join(sorted(frame.run_id)).encode()).hexdigest()
+    return sha256("\n".join(sorted(frame.run_id)))

@@ -1,7 +1,5 @@
 """What a run is: its configuration checked, resolved, in canonical form, with an id. Loads no weights."""
 
-import hashlib
-import json
 import re
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cache
@@ -14,6 +12,7 @@ from bench.models import pretrained
 from bench.models.body import FORMS
 from bench.settings.choices import CHOICES
 from bench.settings.schema import ModelConfig, RunConfig, TaskConfig, TrainedRecovery, TrainingConfig
+from bench.store import digest
 from bench.tasks import corpora
 from bench.tasks import data as task_data
 from bench.tasks.metrics import check_metrics
@@ -106,7 +105,7 @@ def with_seed(run: Prepared, seed: int) -> Prepared:
 
 def run_id(canonical: dict[str, Any]) -> str:
     """Return the first 12 hex digits of the SHA-256 of a canonical configuration."""
-    return hashlib.sha256(json.dumps(canonical, sort_keys=True).encode()).hexdigest()[:12]
+    return digest(canonical)
 
 
 def slug(embedding: dict[str, Any], assignment: dict[str, Any] | None) -> str:

@@ -1,14 +1,11 @@
 """Records: one JSON file a run. All that passes from running to reporting."""
 
-import hashlib
 import json
 import math
-import os
 import re
-import secrets
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict, cast
+from typing import Any, cast
 from urllib.parse import quote
 
 import numpy as np
@@ -16,160 +13,14 @@ import safetensors
 import safetensors.numpy
 from safetensors import SafetensorError
 
-from bench.errors import BenchError, EnvironmentBroken
-
-SCHEMA_VERSION = 1
-CHOSEN = ("model", "task", "embedding", "assignment", "recovery", "training")  # groups of `chosen`
-PROBE = 2**20  # bytes that must fit into a folder: a full disk still makes empty files
-STATUSES = ("ok", "failed", "oom", "diverged", "timeout", "interrupted")
-
-
-class TaskPart(TypedDict):
-    name: str
-    suite: str
-    version: int
-    source: str  # generated | parquet | official | hub
-    data_sha256: str  # digest of the data, or the hub revision it is pinned to
-    splits: dict[
-        str, dict[str, Any]
-    ]  # role -> {split, rows, official_rows, truncated, unknown}; train also max_train_examples when limited. Shares:
-    # `truncated` of the rows, `unknown` of the tokens that the tokenizer cannot read (not in records made before it was)
-    chance: float | None
-    majority: float | None
-    average: bool  # counted in the suite's average
-
-
-class ModelPart(TypedDict):
-    name: str
-    revision: str | None
-    sha256: str | None  # of the weights
-    weights: str  # pretrained | random
-    width: int
-    vocab_size: int
-
-
-class SizePart(TypedDict):
-    embedding_params: int  # floats in tables, projections, gains
-    code_bits: int  # packed; 0 where codes are computed from the token id
-    embedding_bytes: int  # stored: floats, packed codes
-    dense_embedding_params: int
-    dense_embedding_bytes: int
-    total_params: int  # whole model, task head included
-    total_bytes: int  # stored: the embedding, and the rest in the form that config.body names (fp32 where there is none)
-    file_bytes: int | None  # measured: the saved embedding as a safetensors file
-    param_saving: float  # 1 - embedding_params / dense_embedding_params
-    byte_saving: float  # 1 - embedding_bytes / dense_embedding_bytes
-
-
-class FitPart(TypedDict):
-    relative_error: float | None  # ||E - E'||_F / ||E||_F before training; null for a random initialisation
-    decile_errors: NotRequired[
-        list[float] | None
-    ]  # the same in each tenth of the tokens, from the most to the least frequent in
-    # the training rows as tokenised; not in records made before it was
-    distinct_codes: int | None
-    codes_sha256: str | None
-
-
-class HeadlinePart(TypedDict):
-    split: str
-    metric: str
-    value: float
-    higher_is_better: bool
-
-
-class TrainingPart(TypedDict):
-    steps: int
-    epochs: float
-    train_rows: int
-    seconds: float  # of the training steps
-    start_seconds: float  # capturing or compiling the step
-    engine: str  # eager | graph | compile
-    engine_fallback: str | None  # why the engine is not the one asked for
-    examples_per_second: float
-    effective_batch: int
-    device_batch: (
-        int  # rows that went through the model at once; the gradients of a batch's parts are added up
-    )
-    runs_at_once: int  # that trained side by side; `seconds` and the peak of memory are those of all of them
-    processes: int  # that shared each batch, a device each
-    oom_retries: int  # how often the run began again with half the device batch after running out of memory
-    dtype: str  # fp32 | bf16
-    curve: list[list[float]]  # [step, mean training loss since the previous point]
-    collapsed: bool  # one class predicted for the whole reported split
-
-
-class LatencyPart(TypedDict):
-    batch: int  # rows
-    tokens: int  # of each row
-    rounds: int
-    p50_ms: float
-    p95_ms: float
-    rows_per_second: float  # over all rounds
-    ratio_to_dense: (
-        float | None
-    )  # median of the rounds' ratios, null for dense itself; below: its 95 % interval
-    ratio_low: float | None
-    ratio_high: float | None
-
-
-class ProfilePart(TypedDict):
-    """Measured by `bench cost` on untrained weights of the same model, embedding and assignment: they do not change the cost."""
-
-    dtype: str  # fp32 | bf16
-    file_bytes: int  # of the whole model, as a safetensors file
-    latency: list[LatencyPart]
-    cold_start_seconds: float  # from the start of a fresh process to its first answer
-    load_seconds: float  # the part of it after the imports
-    before_bytes: int | None  # memory without any model: resident on a CPU, allocated by torch on a GPU
-    resident_bytes: int | None  # after the first answer
-    peak_bytes: int  # after the largest batch
-
-
-class CostPart(TypedDict):
-    peak_memory_bytes: (
-        int | None
-    )  # GPU: allocated by torch; CPU: resident, the process's peak within this run
-    latency_ms: (
-        dict[str, float] | None
-    )  # "batch1", "batch32": median forward on the evaluation texts; None: others used the GPU meanwhile
-    profiles: (
-        dict[str, ProfilePart] | None
-    )  # by device; null: not measured (records before `bench cost` have no such key)
+from bench.errors import BenchError
+from bench.store.cache import sha256, write_atomically
+from bench.store.schema import SCHEMA_VERSION, STATUSES, Record
 
 
 def device_key(name: str) -> str:
     """Return a device's name as `cost.profiles` and file names have it: "cpu", "nvidia-h100-80gb-hbm3"."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
-
-
-class Record(TypedDict):
-    schema_version: int
-    run_id: str  # first 12 hex digits of the SHA-256 of the canonical configuration
-    status: str
-    name: str  # <model>/<task>/<method-slug>/s<seed>
-    created_at: str  # UTC, ISO 8601
-    config: dict[str, Any]  # canonical: resolved, without what the method does not use
-    # group (of CHOSEN) -> file of conf/<group>/ that its keys began from, not part of the identity; not in records made
-    # before it was
-    chosen: NotRequired[dict[str, str]]
-    task: TaskPart | None
-    model: ModelPart | None
-    size: SizePart | None
-    fit: FitPart | None
-    # split[/language or category] -> metric -> value, fractions; null: the run failed. With `training` there all the same,
-    # only the scoring failed: the answers are stored, and `bench rescore` finishes the record
-    metrics: dict[str, dict[str, float]] | None
-    headline: HeadlinePart | None
-    training: TrainingPart | None
-    recovery: (
-        dict[str, Any] | None
-    )  # name; of a recovered model sha256, reused, texts, steps, seconds, engine, curve
-    cost: CostPart | None
-    provenance: dict[
-        str, Any
-    ]  # commit, dirty, packages, python, platform, device, cuda, command, slurm_job_id
-    error: dict[str, str] | None  # type, message, traceback (its end)
 
 
 def unscored(record: Record) -> bool:
@@ -180,45 +31,6 @@ def unscored(record: Record) -> bool:
 def path_of(results_dir: Path, name: str, run_id: str) -> Path:
     """Return where a run's record lies: runs/<model>/<task>/<method-slug>/s<seed>-<run_id>.json."""
     return results_dir / "runs" / f"{name}-{run_id}.json"
-
-
-def make_folder(folder: Path) -> None:
-    """Make a folder and those above it; raises EnvironmentBroken if it cannot be."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise unwritable(folder, error) from error
-
-
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write `content` to `path` so that no reader and no crash ever sees half of it.
-
-    Raises EnvironmentBroken if the folder cannot be written.
-    """
-    data = content.encode() if isinstance(content, str) else content
-    temporary = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-        with temporary.open("xb") as file:  # mkstemp's would be the owner's alone, whatever the umask
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise unwritable(path, error) from error
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
-
-
-def unwritable(path: Path, error: OSError | SafetensorError) -> EnvironmentBroken:
-    """Return the error of a folder that is full or read-only; safetensors raises its own for a full disk."""
-    reason = error.strerror if isinstance(error, OSError) else error
-    return EnvironmentBroken(
-        f"{path} cannot be written ({reason}): free some space, or set results_dir, cache_dir or --to, whichever "
-        "names it, to a folder that you can write."
-    )
 
 
 def split_name(split: str, language: str | None) -> str:
@@ -291,7 +103,7 @@ def read(path: Path) -> Record:
 
 def digest(part: object) -> str:
     """Return the first 12 hex digits of the SHA-256 of the part as JSON, as in a run_id."""
-    return hashlib.sha256(json.dumps(part, sort_keys=True).encode()).hexdigest()[:12]
+    return sha256(json.dumps(part, sort_keys=True))[:12]
 
 
 def flaw(record: Record) -> str | None:
@@ -344,14 +156,3 @@ def stamp(path: Path) -> str | None:
     except FileNotFoundError:
         return None
     return f"{facts.st_ino}-{facts.st_mtime_ns}"
-
-
-def check_writable(*folders: Path) -> None:
-    """Raise EnvironmentBroken, before any work, for the first folder that does not take a megabyte."""
-    for folder in folders:
-        probe = folder / f".writable-{secrets.token_hex(8)}"
-        try:
-            write_atomically(probe, os.urandom(PROBE))
-        except EnvironmentBroken as error:
-            raise unwritable(folder, cast(OSError, error.__cause__)) from error
-        probe.unlink(missing_ok=True)

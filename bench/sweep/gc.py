@@ -57,7 +57,7 @@ def remove(garbage: Garbage) -> None:
 
 def _orphans(kind: Path) -> Iterator[Path]:
     for folder in sorted(
-        {path.parent for path in kind.rglob("*.safetensors") if path.parent.parent.suffix != ".tmp"}
+        {path.parent for path in kind.rglob("*.safetensors") if path.parent.suffix != ".tmp"}
     ):
         name, _, run_id = str(folder.relative_to(kind)).rpartition("-")
         if not store.path_of(kind.parent, name, run_id).exists():

@@ -12,7 +12,6 @@ Several processes may search at once: they share the study's journal, a trial be
 process died is taken over with the values that it had.
 """
 
-import hashlib
 import itertools
 import json
 import logging
@@ -128,7 +127,7 @@ class Search:
         return optuna.create_study(  # TPE learns from few trials, also while others still run
             storage=JournalStorage(JournalFileBackend(str(self.folder / "journal.log"))),
             sampler=optuna.samplers.TPESampler(),
-            study_name=hashlib.sha256("\n".join(ids).encode()).hexdigest()[:12],
+            study_name=store.sha256("\n".join(ids))[:12],
             directions=["maximize", "minimize"],
             load_if_exists=True,
         )

@@ -3,7 +3,6 @@
 Everything passes through the shared results folder: the plan's file, claims and records. The queue is only asked what waits.
 """
 
-import hashlib
 import json
 import logging
 import os
@@ -22,7 +21,7 @@ from bench.errors import ConfigError, EnvironmentBroken
 from bench.logs import set_up_logging
 from bench.settings.compose import compose_config
 from bench.settings.schema import Slurm
-from bench.store import claims, write_atomically
+from bench.store import claims, sha256, write_atomically
 from bench.sweep import sbatch
 from bench.sweep.plan import Item, Plan
 from bench.sweep.worker import finished
@@ -139,7 +138,7 @@ def job_name(plan: Plan) -> str:
 
 
 def _digest(results_dir: Path) -> str:
-    return hashlib.sha256(str(results_dir.resolve()).encode()).hexdigest()[:8]
+    return sha256(str(results_dir.resolve()))[:8]
 
 
 def queue(plan: Plan) -> list[Job] | None:

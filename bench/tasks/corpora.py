@@ -1,10 +1,10 @@
 """Text without labels, named in one line: "task", splits of tasks, or a file."""
 
-import hashlib
 import re
 from dataclasses import replace
 
 from bench.settings.schema import DataConfig
+from bench.store import sha256
 from bench.tasks.data import data_identity, load_split, read_task
 from bench.tasks.text import passages as lines_of
 
@@ -39,5 +39,5 @@ def identity(corpus: str, data: DataConfig) -> str:
             data_identity(replace(read_task(name), splits={"train": split}), data, ["train"])
             for name, split in splits
         ]
-        return hashlib.sha256("\n".join(digests).encode()).hexdigest()
-    return hashlib.sha256("\n".join(lines_of(corpus)).encode()).hexdigest()
+        return sha256("\n".join(digests))
+    return sha256("\n".join(lines_of(corpus)))

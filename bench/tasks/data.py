@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from bench.errors import DataError, unknown
 from bench.settings.schema import DataConfig, TaskConfig
+from bench.store import file_sha256, sha256
 from bench.tasks import official, sources
 from bench.tasks.columns import checked
 from bench.tasks.sources import Wanted
@@ -182,7 +183,7 @@ def data_identity(task: TaskConfig, data: DataConfig, roles: Iterable[str]) -> s
     lines = [*dict.fromkeys(revisions), *sorted(digests)]
     if not digests:
         return "hub:" + "+".join(lines)
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    return sha256("\n".join(lines))
 
 
 def locate_split(task: TaskConfig, data: DataConfig, role: str, language: str | None) -> tuple[Wanted, str]:
@@ -250,5 +251,4 @@ def _digest(table: pa.Table) -> str:
 
 @cache
 def _file_digest(path: Path, mtime_ns: int, size: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_sha256(path)

@@ -1,17 +1,13 @@
 """The text that a contextual assignment reads."""
 
-import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
 
 from bench.errors import DataError
-from bench.store import write_atomically
+from bench.store import cached_array, key
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -37,18 +33,10 @@ def cached_counts(
     tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str], vocab_size: int, cache_dir: Path
 ) -> np.ndarray:
     """Return `token_counts`, from `cache_dir/counts` where the same texts were counted with the same vocabulary before."""
-    digest = hashlib.sha256(
-        json.dumps([type(tokenizer).__name__, vocab_size, tokenizer.get_vocab()], sort_keys=True).encode()
+    name = key(type(tokenizer).__name__, vocab_size, tokenizer.get_vocab(), list(texts))
+    return cached_array(
+        cache_dir / "counts" / f"{name}.safetensors", lambda: token_counts(tokenizer, texts, vocab_size)
     )
-    for text in texts:
-        digest.update(hashlib.sha256(text.encode()).digest())
-    path = cache_dir / "counts" / f"{digest.hexdigest()}.safetensors"
-    try:
-        return load_file(path)["counts"]
-    except (OSError, SafetensorError, KeyError):  # not there, or half of it
-        counts = token_counts(tokenizer, texts, vocab_size)
-        write_atomically(path, save({"counts": counts}))
-        return counts
 
 
 def token_counts(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str], vocab_size: int) -> np.ndarray:

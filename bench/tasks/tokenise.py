@@ -1,8 +1,5 @@
 """Tokenised splits, cached by their content."""
 
-import hashlib
-import json
-import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from bench.errors import BenchError
 from bench.settings.schema import TaskConfig
-from bench.store import make_folder, unwritable
+from bench.store import cached, key
 from bench.tasks.columns import numbers
 from bench.tasks.data import Rows
 
@@ -23,9 +20,8 @@ BATCH = 1000  # rows that go through the tokenizer at once
 class Tokenised:
     """A split as token ids, and the share of its rows that were cut to the maximum length."""
 
-    table: (
-        pa.Table
-    )  # input_ids (int32), token_type_ids (int8) if the tokenizer has them, label, idx; memory-mapped
+    # input_ids (int32), token_type_ids (int8) if the tokenizer has them, label, idx; memory-mapped
+    table: pa.Table
     truncated: float
 
 
@@ -34,14 +30,11 @@ def tokenise(
 ) -> Tokenised:
     """Return the tokenised split, unpadded, pairs cut at the longer text first.
 
-    It is made once for each content of data and tokenizer, in an Arrow file that is renamed when it is complete:
-    parallel runs may make it twice and never see half of it.
+    It is kept as an Arrow file in `cache_dir/tokenised`, one for each content of data and tokenizer.
     """
     path = cache_dir / "tokenised" / f"{_key(rows, task, tokenizer, max_length)}.arrow"
-    if not path.is_file():
-        _write(_made(rows, task, tokenizer, max_length), path)
-    cached = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-    return Tokenised(cached.drop_columns(["truncated"]), float(numbers(cached["truncated"]).mean()))
+    table = cached(path, lambda: _token_table(rows, task, tokenizer, max_length), _load, _save)
+    return Tokenised(table.drop_columns(["truncated"]), float(numbers(table["truncated"]).mean()))
 
 
 def _key(rows: Rows, task: TaskConfig, tokenizer: PreTrainedTokenizerBase, max_length: int) -> str:
@@ -50,19 +43,19 @@ def _key(rows: Rows, task: TaskConfig, tokenizer: PreTrainedTokenizerBase, max_l
         raise BenchError(
             f"{type(tokenizer).__name__} has no fast version: install the model's fast tokenizer."
         )
-    backend.no_truncation()  # left over from an earlier call, they would change the digest
+    # Settings of an earlier call would change the key.
+    backend.no_truncation()
     backend.no_padding()
-    digest = hashlib.sha256(backend.to_str().encode())
-    parts = [rows.fingerprint, task.columns, tokenizer.model_input_names, max_length, tokenizers.__version__]
-    digest.update(json.dumps(parts).encode())
-    return digest.hexdigest()[:24]
+    inputs = tokenizer.model_input_names
+    return key(backend.to_str(), rows.fingerprint, task.columns, inputs, max_length, tokenizers.__version__)
 
 
-def _made(rows: Rows, task: TaskConfig, tokenizer: PreTrainedTokenizerBase, max_length: int) -> pa.Table:
+def _token_table(
+    rows: Rows, task: TaskConfig, tokenizer: PreTrainedTokenizerBase, max_length: int
+) -> pa.Table:
     types = {"input_ids": pa.list_(pa.int32())}
-    types |= (
-        {"token_type_ids": pa.list_(pa.int8())} if "token_type_ids" in tokenizer.model_input_names else {}
-    )
+    if "token_type_ids" in tokenizer.model_input_names:
+        types["token_type_ids"] = pa.list_(pa.int8())
     batches = []
     for start in range(0, len(rows), BATCH):
         part = rows.table.slice(start, BATCH)
@@ -71,24 +64,19 @@ def _made(rows: Rows, task: TaskConfig, tokenizer: PreTrainedTokenizerBase, max_
             truncation="longest_first",
             max_length=max_length,
         )
-        made = {name: pa.array(tokens[name], kind) for name, kind in types.items()}
-        made["truncated"] = pa.array(
-            [int(bool(encoding.overflowing)) for encoding in tokens.encodings or ()], pa.uint8()
-        )
-        batches.append(
-            pa.table(made | {name: part[name] for name in ("label", "idx") if name in part.column_names})
-        )
+        columns = {name: pa.array(tokens[name], kind) for name, kind in types.items()}
+        cut = [int(bool(encoding.overflowing)) for encoding in tokens.encodings or ()]
+        columns["truncated"] = pa.array(cut, pa.uint8())
+        columns |= {name: part[name] for name in ("label", "idx") if name in part.column_names}
+        batches.append(pa.table(columns))
     return pa.concat_tables(batches)
 
 
-def _write(table: pa.Table, path: Path) -> None:
-    make_folder(path.parent)
-    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        with pa.OSFile(str(temporary), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
-            writer.write_table(table)
-        temporary.replace(path)
-    except OSError as error:
-        raise unwritable(path, error) from error
-    finally:
-        temporary.unlink(missing_ok=True)
+def _save(table: pa.Table, path: Path) -> None:
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+        writer.write_table(table)
+
+
+def _load(path: Path) -> pa.Table:
+    """Return the table, memory-mapped."""
+    return pa.ipc.open_file(pa.memory_map(str(path))).read_all()

@@ -4,9 +4,7 @@
 `masked_lm` guesses masked tokens (Devlin et al., NAACL 2019) through the decoder that is tied to the embedding.
 """
 
-import hashlib
 import json
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +15,7 @@ import torch
 import torch.nn.functional as F
 import transformers
 from filelock import FileLock
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -34,7 +32,6 @@ from bench.training.lane import Objective
 VERSION = 1  # raised whenever a change here changes a recovered model
 # share of the tokens that are to be guessed; of these 80 % are hidden, 10 % replaced, 10 % left
 MASKED = 0.15
-log = logging.getLogger("bench")
 
 
 def recover(
@@ -60,7 +57,7 @@ def recover(
     path = Path(config.cache_dir) / "recovered" / f"{_key(model, config, identity, texts, dtype)}.safetensors"
     store.make_folder(path.parent)
     with FileLock(path.with_suffix(".lock")):  # others who need the same model wait for it
-        reused = _is_whole(path)
+        reused = store.read_cached(path, load_file) is not None
         if not reused:
             processes.refuse_several("recovery", "recovered model")
             outcome = _train(model, config, tokenizer, texts, device, dtype, name)
@@ -95,26 +92,8 @@ def _key(
     model: PreTrainedModel, config: RunConfig, identity: dict[str, Any], texts: Sequence[str], dtype: str
 ) -> str:
     recipe = {key: value for key, value in vars(config.recovery).items() if key != "corpus"}
-    recipe["frozen_steps"] = 0  # a former key: recovered models made before stay usable
-    digest = hashlib.sha256(json.dumps([VERSION, recipe, identity, dtype], sort_keys=True).encode())
-    for key, tensor in model.get_input_embeddings().state_dict().items():
-        digest.update(
-            key.encode() + tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
-        )
-    for text in texts:
-        digest.update(hashlib.sha256(text.encode()).digest())
-    return digest.hexdigest()
-
-
-def _is_whole(path: Path) -> bool:
-    try:
-        load_file(path)
-    except FileNotFoundError:
-        return False
-    except (SafetensorError, OSError) as error:
-        log.warning("%s cannot be read (%s): the model is recovered again", path, error)
-        return False
-    return True
+    embedding = {name: part.cpu().numpy() for name, part in model.get_input_embeddings().state_dict().items()}
+    return store.key(VERSION, recipe, identity, dtype, embedding, list(texts))
 
 
 def _train(

@@ -1,20 +1,16 @@
 """Task distillation: the logits of the fine-tuned dense model as further labels (Hinton, Vinyals & Dean 2015, arXiv 1503.02531)."""
 
-import hashlib
-import json
-import logging
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
-import safetensors.torch
+import numpy as np
 import torch
 import torch.nn.functional as F
 import transformers
 from filelock import FileLock
-from safetensors import SafetensorError
 from torch import Tensor
 
 from bench import store
@@ -26,7 +22,6 @@ from bench.training.finetune import Diverged, Trainee, finetune_together, predic
 from bench.training.lane import Objective, losses_of
 
 TEMPERATURE = 2.0
-log = logging.getLogger("bench")
 
 
 def with_teacher(train: Examples, logits: Tensor, weight: float) -> tuple[Examples, Objective]:
@@ -67,7 +62,7 @@ class Student:
             for key, value in self.canonical["training"].items()
             if key not in ("teacher", "teacher_weight")
         }
-        key = hashlib.sha256(json.dumps([parts, recipe, dtype], sort_keys=True).encode()).hexdigest()
+        key = store.key(parts, recipe, dtype)
         return Path(self.config.cache_dir) / "teachers" / f"{key}.safetensors"
 
 
@@ -85,23 +80,13 @@ def teacher_logits(students: Sequence[Student], device: torch.device, dtype: str
             paths
         ):  # in one order everywhere: two that wait for each other would wait for ever
             locks.enter_context(FileLock(path.with_suffix(".lock")))
-        known = {path: _read(path) for path in paths}
+        known = {path: store.read_cached(path, store.load_array) for path in paths}
         if missing := {path: paths[path] for path, logits in known.items() if logits is None}:
             known |= _teach(missing, device, dtype)
-    return [cast(Tensor, known[student.path(dtype)]) for student in students]
+    return [torch.from_numpy(known[student.path(dtype)]) for student in students]
 
 
-def _read(path: Path) -> Tensor | None:
-    try:
-        return safetensors.torch.load_file(path)["logits"]
-    except FileNotFoundError:
-        return None
-    except (SafetensorError, OSError, KeyError) as error:
-        log.warning("%s cannot be read (%s): the teacher is trained again", path, error)
-        return None
-
-
-def _teach(students: dict[Path, Student], device: torch.device, dtype: str) -> dict[Path, Tensor]:
+def _teach(students: dict[Path, Student], device: torch.device, dtype: str) -> dict[Path, np.ndarray]:
     """Return the logits of new teachers, each written to its path; raises Diverged once the others are written."""
     processes.refuse_several("training.teacher", "teacher")
     trainees = []
@@ -118,15 +103,14 @@ def _teach(students: dict[Path, Student], device: torch.device, dtype: str) -> d
             )
         )
     transformers.set_seed(trainees[0].seed)
-    found, diverged = dict[Path, Tensor](), list[Diverged]()
+    found, diverged = dict[Path, np.ndarray](), list[Diverged]()
     for path, trainee, outcome in zip(students, trainees, finetune_together(trainees, dtype), strict=True):
         if isinstance(outcome, Diverged):
             diverged.append(outcome)
             continue
-        found[path] = torch.from_numpy(
-            predict(trainee.model, trainee.train, trainee.config.eval_batch_size, dtype)
-        )
-        store.write_atomically(path, safetensors.torch.save({"logits": found[path]}))
+        found[path] = predict(trainee.model, trainee.train, trainee.config.eval_batch_size, dtype)
+        with store.atomic(path) as temporary:
+            store.save_array(found[path], temporary)
     for outcome in diverged:
         raise Diverged(outcome.done, outcome.steps, "teacher's ")
     return found

@@ -96,7 +96,7 @@ def test_a_damaged_file_is_made_again(damage: str, tmp_path: Path, caplog: pytes
 
 def test_an_unwritable_cache_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(EnvironmentBroken, match=r"cache_dir \(.*file\) cannot be written"):
+    with pytest.raises(EnvironmentBroken, match=r"file.* cannot be written .*cache_dir"):
         make("random", tmp_path / "file")
 
 

@@ -368,9 +368,9 @@ def exported(tmp_path) -> Path:
 )
 @pytest.mark.parametrize("name", ["model.safetensors", "bench.json", "config.json"])
 def test_a_damaged_file_is_named_with_both_digests_and_nothing_is_loaded(exported, name, damage):
-    written = pretrained.sha256(exported / name)
+    written = store.file_sha256(exported / name)
     (exported / name).write_bytes(damage((exported / name).read_bytes()))
-    found = pretrained.sha256(exported / name)
+    found = store.file_sha256(exported / name)
     with pytest.raises(
         BenchError,
         match=rf"{name} has the SHA-256 {found}, but SHA256SUMS says {written}.*nothing was loaded",
