@@ -17,7 +17,7 @@ ONLIES = $${ONLY:+$$(printf -- '--only=%s ' $$ONLY)}
 CHOSEN = "sweep=$$SWEEP" $(OVERRIDES) $${LAUNCHER:+"launcher=$$LAUNCHER"} $(ONLIES) $${LIMIT:+"--limit=$$LIMIT"} $${SEEDS:+"--seeds=$$SEEDS"}
 
 .DEFAULT_GOAL := help
-.PHONY: help install fetch tasks sweep plan status retry cancel gc report gate rescore submit perf search fit cost coverage drift reassign export test faults lint typecheck clean
+.PHONY: help install fetch tasks sweep plan status retry cancel gc report gate rescore submit perf search fit latency cost coverage drift reassign export test faults lint typecheck clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -32,7 +32,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@touch $@
 
 fetch: install  ## Download models and data once: MODEL=<name,...> TASKS=<name,...>; nothing else needs the hub
-	$(BENCH) fetch $${MODEL:+"models=$$MODEL"} $${TASKS:+"tasks=$$TASKS"}
+	$(BENCH) fetch $${MODEL:+"--models=$$MODEL"} $${TASKS:+"--tasks=$$TASKS"}
 
 tasks: install  ## List every task's splits: rows found (DATA=<folder>) against official rows
 	$(BENCH) tasks $(OVERRIDES)
@@ -69,7 +69,7 @@ rescore: install  ## Compute every metric again from stored predictions, without
 	$(BENCH) rescore $(OVERRIDES)
 
 submit: install  ## Write GLUE's submission zip TO=<file.zip> (default: glue.zip) from the runs of SWEEP=glue_test
-	$(BENCH) submit "sweep=$$SWEEP" "to=$${TO:-glue.zip}" $(OVERRIDES)
+	$(BENCH) submit "sweep=$$SWEEP" "--to=$${TO:-glue.zip}" $(OVERRIDES)
 
 search: install  ## Find the front of accuracy against stored bytes: SEARCH=<name> (default: demo); go on with the same command
 	$(BENCH) search "search=$${SEARCH:-demo}" $(OVERRIDES) $${LAUNCHER:+"launcher=$$LAUNCHER"}
@@ -77,8 +77,11 @@ search: install  ## Find the front of accuracy against stored bytes: SEARCH=<nam
 fit: install  ## Measure how well the embeddings of SWEEP fit the table, without training (default: budget)
 	$(BENCH) fit $(if $(filter demo,$(SWEEP)),sweep=budget,"sweep=$$SWEEP") $(OVERRIDES)
 
-cost: install  ## Measure latency, memory and cold start of SWEEP's embeddings beside dense, into its records too. ARGS="device=cuda ..."
-	$(BENCH) cost "sweep=$$SWEEP" $(OVERRIDES) $(ONLIES)
+latency: install  ## Measure latency, memory and cold start of SWEEP's embeddings beside dense, into its records, too. ARGS="device=cuda ..."
+	$(BENCH) latency "sweep=$$SWEEP" $(OVERRIDES) $(ONLIES)
+
+cost:
+	@echo "make cost is called make latency now: make latency SWEEP=$$SWEEP" >&2; exit 2
 
 coverage: install  ## Say how the text CORPUS=<file> is covered by vocabulary and embedding. ARGS="key=value ..."
 	$(BENCH) coverage $${CORPUS:+"--corpus=$$CORPUS"} $(OVERRIDES)
@@ -86,7 +89,7 @@ coverage: install  ## Say how the text CORPUS=<file> is covered by vocabulary an
 drift: install  ## Compare the text CURRENT=<file> with REFERENCE=<file>, which an embedding was made for; fails past a limit. ARGS="minilm drift.unseen=0.1 ..."
 	$(BENCH) drift $(TEXTS) $(OVERRIDES)
 
-reassign: install  ## Make the embedding's codes and tables anew for CURRENT=<file>: error and coverage before and after
+reassign: install  ## Make the embedding's codes and tables for CURRENT=<file>: error and coverage before and after
 	$(BENCH) reassign $(TEXTS) $(OVERRIDES)
 
 export: install  ## Write the model of RUN=<id> to the folder TO=<folder>. ARGS="--onnx --int8 --evaluate --materialise --retrain key=value ..."

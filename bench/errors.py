@@ -43,4 +43,4 @@ def unknown(kind: str, name: str, available: Iterable[str]) -> str:
     choices = sorted(available)
     near = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
     hint = f" Did you mean '{near[0]}'?" if near else ""
-    return f"Unknown {kind} '{name}'.{hint} Available: {', '.join(choices)}."
+    return f"Unknown {kind} '{name}'.{hint} Available: {', '.join(choices) or 'none'}."

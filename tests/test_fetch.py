@@ -66,7 +66,9 @@ def test_what_was_fetched_is_used_without_the_hub(repositories: Path, tmp_path: 
         "HF_HOME": str(tmp_path / "home")
     }
     with hub(repositories, revisions()) as endpoint:
-        fetched = run_bench("fetch", f"models={MODEL}", "tasks=mrpc", env=clean | {"HF_ENDPOINT": endpoint})
+        fetched = run_bench(
+            "fetch", f"--models={MODEL}", "--tasks", "mrpc", env=clean | {"HF_ENDPOINT": endpoint}
+        )
     assert fetched.returncode == 0, fetched.stderr
     names = [line.split()[0] for line in fetched.stdout.splitlines() if line.strip()]
     assert names == [MODEL, "mrpc"]
@@ -122,7 +124,7 @@ def test_another_revision_in_the_cache_is_not_taken(repositories: Path, tmp_path
 
 def test_an_unreachable_hub_says_which_sources_would_work(tmp_path: Path) -> None:
     done = run_bench(
-        "fetch", "tasks=mrpc", env=os.environ | {"HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
+        "fetch", "--tasks=mrpc", env=os.environ | {"HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
     )
     assert done.returncode == 2
     assert "data.root" in done.stderr and "parquet" in done.stderr and "official" in done.stderr
@@ -131,10 +133,12 @@ def test_an_unreachable_hub_says_which_sources_would_work(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("argument", "said"),
     [
-        ("tasks=mrcp", "Did you mean 'mrpc'"),
-        ("models=minilmm", "Did you mean 'minilm'"),
-        ("task=mrpc", "Did you mean 'tasks'"),
-        ("tasks=", "Nothing to fetch"),
+        ("--tasks=mrcp", "Did you mean 'mrpc'"),
+        ("--models=minilmm", "Did you mean 'minilm'"),
+        ("--task=mrpc", "Did you mean '--tasks'"),
+        ("task=mrpc", "Did you mean '--tasks'"),
+        ("tasks=mrpc", "tasks (mrpc) is a flag: write --tasks=mrpc."),
+        ("--tasks=", "Nothing to fetch"),
     ],
 )
 def test_wrong_names_stop_before_any_download(argument: str, said: str) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 import bench
 from bench.cli.main import main
-from bench.cli.options import option
+from bench.cli.verbs import parse
 from bench.runs.identity import prepare
 from bench.runs.provenance import without_folders
 from bench.settings.compose import compose_config
@@ -69,7 +69,10 @@ def test_a_run_writes_and_an_export_reads_folders_of_any_name(tiny, tiny_model, 
 
 @pytest.mark.parametrize("words", [["--corpus", "-a=b, c"], ["--corpus=-a=b, c"]])
 def test_a_flag_takes_any_value(words):
-    assert option(["task=mrpc", *words, "seed=1"], "--corpus", "") == ("-a=b, c", ["task=mrpc", "seed=1"])
+    assert parse("coverage", ["task=mrpc", *words, "seed=1"]) == (
+        ["task=mrpc", "seed=1"],
+        {"corpus": "-a=b, c"},
+    )
 
 
 def test_only_finds_a_value_with_a_comma(tiny):

@@ -54,10 +54,10 @@ def made(project: Path, *words: str) -> list[str]:
         ("sweep", "LIMIT", "sweep", "--limit={}"),
         ("sweep", "SEEDS", "sweep", "--seeds={}"),
         ("rescore", "DATA", "rescore", "data.root={}"),
-        ("submit", "TO", "submit", "to={}"),
+        ("submit", "TO", "submit", "--to={}"),
         ("search", "SEARCH", "search", "search={}"),
         ("fit", "SWEEP", "fit", "sweep={}"),
-        ("cost", "SWEEP", "cost", "sweep={}"),
+        ("latency", "SWEEP", "latency", "sweep={}"),
         ("coverage", "CORPUS", "coverage", "--corpus={}"),
         ("drift", "REFERENCE", "drift", "--reference={}"),
         ("drift", "CURRENT", "drift", "--current={}"),
@@ -65,8 +65,8 @@ def made(project: Path, *words: str) -> list[str]:
         ("reassign", "CURRENT", "reassign", "--current={}"),
         ("export", "TO", "export", "--to={}"),
         ("export", "RUN", "export", "{}"),
-        ("fetch", "MODEL", "fetch", "models={}"),
-        ("fetch", "TASKS", "fetch", "tasks={}"),
+        ("fetch", "MODEL", "fetch", "--models={}"),
+        ("fetch", "TASKS", "fetch", "--tasks={}"),
     ],
 )
 def test_a_value_reaches_bench_as_it_was_typed(target, variable, verb, written, project):
@@ -87,7 +87,7 @@ def test_only_is_several_conditions_and_args_several_words(project):
     [
         ("sweep", ["sweep", "sweep=demo"]),
         ("fit", ["fit", "sweep=budget"]),
-        ("submit", ["submit", "sweep=demo", "to=glue.zip"]),
+        ("submit", ["submit", "sweep=demo", "--to=glue.zip"]),
         ("search", ["search", "search=demo"]),
         ("coverage", ["coverage"]),
         ("export", ["export"]),

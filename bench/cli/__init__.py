@@ -1,1 +1,1 @@
-"""The command line: a table of verbs, and a few lines for each."""
+"""The command line: the grammar of all verbs, and a few lines for each verb, grouped by what they import."""

@@ -1,63 +1,26 @@
-"""The command line: `python -m bench <verb> [key=value ...]`. What the verbs do stands in bench/verbs."""
+"""The command line: `python -m bench <verb> [--flag value ...] [key=value ...]`."""
 
 import io
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from importlib import import_module
 
-from bench.cli.measures import chart, cost, coverage, drift, fetch, fit, perf, reassign, sameness, tasks
-from bench.cli.results import export, gate, report, rescore, submit
-from bench.cli.sweeps import cancel, gc, plan, retry, run, search, status, sweep
+from bench.cli.verbs import RENAMED, VERBS, parse, parser
 from bench.errors import BenchError, ConfigError, unknown
 from bench.logs import set_up_logging
 from bench.stopping import stoppable
 
-VERBS: dict[str, Callable[[Sequence[str]], int]] = {
-    verb.__name__: verb
-    for verb in (
-        run,
-        plan,
-        sweep,
-        status,
-        retry,
-        cancel,
-        gc,
-        search,
-        report,
-        gate,
-        export,
-        rescore,
-        submit,
-        tasks,
-        fetch,
-        fit,
-        coverage,
-        drift,
-        reassign,
-        cost,
-        perf,
-        chart,
-        sameness,
-    )
-}
-
-
-def _keep_out() -> None:
-    """Keep what the person has set for other programs out of this process and of those that it starts."""
-    os.environ["MPLBACKEND"] = "agg"  # a notebook's does not import here; figures are written to files only
-    for name in ("NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE"):
-        os.environ.pop(name, None)  # would change the numbers of a GPU without a trace in the record
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a name that the terminal's encoding lacks stops nothing
-            stream.reconfigure(errors="backslashreplace")
-
 
 def main(arguments: Sequence[str]) -> int:
-    """Return the exit status: 0 done, 1 something failed, 2 wrong configuration, 3 broken environment, 130 interrupted,
-    141 where the reader of its output has left, as in `bench plan | head`."""
+    """Carry out a verb and return the exit status.
+
+    0: done. 1: something failed. 2: wrong configuration. 3: broken environment. 130: interrupted. 141: the reader of the
+    output has left, as in `bench plan | head`.
+    """
     set_up_logging()
-    _keep_out()
+    _shield()
     try:
         with stoppable():
             status = _carry_out(arguments)
@@ -67,22 +30,49 @@ def main(arguments: Sequence[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:
-        # Python flushes the output once more at its end, which must find something to write to.
+        # Python flushes the output again when it exits, and that must not fail.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     except KeyboardInterrupt:
-        print("interrupted: what was finished is kept; the same command goes on from here", file=sys.stderr)
+        print("interrupted: finished runs are kept; the same command goes on from here", file=sys.stderr)
         return 130
+
+
+def _shield() -> None:
+    """Shield this process and its children from settings that the user made for other programs."""
+    # The backend of a notebook cannot be imported here, and figures are written to files only.
+    os.environ["MPLBACKEND"] = "agg"
+    # These change the numbers of a GPU, and no record would show it.
+    for name in ("NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE"):
+        os.environ.pop(name, None)
+    # A name that the terminal's encoding lacks is printed escaped instead of raising.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _carry_out(arguments: Sequence[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
-        print("usage: python -m bench <verb> [key=value ...]\n")
+        print("usage: python -m bench <verb> [--flag value ...] [key=value ...]\n")
         for name, verb in VERBS.items():
-            print(f"  {name:8} {(verb.__doc__ or '').splitlines()[0]}")
+            print(f"  {name:12} {verb.does}")
+        print("\npython -m bench <verb> --help shows a verb's flags and an example")
         return 0 if arguments else 2
-    if arguments[0] not in VERBS:
-        raise ConfigError(unknown("verb", arguments[0], VERBS))
-    if arguments[0] != "fetch":  # it alone talks to the hub: the others read what it left, on any node
+    name, *rest = arguments
+    if name in RENAMED:
+        raise ConfigError(
+            f"The verb '{name}' is called '{RENAMED[name]}' now: python -m bench {RENAMED[name]}."
+        )
+    if name not in VERBS:
+        raise ConfigError(unknown("verb", name, VERBS))
+    if {"-h", "--help"} & set(rest):
+        print(parser(name).format_help(), end="")
+        return 0
+    words, flags = parse(name, rest)
+
+    # Only `fetch` talks to the hub. Every other verb reads what `fetch` left, on any node.
+    if name != "fetch":
         os.environ["HF_HUB_OFFLINE"] = "1"
-    return VERBS[arguments[0]](arguments[1:])
+    module, _, function = VERBS[name].function.partition(":")
+    status: int = getattr(import_module(module), function)(words, **flags)
+    return status

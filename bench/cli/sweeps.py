@@ -1,88 +1,40 @@
-"""Verbs that run: one configuration, a sweep, a search, and what they leave behind."""
+"""Verbs that train many runs and then report."""
 
 from collections.abc import Sequence
-from pathlib import Path
+from typing import Any
 
-from bench.cli import results
-
-
-def run(overrides: Sequence[str]) -> int:
-    """Run one configuration (any Hydra override; --multirun for several), unless its record is there already."""
-    from bench.cli.hydra_app import main
-
-    return main(overrides)
+from bench.settings.schema import RunConfig
+from bench.sweep import launch
+from bench.sweep.select import Selection
 
 
-def plan(arguments: Sequence[str]) -> int:
-    """Print how many runs a sweep has, how many are done and what is left (sweep=<name>)."""
-    from bench.sweep.launch import describe
-    from bench.sweep.plan import make
-    from bench.sweep.select import parse
-
-    flags, overrides = parse(arguments)
-    print(describe(make(overrides, flags)))
-    return 0
-
-
-def sweep(arguments: Sequence[str]) -> int:
-    """Run what a sweep still misses, then report (sweep=<name>; --limit N, --only key=value, --seeds N, --wait)."""
-    return _sweep(arguments, None)
-
-
-def retry(arguments: Sequence[str]) -> int:
-    """Run a sweep's failed runs again, and what is missing, then report (sweep=<name>)."""
-    return _sweep(arguments, "failed")
-
-
-def _sweep(arguments: Sequence[str], overwrite: str | None) -> int:
-    from bench.sweep.launch import closing, sweep
-
-    outcome = sweep(arguments, overwrite)
+def sweep(overrides: Sequence[str], wait: bool, **selection: Any) -> int:
+    """Run what a sweep still misses; return 1 if a run failed or is missing."""
+    outcome = launch.sweep(overrides, Selection(**selection), wait)
     if outcome.plan.known:
-        results.write(outcome.plan.config)
-    return _tell(*closing(outcome))
-
-
-def status(arguments: Sequence[str]) -> int:
-    """Print a sweep's runs by state, with the last line of each failure (sweep=<name>)."""
-    from bench.sweep.launch import status
-
-    return _tell(*status(arguments))
-
-
-def cancel(arguments: Sequence[str]) -> int:
-    """Stop a sweep wherever it runs; the same sweep goes on from there later (sweep=<name>)."""
-    from bench.sweep.launch import cancel
-
-    print(cancel(arguments))
-    return 0
-
-
-def gc(arguments: Sequence[str]) -> int:
-    """Print what takes space and can be made again or belongs to nobody, never records; --delete removes it."""
-    from bench.settings.compose import compose_config
-    from bench.sweep.gc import find, remove
-
-    config = compose_config([argument for argument in arguments if argument != "--delete"])
-    found = find(Path(config.results_dir), Path(config.cache_dir))
-    for garbage in found:
-        print(f"{garbage.size / 1e6:10.2f} MB  {garbage.path}  ({garbage.reason})")
-        if "--delete" in arguments:
-            remove(garbage)
-    said = "removed" if "--delete" in arguments else "can be removed with --delete"
-    print(f"{sum(garbage.size for garbage in found) / 1e6:.2f} MB in {len(found)} places {said}")
-    return 0
-
-
-def search(arguments: Sequence[str]) -> int:
-    """Find the front of accuracy against stored bytes with Optuna, then report (search=<name>; several may run at once)."""
-    from bench.sweep.search import search
-
-    found = search(arguments)
-    results.write(found.config)
-    return _tell(found.lines, found.failed)
-
-
-def _tell(lines: Sequence[str], failed: bool) -> int:
+        _report(outcome.plan.config)
+    lines, failed = launch.closing(outcome)
     print("\n".join(lines))
     return 1 if failed else 0
+
+
+def retry(overrides: Sequence[str], wait: bool, **selection: Any) -> int:
+    """Run a sweep's failed and missing runs; return 1 if a run failed or is missing."""
+    return sweep([*overrides, "overwrite=failed"], wait, **selection)
+
+
+def search(overrides: Sequence[str]) -> int:
+    """Search the front of accuracy against stored bytes; return 1 if a run failed."""
+    # Optuna and pandas take a second that no sweep has to wait for.
+    from bench.sweep.search import search
+
+    found = search(overrides)
+    _report(found.config)
+    print("\n".join(found.lines))
+    return 1 if found.failed else 0
+
+
+def _report(config: RunConfig) -> None:
+    from bench.cli.reports import write  # pandas and matplotlib, which the runs do not need
+
+    write(config)

@@ -1,12 +1,11 @@
 """From a run to a folder that others load: compact or dense, with card, tokenizer, licence, digests, and ONNX if asked for."""
 
-import argparse
 import json
 import shutil
 import tempfile
 from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -14,8 +13,9 @@ import torch
 from torch import nn
 
 from bench import __version__, store
-from bench.errors import ConfigError, unknown
+from bench.errors import ConfigError
 from bench.export import card, folder, onnx, source
+from bench.export.onnx import OPSET
 from bench.models import pretrained
 from bench.models.tokenizers import load_tokenizer
 from bench.runs.identity import Prepared
@@ -26,68 +26,57 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
-def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-    """Return the flags and what is left, a run id or overrides; raises ConfigError for a flag or a value that is none."""
-    parser = argparse.ArgumentParser(add_help=False, exit_on_error=False, allow_abbrev=False)
-    parser.add_argument("--to", type=Path)
-    parser.add_argument("--opset", type=int, default=onnx.OPSET)
-    for flag in ("--materialise", "--retrain", "--onnx", "--int8", "--evaluate"):
-        parser.add_argument(flag, action="store_true")
-    try:
-        flags, others = parser.parse_known_args(list(arguments))
-    except argparse.ArgumentError as error:
-        raise ConfigError(f"{error}.") from error
-    for other in others:
-        if other.startswith("-"):
-            raise ConfigError(unknown("flag", other, [f"--{name}" for name in vars(flags)]))
-    if flags.to is None:
-        raise ConfigError(
-            "--to is not set: name the folder to write, as in `bench export RUN_ID --to exported`."
-        )
-    flags.onnx |= flags.int8
-    if flags.evaluate and not flags.onnx:
+@dataclass(frozen=True)
+class Form:
+    """What to write, and in which form: the flags of `bench export`."""
+
+    to: Path
+    materialise: bool = False  # a dense table instead of the compressed embedding
+    retrain: bool = False  # train again where the weights were not kept
+    onnx: bool = False
+    int8: bool = False  # model-int8.onnx, too
+    evaluate: bool = False  # compute the headline metric with each ONNX file
+    opset: int = OPSET
+
+
+def export(words: Sequence[str], form: Form) -> Path:
+    """Write the model of a run id, or of the run that the overrides describe, to a folder and return it.
+
+    Raises ConfigError before any training.
+    """
+    if form.evaluate and not form.onnx:
         raise ConfigError("--evaluate computes the headline with the ONNX file: add --onnx or --int8.")
-    return flags, others
-
-
-def export(arguments: Sequence[str]) -> Path:
-    """Write the folder that the command line asks for and return it; raises before any training what can be known by then."""
-    flags, others = parse(arguments)
-    folder.check_target(flags.to)
-    if flags.onnx:
-        onnx.check_installed(flags.opset)
-    ids, overrides = (
-        [other for other in others if "=" not in other],
-        [other for other in others if "=" in other],
-    )
+    folder.check_target(form.to)
+    if form.onnx:
+        onnx.check_installed(form.opset)
+    ids, overrides = [word for word in words if "=" not in word], [word for word in words if "=" in word]
     if len(ids) > 1:
         raise ConfigError(
-            f"export writes one run, but {', '.join(ids)} are {len(ids)}: name one, each with a folder of its own."
+            f"export writes one run, and {', '.join(ids)} are {len(ids)}: export each to its own folder."
         )
+
+    # Get the weights: those that the run kept, or train.
     prepared, found = source.find(ids[0], overrides) if ids else source.described(overrides)
-    kept, record = source.weights(prepared, found, train=flags.retrain or not ids)
+    kept, record = source.weights(prepared, found, train=form.retrain or not ids)
     model, tokenizer = pretrained.load_compressed(kept), load_tokenizer(prepared.config.model)
-    with folder.new_folder(flags.to) as target:
-        facts: dict[str, Any] = {
-            "bench": __version__,
-            "form": "dense" if flags.materialise else "compact",
-            "run_id": record["run_id"],
-        }
-        if flags.materialise:
+
+    with folder.new_folder(form.to) as target:
+        if form.materialise:
             materialised(model).save_pretrained(target)
         else:
             shutil.copytree(kept, target, dirs_exist_ok=True)
         tokenizer.save_pretrained(target)
-        if flags.onnx:
-            facts["onnx"] = _onnx(flags, model, tokenizer, target, prepared)
+        facts: dict[str, Any] = {"bench": __version__, "form": "dense" if form.materialise else "compact"}
+        facts["run_id"] = record["run_id"]
+        if form.onnx:
+            facts["onnx"] = _onnx(form, model, tokenizer, target, prepared)
         (target / "LICENSE").write_text(card.licence(prepared.config.model))
         facts["files"] = {path.name: path.stat().st_size for path in sorted(target.iterdir())}
         facts["packages"] = provenance(torch.device("cpu"))["packages"]
         (target / "export.json").write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n")
-        (target / "README.md").write_text(
-            card.write(prepared, record, store.read_all(Path(prepared.config.results_dir))[0], facts)
-        )
-    return cast(Path, flags.to)
+        records, _ = store.read_all(Path(prepared.config.results_dir))
+        (target / "README.md").write_text(card.write(prepared, record, records, facts))
+    return form.to
 
 
 @torch.no_grad()
@@ -105,7 +94,7 @@ def materialised(model: "PreTrainedModel") -> "PreTrainedModel":
 
 
 def _onnx(
-    flags: argparse.Namespace,
+    form: Form,
     model: "PreTrainedModel",
     tokenizer: "PreTrainedTokenizerBase",
     target: Path,
@@ -114,18 +103,18 @@ def _onnx(
     """Write model.onnx, and model-int8.onnx if asked for; return what export.json says of them."""
     path = target / "model.onnx"
     models: dict[str, dict[str, float]] = {
-        path.name: {"difference": onnx.write(model, tokenizer, path, flags.opset)}
+        path.name: {"difference": onnx.write(model, tokenizer, path, form.opset)}
     }
-    if flags.int8:
+    if form.int8:
         onnx.write_int8(path, target / "model-int8.onnx")
         models["model-int8.onnx"] = {
             "difference": onnx.difference(model, tokenizer, target / "model-int8.onnx")
         }
-    if flags.evaluate:
+    if form.evaluate:
         for name, one in models.items():
             one["headline"] = headline(onnx.OnnxModel(target / name), prepared, tokenizer)
     return {
-        "opset": flags.opset,
+        "opset": form.opset,
         "inputs": onnx.inputs_of(tokenizer),
         "tolerance": onnx.TOLERANCE,
         "models": models,

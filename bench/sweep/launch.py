@@ -11,7 +11,7 @@ from bench.runs.identity import Prepared
 from bench.store import claims
 from bench.sweep import jobs, slurm, worker
 from bench.sweep.plan import UNDONE, Item, Plan, against_store, make
-from bench.sweep.select import parse
+from bench.sweep.select import Selection
 from bench.sweep.worker import finished
 
 AGAIN = 3  # times that runs are begun again which killed workers or jobs left without a record
@@ -56,15 +56,14 @@ def describe(plan: Plan) -> str:
     )
 
 
-def sweep(arguments: Sequence[str], overwrite: str | None = None) -> Outcome:
-    """Carry out a sweep's plan and return how it ended. `overwrite` replaces the configuration's policy.
+def sweep(overrides: Sequence[str], selection: Selection | None = None, wait: bool = False) -> Outcome:
+    """Carry out a sweep's plan and return how it ended.
 
-    On Slurm it returns when the jobs are submitted, or with --wait ended.
+    On Slurm it returns when the jobs are submitted, or with `wait` when they have ended.
     """
-    flags, overrides = parse(arguments)
-    plan = make([*overrides, *([f"overwrite={overwrite}"] if overwrite else [])], flags)
+    plan = make(overrides, selection)
     store.check_writable(Path(plan.config.results_dir), Path(plan.config.cache_dir))
-    return carry_out(plan, flags.wait)
+    return carry_out(plan, wait)
 
 
 def carry_out(plan: Plan, wait: bool) -> Outcome:
@@ -131,10 +130,9 @@ def cancel_file(plan: Plan) -> Path:
     return path
 
 
-def cancel(arguments: Sequence[str]) -> str:
+def cancel(overrides: Sequence[str], seeds: int | None = None) -> str:
     """Stop a sweep wherever it runs, return what was stopped: running runs are recorded as interrupted."""
-    flags, overrides = parse(arguments)
-    plan = make(overrides, replace(flags, limit=None, only=()))
+    plan = make(overrides, Selection(seeds=seeds))
     running = sum(claims.holder(plan.path(run)) is not None for run in plan.runs)
     cancel_file(plan).touch()
     taken = slurm.cancel(plan)
@@ -166,10 +164,9 @@ def _missing(plan: Plan, runs: Sequence[Prepared]) -> list[str]:
     return [f"{len(runs)} runs are missing, the same command goes on with them: {', '.join(names)}{more}"]
 
 
-def status(arguments: Sequence[str]) -> tuple[list[str], bool]:
+def status(overrides: Sequence[str], selection: Selection | None = None) -> tuple[list[str], bool]:
     """Return a sweep's failures and its runs by state, from records, claims and the queue; and whether something failed."""
-    flags, overrides = parse(arguments)
-    plan = make(overrides, flags)
+    plan = make(overrides, selection)
     open_runs = [run for run in plan.runs if plan.status(run) != "ok"]
     held = {run.run_id: holder for run in open_runs if (holder := claims.holder(plan.path(run))) is not None}
     plan = replace(plan, known={run_id: known for run_id, known in plan.known.items() if run_id not in held})

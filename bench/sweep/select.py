@@ -1,6 +1,5 @@
 """Which runs of a sweep are meant: --limit, --only and --seeds."""
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
@@ -13,12 +12,11 @@ from bench.settings.schema import RunConfig
 
 @dataclass(frozen=True)
 class Selection:
-    """What the flags of plan, sweep, status, retry and cancel say."""
+    """The runs that the flags of plan, sweep, status, retry and cancel select."""
 
     limit: int | None = None  # the first runs in the order of the sweep's file
-    only: tuple[str, ...] = ()  # "key=value[,value]": runs whose configuration has one of these values
+    only: Sequence[str] = ()  # "key=value[,value]": runs whose configuration has one of these values
     seeds: int | None = None  # the seeds 0..n-1 instead of the file's
-    wait: bool = False  # slurm: stay until the last job has ended
 
     def choose(self, runs: Sequence[Prepared]) -> list[Prepared]:
         """Return the runs that are meant; raises ConfigError if there are none."""
@@ -33,29 +31,6 @@ class Selection:
                 "`python -m bench plan` lists them."
             )
         return chosen[: self.limit]
-
-
-def parse(arguments: Sequence[str]) -> tuple[Selection, list[str]]:
-    """Return the flags among the arguments and the overrides; raises ConfigError for a flag or a value that is none."""
-    parser = argparse.ArgumentParser(add_help=False, exit_on_error=False, allow_abbrev=False)
-    parser.add_argument("--limit", type=int)
-    parser.add_argument("--only", action="append", default=[])
-    parser.add_argument("--seeds", type=int)
-    parser.add_argument("--wait", action="store_true")
-    try:
-        flags, others = parser.parse_known_args(list(arguments))
-    except argparse.ArgumentError as error:
-        raise ConfigError(f"{error}.") from error
-    for other in others:
-        if other.startswith("-"):
-            raise ConfigError(unknown("flag", other, ("--limit", "--only", "--seeds", "--wait")))
-    for name in ("limit", "seeds"):
-        if (value := getattr(flags, name)) is not None and value < 1:
-            raise ConfigError(f"--{name} ({value}) must be 1 or greater.")
-    for text in flags.only:
-        if "=" not in text:
-            raise ConfigError(f"--only ({text}) must be key=value, such as task=mrpc.")
-    return Selection(flags.limit, tuple(flags.only), flags.seeds, flags.wait), others
 
 
 def value_of(config: RunConfig, key: str) -> str | None:

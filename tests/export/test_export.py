@@ -341,7 +341,7 @@ def test_a_text_and_data_that_a_record_cannot_name_are_asked_for_together(tiny, 
 @pytest.mark.parametrize(("flags", "message"), [
     ([], "--to is not set"), (["--too", "x"], "Did you mean '--to'"), (["--to", "x", "--evaluate"], "add --onnx"),
     (["--to"], "expected one argument"),
-    (["abcdef012345", "--to", "x"], "name one, each with a folder"),
+    (["abcdef012345", "--to", "x"], "export each to its own folder"),
 ])  # fmt: skip
 def test_wrong_flags_are_explained(flags, message, capsys):
     assert main(["export", "0123456789ab", *flags]) == 2

@@ -112,4 +112,4 @@ def test_a_test_set_with_missing_rows_is_refused(runs: list[Prepared], tmp_path:
 def test_the_command_wants_a_zip_to_write() -> None:
     done = run_bench("submit", "sweep=glue_test")
     assert done.returncode == 2
-    assert "to=glue.zip" in done.stderr
+    assert "--to glue.zip" in done.stderr

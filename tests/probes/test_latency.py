@@ -48,9 +48,9 @@ def test_the_command_writes_its_files_the_matching_records_and_the_report(tiny, 
     path.write_text(json.dumps(older))
     assert store.read(path)["cost"]["profiles"] is None, "a record from before there were profiles loads"
     small = ["profile.batch_sizes=[1,2]", "profile.lengths=[8]", "profile.rounds=6", "profile.starts=1"]
-    assert main(["cost", *sweep, *small, "device=cpu"]) == 0
+    assert main(["latency", *sweep, *small, "device=cpu"]) == 0
     assert "written into 1 records" in capsys.readouterr().out
-    [measured] = (tmp_path / "results/cost").glob("tiny--cpu--*.json")
+    [measured] = (tmp_path / "results/latency").glob("tiny--cpu--*.json")
     report = json.loads(measured.read_text())
     dense, other = (row["profile"] for row in report["rows"])
     assert report["rows"][0]["config"]["embedding"]["name"] == "dense"
@@ -94,5 +94,5 @@ def test_the_command_writes_its_files_the_matching_records_and_the_report(tiny, 
     ],
 )
 def test_settings_that_make_no_sense_are_refused(change, words, tiny, capsys):
-    assert main(["cost", *(o for o in tiny if not o.startswith("task=")), "sweep=smoke", change]) == 2
+    assert main(["latency", *(o for o in tiny if not o.startswith("task=")), "sweep=smoke", change]) == 2
     assert words in capsys.readouterr().err

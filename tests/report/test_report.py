@@ -15,7 +15,7 @@ import pytest
 from scipy import stats
 
 from bench import store
-from bench.cli import main
+from bench.cli.main import main
 from bench.errors import BenchError, ConfigError, EnvironmentBroken
 from bench.report import write_report
 from bench.settings.schema import ReportConfig, RunConfig
@@ -392,7 +392,7 @@ def test_a_record_cut_or_changed_by_hand_is_named_and_left_out(
     if change:
         change(made)
     path.write_text(json.dumps(made) if change else path.read_text()[:500])
-    assert main.report([f"results_dir={folder}"]) == 1
+    assert main(["report", f"results_dir={folder}"]) == 1
     assert re.search(f"{path.name}.*({said})", index(folder))
     assert list(pd.read_csv(folder / "tables" / "runs.csv").seed) == [0]
 
@@ -407,7 +407,7 @@ def test_the_threshold_of_the_command_reaches_the_tables(tmp_path: Path) -> None
     made = record("pq8", value=0.79)
     made["name"] = "minilm/mrpc/pq/s0"
     store.write(made, folder)
-    assert main.report([f"results_dir={folder}", "report.tolerated_loss=3"]) == 0
+    assert main(["report", f"results_dir={folder}", "report.tolerated_loss=3"]) == 0
     row = results(folder).loc[("pq f=8 Q=64", "mrpc")]
     wanted = stats.norm.cdf((-0.03 + 0.01) / np.sqrt((0.8 * 0.2 + 0.79 * 0.21) / 1000))
     assert (row["worse_by"], row["probability_worse"]) == (3, pytest.approx(wanted))

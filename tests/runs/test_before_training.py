@@ -81,7 +81,7 @@ def test_folders_that_cannot_be_written(
     assert not (tmp_path / "cache" / "tokenised").exists(), "it had begun"
 
 
-@pytest.mark.parametrize("verb", ["fit", "cost", "perf"])
+@pytest.mark.parametrize("verb", ["fit", "latency", "perf"])
 def test_verbs_that_measure_for_long_know_their_folder_first(verb: str, tmp_path: Path, capsys) -> None:
     (tmp_path / "results").write_text("a file where the folder should be")
     assert main([verb, f"results_dir={tmp_path}/results"]) == 3

@@ -9,7 +9,7 @@ import pytest
 from sklearn.metrics import f1_score
 
 from bench import store
-from bench.cli import results
+from bench.cli.reports import read
 from bench.errors import BenchError
 from bench.runs.execute import run
 from bench.runs.rescore import rescore
@@ -40,7 +40,7 @@ def test_a_run_whose_scoring_failed_keeps_its_answers_and_is_finished_by_rescore
     assert (record["status"], record["metrics"], record["headline"]) == ("failed", None, None)
     assert "No space left" in record["error"]["message"] and "make rescore" in record["error"]["message"]
     assert record["training"]["curve"] == whole["training"]["curve"] and store.unscored(record)
-    [written], problems = results.read(tmp_path / "results")
+    [written], problems = read(tmp_path / "results")
     assert written == record and not problems
 
     again = run_bench("rescore", f"results_dir={tmp_path}/results")

@@ -6,12 +6,13 @@ import os
 import pytest
 
 from bench import store
+from bench.cli.verbs import parse
 from bench.errors import ConfigError
 from bench.settings.compose import compose_config
 from bench.sweep.launch import Outcome, closing, describe
 from bench.sweep.pace import Pace
 from bench.sweep.plan import Item, make
-from bench.sweep.select import Selection, parse
+from bench.sweep.select import Selection
 from tests.support.commands import ROOT
 
 SAMPLE = json.loads(next((ROOT / "results/example/demo/runs").rglob("*.json")).read_text())
@@ -120,12 +121,12 @@ def test_a_large_plan_equals_the_sum_of_its_parts(tmp_path):
     ],
 )
 def test_only_chooses_by_value(sweep, only, count):
-    assert len(make(sweep, parse([f"--only={text}" for text in only])[0]).runs) == count
+    assert len(make(sweep, Selection(only=only)).runs) == count
 
 
 def test_limit_and_seeds(sweep):
-    flags, others = parse(["--limit", "3", "--seeds", "5", *sweep])
-    assert others == sweep and len(make(sweep, flags).runs) == 3
+    words, flags = parse("plan", ["--limit", "3", "--seeds", "5", *sweep])
+    assert words == sweep and len(make(sweep, Selection(**flags)).runs) == 3
     assert {run.config.seed for run in make(sweep, Selection(seeds=5)).runs} == {0, 1, 2, 3, 4}
 
 
@@ -146,8 +147,8 @@ def test_limit_and_seeds(sweep):
 )
 def test_a_wrong_choice_is_refused_before_any_work(sweep, arguments, words):
     with pytest.raises(ConfigError, match=words):
-        flags, others = parse([*sweep, *arguments])
-        make(others, flags)
+        words, flags = parse("plan", [*sweep, *arguments])
+        make(words, Selection(**flags))
 
 
 def test_two_sweeps_with_one_run_in_common_share_its_record(sweep):

@@ -14,6 +14,7 @@ from bench import store
 from bench.cli.main import main
 from bench.sweep import launch
 from bench.sweep.launch import closing, status
+from bench.sweep.select import Selection
 from tests.support import cluster
 from tests.support.commands import ROOT, run_bench, wait_for
 
@@ -95,14 +96,14 @@ def test_status_tells_the_truth_and_cancel_stops_everything(on_slurm, slurm, tmp
         and submitted.stdout.splitlines()[-1] == "done 0 | skipped 0 | missing 4 | failed 0"
     )
     wait_for(lambda: len(list((tmp_path / "results").rglob("*.claim0"))) == 2, 90, "two runs did not begin")
-    lines, failed = status([*sweep, "--seeds", "2"])
+    lines, failed = status(sweep, Selection(seeds=2))
     assert lines[-1] == "done 0 | running 2 | queued 2 | failed 0" and not failed
     assert sum("RUNNING" in line for line in lines) == 2 and sum("PENDING" in line for line in lines) == 1
     stopped = run_bench("cancel", *sweep, "--seeds", "2")
     assert "2 running runs are stopped, 3 jobs" in stopped.stdout, stopped.stderr
     wait_for(lambda: not slurm.ask("squeue", "-h"), 60, "jobs are left")
     assert [record["status"] for record in results(tmp_path)] == ["interrupted"] * 2
-    assert status([*sweep, "--seeds", "2"])[0][-1] == "done 0 | running 0 | queued 0 | missing 4 | failed 0"
+    assert status(sweep, Selection(seeds=2))[0][-1] == "done 0 | running 0 | queued 0 | missing 4 | failed 0"
 
 
 @needs_slurm
@@ -138,7 +139,7 @@ def test_a_node_dies_a_job_is_preempted_and_the_controller_restarts(on_slurm, sl
 @needs_slurm
 def test_what_killed_jobs_leave_is_submitted_again(on_slurm, slurm, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr("bench.sweep.slurm.SETTLE", 3)
-    sweep = [*on_slurm, "training.max_steps=200", "--seeds", "2", "--wait"]
+    sweep = [*on_slurm, "training.max_steps=200"]
 
     def kill_both() -> None:
         wait_for(
@@ -149,7 +150,7 @@ def test_what_killed_jobs_leave_is_submitted_again(on_slurm, slurm, tmp_path, mo
 
     killer = threading.Thread(target=kill_both)
     killer.start()
-    lines, failed = closing(launch.sweep(sweep))
+    lines, failed = closing(launch.sweep(sweep, Selection(seeds=2), wait=True))
     killer.join()
     assert not failed and lines == ["done 4 | skipped 0 | failed 0"]
     assert "4 runs are missing and begun again (1 of 3)" in caplog.text and "exit status" in caplog.text

@@ -1,4 +1,4 @@
-"""`bench run` as a Hydra program, so that --multirun, --cfg, --help and the like work as everywhere."""
+"""The verb `run` as a Hydra program, so that --multirun, --cfg and the like work as everywhere."""
 
 import gc
 import os
@@ -20,7 +20,7 @@ from bench.settings.schema import RunConfig
 from bench.store import path_of, read
 
 
-def main(arguments: Sequence[str]) -> int:
+def run(arguments: Sequence[str]) -> int:
     """Run each configuration that the arguments describe; return 1 if one failed, else 0."""
     failures, given = [], sys.argv
     gc.freeze()  # what was imported: the garbage collector would look through it for every graph that is captured

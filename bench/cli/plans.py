@@ -1,0 +1,43 @@
+"""Verbs that look at a sweep or stop it, and that free space."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.settings.compose import compose_config
+from bench.sweep import launch
+from bench.sweep.gc import find, remove
+from bench.sweep.plan import make
+from bench.sweep.select import Selection
+
+
+def plan(overrides: Sequence[str], **selection: Any) -> int:
+    """Print a sweep's runs by status and what is to do."""
+    print(launch.describe(make(overrides, Selection(**selection))))
+    return 0
+
+
+def status(overrides: Sequence[str], **selection: Any) -> int:
+    """Print a sweep's runs by state; return 1 if one failed."""
+    lines, failed = launch.status(overrides, Selection(**selection))
+    print("\n".join(lines))
+    return 1 if failed else 0
+
+
+def cancel(overrides: Sequence[str], seeds: int | None, **_: Any) -> int:
+    """Stop a sweep wherever it runs; --limit and --only do not restrict it."""
+    print(launch.cancel(overrides, seeds))
+    return 0
+
+
+def gc(overrides: Sequence[str], delete: bool) -> int:
+    """List what can be made again or belongs to no run, and delete it if asked to."""
+    config = compose_config(overrides)
+    garbage = find(Path(config.results_dir), Path(config.cache_dir))
+    for item in garbage:
+        print(f"{item.size / 1e6:10.2f} MB  {item.path}  ({item.reason})")
+        if delete:
+            remove(item)
+    outcome = "removed" if delete else "can be removed with --delete"
+    print(f"{sum(item.size for item in garbage) / 1e6:.2f} MB in {len(garbage)} places {outcome}")
+    return 0

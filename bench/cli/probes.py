@@ -1,0 +1,88 @@
+"""Verbs that measure embeddings without training."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.probes.coverage import cover, write_coverage
+from bench.probes.drift import Comparison, drift_table, reassigned_table, write_drift, write_reassigned
+from bench.probes.fit import fits
+from bench.probes.fit_table import write_fit
+from bench.probes.latency import into_records, profile
+from bench.probes.latency_table import write_cost
+from bench.runs.execute import pick_device
+from bench.runs.identity import Prepared, prepare
+from bench.settings.compose import compose_config
+from bench.store import check_writable
+from bench.sweep.plan import expand, load
+from bench.sweep.select import Selection
+
+
+def fit(overrides: Sequence[str]) -> int:
+    """Measure how well a sweep's embeddings fit the pretrained table."""
+    models, folder = _by_model(overrides, "budget", "fit")
+    for runs in models:
+        print(*write_fit(fits(runs), folder), sep="\n")
+    return 0
+
+
+def latency(overrides: Sequence[str], **selection: Any) -> int:
+    """Measure latency, memory and cold start of a sweep's embeddings, and note them in the records, too."""
+    models, folder = _by_model(overrides, "demo", "latency", Selection(**selection))
+    for runs in models:
+        measured = profile(runs, pick_device(runs[0].config.device))
+        paths = write_cost(measured, folder)
+        print(
+            paths[1].read_text(),
+            *paths,
+            f"written into {into_records(measured, folder.parent)} records",
+            sep="\n",
+        )
+    return 0
+
+
+def _by_model(
+    overrides: Sequence[str], default: str, folder: str, selection: Selection | None = None
+) -> tuple[list[list[Prepared]], Path]:
+    """Return a sweep's runs in a list for each model, and the folder of the results folder to write to."""
+    named = any(override.startswith("sweep=") for override in overrides)
+    sweep, others = load(overrides if named else [f"sweep={default}", *overrides])
+    runs = [declared.run for declared in expand(sweep, others, selection).values()]
+    config = runs[0].config
+    target = Path(config.results_dir) / folder
+    check_writable(target, Path(config.cache_dir))
+    models = dict.fromkeys(run.config.model.name for run in runs)
+    return [[run for run in runs if run.config.model.name == model] for model in models], target
+
+
+def coverage(overrides: Sequence[str], corpus: str) -> int:
+    """Measure how vocabulary and embedding cover a text."""
+    prepared = prepare(compose_config(overrides))
+    found, text = cover(prepared, corpus)
+    for name, value in found.facts.items():
+        print(f"{name:18} {value:,.4g}")
+    folder = Path(prepared.config.results_dir) / "coverage"
+    print(*write_coverage(found, corpus, text, prepared, folder), sep="\n")
+    return 0
+
+
+def drift(words: Sequence[str], reference: str, current: str) -> int:
+    """Compare live text with the text that an embedding was made for; return 1 past a limit."""
+    comparison = _comparison(words, reference, current)
+    found = comparison.drift()
+    print(drift_table(found), write_drift(found, comparison), *found.passed, sep="\n")
+    return 1 if found.passed else 0
+
+
+def reassign(words: Sequence[str], reference: str, current: str) -> int:
+    """Make an embedding's codes and tables for the live text, and compare them with the former ones."""
+    comparison = _comparison(words, reference, current)
+    found = comparison.reassign()
+    print(reassigned_table(found), *write_reassigned(found, comparison), sep="\n")
+    print(f"to train with it: the same settings with assignment.corpus={comparison.current.name}")
+    return 0
+
+
+def _comparison(words: Sequence[str], reference: str, current: str) -> Comparison:
+    config = compose_config([word if "=" in word else f"model={word}" for word in words])
+    return Comparison(prepare(config).config, reference, current)

@@ -1,0 +1,36 @@
+"""Verbs that compare training engines."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench.perf.equivalence import compare
+from bench.perf.measure import measure
+from bench.runs.execute import pick_device
+from bench.settings.compose import compose_config
+from bench.store import check_writable
+
+
+def perf(overrides: Sequence[str]) -> int:
+    """Measure the Trainer and our engines side by side; return 1 if a measurement failed."""
+    config = compose_config(overrides)
+    check_writable(Path(config.results_dir) / "perf")
+    path = measure(config, pick_device(config.device))
+    print(path.with_suffix(".md").read_text())
+    report = json.loads(path.read_text())
+    parts = (report["startup"], *report["layers"], *report["rows"])
+    return 1 if any(part and part["error"] for part in parts) else 0
+
+
+def equivalence(overrides: Sequence[str]) -> int:
+    """Compare every engine with the eager one over paired seeds; return 1 if one differs."""
+    comparisons = compare(overrides)
+    for comparison in comparisons:
+        mean, low, high = comparison.difference.mean, comparison.difference.low, comparison.difference.high
+        interval = "" if low is None else f" [{low:+.4f}, {high:+.4f}]"
+        print(
+            f"{comparison.task} {comparison.metric}: eager {comparison.eager}, {comparison.engine} {comparison.other}; "
+            f"mean difference {mean:+.4f}{interval}, standard deviation over seeds {comparison.spread:.4f}: "
+            f"{'same' if comparison.same else 'DIFFERENT'}"
+        )
+    return 0 if all(comparison.same for comparison in comparisons) else 1

@@ -1,0 +1,299 @@
+"""The grammar of the command line, `python -m bench <verb> [--flag value ...] [key=value ...]`: each verb with its flags.
+
+Nothing here imports what a verb does. Help and wrong flags are answered at once, and a verb imports only what it needs.
+"""
+
+import argparse
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
+
+from bench.errors import ConfigError, unknown
+
+
+class Flag(NamedTuple):
+    """The names of a flag, what `add_argument` takes for it, and whether the verb needs it."""
+
+    names: tuple[str, ...]
+    options: dict[str, Any]
+    needed: bool = False
+
+
+@dataclass(frozen=True)
+class Verb:
+    """A verb: the function that carries it out, called with the free words and the flags by name, and its help."""
+
+    function: str  # "module:name", imported at the call
+    does: str
+    example: str
+    flags: tuple[Flag, ...] = ()
+    words: str = "[key=value ...]"  # the free words, as the usage shows them
+
+
+def _flag(*names: str, needed: bool = False, **options: Any) -> Flag:
+    return Flag(names, options, needed)
+
+
+def _switch(*names: str, **options: Any) -> Flag:
+    return Flag(names, {"action": "store_true", **options})
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"({text}) must be a whole number, 1 or greater")
+    return int(text)
+
+
+def _condition(text: str) -> str:
+    if "=" not in text:
+        raise argparse.ArgumentTypeError(f"({text}) must be key=value, such as task=mrpc")
+    return text
+
+
+def _names(text: str) -> list[str]:
+    return [name for name in text.split(",") if name]
+
+
+LIMIT = _flag(
+    "--limit", type=_count, metavar="N", help="only the first N runs, in the order of the sweep's file"
+)
+ONLY = _flag(
+    "--only",
+    action="append",
+    default=[],
+    type=_condition,
+    metavar="KEY=VALUE[,VALUE]",
+    help="only runs whose configuration has one of these values; repeat the flag for further conditions",
+)
+SEEDS = _flag(
+    "--seeds", type=_count, metavar="N", help="the seeds 0 to N-1 instead of those in the sweep's file"
+)
+SELECTION = (LIMIT, ONLY, SEEDS)
+WAIT = _switch("--wait", help="on Slurm: return when the last job has ended, not when the jobs are submitted")
+TEXTS = tuple(
+    _flag(f"--{name}", needed=True, metavar="FILE", help=f"the {text}, one passage a line")
+    for name, text in (("reference", "text that the embedding was made for"), ("current", "live text"))
+)
+HYDRA = (
+    _switch("-m", "--multirun", help="run every combination of values that are separated by commas"),
+    _flag(
+        "-c", "--cfg", choices=["job", "hydra", "all"], help="print the configuration instead of running it"
+    ),
+    _switch("--resolve", help="with --cfg: resolve interpolations"),
+    _flag("-p", "--package", help="with --cfg: print this part only"),
+    _flag(
+        "-i",
+        "--info",
+        nargs="?",
+        const="all",
+        metavar="TOPIC",
+        help="print how Hydra composed the configuration",
+    ),
+    _flag("-cd", "--config-dir", metavar="DIR", help="search this folder for configurations, too"),
+    _flag("-cn", "--config-name", metavar="NAME", help="start from this configuration instead of config"),
+    _flag("-cp", "--config-path", metavar="DIR", help="the folder of configurations instead of conf"),
+    _switch("--hydra-help", help="print the help of Hydra itself"),
+)
+EXPORT = (
+    _flag("--to", type=Path, needed=True, metavar="DIR", help="the folder to write"),
+    _switch("--materialise", help="write a plain checkpoint with a dense table, as any tool loads it"),
+    _switch("--retrain", help="train again where the weights were not kept"),
+    _switch("--onnx", help="add model.onnx"),
+    _switch("--int8", help="add model.onnx and model-int8.onnx, its dynamically quantised form"),
+    _switch("--evaluate", help="with --onnx or --int8: compute the headline metric with each ONNX file"),
+    _flag("--opset", type=_count, default=argparse.SUPPRESS, metavar="N", help="the ONNX operator set"),
+)
+
+VERBS = {
+    # One run, and many.
+    "run": Verb(
+        "bench.cli.run:run",
+        "Run one configuration, unless its record is there already.",
+        "task=lexical_sentiment embedding=subspace embedding.subspaces=8",
+        HYDRA,
+    ),
+    "plan": Verb(
+        "bench.cli.plans:plan",
+        "Print how many runs a sweep has, how many are done and what is left.",
+        "sweep=demo --only task=lexical_sentiment",
+        SELECTION,
+    ),
+    "sweep": Verb(
+        "bench.cli.sweeps:sweep",
+        "Run what a sweep still misses, then report.",
+        "sweep=demo --limit 3",
+        (*SELECTION, WAIT),
+    ),
+    "status": Verb(
+        "bench.cli.plans:status",
+        "Print a sweep's runs by state, with the last line of each failure.",
+        "sweep=demo",
+        SELECTION,
+    ),
+    "retry": Verb(
+        "bench.cli.sweeps:retry",
+        "Run a sweep's failed and missing runs, then report.",
+        "sweep=demo",
+        (*SELECTION, WAIT),
+    ),
+    "cancel": Verb(
+        "bench.cli.plans:cancel",
+        "Stop a whole sweep wherever it runs; the same sweep goes on from there later.",
+        "sweep=demo",
+        SELECTION,
+    ),
+    "gc": Verb(
+        "bench.cli.plans:gc",
+        "List what takes space and can be made again or belongs to no run; never records.",
+        "--delete",
+        (_switch("--delete", help="delete what is listed"),),
+    ),
+    "search": Verb(
+        "bench.cli.sweeps:search",
+        "Search the front of accuracy against stored bytes with Optuna, then report; several processes may search at once.",
+        "search=demo",
+    ),
+    # What people read.
+    "report": Verb(
+        "bench.cli.reports:report",
+        "Write tables, figures, INDEX.md and brief.html from the records.",
+        "report.language=ja --against before/results",
+        (_flag("--against", type=Path, metavar="DIR", help="compare with the results in this folder, too"),),
+    ),
+    "gate": Verb(
+        "bench.cli.reports:gate",
+        "Check a configuration against declared limits; exit with 1 if one is broken.",
+        "gate=default gate.embedding_bytes=1000000",
+    ),
+    "export": Verb(
+        "bench.cli.exports:export",
+        "Write a run's model to a folder that others can load.",
+        "embedding=subspace assignment=pq --to exported --onnx",
+        EXPORT,
+        "[RUN_ID] [key=value ...]",
+    ),
+    "rescore": Verb(
+        "bench.cli.scoring:rescore",
+        "Compute all metrics again from the stored predictions, without training.",
+        "results_dir=results data.root=glue",
+    ),
+    "submit": Verb(
+        "bench.cli.scoring:submit",
+        "Write GLUE's submission zip from a sweep's predictions.",
+        "sweep=glue_test --to glue.zip",
+        (_flag("--to", type=Path, needed=True, metavar="FILE", help="the zip file to write"),),
+    ),
+    # Data and models.
+    "tasks": Verb(
+        "bench.cli.tasks:tasks",
+        "List the splits of every task: rows that are there beside the official number.",
+        "data.root=glue",
+    ),
+    "fetch": Verb(
+        "bench.cli.fetch:fetch",
+        "Download models and data once, for use without the hub.",
+        "--models minilm,bert-base-uncased --tasks mrpc,rte",
+        tuple(
+            _flag(
+                f"--{kind}", type=_names, default=[], metavar="NAME[,NAME]", help=f"names of conf/{kind[:-1]}"
+            )
+            for kind in ("models", "tasks")
+        ),
+        words="",
+    ),
+    # Measurements without a sweep.
+    "fit": Verb(
+        "bench.cli.probes:fit",
+        "Measure how well a sweep's embeddings fit the pretrained table, without training.",
+        "sweep=budget",
+    ),
+    "coverage": Verb(
+        "bench.cli.probes:coverage",
+        "Measure how vocabulary and embedding cover a text.",
+        "--corpus notes.txt embedding=subspace assignment=pq",
+        (_flag("--corpus", needed=True, metavar="FILE", help="the text, one passage a line"),),
+    ),
+    "drift": Verb(
+        "bench.cli.probes:drift",
+        "Compare live text with the text that an embedding was made for; exit with 1 past a limit.",
+        "--reference made-for.txt --current live.txt minilm drift.unseen=0.1",
+        TEXTS,
+        "[MODEL] [key=value ...]",
+    ),
+    "reassign": Verb(
+        "bench.cli.probes:reassign",
+        "Make an embedding's codes and tables for the live text, and compare them with the former ones.",
+        "--reference made-for.txt --current live.txt minilm",
+        TEXTS,
+        "[MODEL] [key=value ...]",
+    ),
+    "latency": Verb(
+        "bench.cli.probes:latency",
+        "Measure latency, memory and cold start of a sweep's embeddings beside dense, into the records, too.",
+        "sweep=demo device=cpu",
+        SELECTION,
+    ),
+    "perf": Verb(
+        "bench.cli.speed:perf",
+        "Measure the Trainer and our engines side by side.",
+        "perf.backbones=[minilm] device=cuda",
+    ),
+    "chart": Verb(
+        "bench.cli.reports:chart", "Draw the charts of what `perf` measured.", "results_dir=results"
+    ),
+    "equivalence": Verb(
+        "bench.cli.speed:equivalence",
+        "Train MRPC, RTE and STS-B with every engine on a GPU and print the differences from the eager one.",
+        "data.root=glue",
+    ),
+}
+RENAMED = {"cost": "latency", "sameness": "equivalence"}
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser that raises ConfigError with one sentence where argparse would print the usage and exit."""
+
+    def error(self, message: str) -> NoReturn:
+        message = re.sub(r"^argument ([^:]+):", r"\1", message)
+        raise ConfigError(f"{message} ({self.epilog}).")
+
+
+def parser(name: str) -> argparse.ArgumentParser:
+    """Return the parser of a verb's flags, which also writes its help."""
+    verb = VERBS[name]
+    usage = " ".join(["python -m bench", name, *["[flags]"] * bool(verb.flags), verb.words])
+    example = f"example: python -m bench {name} {verb.example}"
+    made = _Parser(
+        usage=usage,
+        description=verb.does,
+        epilog=example,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    for flag in verb.flags:
+        made.add_argument(*flag.names, **flag.options)
+    return made
+
+
+def parse(name: str, arguments: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
+    """Return the free words among a verb's arguments, and its flags by name.
+
+    Raises ConfigError for a flag that the verb does not have, a value that a flag does not take, and a missing flag.
+    """
+    verb = VERBS[name]
+    flags, words = parser(name).parse_known_args(list(arguments))
+    known = [flag.names[-1] for flag in verb.flags]
+    for word in words:
+        key, given, value = word.partition("=")
+        if given and f"--{key}" in known:
+            raise ConfigError(f"{key} ({value}) is a flag: write --{word}.")
+        if word.startswith("-") or not verb.words:
+            raise ConfigError(unknown("flag", key if word.startswith("-") else f"--{key}", known))
+    for flag in verb.flags:
+        if flag.needed and getattr(flags, flag.names[-1].strip("-")) is None:
+            example = f"`python -m bench {name} {verb.example}`"
+            raise ConfigError(f"{flag.names[-1]} is not set: give {flag.options['help']}, as in {example}.")
+    # Hydra parses the flags of `run` itself.
+    return (list(arguments), {}) if verb.flags is HYDRA else (words, vars(flags))
