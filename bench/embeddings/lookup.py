@@ -1,16 +1,16 @@
-"""Rows of a table by their numbers."""
+"""The lookup of table rows, with a faster gradient for small tables on a GPU."""
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-ONE_HOT = 2**22  # elements: 16 MiB
+ONE_HOT = 2**22  # the most elements of a one-hot matrix: 16 MiB
 
 
 class OneHotLookup(torch.autograd.Function):
-    """`F.embedding` whose gradient is a product with the one-hot matrix of the ids."""
+    """`F.embedding` with a gradient that is a product with the one-hot matrix of the ids."""
 
     @staticmethod
     def forward(ctx: Any, table: Tensor, ids: Tensor, padding_idx: int | None) -> Tensor:
@@ -22,9 +22,8 @@ class OneHotLookup(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         (ids,) = ctx.saved_tensors
         one_hot = ids.flatten() == torch.arange(ctx.rows, device=ids.device).unsqueeze(1)
-        with torch.autocast(
-            gradient.device.type, enabled=False
-        ):  # torch.compile traces this as it traced the forward pass
+        # torch.compile traces this under the autocast of the forward pass, which would change the dtype.
+        with torch.autocast(gradient.device.type, enabled=False):
             table = one_hot.to(gradient.dtype) @ gradient.flatten(0, -2)
         if ctx.padding_idx is not None:
             table[ctx.padding_idx] = 0
@@ -32,24 +31,23 @@ class OneHotLookup(torch.autograd.Function):
 
 
 def lookup(table: Tensor, ids: Tensor, padding_idx: int | None = None) -> Tensor:
-    """Return the rows (..., d) of the table (N, d) that `ids` (...) names, as `F.embedding` does.
+    """Return the rows (..., d) of the table (N, d) at `ids` (...), like `F.embedding`.
 
-    On a GPU the gradient of a small table is a product, where torch has d / 32 thread blocks go through up to 3,072 ids in
-    turn. MiniLM trains 4 % faster by it (H100, 32 rows, compiled); like torch's, it is the same each time.
+    For small tables on a GPU, the gradient is computed as a one-hot matrix product. PyTorch's own kernel uses only d/32 thread
+    blocks, each of which walks up to 3,072 ids serially. Both are deterministic. MiniLM trains 4 % faster by it (H100, 32
+    rows, compiled).
     """
-    small = table.is_cuda and len(table) * ids.numel() <= ONE_HOT
-    rows: Tensor = (
-        OneHotLookup.apply(table, ids, padding_idx) if small else F.embedding(ids, table, padding_idx)
-    )
-    return rows
+    if table.is_cuda and len(table) * ids.numel() <= ONE_HOT:
+        return cast(Tensor, OneHotLookup.apply(table, ids, padding_idx))
+    return F.embedding(ids, table, padding_idx)
 
 
 class Lookup(nn.Embedding):
-    """`nn.Embedding` by `lookup`."""
+    """`nn.Embedding` with the gradient of `lookup`."""
 
     @staticmethod
-    def stands_for(layer: nn.Embedding) -> bool:
-        """Return whether the layer has none of the options that `lookup` does not know."""
+    def can_replace(layer: nn.Embedding) -> bool:
+        """Return whether the layer uses none of the options that `lookup` lacks."""
         return not (layer.max_norm or layer.scale_grad_by_freq or layer.sparse)
 
     def forward(self, input: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
-"""Tokenised examples as flat tensors, and batches of similar length cut out of them."""
+"""Tokenised examples as flat tensors, batches of similar length, and the schedule of a training run."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -11,26 +11,25 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    import datasets  # 600 modules, which a run does not need before it is evaluated
+    import datasets  # imports 600 modules, which a run needs only for its evaluation
 
 WINDOW = 50  # batches that are shuffled together before they are sorted by length
 
 
-def gathered(
+def gather_padded(
     tokens: list[Tensor], pads: list[int], offsets: Tensor, lengths: Tensor, rows: Tensor, length: int
 ) -> list[Tensor]:
-    """Return the rows' part of each column of tokens, padded, and the mask of what is no padding: each (B, length)."""
+    """Return the rows of each token column, padded to `length`, and the attention mask: each (B, length)."""
     positions = torch.arange(length, device=rows.device)
-    inside = positions < lengths[rows].unsqueeze(1)
-    source = (offsets[rows].unsqueeze(1) + positions).where(inside, 0)
-    return [flat[source].long().where(inside, pad) for flat, pad in zip(tokens, pads, strict=True)] + [
-        inside.long()
-    ]
+    mask = positions < lengths[rows].unsqueeze(1)
+    source = (offsets[rows].unsqueeze(1) + positions).where(mask, 0)
+    columns = [flat[source].long().where(mask, pad) for flat, pad in zip(tokens, pads, strict=True)]
+    return [*columns, mask.long()]
 
 
 @dataclass(frozen=True)
 class Examples:
-    """N tokenised examples laid end to end, so that any batch is one gather, on the CPU or on the device."""
+    """N tokenised examples stored end to end, so that any batch is one gather on the CPU or on the device."""
 
     tokens: dict[str, Tensor]  # "input_ids" and, if the tokenizer has them, "token_type_ids": (total length,)
     offsets: Tensor  # (N,): where each example starts
@@ -39,7 +38,7 @@ class Examples:
     pad: dict[str, int]
 
     @cached_property
-    def lengths_there(self) -> Tensor:
+    def device_lengths(self) -> Tensor:
         """Return a copy of the lengths (N,) on the device of the tokens."""
         return torch.tensor(self.lengths, device=self.offsets.device)
 
@@ -54,20 +53,19 @@ class Examples:
     @classmethod
     def from_table(cls, table: pa.Table, pad_token_id: int, device: torch.device) -> "Examples":
         """Return the examples of a tokenised table, moved to `device`."""
-        columns = [name for name in ("input_ids", "token_type_ids") if name in table.column_names]
-        tokens = {name: table[name].combine_chunks() for name in columns}
-        ends = {
-            name: np.from_dlpack(column.offsets) for name, column in tokens.items()
-        }  # np.asarray would import pandas
-        lengths = np.diff(ends["input_ids"]).astype(np.int64)
+        # Read Arrow's memory by DLPack: np.asarray would import pandas.
+        tokens = {}
+        for name in ("input_ids", "token_type_ids"):
+            if name in table.column_names:
+                column = table[name].combine_chunks()
+                ends = np.from_dlpack(column.offsets)
+                flat = np.from_dlpack(column.values)[ends[0] : ends[-1]]
+                tokens[name] = torch.tensor(flat, dtype=torch.int32).to(device)
+        lengths = np.diff(np.from_dlpack(table["input_ids"].combine_chunks().offsets)).astype(np.int64)
         labels = torch.tensor(np.from_dlpack(table["label"].combine_chunks()))
+
         return cls(
-            tokens={
-                name: torch.tensor(
-                    np.from_dlpack(column.values)[ends[name][0] : ends[name][-1]], dtype=torch.int32
-                ).to(device)
-                for name, column in tokens.items()
-            },
+            tokens=tokens,
             offsets=torch.tensor(np.cumsum(lengths) - lengths).to(device),
             lengths=lengths,
             labels=(labels.float() if labels.is_floating_point() else labels.long()).to(device),
@@ -75,30 +73,27 @@ class Examples:
         )
 
     def padded(
-        self, rows: Tensor, length: int, gather: Callable[..., list[Tensor]] = gathered
+        self, rows: Tensor, length: int, gather: Callable[..., list[Tensor]] = gather_padded
     ) -> tuple[dict[str, Tensor], Tensor]:
-        """Return the model's inputs (B, length) and labels (B,) of `rows`, a tensor on the same device; reads nothing back."""
-        columns = gather(
-            list(self.tokens.values()),
-            [self.pad[name] for name in self.tokens],
-            self.offsets,
-            self.lengths_there,
-            rows,
-            length,
-        )
+        """Return the model's inputs (B, length) and labels (B,) of `rows`, a tensor on the same device.
+
+        Nothing is read back from the device, so that a CUDA graph can capture it.
+        """
+        pads = [self.pad[name] for name in self.tokens]
+        columns = gather(list(self.tokens.values()), pads, self.offsets, self.device_lengths, rows, length)
         return dict(zip([*self.tokens, "attention_mask"], columns, strict=True)), self.labels[rows]
 
     def batch(self, rows: np.ndarray) -> tuple[dict[str, Tensor], Tensor]:
-        """Return the same, padded to the longest of `rows`."""
+        """Return the model's inputs and labels of `rows`, padded to the longest of them."""
         return self.padded(torch.from_numpy(rows).to(self.offsets.device), int(self.lengths[rows].max()))
 
 
 def training_batches(lengths: np.ndarray, batch_size: int, seed: int) -> Iterator[np.ndarray]:
     """Yield the rows of each batch, epoch after epoch without end; within an epoch every row occurs once.
 
-    Rows are shuffled, sorted by length inside windows of 50 batches, cut into batches, and the batches shuffled: little
-    padding, and still a random order. Where in an epoch the long batches come is random but the same for every seed, so
-    that several seeds trained side by side have batches of one length at each step.
+    Rows are shuffled, sorted by length within windows of 50 batches and cut into batches, which are shuffled in turn. This
+    keeps padding low and the order random. The lengths of successive batches are random but the same for every seed, so
+    that seeds trained side by side have batches of similar length at each step.
     """
     generator, order_of_lengths = np.random.default_rng(seed), np.random.default_rng(0)
     while True:
@@ -112,6 +107,29 @@ def training_batches(lengths: np.ndarray, batch_size: int, seed: int) -> Iterato
 
 
 def evaluation_batches(lengths: np.ndarray, batch_size: int) -> list[np.ndarray]:
-    """Return batches over all rows in the order of their length, longest first (a memory shortage shows at once)."""
+    """Return batches over all rows, longest rows first, so that a lack of memory shows at once."""
     order = np.argsort(-lengths, kind="stable")
     return [order[at : at + batch_size] for at in range(0, len(order), batch_size)]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The rows, learning rate and length of every training step."""
+
+    rows: np.ndarray  # (steps, batch): row numbers, -1 where a batch is not full
+    rates: np.ndarray  # (steps,)
+    lengths: np.ndarray  # (steps,): tokens of each batch's longest row
+
+    @classmethod
+    def of(
+        cls, batches: Sequence[np.ndarray], rates: Sequence[float], lengths: np.ndarray, batch_size: int
+    ) -> "Schedule":
+        """Return the schedule of these batches, one a step; `lengths` (N,) are the examples'."""
+        rows = np.full((len(rates), batch_size), -1, dtype=np.int64)
+        for step, batch in enumerate(batches):
+            rows[step, : len(batch)] = batch
+        return cls(rows, np.array(rates), np.array([lengths[batch].max() for batch in batches]))
+
+    def examples(self, steps: int) -> int:
+        """Return the number of examples in the first `steps` steps."""
+        return int((self.rows[:steps] >= 0).sum())

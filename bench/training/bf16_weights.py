@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 
 def projections(attention: nn.Module) -> dict[str, nn.Linear]:
-    """Return the module's query, key and value projections by name: its linear layers whose names begin with q, k and v.
+    """Return the query, key and value projections by name: the module's linear layers whose names begin with q, k and v.
 
-    Empty where these are not just three, for one width of input, and all with a bias or all without.
+    Empty unless there are exactly three, for inputs of one width, and either all or none with a bias.
     """
     layers = {
         name: layer
@@ -24,9 +24,9 @@ def projections(attention: nn.Module) -> dict[str, nn.Linear]:
 
 
 class Projections(nn.Module):
-    """The query, key and value projections of one attention, in bf16, as one product where they read the same input.
+    """The query, key and value projections of an attention in bf16, computed as one product when they share an input.
 
-    MiniLM trains 7 % faster by it, compiled, and BERT-base 5 % (H100, 32 rows).
+    Compiled, MiniLM trains 7 % faster by it and BERT-base 5 % (H100, 32 rows).
     """
 
     def __init__(self, layers: Sequence[nn.Linear]) -> None:
@@ -35,97 +35,91 @@ class Projections(nn.Module):
         self.weight = nn.Parameter(torch.cat([layer.weight.detach() for layer in layers]).bfloat16())
         biases = [layer.bias.detach() for layer in layers if layer.bias is not None]
         self.bias = nn.Parameter(torch.cat(biases).bfloat16()) if biases else None
-        self.states: Tensor | None = None  # the input whose `products` are not all taken yet
-        self.products: dict[int, Tensor] = {}
+        self.states: Tensor | None = None  # the input of `products`
+        self.products: dict[int, Tensor] = {}  # computed, and not yet taken
 
-    def forward(self, states: Tensor, place: int) -> Tensor:
-        """Return the product of the layer in this place; those of the others wait until they are asked for with the same input."""
-        if states is not self.states or place not in self.products:
-            self.states = states
-            self.products = dict(
-                enumerate(F.linear(states, self.weight, self.bias).split(self.sizes, dim=-1))
-            )
-        product = self.products.pop(place)
+    def forward(self, states: Tensor, number: int) -> Tensor:
+        """Return the product of layer `number`; those of the other layers wait until they are needed for the same input."""
+        if states is not self.states or number not in self.products:
+            products = F.linear(states, self.weight, self.bias).split(self.sizes, dim=-1)
+            self.states, self.products = states, dict(enumerate(products))
+        product = self.products.pop(number)
         if not self.products:
             self.forget()
         return product
 
     def forget(self) -> None:
-        """Drop the products that nobody asked for."""
+        """Drop the products that no layer took."""
         self.states, self.products = None, {}
 
 
 class Projection(nn.Module):
-    """Stands for one of the layers of `Projections`."""
+    """One of the layers of `Projections`, in the place of the layer."""
 
-    def __init__(self, joint: Projections, place: int) -> None:
+    def __init__(self, joint: Projections, number: int) -> None:
         super().__init__()
-        self.joint, self.place = joint, place
+        self.joint, self.number = joint, number
 
     def forward(self, states: Tensor) -> Tensor:
-        return self.joint(states, self.place)  # type: ignore[no-any-return]
+        return self.joint(states, self.number)  # type: ignore[no-any-return]
 
 
 class Bf16Weights:
-    """bf16 copies of a model's linear layers, which stand in the layers' place until `restore`.
+    """bf16 copies of the linear layers' weights, which take the place of the weights until `restore`.
 
-    The numbers are those of autocast, which casts each weight before its product and each gradient after it: some two
-    hundred small kernels a step, for which a GPU waits. Here a few large ones cast everything at once.
+    The numbers are those of autocast. Autocast casts each weight before its product and each gradient after it: about two
+    hundred small kernels a step, which a GPU has to wait for. Here a few large kernels cast all of them at once.
     """
 
     def __init__(self, model: nn.Module) -> None:
-        owners = Counter(
-            id(p)
-            for _, layer in model.named_modules(remove_duplicate=False)
-            for p in layer.parameters(recurse=False)
-        )
-        elsewhere = {
-            id(p)
-            for layer in model.modules()
-            if type(layer) is not nn.Linear
-            for p in layer.parameters(recurse=False)
-        }
-        self.places: list[tuple[nn.Module, str, nn.Module | nn.Parameter]] = []
-        self.copies: dict[nn.Parameter, tuple[nn.Parameter, slice]] = {}  # the copy, and which of its rows
+        self.replaced: list[tuple[nn.Module, str, nn.Module | nn.Parameter]] = []  # owner, name, original
+        self.copies: dict[
+            nn.Parameter, tuple[nn.Parameter, slice]
+        ] = {}  # a copy, and the weight's rows of it
         self.joints: list[Projections] = []
-        for attention in list(model.modules()):
-            layers = projections(attention)
-            if layers and all(
-                p.requires_grad and owners[id(p)] == 1
-                for layer in layers.values()
-                for p in layer.parameters()
-            ):
-                joint, end = Projections(list(layers.values())), 0
-                self.joints.append(joint)
-                for place, (name, layer) in enumerate(layers.items()):
-                    rows = slice(end, end := end + layer.out_features)
-                    self.copies |= {
-                        weight: (getattr(joint, kind), rows) for kind, weight in layer.named_parameters()
-                    }
-                    self._stand_in(attention, name, Projection(joint, place))
-        for layer in [layer for layer in model.modules() if type(layer) is nn.Linear]:
-            for name, weight in list(layer.named_parameters(recurse=False)):
-                if (
-                    weight.requires_grad and id(weight) not in elsewhere
-                ):  # a tied decoder's is also the embedding's
-                    copy, _ = self.copies.setdefault(
-                        weight, (nn.Parameter(weight.detach().bfloat16()), slice(None))
-                    )
-                    self._stand_in(layer, name, copy)
+        layers = [layer for _, layer in model.named_modules(remove_duplicate=False)]
+        uses = Counter(id(p) for layer in layers for p in layer.parameters(recurse=False))
+        others = [layer for layer in layers if type(layer) is not nn.Linear]
+        elsewhere = {id(p) for layer in others for p in layer.parameters(recurse=False)}
 
-    def _stand_in(self, owner: nn.Module, name: str, other: nn.Module | nn.Parameter) -> None:
-        self.places.append((owner, name, getattr(owner, name)))
-        setattr(owner, name, other)
+        # Join the projections of each attention that shares none of their weights.
+        for attention in list(model.modules()):
+            joined = projections(attention)
+            weights = [p for layer in joined.values() for p in layer.parameters()]
+            if joined and all(p.requires_grad and uses[id(p)] == 1 for p in weights):
+                self._join(attention, joined)
+
+        # Copy the other linear layers. A tied decoder's weight is also the embedding's, and stays fp32.
+        for linear in [layer for layer in model.modules() if type(layer) is nn.Linear]:
+            for name, weight in list(linear.named_parameters(recurse=False)):
+                if weight.requires_grad and id(weight) not in elsewhere:
+                    new = nn.Parameter(weight.detach().bfloat16())
+                    copy, _ = self.copies.setdefault(weight, (new, slice(None)))
+                    self._replace(linear, name, copy)
+
+    def _join(self, attention: nn.Module, layers: dict[str, nn.Linear]) -> None:
+        """Replace the attention's projections by one product."""
+        joint, end = Projections(list(layers.values())), 0
+        self.joints.append(joint)
+        for number, (name, layer) in enumerate(layers.items()):
+            rows = slice(end, end := end + layer.out_features)
+            for kind, weight in layer.named_parameters():
+                self.copies[weight] = (getattr(joint, kind), rows)
+            self._replace(attention, name, Projection(joint, number))
+
+    def _replace(self, owner: nn.Module, name: str, new: nn.Module | nn.Parameter) -> None:
+        self.replaced.append((owner, name, getattr(owner, name)))
+        setattr(owner, name, new)
 
     @torch.no_grad()
     def collect(self, first: bool) -> None:
-        """Add the copies' gradients to the fp32 weights', or put them there if they are the step's first."""
+        """Add the copies' gradients to those of the fp32 weights, or replace these by the `first` gradients of a step."""
         used = {
             weight: copy.grad[rows] for weight, (copy, rows) in self.copies.items() if copy.grad is not None
         }
         for weight in self.copies:
             if first and weight not in used:
-                weight.grad = None  # it is the last step's
+                weight.grad = None  # left from the last step
             elif weight in used and weight.grad is None:
                 weight.grad = (torch.empty_like if first else torch.zeros_like)(weight)
         if used:
@@ -135,12 +129,12 @@ class Bf16Weights:
 
     @torch.no_grad()
     def refresh(self) -> None:
-        """Copy the fp32 weights, which have made a step, into their copies."""
+        """Update the copies from the fp32 weights."""
         if self.copies:
             torch._foreach_copy_([copy[rows] for copy, rows in self.copies.values()], list(self.copies))
 
     def forget(self) -> None:
-        """Drop the copies' gradients, and what a forward pass left behind."""
+        """Drop the copies' gradients and the products that a forward pass left."""
         for joint in self.joints:
             joint.forget()
         for copy, _ in self.copies.values():
@@ -148,7 +142,7 @@ class Bf16Weights:
 
     def restore(self) -> None:
         """Put the fp32 weights back into their layers."""
-        for owner, name, own in reversed(self.places):
-            setattr(owner, name, own)
+        for owner, name, original in reversed(self.replaced):
+            setattr(owner, name, original)
         for weight in self.copies:
             weight.grad = None

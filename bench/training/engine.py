@@ -1,7 +1,7 @@
-"""How the steps are run: eager anywhere, or on a GPU as one CUDA graph per length, so that the card never waits for Python.
+"""How the steps run: eager anywhere, or on a GPU as one CUDA graph per length, so that the GPU never waits for Python.
 
-Several runs of one task can train side by side. In a graph each is a branch of its own, so that the card works on all of
-them at once: at the batch sizes of fine-tuning one run's small kernels leave most of it idle.
+Several runs of one task can train side by side. In a graph each is a branch, so that the GPU works on all of them at once:
+at the batch sizes of fine-tuning, the small kernels of a single run leave most of it idle.
 """
 
 import gc
@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from functools import cache
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from bench.training import processes
 from bench.training.bf16_weights import Projections
@@ -22,29 +22,28 @@ from bench.training.lane import Lane
 log = logging.getLogger("bench")
 ENGINES = ("auto", "eager", "graph", "compile")
 ROUND = 8  # graphs exist for lengths in multiples of this
-PADDING = 1e12  # floating point operations on padding that save a graph: some 30 ms of a GPU, less than it takes to capture one
+PADDING = 1e12  # floating point operations on padding that a graph less may cost: about 30 ms, less than its capture
 
 
 class Engine:
-    """Runs the steps of one or several lanes, all on the same device and with the same number of steps, in turn."""
+    """Runs the steps of one or more lanes in turn, all on the same device and with the same number of steps."""
 
     name = "eager"
 
     def __init__(self, lanes: Sequence[Lane]) -> None:
         self.lanes = lanes
-        self.lengths = [
-            int(max(at_once)) for at_once in zip(*(lane.schedule.lengths for lane in lanes), strict=True)
-        ]
+        lengths = zip(*(lane.schedule.lengths for lane in lanes), strict=True)
+        self.lengths = [int(max(of_step)) for of_step in lengths]
 
     def step(self, number: int) -> None:
-        """Do the step `number` (from 0) of every lane; steps must be done in order."""
+        """Run step `number` (from 0) of every lane; steps must run in order."""
         for lane in self.lanes:
             lane.step(self.lengths[number])
 
 
 @cache
 def stream(number: int) -> torch.cuda.Stream:
-    """Return the same stream each time: for every stream that it ran on, cuBLAS keeps 64 MiB of an H100's memory."""
+    """Return the same stream each time: cuBLAS keeps 64 MiB of an H100's memory for every stream that it ran on."""
     return torch.cuda.Stream()
 
 
@@ -55,39 +54,47 @@ class GraphEngine(Engine):
 
     def __init__(self, lanes: Sequence[Lane]) -> None:
         super().__init__(lanes)
-        most = max(int(lane.data.lengths.max()) for lane in lanes)
-        self.lengths = buckets(
-            self.lengths, most, lanes[0].config.batch_size * flops_per_token(lanes[0].model)
-        )
+        longest = max(int(lane.data.lengths.max()) for lane in lanes)
+        flops = lanes[0].config.batch_size * flops_per_token(lanes[0].model)
+        self.lengths = buckets(self.lengths, longest, flops)
+
+        # Capture a graph for each length, longest first, so that the shorter ones reuse its memory.
         random_state = torch.cuda.get_rng_state()
-        self.graphs: dict[int, torch.cuda.CUDAGraph] = {}
         self.stream, *self.branches = (stream(number) for number in range(1 + len(lanes)))
-        pool = torch.cuda.graph_pool_handle()
-        for length in sorted(
-            set(self.lengths), reverse=True
-        ):  # longest first: the shorter ones reuse its memory
-            gc.collect()  # the previous run's graphs: to destroy one while another is captured ends the capture
-            self.stream.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(self.stream):
-                for lane in lanes:
-                    lane.rehearse()
-                self._side_by_side(length)
-            torch.cuda.current_stream().wait_stream(self.stream)
-            self.graphs[length] = torch.cuda.CUDAGraph()
-            with uncollected(), torch.cuda.graph(self.graphs[length], pool=pool, stream=self.stream):
-                self._side_by_side(length)
+        self.pool = torch.cuda.graph_pool_handle()
+        self.graphs = {length: self._capture(length) for length in sorted(set(self.lengths), reverse=True)}
+
+        # Forget what the rehearsals did.
         for lane in lanes:
             lane.reset()
         torch.cuda.set_rng_state(random_state)
 
-    def _side_by_side(self, length: int) -> None:
+    def _capture(self, length: int) -> torch.cuda.CUDAGraph:
+        """Return the graph of one step, padded to `length` tokens, after a rehearsal of it."""
+        gc.collect()  # a graph of an earlier run that is destroyed during a capture would end the capture
+
+        # Rehearse, so that kernels are compiled and memory is allocated.
+        self.stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self.stream):
+            for lane in self.lanes:
+                lane.rehearse()
+            self._run_branches(length)
+        torch.cuda.current_stream().wait_stream(self.stream)
+
+        graph = torch.cuda.CUDAGraph()
+        with gc_disabled(), torch.cuda.graph(graph, pool=self.pool, stream=self.stream):
+            self._run_branches(length)
+        return graph
+
+    def _run_branches(self, length: int) -> None:
+        """Run a step of each lane on a stream of its own."""
         for branch in self.branches:
             branch.wait_stream(self.stream)
         try:
             for lane, branch in zip(self.lanes, self.branches, strict=True):
                 with torch.cuda.stream(branch):
                     lane.step(length)
-        finally:  # else the end of the capture fails too, and hides why
+        finally:  # branches that are not joined would make the end of the capture fail, and hide the first error
             for branch in self.branches:
                 self.stream.wait_stream(branch)
 
@@ -107,8 +114,8 @@ class CompiledEngine(GraphEngine):
 
 
 @contextmanager
-def uncollected() -> Iterator[None]:
-    """Keep Python's garbage collector away."""
+def gc_disabled() -> Iterator[None]:
+    """Switch Python's garbage collector off."""
     gc.disable()
     try:
         yield
@@ -117,49 +124,59 @@ def uncollected() -> Iterator[None]:
 
 
 def make_engine(choice: str, lanes: Sequence[Lane]) -> tuple[Engine, str | None]:
-    """Return the engine, and why it is not the one asked for (None if it is).
+    """Return the engine, and the reason why it is not the configured engine (None if it is).
 
-    `auto` is `graph` on a GPU and `eager` on a CPU. What cannot be compiled is captured as it is; a capture that fails
-    falls back to eager.
+    `auto` is `graph` on a GPU and `eager` on a CPU. A step that cannot be compiled is captured without torch.compile; a
+    step that cannot be captured runs eagerly.
     """
-    on_gpu = lanes[0].device.type == "cuda"
-    wanted = choice if choice != "auto" else "graph" if on_gpu else "eager"
-    if wanted == "eager" or not on_gpu or processes.COUNT > 1:
-        needs = "runs in one process only" if on_gpu else "needs a CUDA device"
-        return _told(Engine(lanes), None if wanted == "eager" else f"training.engine={wanted} {needs}")
-    random_state, reason = torch.cuda.get_rng_state(), None
-    for kind in (CompiledEngine, GraphEngine) if wanted == "compile" else (GraphEngine,):
-        try:
-            return _told(kind(lanes), reason)
-        except torch.cuda.OutOfMemoryError:
-            raise
-        except RuntimeError as error:
-            torch.cuda.synchronize()
-            generator = torch.cuda.default_generators[torch.cuda.current_device()]
-            generator.graphsafe_set_state(
-                generator.clone_state()
-            )  # one that does not believe itself in a capture any more
-            torch.cuda.set_rng_state(random_state)
-            for lane in lanes:
-                lane.uncompile()
-                lane.reset()
-            reason = f"the {kind.name} engine could not take the step ({str(error).splitlines()[0]})"
-    return _told(Engine(lanes), reason)
-
-
-def _told(engine: Engine, reason: str | None) -> tuple[Engine, str | None]:
+    engine, reason = _first_possible(choice, lanes)
     if reason:
-        log.warning("%s: training goes on with the %s engine", reason, engine.name)
+        log.warning(f"{reason}: training continues with the {engine.name} engine")
     return engine, reason
 
 
-def buckets(lengths: Sequence[int], most: int, flops: float) -> list[int]:
-    """Return the length that each step is padded to, at most `most`: few enough that every graph is worth its capture.
+def _first_possible(choice: str, lanes: Sequence[Lane]) -> tuple[Engine, str | None]:
+    on_gpu = lanes[0].device.type == "cuda"
+    if choice == "auto":
+        choice = "graph" if on_gpu else "eager"
+    if choice == "eager":
+        return Engine(lanes), None
+    if not on_gpu:
+        return Engine(lanes), f"training.engine={choice} needs a CUDA device"
+    if processes.COUNT > 1:
+        return Engine(lanes), f"training.engine={choice} runs in one process only"
 
-    `flops` are a step's floating point operations on one more token in each row. A graph takes the steps of shorter
-    lengths, too, as long as that pads them by no more than PADDING operations in all.
+    random_state, reason = torch.cuda.get_rng_state(), None
+    for kind in (CompiledEngine, GraphEngine) if choice == "compile" else (GraphEngine,):
+        try:
+            return kind(lanes), reason
+        except torch.cuda.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            _undo_capture(lanes, random_state)
+            reason = f"the {kind.name} engine could not take the step ({str(error).splitlines()[0]})"
+    return Engine(lanes), reason
+
+
+def _undo_capture(lanes: Sequence[Lane], random_state: Tensor) -> None:
+    """Restore the lanes and the random state after a capture that failed."""
+    torch.cuda.synchronize()
+    # Replace the state of the generator: the old one still takes itself to be in a capture.
+    generator = torch.cuda.default_generators[torch.cuda.current_device()]
+    generator.graphsafe_set_state(generator.clone_state())
+    torch.cuda.set_rng_state(random_state)
+    for lane in lanes:
+        lane.uncompile()
+        lane.reset()
+
+
+def buckets(lengths: Sequence[int], longest: int, flops: float) -> list[int]:
+    """Return the length that each step is padded to, at most `longest`: few enough lengths that every graph pays for its capture.
+
+    `flops` are the floating point operations of a step on one more token in each row. A graph also takes the steps of
+    shorter lengths, as long as their padding costs at most PADDING operations in all.
     """
-    rounded = [min(math.ceil(length / ROUND) * ROUND, most) for length in lengths]
+    rounded = [min(math.ceil(length / ROUND) * ROUND, longest) for length in lengths]
     padded, top, spent = dict[int, int](), 0, 0.0
     for length, count in sorted(Counter(rounded).items(), reverse=True):
         spent += count * (top - length) * flops
@@ -170,7 +187,6 @@ def buckets(lengths: Sequence[int], most: int, flops: float) -> list[int]:
 
 
 def flops_per_token(model: nn.Module) -> int:
-    """Return the operations on one token in a step: six for each weight of a linear layer (Kaplan et al. 2020, section 2.1)."""
-    return 6 * sum(
-        layer.weight.numel() for layer in model.modules() if isinstance(layer, nn.Linear | Projections)
-    )
+    """Return the operations of a step on one token: six for each weight of a linear layer (Kaplan et al. 2020, section 2.1)."""
+    layers = [layer for layer in model.modules() if isinstance(layer, nn.Linear | Projections)]
+    return 6 * sum(layer.weight.numel() for layer in layers)

@@ -13,46 +13,46 @@ from torch import nn
 from bench.errors import BenchError
 from bench.settings.schema import TrainingConfig
 from bench.training import processes
-from bench.training.batching import Examples, evaluation_batches, training_batches
+from bench.training.batching import Examples, Schedule, evaluation_batches, training_batches
 from bench.training.engine import make_engine
-from bench.training.lane import TASK, Lane, Objective, make_schedule
+from bench.training.lane import TASK, Lane, Objective
 from bench.training.precision import autocast
 
 log = logging.getLogger("bench")
 
 
 class Diverged(BenchError):
-    """The training loss is no longer a finite number after `done` of `steps` steps."""
+    """The training loss is not a finite number after `done` of `steps` steps."""
 
     def __init__(self, done: int, steps: int, whose: str = "") -> None:
         super().__init__(
-            f"The {whose}training loss is not a finite number any more after {done} of {steps} steps: lower training.learning_rate."
+            f"The {whose}training loss is no longer a finite number after {done} of {steps} steps: lower training.learning_rate."
         )
         self.done, self.steps = done, steps
 
 
 class NotFinite(BenchError):
-    """The trained model answers with NaN or infinite numbers: its last step, after the last loss, broke it."""
+    """The trained model returns NaN or infinite logits: its last update, after the last loss, broke it."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What training did: `curve` holds [step, mean loss since the previous point]."""
+    """The outcome of a training."""
 
     steps: int
     epochs: float
     seconds: float  # of the steps; capturing or compiling them is `start_seconds`
     start_seconds: float
     examples: int
-    curve: list[list[float]]
+    curve: list[list[float]]  # [step, mean loss since the previous point]
     engine: str  # eager | graph | compile
-    fallback: str | None  # why the engine is not the one asked for
-    device_batch: int  # rows that go through the model at once
-    runs_at_once: int  # trained side by side in these seconds, this one included
+    fallback: str | None  # why it is not the configured engine
+    device_batch: int  # rows in a forward pass
+    runs_at_once: int  # runs trained side by side in these seconds, including this run
 
 
 def learning_rate(step: int, steps: int, config: TrainingConfig) -> float:
-    """Return the rate of the `step`-th of `steps` updates (from 0): linear warm-up from 0, then linear decay to 0."""
+    """Return the learning rate of update `step` (from 0) of `steps`: linear warm-up from 0, then linear decay to 0."""
     warmup = int(config.warmup_fraction * steps)
     if step < warmup:
         return config.learning_rate * step / warmup
@@ -61,7 +61,7 @@ def learning_rate(step: int, steps: int, config: TrainingConfig) -> float:
 
 @dataclass(frozen=True)
 class Trainee:
-    """What one run trains: `model`, on the device of the rows, in place."""
+    """A model to train in place, on the device of its examples."""
 
     model: nn.Module
     train: Examples
@@ -78,29 +78,18 @@ class Trainee:
     @property
     def steps(self) -> int:
         """Return the number of steps."""
-        return (
-            self.config.max_steps
-            if self.config.max_steps is not None
-            else max(1, round(self.config.epochs * self.per_epoch))
-        )
+        if self.config.max_steps is not None:
+            return self.config.max_steps
+        return max(1, round(self.config.epochs * self.per_epoch))
 
     def lane(self, dtype: str) -> Lane:
         """Return the lane that trains the model."""
-        batches = list(
-            itertools.islice(
-                training_batches(self.train.lengths, self.config.batch_size, self.seed), self.steps
-            )
-        )
+        size, lengths = self.config.batch_size, self.train.lengths
+        batches = list(itertools.islice(training_batches(lengths, size, self.seed), self.steps))
         rates = [learning_rate(step, self.steps, self.config) for step in range(self.steps)]
+        schedule = Schedule.of(batches, rates, lengths, size)
         self.model.train()
-        return Lane(
-            self.model,
-            self.train,
-            make_schedule(batches, rates, self.train.lengths, self.config.batch_size),
-            self.config,
-            dtype,
-            self.objective,
-        )
+        return Lane(self.model, self.train, schedule, self.config, dtype, self.objective)
 
 
 def finetune(
@@ -113,7 +102,7 @@ def finetune(
     name: str,
     objective: Objective = TASK,
 ) -> Outcome:
-    """Train `model` in place and return what was done; raises Diverged at the first check that finds a loss not finite."""
+    """Train `model` in place and return the outcome; raises Diverged at the first check that finds a loss not finite."""
     (outcome,) = finetune_together([Trainee(model, train, config, seed, name, objective)], dtype)
     if isinstance(outcome, Diverged):
         raise outcome
@@ -121,13 +110,14 @@ def finetune(
 
 
 def finetune_together(trainees: Sequence[Trainee], dtype: str) -> list[Outcome | Diverged]:
-    """Train the models side by side and return what was done for each; one that diverges stops no other.
+    """Train the models side by side and return the outcome of each; a model that diverges does not stop the others.
 
-    All do the same number of steps, and the first one's engine is used.
+    All train for the same number of steps, by the engine of the first.
     """
-    first = trainees[0]
     if processes.COUNT > 1:
-        torch.manual_seed(first.seed * processes.COUNT + processes.RANK)  # each draws dropout of its own
+        torch.manual_seed(
+            trainees[0].seed * processes.COUNT + processes.RANK
+        )  # a dropout mask for each process
     lanes = [trainee.lane(dtype) for trainee in trainees]
     try:
         return _train(trainees, lanes)
@@ -137,84 +127,88 @@ def finetune_together(trainees: Sequence[Trainee], dtype: str) -> list[Outcome |
 
 
 def _train(trainees: Sequence[Trainee], lanes: Sequence[Lane]) -> list[Outcome | Diverged]:
-    steps, schedules = trainees[0].steps, [lane.schedule for lane in lanes]
-    begun = time.perf_counter()
+    # Capture or compile the step.
+    begin, steps = time.perf_counter(), trainees[0].steps
     engine, fallback = make_engine(trainees[0].config.engine, lanes)
-    started = time.perf_counter()
-    every, told, curve = max(1, steps // 20), 0, list[list[float]]()
-    seen = np.cumsum(
-        [(schedule.rows >= 0).sum(1) for schedule in schedules], axis=1
-    )  # (lanes, steps): examples
-    diverged: dict[int, Diverged] = {}  # by the lane's place
+    start_seconds = time.perf_counter() - begin
+
+    # Train, and read the losses about 20 times.
+    name = trainees[0].name + (f" and {len(lanes) - 1} more" if len(lanes) > 1 else "")
+    progress, every = Progress(name, steps, lanes), max(1, steps // 20)
     for step in range(steps):
         engine.step(step)
         if (step + 1) % every == 0 or step + 1 == steps:
-            losses = torch.stack([lane.losses[told : step + 1] for lane in lanes]).cpu()
-            for place in set(range(len(lanes))) - diverged.keys():
-                if not losses[place].isfinite().all():
-                    diverged[place] = Diverged(told + int(losses[place].isfinite().int().argmin()), steps)
-            if len(diverged) == len(lanes):
+            progress.read(step + 1)
+            if len(progress.diverged) == len(lanes):
                 break
-            curve.append([step + 1, *losses.mean(1).tolist()])
-            told = step + 1
-            name = trainees[0].name + (f" and {len(lanes) - 1} more" if len(lanes) > 1 else "")
-            _tell(
-                name,
-                told,
-                steps,
-                losses.mean(1).nanmean().item(),
-                schedules[0].rates[step],
-                int(seen[:, step].sum()),
-                time.perf_counter() - started,
-            )
-    seconds = time.perf_counter() - started
+    seconds = time.perf_counter() - progress.begin
+
     return [
-        diverged.get(place)
+        progress.diverged.get(number)
         or Outcome(
             steps=steps,
             epochs=steps / trainee.per_epoch,
             seconds=seconds,
-            start_seconds=started - begun,
-            examples=int(seen[place, -1]),
-            curve=[[at, means[place]] for at, *means in curve],
+            start_seconds=start_seconds,
+            examples=lane.schedule.examples(steps),
+            curve=progress.curves[number],
             engine=engine.name,
             fallback=fallback,
             device_batch=lane.device_batch,
             runs_at_once=len(lanes),
         )
-        for place, (trainee, lane) in enumerate(zip(trainees, lanes, strict=True))
+        for number, (trainee, lane) in enumerate(zip(trainees, lanes, strict=True))
     ]
 
 
-def _tell(name: str, step: int, steps: int, loss: float, rate: float, examples: int, seconds: float) -> None:
-    if not processes.IS_MAIN:
-        return
-    left = divmod(round(seconds / step * (steps - step)), 60)
-    log.info(
-        "%s | step %d/%d | loss %.3f | lr %.1e | %.0f examples/s | %d:%02d left",
-        name,
-        step,
-        steps,
-        loss,
-        rate,
-        examples / seconds,
-        *left,
-    )
+class Progress:
+    """The losses of lanes that train side by side, as far as they have been read from the device, with a line in the log."""
+
+    def __init__(self, name: str, steps: int, lanes: Sequence[Lane]) -> None:
+        self.name, self.steps, self.lanes = name, steps, lanes
+        self.begin, self.done = time.perf_counter(), 0
+        self.curves: list[list[list[float]]] = [[] for _ in lanes]
+        self.diverged: dict[int, Diverged] = {}  # by the lane's number
+
+    def read(self, done: int) -> None:
+        """Read the losses of all steps up to `done`, and log their mean."""
+        losses = torch.stack([lane.losses[self.done : done] for lane in self.lanes]).cpu()
+        means = losses.mean(1)
+        for number, finite in enumerate(losses.isfinite()):
+            if number not in self.diverged and not finite.all():
+                self.diverged[number] = Diverged(self.done + int(finite.int().argmin()), self.steps)
+            self.curves[number].append([done, means[number].item()])
+        self.done = done
+        if processes.IS_MAIN and len(self.diverged) < len(self.lanes):
+            self.log_progress(means.nanmean().item())
+
+    def log_progress(self, loss: float) -> None:
+        """Log the loss, the learning rate, the speed and the time left."""
+        seconds = time.perf_counter() - self.begin
+        rate = self.lanes[0].schedule.rates[self.done - 1]
+        speed = sum(lane.schedule.examples(self.done) for lane in self.lanes) / seconds
+        minutes, rest = divmod(round(seconds / self.done * (self.steps - self.done)), 60)
+        log.info(
+            f"{self.name} | step {self.done}/{self.steps} | loss {loss:.3f} | lr {rate:.1e} | "
+            f"{speed:.0f} examples/s | {minutes}:{rest:02d} left"
+        )
 
 
 @torch.inference_mode()
 def predict(model: nn.Module, data: Examples, batch_size: int, dtype: str) -> np.ndarray:
-    """Return the logits (N, C) in the order of the examples, fp32; raises NotFinite for NaN or infinite ones."""
+    """Return the logits (N, C) in the order of the examples, in fp32; raises NotFinite for NaN or infinite logits."""
     model.eval()
     batches = evaluation_batches(data.lengths, batch_size)
-    logits = []
+    outputs = []
     for rows in batches:
         inputs, _ = data.batch(rows)
         with autocast(dtype, data.offsets.device):
-            logits.append(model(**inputs).logits.float())
-    found = torch.cat(logits).cpu().numpy()[np.argsort(np.concatenate(batches), kind="stable")]
-    if bad := int((~np.isfinite(found).all(axis=1)).sum()):  # an argmax would make class 0 of them
+            outputs.append(model(**inputs).logits.float())
+    logits = torch.cat(outputs).cpu().numpy()[np.argsort(np.concatenate(batches), kind="stable")]
+
+    # Refuse NaN, which an argmax would take for class 0.
+    if bad := int((~np.isfinite(logits).all(axis=1)).sum()):
         raise NotFinite(
-            f"The model's answers to {bad:,} of {len(found):,} rows are NaN or infinite: lower training.learning_rate."
+            f"The model's logits of {bad:,} of {len(logits):,} rows are NaN or infinite: lower training.learning_rate."
         )
-    return found
+    return logits

@@ -10,17 +10,14 @@ from torch import Tensor, nn
 
 from bench.errors import BenchError
 
-COUNT = int(os.environ.get("WORLD_SIZE", "1"))  # set by the launcher
+COUNT = int(os.environ.get("WORLD_SIZE", "1"))  # set by torchrun
 RANK = int(os.environ.get("RANK", "0"))
 IS_MAIN = RANK == 0  # the only process that logs and writes
 
 
 def own_device(device: torch.device) -> torch.device:
-    """Return the device of this process: with several, each has a GPU of its own."""
-    if COUNT == 1:
-        return device
-    own: torch.device = _accelerator(device.type == "cpu").device
-    return own
+    """Return the device of this process: each of several processes has its own GPU."""
+    return device if COUNT == 1 else cast(torch.device, _accelerator(device.type == "cpu").device)
 
 
 @cache
@@ -31,24 +28,22 @@ def _accelerator(cpu: bool) -> Any:
 
 
 def refuse_several(key: str, what: str) -> None:
-    """Raise BenchError in a run of several processes, which would wait for one another at the lock of what is made once."""
+    """Raise BenchError in a run of several processes: all would wait for the lock of a file that only one may write."""
     if COUNT > 1:
         raise BenchError(
-            f"{key}: the {what} is made by one process: run it once without torchrun, then all {COUNT} use it."
+            f"{key}: only a single process can compute the {what}: run it once without torchrun, then all {COUNT} use it."
         )
 
 
-class Shared:
-    """A model whose gradients are averaged over the processes; with one process the model as it is."""
+class SharedModel:
+    """A model whose gradients are averaged over the processes; with a single process, the model itself."""
 
     def __init__(self, model: nn.Module, device: torch.device) -> None:
         self.accelerator = _accelerator(device.type == "cpu") if COUNT > 1 else None
-        self.model = (
-            model if self.accelerator is None else cast(nn.Module, self.accelerator.prepare_model(model))
-        )
+        self.model = cast(nn.Module, self.accelerator.prepare_model(model)) if self.accelerator else model
 
-    def alone(self, last: bool) -> AbstractContextManager[Any]:
-        """Return the context of a backward pass; only after the `last` of a step do the processes exchange gradients."""
+    def backward_pass(self, last: bool) -> AbstractContextManager[Any]:
+        """Return the context of a backward pass. Processes exchange gradients only in the `last` pass of a step."""
         return nullcontext() if self.accelerator is None or last else self.accelerator.no_sync(self.model)
 
     def mean(self, values: Tensor) -> Tensor:

@@ -104,7 +104,7 @@ def test_predictions_come_in_the_order_of_the_examples():
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_remedy():
     with pytest.raises(
-        Diverged, match=r"not a finite number any more after \d+ of 40 steps: lower training.learning_rate"
+        Diverged, match=r"no longer a finite number after \d+ of 40 steps: lower training.learning_rate"
     ):
         finetune(
             model(),
