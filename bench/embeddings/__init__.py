@@ -1,4 +1,7 @@
-"""Embedding methods by name: `METHOD` of `bench/embeddings/<name>.py`; the keys are a class in bench/settings/embeddings.py."""
+"""Embedding methods by name.
+
+A method is the `METHOD` of `bench/embeddings/<name>.py`, and a class with its keys in bench/settings/embeddings.py.
+"""
 
 from dataclasses import replace
 from functools import cache
@@ -20,7 +23,7 @@ def method(name: str) -> EmbeddingMethod[Any]:
 
 
 def assignment_of(config: RunConfig) -> AssignmentConfig | None:
-    """Return the assignment that the embedding uses: the configured one, the method's own, or none."""
+    """Return the embedding's assignment: the configured one, the method's fixed one, or None."""
     chosen = method(config.embedding.name)
     if not chosen.assigned:
         return None

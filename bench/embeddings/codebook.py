@@ -1,4 +1,4 @@
-"""One codebook: a token is one of Q directions times a gain of its own (shape-gain quantisation, Gersho & Gray 1992)."""
+"""One codebook: a token is one of Q directions times its gain (shape-gain quantisation, Gersho & Gray 1992)."""
 
 from typing import cast
 
@@ -14,11 +14,11 @@ from bench.settings.embeddings import CodebookConfig
 
 
 class Codebook(Coded[CodebookConfig]):
-    """A single sub-table over the whole width, with codes by k-means of the rows at unit length, and gains."""
+    """One sub-table over the whole width, codes by k-means of the rows at unit length, and a gain per token."""
 
     own_assignment = "pq"
 
-    def plain(self, config: CodebookConfig, vocab_size: int, width: int) -> int:
+    def fp32_params(self, config: CodebookConfig, vocab_size: int, width: int) -> int:
         return vocab_size
 
     def coordinates(self, config: CodebookConfig, table: Tensor) -> Tensor:
@@ -27,7 +27,7 @@ class Codebook(Coded[CodebookConfig]):
     def layer(self, config: CodebookConfig, source: Source) -> nn.Module:
         return Gain(cast(SubspaceEmbedding, super().layer(config, source)))
 
-    def fit(self, layer: Gain, config: CodebookConfig, source: Source) -> None:  # type: ignore[override]
+    def fit(self, layer: Gain, config: CodebookConfig, source: Source) -> None:
         fit_with_gain(cast(SubspaceEmbedding, layer.inner), layer.gain, source)
 
 

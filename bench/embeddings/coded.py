@@ -1,27 +1,27 @@
-"""What the methods share whose tokens have codes, the rows of one or several sub-tables."""
+"""Methods whose tokens have codes: row numbers in one or more sub-tables."""
 
 import math
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import ClassVar, NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar, cast
 
 import numpy as np
 from torch import Tensor, nn
 
-from bench.assignment import Assignment
 from bench.assignment.digits import integer_root
 from bench.embeddings.base import C, EmbeddingMethod, Source
+from bench.embeddings.budget import Budget
 from bench.embeddings.fitting import fit, principal_axes
 from bench.embeddings.packing import bits_per_code
 from bench.embeddings.subspace_layer import SubspaceEmbedding
 from bench.errors import ConfigError
 from bench.settings.embeddings import PiecesConfig
 
-MOST_SUMMED = 32  # tables of a sum among which a budget chooses
+MOST_SUMMED = 32  # the most tables of a sum that a budget chooses
 
 
 class Shape(NamedTuple):
-    """f sub-tables of Q rows and s columns, put side by side or added up."""
+    """f sub-tables of Q rows and s columns, whose rows are concatenated or summed."""
 
     subspaces: int
     rows: int
@@ -30,19 +30,19 @@ class Shape(NamedTuple):
 
     @property
     def inner(self) -> int:
-        """Return the width of what the sub-tables give, before an up-projection."""
+        """Return the width of the concatenated or summed rows, before an up-projection."""
         return self.sub_dim * (self.subspaces if self.compose == "concat" else 1)
 
 
 class Coded(EmbeddingMethod[C]):
-    """Sub-tables and a code per token and sub-table. As it is: one sub-table over the whole width, of `rows` rows."""
+    """Sub-tables, and a code per token and sub-table. By default one sub-table of `rows` rows over the whole width."""
 
     assigned: ClassVar[bool] = True
     scaled: ClassVar[str | None] = "rows"
 
     def shape(self, config: C, width: int) -> Shape:
         """Return the sub-tables' shape, for a resolved configuration."""
-        return Shape(1, getattr(config, "rows"), width)  # noqa: B009
+        return Shape(1, cast(Any, config).rows, width)
 
     def codes(self, config: C) -> tuple[int, int]:
         return self.shape(config, 0)[:2]
@@ -51,7 +51,7 @@ class Coded(EmbeddingMethod[C]):
         shape = self.shape(config, width)
         return [(shape.subspaces, shape.rows * shape.sub_dim)]
 
-    def plain(self, config: C, vocab_size: int, width: int) -> int:
+    def fp32_params(self, config: C, vocab_size: int, width: int) -> int:
         inner = self.shape(config, width).inner
         return inner * width if inner != width else 0
 
@@ -77,7 +77,7 @@ class Coded(EmbeddingMethod[C]):
             codes_stored=source.codes_stored,
         )
 
-    def fit(self, layer: SubspaceEmbedding, config: C, source: Source) -> None:
+    def fit(self, layer: Any, config: C, source: Source) -> None:
         fit(layer, source)
 
 
@@ -85,7 +85,7 @@ P = TypeVar("P", bound=PiecesConfig)
 
 
 class Pieces(Coded[P]):
-    """Several sub-tables, whose number f and rows Q are chosen together."""
+    """Several sub-tables, whose number f and rows Q a budget chooses together."""
 
     scaled = None
 
@@ -99,46 +99,45 @@ class Pieces(Coded[P]):
         return super().complete(replace(config, subspaces=f, rows=rows), vocab_size, width)
 
     def number(self, config: P) -> int:
-        """Return f, 3 where it is null."""
+        """Return f, by default 3."""
         f = 3 if config.subspaces is None else config.subspaces
         if f < 1:
             raise ConfigError(f"embedding.subspaces ({f}) must be at least 1.")
         return f
 
     def numbers(self, config: P, width: int) -> Iterable[int]:
-        """Return the f among which a budget chooses."""
+        """Return the values of f that a budget chooses from."""
         return range(1, MOST_SUMMED + 1)
 
-    def within(
-        self, config: P, vocab_size: int, width: int, most: int, assignment: Assignment | None
-    ) -> tuple[int, P | None]:
-        """Of each f the largest Q that fits; of these, the one with the greatest f (log2 Q - 1/2).
+    def within(self, config: P, budget: Budget) -> tuple[int, P | None]:
+        """Choose the largest Q that fits each f, and of these the one with the greatest f (log2 Q - 1/2).
 
-        The bits of a code bound the error; the half takes into account that few long pieces quantise better than many
-        short ones. On MiniLM's table pq's error is within 0.7 % of the best f's at 0.2, 0.5, 1 and 2.5 % of the bytes.
-        Codes that are made without looking at vectors say no more than which token it is: log2 V bits, so f is small.
+        The bits of a code bound the error. The half accounts for few long pieces quantising better than many short ones: on
+        MiniLM's table pq's error is within 0.7 % of that of the best f at 0.2, 0.5, 1 and 2.5 % of the bytes. Codes made
+        without the vectors only identify the token, which takes log2 V bits; more bits are worth nothing, so f stays small.
         """
         if config.subspaces is not None and config.rows is not None:
             raise ConfigError(
                 f"embedding.subspaces ({config.subspaces}), embedding.rows ({config.rows}) and embedding.budget cannot all "
                 "be set: leave one of the first two null."
             )
-        codes_stored = assignment is None or assignment.stored
-        injective = assignment is not None and assignment.injective
-        enough = math.inf if assignment is None or assignment.vectors else math.log2(vocab_size)
-        found = []
-        for f in self.numbers(config, width) if config.subspaces is None else [config.subspaces]:
+        assignment, vocab_size = budget.assignment, budget.vocab_size
+
+        # Take the largest Q of each f; an injective assignment needs at least Q^f = V.
+        numbers = self.numbers(config, budget.width) if config.subspaces is None else [config.subspaces]
+        candidates = []
+        for f in numbers:
+            injective = assignment is not None and assignment.injective
             least = max(2, integer_root(vocab_size, f) if injective else 2)
             rows = range(least, vocab_size + 1) if config.rows is None else [config.rows]
-            found.append(
-                self.largest(
-                    replace(config, subspaces=f), "rows", rows, vocab_size, width, most, codes_stored
-                )
-            )
+            candidates.append(self.largest(replace(config, subspaces=f), "rows", rows, budget))
+
+        # Choose by the bits of a code; of equals the smallest f.
+        enough = math.inf if assignment is None or assignment.vectors else math.log2(vocab_size)
 
         def worth(choice: P) -> float:
             f, bits = choice.subspaces or 0, math.log2(choice.rows or 1)
             return f * (bits - 0.5) if f * bits < enough else enough
 
-        best = [chosen for _, chosen in found if chosen is not None]
-        return min(size for size, _ in found), max(best, key=worth, default=None)  # of equals the smallest f
+        fitting = [choice for _, choice in candidates if choice is not None]
+        return min(size for size, _ in candidates), max(fitting, key=worth, default=None)

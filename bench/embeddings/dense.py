@@ -1,4 +1,4 @@
-"""The reference: the pretrained V x d table as it is."""
+"""The reference: the pretrained V x d table, unchanged."""
 
 from dataclasses import replace
 
@@ -10,12 +10,12 @@ from bench.settings.embeddings import DenseConfig
 
 
 class Dense(EmbeddingMethod[DenseConfig]):
-    """One row a token."""
+    """A row per token."""
 
     def resolve(
         self, config: DenseConfig, vocab_size: int, width: int, assignment: Assignment | None = None
     ) -> DenseConfig:
-        return replace(config, budget=None)  # the reference beside every budget
+        return replace(config, budget=None)  # every budget is compared with it
 
     def tables(self, config: DenseConfig, vocab_size: int, width: int) -> list[tuple[int, int]]:
         return [(vocab_size, width)]

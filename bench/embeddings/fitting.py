@@ -1,4 +1,4 @@
-"""Sub-tables fitted to a pretrained table, given the codes."""
+"""The fit of sub-tables to a pretrained table, given the codes."""
 
 import torch
 from torch import Tensor
@@ -11,16 +11,16 @@ GAIN_ROUNDS = 3
 
 
 def principal_axes(table: Tensor, number: int) -> Tensor:
-    """Return the `number` principal axes (d, number) of the rows, about the origin."""
+    """Return the first `number` principal axes (d, number) of the rows, about the origin."""
     rows = table.double()
     axes: Tensor = torch.linalg.eigh(rows.T @ rows).eigenvectors.flip(1)[:, :number]
     return axes.to(table.dtype)
 
 
 def fit(layer: SubspaceEmbedding, source: Source) -> None:
-    """Set the sub-tables to the means of the pretrained sub-vectors that share a code, and P to the principal axes.
+    """Set each row of a sub-table to the mean of the pretrained sub-vectors with its code, and P to the principal axes.
 
-    For `concat` that is the least-squares optimum given the codes (`source.codes`, of every token).
+    For `concat` this is the least-squares optimum given the codes.
     """
     target, codes, weight, _ = _given(source)
     if layer.projection is not None:
@@ -31,7 +31,7 @@ def fit(layer: SubspaceEmbedding, source: Source) -> None:
 
 
 def fit_with_gain(layer: SubspaceEmbedding, gain: Tensor, source: Source) -> None:
-    """Set the sub-tables and the tokens' gains (V,), which take turns, each at its optimum given the other."""
+    """Fit the sub-tables and the tokens' gains (V,) in turn, each to its optimum given the other."""
     target, codes, weight, tokens = _given(source)
     factor = target.norm(dim=1, keepdim=True).clamp(min=1e-12)
     for _ in range(GAIN_ROUNDS):
@@ -42,7 +42,7 @@ def fit_with_gain(layer: SubspaceEmbedding, gain: Tensor, source: Source) -> Non
 
 
 def _given(source: Source) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return vectors (n, d), codes (n, f) and weights (n, 1) of the tokens that count, and which these are, (V,)."""
+    """Return vectors (n, d), codes (n, f) and weights (n, 1) of the tokens with weight, and the mask (V,) of these tokens."""
     weights = source.weights()
     tokens = weights.squeeze(1) > 0
     assert source.codes is not None
@@ -51,12 +51,12 @@ def _given(source: Source) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def _fit_tables(layer: SubspaceEmbedding, target: Tensor, codes: Tensor, weight: Tensor) -> Tensor:
-    """Set the tables to the weighted optimum for the target (n, inner); return the vectors (n, inner) that they give.
+    """Set the tables to the weighted optimum for the target (n, inner), and return the fitted vectors (n, inner).
 
-    For `sum` every table in turn takes the means of what the others leave over (SUM_ROUNDS of coordinate descent).
+    For `sum` this is coordinate descent: SUM_ROUNDS times, each table in turn takes the means of the others' residuals.
     """
     tables = layer.weight.view(layer.subspaces, layer.rows, layer.sub_dim)
-    if layer.compose == "concat":
+    if layer.compose == "concat":  # the tables are independent
         for i, piece in enumerate(target.split(layer.sub_dim, dim=1)):
             tables[i] = _means(piece, codes[:, i], layer.rows, weight)
         return torch.cat([tables[i].double()[codes[:, i]] for i in range(layer.subspaces)], dim=1)
@@ -70,7 +70,7 @@ def _fit_tables(layer: SubspaceEmbedding, target: Tensor, codes: Tensor, weight:
 
 
 def _means(vectors: Tensor, codes: Tensor, rows: int, weight: Tensor) -> Tensor:
-    """Return the weighted mean vector of each code (rows, s); a code that no token has gets the mean of all."""
+    """Return the weighted mean vector of each code (rows, s); the mean of all vectors for a code without tokens."""
     sums = torch.zeros(rows, vectors.shape[1], dtype=vectors.dtype).index_add_(0, codes, vectors * weight)
     counts = torch.zeros(rows, 1, dtype=vectors.dtype).index_add_(0, codes, weight)
     return torch.where(counts > 0, sums / counts.clamp(min=1e-300), (vectors * weight).sum(0) / weight.sum())

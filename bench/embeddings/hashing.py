@@ -1,11 +1,11 @@
-"""The hashing trick (Weinberger et al., ICML 2009): a token's row is a hash of its id; tokens that collide share it."""
+"""The hashing trick (Weinberger et al., ICML 2009): a token's row number is a hash of its id; colliding tokens share a row."""
 
 from bench.embeddings.coded import Coded
 from bench.settings.embeddings import HashingConfig
 
 
 class Hashing(Coded[HashingConfig]):
-    """A single sub-table over the whole width, with codes that cost nothing, and rows that are the means of their tokens."""
+    """One sub-table over the whole width. Its codes are not stored; a row is the mean of its tokens' vectors."""
 
     own_assignment = "hash"
 

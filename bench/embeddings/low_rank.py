@@ -1,4 +1,4 @@
-"""Low rank: the table as a product of a (V, r) and an (r, d) matrix, as ALBERT factorises it (Lan et al., ICLR 2020)."""
+"""Low rank: the table as the product of a (V, r) and an (r, d) matrix, as in ALBERT (Lan et al., ICLR 2020)."""
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from bench.settings.embeddings import LowRankConfig
 
 
 class LowRankEmbedding(CompressedEmbedding):
-    """e(v) = P a(v), with r numbers a(v) a token."""
+    """e(v) = P a(v), with r numbers a(v) per token."""
 
     def __init__(self, num_embeddings: int, embedding_dim: int, rank: int, padding_idx: int | None) -> None:
         super().__init__(num_embeddings, embedding_dim, padding_idx)
@@ -27,8 +27,8 @@ class LowRankEmbedding(CompressedEmbedding):
 class LowRank(EmbeddingMethod[LowRankConfig]):
     """The best table of rank r: the truncated singular value decomposition (Eckart & Young 1936).
 
-    With `embedding.frequency_power` the squared error of a token counts (occurrences + 1)^power: the axes are those of
-    the weighted table, and each token's numbers its projection on them.
+    With `embedding.frequency_power` the squared error of a token weighs (occurrences + 1)^power. The axes are those of the
+    weighted table, and a token's numbers are its projection on them.
     """
 
     scaled = "rank"
@@ -47,17 +47,15 @@ class LowRank(EmbeddingMethod[LowRankConfig]):
     def tables(self, config: LowRankConfig, vocab_size: int, width: int) -> list[tuple[int, int]]:
         return [(vocab_size, config.rank or 0)]
 
-    def plain(self, config: LowRankConfig, vocab_size: int, width: int) -> int:
+    def fp32_params(self, config: LowRankConfig, vocab_size: int, width: int) -> int:
         return (config.rank or 0) * width
 
     def layer(self, config: LowRankConfig, source: Source) -> nn.Module:
         return LowRankEmbedding(*source.shape, config.rank or 0, source.padding_idx)
 
     def fit(self, layer: LowRankEmbedding, config: LowRankConfig, source: Source) -> None:
-        rows, weights = (
-            source.table.double(),
-            None if source.vocabulary is None else source.vocabulary.weights,
-        )
+        rows = source.table.double()
+        weights = None if source.vocabulary is None else source.vocabulary.weights
         weighted = rows if weights is None else rows * torch.from_numpy(weights).unsqueeze(1)
         if source.kept is not None:
             weighted = weighted.index_fill(0, source.kept, 0)

@@ -1,4 +1,4 @@
-"""The floor without any token: every token has the table's mean vector."""
+"""The lower bound without token identity: every token has the table's mean vector."""
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +9,7 @@ from bench.settings.embeddings import MeanConfig
 
 
 class MeanEmbedding(CompressedEmbedding):
-    """e(v) = m for every token but padding."""
+    """e(v) = m for every token except padding."""
 
     def __init__(self, num_embeddings: int, embedding_dim: int, padding_idx: int | None) -> None:
         super().__init__(num_embeddings, embedding_dim, padding_idx)
@@ -20,9 +20,9 @@ class MeanEmbedding(CompressedEmbedding):
 
 
 class Mean(EmbeddingMethod[MeanConfig]):
-    """What a model can do that knows positions and the number of tokens only."""
+    """Shows what a model reaches that knows only the positions and the number of tokens."""
 
-    def plain(self, config: MeanConfig, vocab_size: int, width: int) -> int:
+    def fp32_params(self, config: MeanConfig, vocab_size: int, width: int) -> int:
         return width
 
     def layer(self, config: MeanConfig, source: Source) -> nn.Module:

@@ -1,10 +1,10 @@
-"""Codes packed to the bit, as they are stored in a file."""
+"""The packing of codes to the bit, as files store them."""
 
 import numpy as np
 
 
 def bits_per_code(rows: int) -> int:
-    """Return ceil(log2(rows)): the bits that tell `rows` codes apart."""
+    """Return ceil(log2(rows)): the bits that distinguish `rows` codes."""
     return (rows - 1).bit_length()
 
 
@@ -20,7 +20,7 @@ def unpack(packed: np.ndarray, rows: int, shape: tuple[int, ...]) -> np.ndarray:
     bits, count = bits_per_code(rows), int(np.prod(shape))
     if packed.size != -(-count * bits // 8):
         raise ValueError(
-            f"{packed.size} bytes of packed codes, but {shape} codes of {bits} bits need {-(-count * bits // 8)}"
+            f"there are {packed.size} bytes of packed codes, but {shape} codes of {bits} bits need {-(-count * bits // 8)}"
         )
     planes = np.unpackbits(packed, count=count * bits, bitorder="little").reshape(count, bits)
     codes = np.zeros(count, dtype=np.int32)

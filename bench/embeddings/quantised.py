@@ -1,7 +1,7 @@
 """The dense table in 8 or 4 bits a number, packed in memory and in the file.
 
-Groups of numbers share an fp16 scale; symmetric, round to nearest. The integers are frozen and the rest of the model is
-trained, as is the standard for weights quantised after training (Dettmers et al., QLoRA, NeurIPS 2023).
+Groups of numbers share an fp16 scale; the rounding is symmetric and to the nearest. The integers are frozen and the rest of
+the model trains, the standard for weights quantised after training (Dettmers et al., QLoRA, NeurIPS 2023).
 """
 
 from dataclasses import replace
@@ -9,9 +9,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from bench.assignment import Assignment
 from bench.embeddings import rounding
 from bench.embeddings.base import EmbeddingMethod, Size, Source
+from bench.embeddings.budget import Budget
 from bench.embeddings.layer import CompressedEmbedding
 from bench.errors import ConfigError
 from bench.settings.embeddings import QuantisedConfig
@@ -30,15 +30,10 @@ class QuantisedEmbedding(CompressedEmbedding):
     ) -> None:
         super().__init__(num_embeddings, embedding_dim, padding_idx)
         self.bits = bits
-        self.register_buffer(
-            "weight",
-            torch.zeros(
-                num_embeddings, embedding_dim * bits // 8, dtype=torch.int8 if bits == 8 else torch.uint8
-            ),
-        )
-        self.register_buffer(
-            "scales", torch.zeros(num_embeddings, embedding_dim // group, dtype=torch.float16)
-        )
+        columns, dtype = embedding_dim * bits // 8, torch.int8 if bits == 8 else torch.uint8
+        scales = torch.zeros(num_embeddings, embedding_dim // group, dtype=torch.float16)
+        self.register_buffer("weight", torch.zeros(num_embeddings, columns, dtype=dtype))
+        self.register_buffer("scales", scales)
 
     def rows_of(self, input_ids: Tensor) -> Tensor:
         numbers = self.weight[input_ids] if self.bits == 8 else rounding.unpack_int4(self.weight[input_ids])
@@ -48,7 +43,7 @@ class QuantisedEmbedding(CompressedEmbedding):
 
 
 class Quantised(EmbeddingMethod[QuantisedConfig]):
-    """int8 and int4 groups."""
+    """The dense table in int8 or int4 groups."""
 
     def _groups(self, width: int) -> list[int]:
         return [n for n in range(1, width + 1) if width % n == 0]
@@ -58,13 +53,11 @@ class Quantised(EmbeddingMethod[QuantisedConfig]):
             raise ConfigError(f"embedding.bits ({config.bits}) must be 4 or 8.")
         if config.bits == 4 and width % 2:
             raise ConfigError(
-                f"embedding.bits (4) packs two numbers a byte, but the model's width ({width}) is odd: use embedding.bits=8."
+                f"embedding.bits (4) packs two numbers into a byte, but the model's width ({width}) is odd: use embedding.bits=8."
             )
-        group = (
-            max(n for n in self._groups(width) if n <= DEFAULT_GROUP)
-            if config.group is None
-            else config.group
-        )
+        group = config.group
+        if group is None:
+            group = max(n for n in self._groups(width) if n <= DEFAULT_GROUP)
         if group < 1 or width % group:
             near = sorted(self._groups(width), key=lambda n: (abs(n - group), n))[:2]
             raise ConfigError(
@@ -72,21 +65,20 @@ class Quantised(EmbeddingMethod[QuantisedConfig]):
             )
         return replace(config, group=group)
 
-    def within(
-        self, config: QuantisedConfig, vocab_size: int, width: int, most: int, assignment: Assignment | None
-    ) -> tuple[int, QuantisedConfig | None]:
-        """The largest of both numbers of bits and all groups."""
+    def within(self, config: QuantisedConfig, budget: Budget) -> tuple[int, QuantisedConfig | None]:
+        """Choose among both numbers of bits and all groups."""
         if config.group is not None:
             raise ConfigError(
                 f"embedding.group ({config.group}) and embedding.budget cannot both be set: the budget decides it."
             )
-        choices = [
-            replace(config, bits=b, group=g)
-            for b in ((4, 8) if width % 2 == 0 else (8,))
-            for g in self._groups(width)
-        ]
-        sizes = {self.size(choice, vocab_size, width, codes_stored=False).bytes: choice for choice in choices}
-        return min(sizes), max((item for item in sizes.items() if item[0] <= most), default=(0, None))[1]
+        vocab_size, width = budget.vocab_size, budget.width
+        sizes = {}
+        for bits in (4, 8) if width % 2 == 0 else (8,):
+            for group in self._groups(width):
+                choice = replace(config, bits=bits, group=group)
+                sizes[self.size(choice, vocab_size, width, codes_stored=False).bytes] = choice
+        fitting = [size for size in sizes if size <= budget.bytes]
+        return min(sizes), sizes[max(fitting)] if fitting else None
 
     def size(self, config: QuantisedConfig, vocab_size: int, width: int, codes_stored: bool) -> Size:
         numbers = vocab_size * width

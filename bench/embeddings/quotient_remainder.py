@@ -1,4 +1,4 @@
-"""Quotient-remainder: the product of two rows, one by v mod m, one by v div m (Shi et al., KDD 2020, with multiplication)."""
+"""Quotient-remainder: the product of the rows v mod m and v div m of two tables (Shi et al., KDD 2020)."""
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +28,7 @@ class QuotientRemainderEmbedding(CompressedEmbedding):
 
 
 class QuotientRemainder(EmbeddingMethod[QuotientRemainderConfig]):
-    """`embedding.rows` is m, at least the root of V: with fewer the other table would only grow."""
+    """`embedding.rows` is m, at least the root of V: a smaller m would only make the other table larger."""
 
     scaled = "rows"
 
@@ -43,18 +43,22 @@ class QuotientRemainder(EmbeddingMethod[QuotientRemainderConfig]):
         return QuotientRemainderEmbedding(*source.shape, config.rows or 1, source.padding_idx)
 
     def fit(self, layer: QuotientRemainderEmbedding, config: QuotientRemainderConfig, source: Source) -> None:
-        """Fit each dimension of the table, laid out as (v div m, v mod m), by a matrix of rank one."""
+        """Fit a matrix of rank one to each dimension of the table, arranged as (v div m, v mod m)."""
         ids = torch.arange(len(source.table))
         low, high = ids % layer.rows, ids // layer.rows
+
+        # Leave out kept tokens, and fit zero to padding.
         counts = torch.ones(len(ids), 1)
         counts[[] if source.kept is None else source.kept] = 0
         table = source.table * counts
         table[[] if source.padding_idx is None else [source.padding_idx]] = 0
+
+        # Alternate least squares: each table in turn, given the other.
         turns = ((layer.remainder, low, layer.quotient, high), (layer.quotient, high, layer.remainder, low))
-        for fitted, its, given, theirs in turns * ROUNDS:
-            factor = given[theirs] * counts
-            above = torch.zeros_like(fitted).index_add_(0, its, table * factor)
-            below = torch.zeros_like(fitted).index_add_(0, its, factor.square())
+        for fitted, rows, given, given_rows in turns * ROUNDS:
+            factor = given[given_rows] * counts
+            above = torch.zeros_like(fitted).index_add_(0, rows, table * factor)
+            below = torch.zeros_like(fitted).index_add_(0, rows, factor.square())
             fitted.copy_(above / below.clamp(min=1e-12))
 
 

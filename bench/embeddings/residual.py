@@ -1,6 +1,6 @@
-"""Residual quantisation: a token is a sum of f rows, each chosen for what the ones before leave over.
+"""Residual quantisation: a token is a sum of f rows, each of which approximates the residual of the rows before it.
 
-The fit of the codes is greedy (Chen, Guan & Wang, Sensors 2010); the tables are then refitted together, as in additive
+The fit of the codes is greedy (Chen, Guan & Wang, Sensors 2010). The tables are then refitted jointly, as in additive
 quantisation (Babenko & Lempitsky, CVPR 2014).
 """
 

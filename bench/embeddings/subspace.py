@@ -1,4 +1,4 @@
-"""Subspace embedding: its settings checked, its bytes counted, its layer (subspace_layer.py) built and fitted."""
+"""The subspace embedding: checks its settings, counts its bytes, and builds and fits its layer (subspace_layer.py)."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -18,22 +18,25 @@ from bench.settings.embeddings import SubspaceConfig
 
 
 class Subspace(Pieces[SubspaceConfig]):
-    """Jaiswal & Liu's tables, with any number of subspaces and rows. With code rows, tokens share stored codes (`Shared`)."""
+    """Jaiswal & Liu's tables with any number of subspaces and rows. With `code_rows`, tokens share stored codes (`Shared`)."""
 
     def resolve(
         self, config: SubspaceConfig, vocab_size: int, width: int, assignment: Assignment | None = None
     ) -> SubspaceConfig:
         if config.code_rows is not None and assignment is not None and not assignment.stored:
             raise ConfigError(
-                f"embedding.code_rows ({config.code_rows}) shares stored codes, but this assignment's are computed from a "
-                "token's id: use assignment=pq or another that stores them, or embedding.code_rows=null."
+                f"embedding.code_rows ({config.code_rows}) shares stored codes, but this assignment computes codes from a "
+                "token's id: use assignment=pq or another that stores codes, or embedding.code_rows=null."
             )
         return super().resolve(config, vocab_size, width, assignment)
 
     def complete(self, config: SubspaceConfig, vocab_size: int, width: int) -> SubspaceConfig:
+        # Check the choices.
         for key, choices in (("compose", ("concat", "sum")), ("init", ("random", "fitted"))):
             if getattr(config, key) not in choices:
                 raise ConfigError(unknown(f"embedding.{key}", str(getattr(config, key)), choices))
+
+        # Fill in the sub-dimension.
         f = self.number(config)
         pieces = f if config.compose == "concat" else 1
         if config.sub_dim is None and width % pieces:
@@ -52,6 +55,8 @@ class Subspace(Pieces[SubspaceConfig]):
                 f"embedding.sub_dim ({sub_dim}) gives an inner width of {sub_dim * pieces}, but the model's width is "
                 f"{width}: use embedding.sub_dim={width // pieces} or less, and at least 1."
             )
+
+        # Check the code rows against the tokens without a kept row.
         config = super().complete(replace(config, sub_dim=sub_dim), vocab_size, width)
         if config.code_rows is not None and not 1 <= config.code_rows < vocab_size - config.keep_dense:
             raise ConfigError(
@@ -86,9 +91,11 @@ class Subspace(Pieces[SubspaceConfig]):
 
     def fit(self, layer: Any, config: SubspaceConfig, source: Source) -> None:
         if isinstance(layer, Shared):
-            # The rows are those of the most frequent tokens that keep none; each other token has its nearest one's.
+            # Store the codes of the most frequent tokens without a kept row; every other token shares those of the nearest.
             kept = np.empty(0, np.int64) if source.kept is None else source.kept.numpy()
-            frequent = source.counted().foremost(len(kept) + layer.inner.num_embeddings, source.padding_idx)
+            frequent = source.needed_vocabulary().most_frequent(
+                len(kept) + layer.inner.num_embeddings, source.padding_idx
+            )
             sharers = np.setdiff1d(frequent, kept)
             assert source.codes is not None
             layer.set_integers("share", nearest_rows(source.table.numpy(), sharers))

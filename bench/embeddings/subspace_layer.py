@@ -1,10 +1,10 @@
 """The layer of Jaiswal & Liu, "Lightweight Adaptation of Neural Language Models via Subspace Embedding", CIKM 2023.
 
-With V tokens, width d, f subspaces, Q rows a sub-table and sub-dimension s, a token v has a code c(v) in {0..Q-1}^f and
+With V tokens, width d, f subspaces, Q rows per sub-table and sub-dimension s, a token v has a code c(v) in {0..Q-1}^f and
 
     concat: e(v) = P [C_1[c_1(v)]; ...; C_f[c_f(v)]]        sum: e(v) = P sum_i C_i[c_i(v)]
 
-from sub-tables C_1..C_f of Q x s. P is an up-projection where f s (concat) or s (sum) is smaller than d, and the identity
+from sub-tables C_1..C_f of Q x s. P is an up-projection if f s (concat) or s (sum) is smaller than d, and the identity
 otherwise. No V x d matrix is ever built.
 """
 
@@ -18,9 +18,9 @@ from bench.embeddings.lookup import lookup
 
 
 class SubspaceEmbedding(CompressedEmbedding):
-    """A drop-in for `nn.Embedding(V, d)` that holds f sub-tables, one below the other, and a code per token and subspace."""
+    """A drop-in replacement of `nn.Embedding(V, d)`: f stacked sub-tables, and a code per token and subspace."""
 
-    index: Tensor  # (V, f): i Q + c_i(v), the row of the stacked tables; the padding token's point past the last row
+    index: Tensor  # (V, f): i Q + c_i(v), a row of the stacked tables; for padding, the row past the last
 
     def __init__(
         self,
@@ -52,11 +52,11 @@ class SubspaceEmbedding(CompressedEmbedding):
         return vectors if self.projection is None else self.projection(vectors)
 
     def forward(self, input_ids: Tensor) -> Tensor:
-        """Return the vectors (..., d) of token ids (...). Padding looks up the zero row: nothing has to be masked."""
+        """Return the vectors (..., d) of token ids (...). Padding looks up a zero row, which saves the mask."""
         return self.rows_of(input_ids)
 
     def logits(self, hidden: Tensor, chunk: int = 4096) -> Tensor:
-        """Return <h, e(v)>, (N, V): f small products <P' h, C_i[q]>, and V f gathered additions of them."""
+        """Return <h, e(v)>, (N, V): f small products <P' h, C_i[q]>, of which each token adds up f."""
         hidden = hidden if self.projection is None else hidden @ self.projection.weight
         if self.compose == "concat":
             pieces = hidden.unflatten(-1, (self.subspaces, self.sub_dim))
@@ -70,7 +70,7 @@ class SubspaceEmbedding(CompressedEmbedding):
         return table if self.padding_idx is None else F.pad(table, (0, 0, 0, 1))
 
     def codes(self) -> np.ndarray:
-        """Return the codes (V, f) as int32. The padding token has none and gets zeros."""
+        """Return the codes (V, f) as int32, with zeros for padding, which has no code."""
         index = self.index.cpu().numpy().astype(np.int32)
         codes: np.ndarray = index - np.arange(self.subspaces, dtype=np.int32) * self.rows
         if self.padding_idx is not None:

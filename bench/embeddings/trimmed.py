@@ -1,6 +1,6 @@
-"""Vocabulary trimming: special and the most frequent tokens keep their rows, all others share the unknown token's.
+"""Vocabulary trimming: special and the most frequent tokens keep their rows; all others share that of the unknown token.
 
-As in Abdaoui, Pradel & Sigel, "Load What You Need" (SustaiNLP 2020), but the tokenizer stays as it is.
+As in Abdaoui, Pradel & Sigel, "Load What You Need" (SustaiNLP 2020), but with the original tokenizer.
 """
 
 import numpy as np
@@ -15,7 +15,7 @@ from bench.settings.embeddings import TrimmedConfig
 
 
 class TrimmedEmbedding(CompressedEmbedding):
-    """K rows and the ids that they belong to; the first of these is the one that stands for all other tokens."""
+    """K rows and their tokens' ids; the first row also stands for all other tokens."""
 
     ids: Tensor  # (K,)
     slot: Tensor  # (V,): row of each token
@@ -34,16 +34,14 @@ class TrimmedEmbedding(CompressedEmbedding):
         return {"ids": (self.ids.cpu().numpy(), self.num_embeddings)}
 
     def set_integers(self, name: str, numbers: np.ndarray) -> None:
-        ids, slot = (
-            torch.from_numpy(numbers.astype(np.int64)),
-            torch.zeros(self.num_embeddings, dtype=torch.int32),
-        )
+        ids = torch.from_numpy(numbers.astype(np.int64))
+        slot = torch.zeros(self.num_embeddings, dtype=torch.int32)
         slot[ids] = torch.arange(len(ids), dtype=torch.int32)
         self.ids, self.slot = ids.to(self.ids.device), slot.to(self.slot.device)
 
 
 class Trimmed(EmbeddingMethod[TrimmedConfig]):
-    """`embedding.rows` tokens keep a row: special ones, then the most frequent of assignment.corpus."""
+    """`embedding.rows` tokens keep a row: special tokens, then the most frequent in assignment.corpus."""
 
     scaled = "rows"
 
@@ -63,8 +61,11 @@ class Trimmed(EmbeddingMethod[TrimmedConfig]):
         return TrimmedEmbedding(*source.shape, config.rows or 0, source.padding_idx)
 
     def fit(self, layer: TrimmedEmbedding, config: TrimmedConfig, source: Source) -> None:
-        vocabulary, kept = source.counted(), np.empty(0) if source.kept is None else source.kept.numpy()
-        ids = np.setdiff1d(vocabulary.foremost((config.rows or 0) + len(kept), source.padding_idx), kept)
+        vocabulary, kept = (
+            source.needed_vocabulary(),
+            np.empty(0) if source.kept is None else source.kept.numpy(),
+        )
+        ids = np.setdiff1d(vocabulary.most_frequent((config.rows or 0) + len(kept), source.padding_idx), kept)
         if vocabulary.unknown not in ids:
             ids[np.argmin(vocabulary.counts[ids])] = vocabulary.unknown
         layer.set_integers("ids", np.r_[vocabulary.unknown, np.sort(ids[ids != vocabulary.unknown])])

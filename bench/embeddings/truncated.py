@@ -1,4 +1,4 @@
-"""Truncated dimension: every token keeps the same few of its d numbers, the others are zero."""
+"""Truncated dimension: every token keeps its numbers in the same r dimensions; the others are zero."""
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from bench.settings.embeddings import TruncatedConfig
 
 
 class TruncatedEmbedding(CompressedEmbedding):
-    """e(v) holds r stored numbers at the dimensions that are kept, and zeros."""
+    """e(v) holds r stored numbers in the kept dimensions, and zeros elsewhere."""
 
     dimensions: Tensor  # (r,)
 
@@ -27,7 +27,7 @@ class TruncatedEmbedding(CompressedEmbedding):
         return zeros.index_copy(-1, self.dimensions, vectors)
 
     def integers(self) -> dict[str, tuple[np.ndarray, int]]:
-        chosen = np.zeros(self.embedding_dim, dtype=np.int32)  # a bit a dimension
+        chosen = np.zeros(self.embedding_dim, dtype=np.int32)  # a bit per dimension
         chosen[self.dimensions.cpu().numpy()] = 1
         return {"dimensions": (chosen, 2)}
 
@@ -36,7 +36,7 @@ class TruncatedEmbedding(CompressedEmbedding):
 
 
 class Truncated(EmbeddingMethod[TruncatedConfig]):
-    """The r dimensions with the greatest mean square over the tokens: the least error that dropping columns allows."""
+    """Keeps the r dimensions with the greatest mean square over the tokens, which gives the least error."""
 
     scaled = "rank"
 

@@ -1,4 +1,4 @@
-"""What any embedding can have besides: kept rows, a gain a token, rows that tokens share."""
+"""Wrappers that fit any embedding: kept rows, a gain per token, and rows that tokens share."""
 
 from typing import Any, ClassVar, cast
 
@@ -12,14 +12,14 @@ from bench.embeddings.lookup import lookup
 
 
 class Wrapper(CompressedEmbedding):
-    """An embedding around another. In a file the tensors of both lie side by side, as if they were of one layer."""
+    """An embedding around another. A file holds the tensors of both side by side, like those of a single layer."""
 
-    stored: ClassVar[tuple[str, ...]]  # names of the wrapper's own tensors in a file
+    stored: ClassVar[tuple[str, ...]]  # names of the wrapper's tensors in a file
 
     def __init__(self, inner: CompressedEmbedding, vocab_size: int, padding_idx: int | None) -> None:
         super().__init__(vocab_size, inner.embedding_dim, padding_idx)
         self.inner, self.codes_stored = inner, inner.codes_stored
-        self.register_state_dict_post_hook(_beside)
+        self.register_state_dict_post_hook(_flatten)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         for key in [key for key in state_dict if key.startswith(prefix)]:
@@ -28,14 +28,14 @@ class Wrapper(CompressedEmbedding):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
-def _beside(module: nn.Module, state: dict[str, Any], prefix: str, _: Any) -> None:
+def _flatten(module: nn.Module, state: dict[str, Any], prefix: str, _: Any) -> None:
     inner = f"{prefix}inner."
     for key in [key for key in state if key.startswith(inner)]:
         state[prefix + key.removeprefix(inner)] = state.pop(key)
 
 
 class Kept(Wrapper):
-    """K tokens have a row of their own instead of what the inner embedding gives them."""
+    """K tokens have a separate row instead of their vector in the inner embedding."""
 
     stored = ("kept", "kept_scales", "kept_ids")
     ids: Tensor  # (K,): the tokens
@@ -68,7 +68,7 @@ class Kept(Wrapper):
 
 
 class Gain(Wrapper):
-    """Each token scales its inner vector by a factor of its own."""
+    """Each token's inner vector is multiplied by the token's gain."""
 
     stored = ("gain",)
 
@@ -104,7 +104,7 @@ class Shared(Wrapper):
         return logits
 
     def codes(self) -> np.ndarray:
-        """Return the codes (V, f) as int32, where the inner embedding has codes; the padding token has the first row's."""
+        """Return the inner embedding's codes (V, f) as int32; padding has those of the first row."""
         codes: np.ndarray = cast(Any, self.inner).codes()[self.share.cpu().numpy()]
         return codes
 

@@ -8,7 +8,7 @@ import pandas as pd
 from huggingface_hub import EvalResult, ModelCardData
 
 from bench import __version__
-from bench.embeddings.base import FLOAT_BYTES
+from bench.embeddings.rounding import FLOAT_BYTES
 from bench.report.names import short_label
 from bench.report.runs import headline_runs, to_frame
 from bench.runs.identity import Prepared

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.embeddings import rounding
-from bench.embeddings.base import FLOAT_BYTES
+from bench.embeddings.rounding import FLOAT_BYTES
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

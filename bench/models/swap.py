@@ -15,7 +15,8 @@ from bench import store
 from bench.assignment import Codes
 from bench.assignment.vectors import TokenVectors, token_vectors, vectors_key
 from bench.embeddings import assignment_of, method
-from bench.embeddings.base import Source, Vocabulary, decile_errors, relative_error, squared_errors
+from bench.embeddings.base import Source, Vocabulary
+from bench.embeddings.table_error import decile_errors, relative_error, squared_errors
 from bench.embeddings.wrappers import Shared
 from bench.models import pretrained
 from bench.models.sizes import sizes
@@ -159,7 +160,7 @@ def _clustered(vocabulary: Vocabulary, kept: int, padding: int | None) -> np.nda
     if not (vocabulary.power or kept):
         return None
     weights = np.ones(len(vocabulary.counts)) if vocabulary.weights is None else vocabulary.weights.copy()
-    weights[vocabulary.foremost(kept, padding)] = 0
+    weights[vocabulary.most_frequent(kept, padding)] = 0
     return weights
 
 

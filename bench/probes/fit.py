@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.embeddings import method
-from bench.embeddings.base import decile_errors, relative_error
+from bench.embeddings.table_error import decile_errors, relative_error
 from bench.models import pretrained, swap
 from bench.models.tokenizers import load_tokenizer
 from bench.runs.identity import Prepared

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, NullLocator
 
 from bench import store
-from bench.embeddings.base import DECILES
+from bench.embeddings.table_error import DECILES
 from bench.report.names import embeddings_digest, kind, short_label
 from bench.report.style import STYLE, kind_styles, save, set_title
 from bench.text import escape, markdown_table, slug

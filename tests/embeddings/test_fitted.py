@@ -7,8 +7,9 @@ import torch
 
 from bench.assignment.digits import sequential
 from bench.embeddings import method
-from bench.embeddings.base import Source, relative_error, squared_errors
+from bench.embeddings.base import Source
 from bench.embeddings.subspace_layer import SubspaceEmbedding
+from bench.embeddings.table_error import relative_error, squared_errors
 from bench.settings.embeddings import SubspaceConfig
 from tests.support import reference
 from tests.support.reference import dense_table

@@ -12,7 +12,8 @@ from transformers import BertConfig, BertModel
 
 from bench.assignment.digits import sequential
 from bench.embeddings import method
-from bench.embeddings.base import Source, relative_error, squared_errors
+from bench.embeddings.base import Source
+from bench.embeddings.table_error import relative_error, squared_errors
 from bench.errors import ConfigError, EnvironmentBroken
 from bench.models import pretrained
 from bench.models.tokenizers import load_tokenizer
