@@ -15,9 +15,9 @@ from bench.runs.identity import Prepared
 from bench.settings.schema import ModelConfig
 from bench.statistics import over_rows, summarise
 from bench.store import Record
+from bench.tasks.metrics import METRICS
 from bench.text import escape, markdown_table
 
-SHARES = ("accuracy",)  # metrics that are a share of the rows: one seed has a binomial interval
 LICENCES = Path(__file__).resolve().parent / "licences"
 
 
@@ -134,7 +134,8 @@ def _score(seeds: pd.DataFrame) -> list[str]:
     if found.mean is None:
         return ["–", "–", str(len(seeds)), runs]
     rows, of = seeds.evaluated_rows.min(), ""
-    if found.n == 1 and seeds["headline.metric"].iloc[0] in SHARES and pd.notna(rows):
+    metric = METRICS.get(seeds["headline.metric"].iloc[0])
+    if found.n == 1 and metric and metric.of_rows and pd.notna(rows):
         found, of = over_rows([int(rows)], [found.mean]), f" ({rows:,.0f} rows)"
     interval = "–" if found.low is None else f"{found.low:.4f} to {found.high:.4f}{of}"
     return [f"{found.mean:.4f}", interval, str(found.n), runs]

@@ -20,7 +20,7 @@ from bench.models import pretrained
 from bench.models.tokenizers import load_tokenizer
 from bench.runs.identity import Prepared
 from bench.runs.provenance import provenance
-from bench.tasks.metrics import score_split
+from bench.tasks.scoring import score_split
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -16,17 +16,11 @@ from bench.report.latency import in_use
 from bench.report.names import column_name
 from bench.report.runs import SECTION, headline_runs, provenance, rows
 from bench.statistics import NOTHING, Summary, summarise
+from bench.tasks.metrics import METRICS
 
 MEAN = "headline metrics"
 ALL, GAP = "all", "gap"  # of a breakdown: the split's own score, and how far other languages are behind
 FLOORS = ("mean", "hash_only")  # methods that every other has to beat: all tokens share what they store
-UNBOUNDED = (
-    "loss",
-    "perplexity",
-    "mse",
-    "rmse",
-    "mae",
-)  # metrics that are no fractions and are shown as they are
 OF_A_CONFIGURATION = (
     "config.embedding.",
     "size.",
@@ -109,8 +103,7 @@ def _task(name: str, runs: pd.DataFrame, counted: pd.DataFrame) -> dict[str, Any
     values = counted.dropna(subset=["headline.value"])
     first = (values if len(values) else runs).iloc[0]
     metric = first["headline.metric"] if len(values) else None
-    fraction = len(values) > 0 and metric not in UNBOUNDED and values["headline.value"].abs().max() <= 1
-    scale = 100.0 if fraction else 1.0
+    scale = 100.0 if metric in METRICS else 1.0
     higher, rows = first["headline.higher_is_better"], values.evaluated_rows.min()
     return {
         "task": first.task,
@@ -127,7 +120,7 @@ def _task(name: str, runs: pd.DataFrame, counted: pd.DataFrame) -> dict[str, Any
         "scale": scale,
         "chance": None if pd.isna(first["task.chance"]) else first["task.chance"] * scale,
         # Of each task those behind its score, where that is a share of them.
-        "rows": [int(rows)] if metric == "accuracy" and fraction and pd.notna(rows) else None,
+        "rows": [int(rows)] if metric in METRICS and METRICS[metric].of_rows and pd.notna(rows) else None,
         "average": bool(runs.average.all()),
         "is_mean": False,
     }
@@ -135,8 +128,9 @@ def _task(name: str, runs: pd.DataFrame, counted: pd.DataFrame) -> dict[str, Any
 
 def scaling(metric: str | None, scale: float) -> str:
     """Return what stands behind a metric's name: " (%)", " × 100" or nothing."""
-    percent = (metric or "").startswith(("accuracy", "f1"))
-    return "" if scale == 1 else " (%)" if percent else " × 100"
+    if scale == 1:
+        return ""
+    return " (%)" if metric in METRICS and METRICS[metric].percent else " × 100"
 
 
 def _means(

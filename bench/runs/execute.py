@@ -29,7 +29,7 @@ from bench.settings.schema import RunConfig, TrainedRecovery
 from bench.store import Record
 from bench.tasks import data as task_data
 from bench.tasks.data import Rows
-from bench.tasks.metrics import check_scoring, score_split
+from bench.tasks.scoring import check_scoring, score_split
 from bench.tasks.tokenise import tokenise
 from bench.training import processes
 from bench.training.batching import Examples

@@ -15,7 +15,7 @@ from bench.settings.schema import ModelConfig, RunConfig, TaskConfig, TrainedRec
 from bench.store import digest
 from bench.tasks import corpora
 from bench.tasks import data as task_data
-from bench.tasks.metrics import check_metrics
+from bench.tasks.scoring import check_metrics
 from bench.training.engine import ENGINES
 from bench.training.precision import DTYPES
 

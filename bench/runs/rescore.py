@@ -11,7 +11,7 @@ from bench.runs.identity import run_id
 from bench.settings.schema import DataConfig, TaskConfig
 from bench.store import Record
 from bench.tasks import data as task_data
-from bench.tasks.metrics import check_scoring, score_split
+from bench.tasks.scoring import check_scoring, score_split
 
 SAME = (
     "columns",

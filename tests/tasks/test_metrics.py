@@ -19,7 +19,8 @@ from sklearn import metrics as sk
 from bench.errors import BenchError, ConfigError
 from bench.settings.schema import TaskConfig
 from bench.tasks.data import Rows
-from bench.tasks.metrics import METRICS, check_metrics, score, score_groups
+from bench.tasks.metrics import METRICS
+from bench.tasks.scoring import check_metrics, score, score_groups
 
 ROOT = Path(__file__).resolve().parents[2]
 CLASSES = TaskConfig(
@@ -147,7 +148,7 @@ def test_unknown_names_say_what_was_meant() -> None:
         (THREE, "pearson", "needs numbers, but .* has 3 classes"),
         (CLASSES, "pearson_spearman_mean", "needs numbers, but .* has 2 classes"),
         (NUMBERS, "accuracy", "needs classes, but .* has no classes"),
-        (NUMBERS, "f1", "needs classes"),
+        (NUMBERS, "f1", "needs two classes"),
     ],
 )
 def test_a_metric_that_does_not_fit_the_labels_is_refused(task: TaskConfig, metric: str, said: str) -> None:
@@ -179,7 +180,7 @@ def test_processes_may_score_at_once_without_a_home_folder() -> None:
     code = """
 import numpy as np
 from bench.settings.schema import TaskConfig
-from bench.tasks.metrics import score
+from bench.tasks.scoring import score
 
 task = TaskConfig(name="t", labels=["a", "b"], metrics=["accuracy", "f1", "matthews"])
 print(score(task, np.array([0, 1, 1]), [0, 1, 0]))

@@ -7,7 +7,8 @@ from bench.errors import DataError
 from bench.settings.compose import compose_config
 from bench.settings.schema import DataConfig
 from bench.tasks.data import load_split, read_task, task_names
-from bench.tasks.metrics import METRICS, score
+from bench.tasks.metrics import METRICS
+from bench.tasks.scoring import score
 
 GLUE = {"cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli"}
 # Headline metrics as the GLUE and XNLI papers name them.
