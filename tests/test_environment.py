@@ -29,7 +29,7 @@ FEW = {key: os.environ[key] for key in ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH")
 NAMELESS = ["unshare", "--user", "--map-user=12345"]  # a user id that no file of users knows
 COUNT = """
 import os, torch
-from bench.runs.execute import pick_device
+from bench.runs.loading import pick_device
 from bench.sweep.local import default_workers
 os.sched_setaffinity(0, range(os.cpu_count()))
 torch.set_num_threads(4)

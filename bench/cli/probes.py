@@ -10,8 +10,8 @@ from bench.probes.fit import fits
 from bench.probes.fit_table import write_fit
 from bench.probes.latency import into_records, profile
 from bench.probes.latency_table import write_cost
-from bench.runs.execute import pick_device
 from bench.runs.identity import Prepared, prepare
+from bench.runs.loading import pick_device
 from bench.settings.compose import compose_config
 from bench.store import check_writable
 from bench.sweep.plan import expand, load

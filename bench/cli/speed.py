@@ -6,7 +6,7 @@ from pathlib import Path
 
 from bench.perf.equivalence import compare
 from bench.perf.measure import measure
-from bench.runs.execute import pick_device
+from bench.runs.loading import pick_device
 from bench.settings.compose import compose_config
 from bench.store import check_writable
 

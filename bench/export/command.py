@@ -16,7 +16,7 @@ from bench import __version__, store
 from bench.errors import ConfigError
 from bench.export import card, folder, onnx, source
 from bench.export.onnx import OPSET
-from bench.models import pretrained
+from bench.models import storage
 from bench.models.tokenizers import load_tokenizer
 from bench.runs.identity import Prepared
 from bench.runs.provenance import provenance
@@ -58,7 +58,7 @@ def export(words: Sequence[str], form: Form) -> Path:
     # Get the weights: those that the run kept, or train.
     prepared, found = source.find(ids[0], overrides) if ids else source.described(overrides)
     kept, record = source.weights(prepared, found, train=form.retrain or not ids)
-    model, tokenizer = pretrained.load_compressed(kept), load_tokenizer(prepared.config.model)
+    model, tokenizer = storage.load_compressed(kept), load_tokenizer(prepared.config.model)
 
     with folder.new_folder(form.to) as target:
         if form.materialise:
@@ -123,7 +123,7 @@ def _onnx(
 
 def headline(model: nn.Module, prepared: Prepared, tokenizer: "PreTrainedTokenizerBase") -> float:
     """Return the run's headline metric on its reported split, computed with another form of its model."""
-    from bench.runs.execute import answers
+    from bench.runs.evaluate import answers
 
     task = prepared.config.task
     split = task.splits[task.evaluate[0]]

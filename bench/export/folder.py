@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.errors import BenchError, ConfigError
-from bench.models import pretrained
+from bench.models import storage
 from bench.store import atomic, check_writable, file_sha256
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 SUMS = "SHA256SUMS"  # as `sha256sum --check` reads it
-LOADED = ("config.json", pretrained.DESCRIPTION, "model.safetensors")
+LOADED = ("config.json", storage.DESCRIPTION, "model.safetensors")
 
 
 def check_target(to: Path) -> None:
@@ -82,4 +82,4 @@ def load_compressed(folder: str | Path) -> "PreTrainedModel":
         raise BenchError(
             f"{folder / SUMS} does not name {missing[0]}: an export in plain form is loaded with AutoModelForSequenceClassification."
         )
-    return pretrained.load_compressed(folder)
+    return storage.load_compressed(folder)

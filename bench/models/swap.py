@@ -18,7 +18,7 @@ from bench.embeddings import assignment_of, method
 from bench.embeddings.base import Source, Vocabulary
 from bench.embeddings.table_error import decile_errors, relative_error, squared_errors
 from bench.embeddings.wrappers import Shared
-from bench.models import pretrained
+from bench.models import pretrained, storage
 from bench.models.sizes import sizes
 from bench.settings.embeddings import DenseConfig, LowRankConfig, SubspaceConfig, TablesConfig
 from bench.settings.schema import AssignmentConfig, RunConfig
@@ -131,7 +131,7 @@ def save(config: RunConfig, model: PreTrainedModel, folder: Path) -> None:
     ):  # codes that are not stored are made without a corpus, and a file's name says nothing elsewhere
         assignment = replace(assignment, corpus=AssignmentConfig.corpus)
     with store.atomic(folder) as temporary:
-        pretrained.save_compressed(model, temporary, config.embedding, codes_stored, assignment, config.body)
+        storage.save_compressed(model, temporary, config.embedding, codes_stored, assignment, config.body)
 
 
 def vocabulary_of(

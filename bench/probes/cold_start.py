@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import torch
 
-from bench.models.pretrained import load_compressed
+from bench.models.storage import load_compressed
 from bench.runs.cost import STATUS, peak_memory_bytes
 from bench.training.precision import autocast
 

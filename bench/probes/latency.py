@@ -25,7 +25,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from bench import store
 from bench.embeddings import assignment_of, method
 from bench.errors import BenchError, ConfigError
-from bench.models import pretrained, swap
+from bench.models import pretrained, storage, swap
 from bench.models.architectures import ARCHITECTURES, build, placeholder_tokenizer
 from bench.models.tokenizers import load_tokenizer
 from bench.runs.identity import Prepared, prepare
@@ -57,9 +57,7 @@ def profile(given: Sequence[Prepared], device: torch.device) -> dict[str, Any]:
         folders = [Path(folder) / str(number) for number in range(len(runs))]
         for run, module, codes_stored, one in zip(runs, modules, stored, folders, strict=True):
             pretrained.swap_embedding(model, module)
-            pretrained.save_compressed(
-                model, one, run.config.embedding, codes_stored, assignment_of(run.config)
-            )
+            storage.save_compressed(model, one, run.config.embedding, codes_stored, assignment_of(run.config))
         starts = _cold(folders, device, dtype, settings)
         sizes = [(one / "model.safetensors").stat().st_size for one in folders]
     cast(Any, model).to(device)

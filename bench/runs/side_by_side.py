@@ -9,8 +9,10 @@ import transformers
 
 from bench.errors import EnvironmentBroken, TimeLimit
 from bench.runs import cost
-from bench.runs.execute import Loaded, check_folders, device_of, evaluated, load, recorded, trainees_of
+from bench.runs.evaluate import evaluated
+from bench.runs.execute import check_folders, recorded
 from bench.runs.identity import Prepared
+from bench.runs.loading import Loaded, device_of, load, trainees_of
 from bench.store import Record
 from bench.training.finetune import Diverged, Outcome, finetune_together
 from bench.training.precision import resolve_dtype

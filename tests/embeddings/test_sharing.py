@@ -15,7 +15,7 @@ from bench.embeddings import method
 from bench.embeddings.base import Source, Vocabulary
 from bench.embeddings.subspace_layer import SubspaceEmbedding
 from bench.embeddings.wrappers import Kept, Shared
-from bench.models import pretrained
+from bench.models import storage
 from bench.runs.identity import prepare
 from bench.settings.compose import compose_config
 from bench.settings.embeddings import SubspaceConfig
@@ -188,7 +188,7 @@ def test_a_run_counts_its_codes_and_its_bytes_and_comes_back_from_its_files(tiny
     assert main(["export", *overrides, "--onnx", "--to", str(tmp_path / "out")]) == 0
     (record,), _ = store.read_all(tmp_path / "results")
     assert 600 < record["fit"]["distinct_codes"] <= 700 and record["fit"]["relative_error"] < 1
-    size, embedding = record["size"], pretrained.load_compressed(tmp_path / "out").get_input_embeddings()
+    size, embedding = record["size"], storage.load_compressed(tmp_path / "out").get_input_embeddings()
     packed = sum(tensor.numel() * tensor.element_size() for tensor in embedding.state_dict().values())
     assert size["embedding_bytes"] == packed <= 0.09 * size["dense_embedding_bytes"]
     assert isinstance(embedding, Kept) and len(embedding.kept) == 50

@@ -20,7 +20,7 @@ from bench.cli.main import main
 from bench.errors import BenchError
 from bench.export import folder
 from bench.export.command import materialised
-from bench.models import pretrained
+from bench.models import storage
 from bench.runs.execute import execute
 from bench.runs.identity import prepare
 from bench.settings.choices import CHOICES
@@ -84,7 +84,7 @@ def test_the_listed_methods_are_all_there_are():
 def test_each_method_is_loaded_bit_for_bit(name, keys, tmp_path):
     model, config = compressed("bert", name, keys)
     with folder.new_folder(tmp_path / "out") as target:
-        pretrained.save_compressed(model, target, config, codes_stored=True)
+        storage.save_compressed(model, target, config, codes_stored=True)
     loaded = bench.load_compressed(tmp_path / "out")
     assert torch.equal(logits(loaded), logits(model))
     loaded.train()(
@@ -107,7 +107,7 @@ def test_an_older_export_with_an_option_that_is_gone_is_refused(exported):
     with pytest.raises(
         BenchError, match=r"bench\.json describes an embedding with .* tables in int4, which bench no longer"
     ):
-        pretrained.load_compressed(exported)
+        storage.load_compressed(exported)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -144,7 +144,7 @@ def test_a_kept_run_is_exported_by_its_id_without_training(trained, tmp_path, ca
     }
     subprocess.run(["sha256sum", "--check", "--strict", "--quiet", "SHA256SUMS"], cwd=out, check=True)
     prepared = prepare(compose_config(trained))
-    kept = pretrained.load_compressed(
+    kept = storage.load_compressed(
         store.weights_folder(Path(prepared.config.results_dir), prepared.name, prepared.run_id)
     )
     tokens = AutoTokenizer.from_pretrained(out)(
@@ -359,7 +359,7 @@ def test_nothing_is_written_over(trained, tmp_path, capsys):
 def exported(tmp_path) -> Path:
     model, config = compressed("bert", "subspace", {})
     with folder.new_folder(tmp_path / "out") as target:
-        pretrained.save_compressed(model, target, config, codes_stored=True)
+        storage.save_compressed(model, target, config, codes_stored=True)
     return tmp_path / "out"
 
 

@@ -13,9 +13,10 @@ from transformers import AutoModelForSequenceClassification
 import bench
 from bench import store
 from bench.cli.main import main
-from bench.models import body, pretrained
+from bench.models import body, storage
 from bench.models.tokenizers import load_tokenizer
-from bench.runs.execute import answers, execute
+from bench.runs.evaluate import answers
+from bench.runs.execute import execute
 from bench.runs.identity import prepare
 from bench.runs.side_by_side import execute_together
 from bench.settings.compose import compose_config
@@ -47,7 +48,7 @@ def test_values_are_those_of_numpy_and_the_embedding_is_left_alone(family, embed
     table = {id(p) for p in model.get_input_embeddings().parameters()}
     untouched = {name for name, p in model.named_parameters() if id(p) in table}
     body.round_off(model, "int8")
-    file = load_file(pretrained.save_compressed(model, tmp_path, config, True, body="int8"))
+    file = load_file(storage.save_compressed(model, tmp_path, config, True, body="int8"))
     matrices = [name for name, tensor in before.items() if is_matrix(name, tensor)]
     assert len(matrices) >= 7, "six of a layer, and the head"
     for name in matrices:
@@ -65,7 +66,7 @@ def test_values_are_those_of_numpy_and_the_embedding_is_left_alone(family, embed
 
     model.load_state_dict(before)
     body.round_off(model, "bf16")
-    file = load_file(pretrained.save_compressed(model, tmp_path, config, True, body="bf16"))
+    file = load_file(storage.save_compressed(model, tmp_path, config, True, body="bf16"))
     for name, parameter in model.named_parameters():
         expected = before[name].numpy() if name in untouched else nearest_bf16(before[name].numpy())
         assert np.array_equal(parameter.detach().numpy(), expected), name
@@ -74,7 +75,7 @@ def test_values_are_those_of_numpy_and_the_embedding_is_left_alone(family, embed
 
 def test_a_part_that_is_missing_is_named(tmp_path):
     model, config = compressed("bert", "subspace", {})
-    path = pretrained.save_compressed(model, tmp_path, config, True, body="int8")
+    path = storage.save_compressed(model, tmp_path, config, True, body="int8")
     tensors = load_file(path)
     del tensors["classifier.weight_scales"]
     save_file(tensors, path)
@@ -82,7 +83,7 @@ def test_a_part_that_is_missing_is_named(tmp_path):
         bench.errors.BenchError,
         match=r"model\.safetensors does not hold the model .*classifier\.weight_scales",
     ):
-        pretrained.load_compressed(tmp_path)
+        storage.load_compressed(tmp_path)
 
 
 @pytest.mark.parametrize("form", ["bf16", "int8"])
@@ -97,7 +98,7 @@ def test_a_run_is_evaluated_as_it_is_stored_and_exported(tiny, tmp_path, form):
     own, others = record["size"], whole["size"]
     assert own["total_bytes"] == tensor_bytes(kept / "model.safetensors") < others["total_bytes"]
     assert {key for key in own if own[key] != others[key]} == {"total_bytes"}
-    stored = pretrained.load_compressed(kept)
+    stored = storage.load_compressed(kept)
     expected = {name: tensor.clone() for name, tensor in stored.state_dict().items()}
     body.round_off(stored, form)
     assert all(torch.equal(tensor, expected[name]) for name, tensor in stored.state_dict().items()), (
@@ -139,7 +140,7 @@ def test_the_answers_of_a_run_are_those_of_the_model_that_is_loaded(tiny, tmp_pa
     answered = store.read_predictions(
         store.predictions_folder(tmp_path / "results", record["name"], record["run_id"]), "validation"
     )
-    loaded = pretrained.load_compressed(
+    loaded = storage.load_compressed(
         store.weights_folder(tmp_path / "results", record["name"], record["run_id"])
     )
     elsewhere = replace(prepared, config=replace(prepared.config, results_dir=str(tmp_path / "elsewhere")))

@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassification, BertModel
 
 from bench.errors import ConfigError, EnvironmentBroken
-from bench.models import pretrained
+from bench.models import pretrained, storage
 from bench.runs.identity import prepare
 from bench.settings.compose import compose_config
 from bench.settings.embeddings import DenseConfig
@@ -254,7 +254,7 @@ def test_a_model_is_fp32_whatever_its_config_json_says(dtype, weights, key, tmp_
     (folder / "config.json").write_text(json.dumps(config | {key: dtype}))
     model = pretrained.load_model(local(folder, weights=weights), "classification")
     assert {p.dtype for p in model.parameters()} == {torch.float32}
-    pretrained.save_compressed(model, tmp_path / "kept", DenseConfig(), codes_stored=False)
+    storage.save_compressed(model, tmp_path / "kept", DenseConfig(), codes_stored=False)
     assert json.loads((tmp_path / "kept" / "config.json").read_text())["dtype"] == "float32"
-    again = pretrained.load_compressed(edited(tmp_path / "kept", dtype=dtype))
+    again = storage.load_compressed(edited(tmp_path / "kept", dtype=dtype))
     assert {p.dtype for p in again.parameters()} == {torch.float32}

@@ -14,7 +14,7 @@ from bench.assignment.digits import sequential
 from bench.embeddings import method
 from bench.embeddings.base import Source
 from bench.errors import BenchError
-from bench.models import body, pretrained
+from bench.models import body, pretrained, storage
 from bench.models.sizes import sizes
 from bench.settings.compose import choices
 from bench.settings.embeddings import DenseConfig, SubspaceConfig
@@ -172,9 +172,9 @@ class TestFamily:
         dense = sum(p.numel() for p in model.parameters())
         width = pretrained.table(model).shape[1]
         _, config = swapped(model, codes_stored)
-        path = pretrained.save_compressed(model, tmp_path, config, codes_stored)
+        path = storage.save_compressed(model, tmp_path, config, codes_stored)
         with LargestTensor() as largest:
-            loaded = pretrained.load_compressed(tmp_path)
+            loaded = storage.load_compressed(tmp_path)
         assert type(loaded) is type(model)
         assert torch.equal(logits(loaded), logits(model))
         assert second_names_of_biases(loaded) == second_names_of_biases(model)
@@ -186,7 +186,7 @@ class TestFamily:
             model, model.get_input_embeddings(), size, method("dense").size(config, VOCAB_SIZE, width, False)
         )
         assert tensor_bytes(path) == counted["total_bytes"] == 4 * (dense - VOCAB_SIZE * width) + size.bytes
-        again = pretrained.save_compressed(loaded, tmp_path / "again", config, codes_stored)
+        again = storage.save_compressed(loaded, tmp_path / "again", config, codes_stored)
         assert again.read_bytes() == path.read_bytes()
 
     @pytest.mark.parametrize("form", ["bf16", "int8"])
@@ -203,15 +203,15 @@ class TestFamily:
         )
         before = logits(model)
         body.round_off(model, form)
-        path = pretrained.save_compressed(model, tmp_path, config, True, body=form)
-        loaded = pretrained.load_compressed(tmp_path)
+        path = storage.save_compressed(model, tmp_path, config, True, body=form)
+        loaded = storage.load_compressed(tmp_path)
         assert torch.equal(logits(loaded), logits(model)) and not torch.equal(logits(model), before)
         assert {p.dtype for p in loaded.parameters()} == {torch.float32}
         assert (
             tensor_bytes(path) == sizes(model, model.get_input_embeddings(), size, dense, form)["total_bytes"]
         )
         assert (
-            pretrained.save_compressed(loaded, tmp_path / "again", config, True, body=form).read_bytes()
+            storage.save_compressed(loaded, tmp_path / "again", config, True, body=form).read_bytes()
             == path.read_bytes()
         )
 
@@ -260,8 +260,8 @@ def test_a_dense_model_is_saved_and_loaded_with_its_head_tied(tmp_path):
     table = pretrained.table(model)
     config = DenseConfig()
     pretrained.swap_embedding(model, method("dense").build(config, Source(table, 0)))
-    path = pretrained.save_compressed(model, tmp_path, config, codes_stored=False)
-    loaded = pretrained.load_compressed(tmp_path)
+    path = storage.save_compressed(model, tmp_path, config, codes_stored=False)
+    loaded = storage.load_compressed(tmp_path)
     assert torch.equal(logits(loaded), logits(model))
     assert loaded.get_output_embeddings().weight is loaded.get_input_embeddings().weight
     assert tensor_bytes(path) == 4 * sum(p.numel() for p in model.parameters())
@@ -272,8 +272,8 @@ def test_an_untied_head_keeps_its_own_matrix(tmp_path):
     matrix = model.get_output_embeddings().weight.detach().clone()
     _, config = swapped(model, codes_stored=True)
     assert torch.equal(model.get_output_embeddings().weight, matrix)
-    pretrained.save_compressed(model, tmp_path, config, codes_stored=True)
-    assert torch.equal(logits(pretrained.load_compressed(tmp_path)), logits(model))
+    storage.save_compressed(model, tmp_path, config, codes_stored=True)
+    assert torch.equal(logits(storage.load_compressed(tmp_path)), logits(model))
 
 
 def test_a_head_that_multiplies_by_the_table_itself_is_refused():
@@ -287,7 +287,7 @@ def saved(tmp_path: Path) -> Path:
     """Return a folder with a compressed BERT whose codes are stored."""
     model = new_model("bert", "classification")
     _, config = swapped(model, codes_stored=True)
-    pretrained.save_compressed(model, tmp_path, config, codes_stored=True)
+    storage.save_compressed(model, tmp_path, config, codes_stored=True)
     return tmp_path
 
 
@@ -295,7 +295,7 @@ def test_a_file_cut_short_is_refused(saved):
     path = saved / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(BenchError, match=r"model\.safetensors does not hold the model"):
-        pretrained.load_compressed(saved)
+        storage.load_compressed(saved)
 
 
 @pytest.mark.parametrize(
@@ -315,11 +315,11 @@ def test_tensors_that_are_missing_or_damaged_are_refused(saved, name, change, re
     changed = change(state.pop(key))
     save_file(state if changed is None else state | {key: changed}, path)
     with pytest.raises(BenchError, match=rf"(?s)model\.safetensors does not hold the model.*{reason}"):
-        pretrained.load_compressed(saved)
+        storage.load_compressed(saved)
 
 
 def test_a_description_of_something_else_is_refused(saved):
-    description = saved / pretrained.DESCRIPTION
+    description = saved / storage.DESCRIPTION
     description.write_text(description.read_text().replace("BertForSequenceClassification", "pipeline"))
     with pytest.raises(BenchError, match=r"bench\.json names no transformers model: pipeline"):
-        pretrained.load_compressed(saved)
+        storage.load_compressed(saved)

@@ -15,7 +15,7 @@ from bench.embeddings import method
 from bench.embeddings.base import Source
 from bench.embeddings.table_error import relative_error, squared_errors
 from bench.errors import ConfigError, EnvironmentBroken
-from bench.models import pretrained
+from bench.models import pretrained, storage
 from bench.models.tokenizers import load_tokenizer
 from bench.runs.identity import prepare
 from bench.settings.compose import CONF, choices, compose_config
@@ -77,7 +77,7 @@ def test_minilm_with_real_weights_takes_the_swap_and_its_file_shrinks_by_the_rig
     module = chosen.build(config, Source(table, 0, codes, codes_stored=False))
     assert 0 < relative_error(*squared_errors(module, table, 0)) < 1
     pretrained.swap_embedding(model, module)
-    path = pretrained.save_compressed(model, tmp_path / "small", config, codes_stored=False)
+    path = storage.save_compressed(model, tmp_path / "small", config, codes_stored=False)
     saved = 4 * (30_522 * 384 - 3 * 32 * 128)
     assert tensor_bytes(tmp_path / "dense" / "model.safetensors") - tensor_bytes(path) == saved
     assert stored_shapes(path)["bert.embeddings.word_embeddings.weight"] == [96, 128]
@@ -85,7 +85,7 @@ def test_minilm_with_real_weights_takes_the_swap_and_its_file_shrinks_by_the_rig
     tokens = load_tokenizer(MINILM)(
         ["a dog sleeps", "an animal sleeps now"], padding=True, return_tensors="pt"
     )
-    loaded = pretrained.load_compressed(tmp_path / "small")
+    loaded = storage.load_compressed(tmp_path / "small")
     with torch.no_grad():
         expected = model(**tokens).logits
         assert torch.equal(loaded(**tokens).logits, expected)

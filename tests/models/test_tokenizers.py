@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from bench.assignment.digits import sequential
 from bench.embeddings import method
 from bench.embeddings.base import Source
-from bench.models import pretrained
+from bench.models import pretrained, storage
 from bench.models.tokenizers import load_tokenizer
 from bench.runs.identity import prepare
 from bench.settings.compose import compose_config
@@ -103,7 +103,7 @@ def test_a_model_of_xlm_rs_vocabulary_plans_and_swaps(xlm_r, tmp_path):
     )
     with torch.no_grad():
         assert model(**tokens).logits.shape == (2, tokens["input_ids"].shape[1], 250_002)
-    path = pretrained.save_compressed(model, tmp_path / "saved", embedding, codes_stored=False)
+    path = storage.save_compressed(model, tmp_path / "saved", embedding, codes_stored=False)
     assert (
         max(torch.Size(shape).numel() for shape in stored_shapes(path).values()) == 250_002
     )  # the head's bias

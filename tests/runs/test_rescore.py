@@ -35,7 +35,7 @@ def test_a_run_whose_scoring_failed_keeps_its_answers_and_is_finished_by_rescore
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr("bench.runs.execute.score_split", broken)
+        patched.setattr("bench.runs.evaluate.score_split", broken)
         record = run(compose_config([*tiny, "embedding=dense"]))
     assert (record["status"], record["metrics"], record["headline"]) == ("failed", None, None)
     assert "No space left" in record["error"]["message"] and "make rescore" in record["error"]["message"]

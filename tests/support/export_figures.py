@@ -23,7 +23,7 @@ import transformers
 from bench.embeddings import method
 from bench.embeddings.base import Source
 from bench.export import command, folder
-from bench.models import pretrained
+from bench.models import pretrained, storage
 from bench.runs import provenance
 from bench.settings.embeddings import DenseConfig, EmbeddingConfig, SubspaceConfig
 
@@ -81,7 +81,7 @@ def xlm_r(to: Path) -> SubspaceConfig:
 
 def saved(model: Any, to: Path, config: EmbeddingConfig, codes_stored: bool) -> None:
     with folder.new_folder(to) as target:
-        pretrained.save_compressed(model, target, config, codes_stored)
+        storage.save_compressed(model, target, config, codes_stored)
 
 
 def loaded(kind: str, path: Path) -> Any:

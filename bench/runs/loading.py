@@ -1,0 +1,153 @@
+"""What a run needs before its first step: device, data, model with the embedding replaced, teacher."""
+
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+import transformers
+from joblib import cpu_count
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from bench.errors import EnvironmentBroken
+from bench.models import pretrained, swap
+from bench.models.tokenizers import MUCH_UNKNOWN, check_for_run, load_tokenizer, unknown_share
+from bench.runs.identity import Prepared
+from bench.runs.reading import check_reading
+from bench.settings.schema import RunConfig, TrainedRecovery
+from bench.store import FitPart, SizePart
+from bench.tasks import data as task_data
+from bench.tasks.data import Rows
+from bench.tasks.scoring import check_scoring
+from bench.tasks.tokenise import tokenise
+from bench.training import processes
+from bench.training.batching import Examples
+from bench.training.distil import recover
+from bench.training.finetune import Trainee
+from bench.training.lane import TASK
+from bench.training.precision import resolve_dtype
+from bench.training.teacher import Student, teacher_logits, with_teacher
+
+log = logging.getLogger("bench")
+
+
+def pick_device(name: str) -> torch.device:
+    """Return the device; raises EnvironmentBroken where CUDA is configured and missing.
+
+    Also limits torch's threads to the CPUs of the container's quota, which torch does not know: more threads would
+    only wait for each other.
+    """
+    torch.set_num_threads(min(torch.get_num_threads(), cpu_count()))
+    if name == "cuda" and not torch.cuda.is_available():
+        raise EnvironmentBroken("device (cuda): torch sees no CUDA device; use device=cpu or device=auto.")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def device_of(config: RunConfig) -> torch.device:
+    """Return the run's device, with torch set to deterministic algorithms where the configuration says so."""
+    if config.deterministic:
+        # CUDA reads it when it starts, and torch refuses to be deterministic without it.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(config.deterministic)
+    return processes.own_device(pick_device(config.device))
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What a run trains: the model with its embedding replaced, on the CPU, and the training rows on the device."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    splits: dict[str, Rows]  # by role
+    train: Examples
+    shares: dict[str, float]  # of the training rows, as `examples_of` returns them
+    size: SizePart
+    fit: FitPart
+    recovery: dict[str, Any]
+
+
+def load(prepared: Prepared, device: torch.device) -> Loaded:
+    """Return the run's model and data, ready to be trained.
+
+    Raises BenchError for all that would make the training useless: data, tokenizer, weights or metrics that do not fit.
+    """
+    config, task = prepared.config, prepared.config.task
+    check_scoring(task)
+
+    # Read every split, and tokenise the training rows.
+    splits = _splits(config)
+    tokenizer = load_tokenizer(config.model)
+    check_for_run(tokenizer, config)
+    texts = splits["train"].select_columns(task.columns)
+    train, shares = examples_of(splits["train"], config, tokenizer, device)
+    if shares["unknown"] > MUCH_UNKNOWN:
+        log.warning(
+            "%s | %.0f %% of the training tokens are unknown to the model's tokenizer",
+            prepared.name,
+            100 * shares["unknown"],
+        )
+
+    # Load the model, and replace its embedding. The seed gives every embedding the same new head.
+    transformers.set_seed(config.seed)
+    model = pretrained.load_classifier(config.model, task)
+    check_reading(model, train, config.training.max_length, config.model.path)
+    counts = np.bincount(train.tokens["input_ids"].cpu().numpy(), minlength=prepared.vocab_size)
+    corpus = swap.texts_of(config.assignment.corpus, config, texts)
+    size, fit = swap.swap(config, model, tokenizer, corpus, counts)
+
+    # Train back on text without labels what the smaller embedding lost.
+    recovery: dict[str, Any] = {"name": "none"}
+    dtype = resolve_dtype(config.training.dtype, device)
+    if isinstance(config.recovery, TrainedRecovery):
+        unlabelled = swap.texts_of(config.recovery.corpus, config, texts)()
+        recovery = recover(
+            model, config, prepared.canonical["model"], tokenizer, unlabelled, device, dtype, prepared.name
+        )
+    return Loaded(model, tokenizer, splits, train, shares, size, fit, recovery)
+
+
+def _splits(config: RunConfig) -> dict[str, Rows]:
+    """Return the rows of each role, those of the first language; all languages are read, so that errors come now."""
+    task = config.task
+    splits: dict[str, Rows] = {}
+    for role in ("train", *task.evaluate, *task.predict):
+        for language in task_data.languages_of(task, role):
+            rows = task_data.load_split(task, config.data, role, language, labels=role not in task.predict)
+            splits.setdefault(role, rows)
+    if limit := config.training.max_train_examples:
+        kept = np.random.default_rng(0).permutation(len(splits["train"]))[:limit]  # the same for every seed
+        splits["train"] = splits["train"].select(np.sort(kept))
+    return splits
+
+
+def examples_of(
+    split: Rows, config: RunConfig, tokenizer: PreTrainedTokenizerBase, device: torch.device
+) -> tuple[Examples, dict[str, float]]:
+    """Return a split's examples on the device, and shares: of its rows `truncated`, of its tokens `unknown`."""
+    tokens = tokenise(split, config.task, tokenizer, config.training.max_length, Path(config.cache_dir))
+    examples = Examples.from_table(tokens.table, cast(int, tokenizer.pad_token_id), device)
+    unknown = unknown_share(tokenizer, examples.tokens["input_ids"])
+    return examples, {"truncated": tokens.truncated, "unknown": unknown}
+
+
+def trainees_of(runs: Sequence[Prepared], loaded: Sequence[Loaded], device: torch.device) -> list[Trainee]:
+    """Return what each run trains, on the device, with the logits of its teacher where it has one."""
+    dtype = resolve_dtype(runs[0].config.training.dtype, device)
+    students = {
+        number: Student(run.config, run.canonical, part.train, run.name)
+        for number, (run, part) in enumerate(zip(runs, loaded, strict=True))
+        if run.config.training.teacher != "none"
+    }
+    logits = dict(zip(students, teacher_logits(list(students.values()), device, dtype), strict=True))
+    trainees = []
+    for number, (run, part) in enumerate(zip(runs, loaded, strict=True)):
+        training, train, objective = run.config.training, part.train, TASK
+        if number in logits:
+            train, objective = with_teacher(train, logits[number], training.teacher_weight)
+        model = cast(Any, part.model).to(device)
+        trainees.append(Trainee(model, train, training, run.config.seed, run.name, objective))
+    return trainees
