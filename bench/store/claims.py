@@ -1,9 +1,9 @@
-"""Claims: which process works on which run, told by files beside the records.
+"""Claims: files beside the records that say which process works on which run.
 
-Correct on a shared folder with NFS's promises: a file is created by one process only (O_EXCL). Nothing relies on locks, on
-renaming over a file or on the nodes' clocks, even where a file has the time of the node that touched it (Lustre). A claim
-that is taken over is never removed or renamed by the taker: the next holder creates the file with the next number, so two
-processes that judge one claim dead cannot both succeed it.
+The protocol is correct on a shared folder with NFS's guarantee that only one process creates a file (O_EXCL). It relies
+neither on locks, nor on renaming over a file, nor on the nodes' clocks, even where a file carries the time of the node
+that touched it (Lustre). Taking over a claim never removes or renames it: the next holder creates the file with the next
+number, so two processes that judge the same claim dead cannot both succeed it.
 """
 
 import json
@@ -27,28 +27,26 @@ from bench import store
 
 BEAT = 10.0  # seconds between heartbeats
 EXPIRY = 120.0  # seconds without a heartbeat after which a holder is dead: NFS may show a time 60 s late
-WATCH = (
-    3 * BEAT
-)  # seconds for which a claim must stand still under a process's own eyes before it is taken over
-SKEW = 3600.0  # seconds by which nodes' clocks may differ: a claim older than that needs no watching
-LOST = 75  # exit status of a process that finds its claim taken over
+# Seconds for which a process must itself watch a claim stand still before it takes the claim over.
+WATCH = 3 * BEAT
+SKEW = 3600.0  # seconds by which nodes' clocks may differ; an older claim is dead without watching
+LOST = 75  # exit status of a process whose claim was taken over
 
 log = logging.getLogger("bench")
-_watched: dict[
-    Path, tuple[float, float]
-] = {}  # claim -> its last heartbeat, and when this process first saw that one
+# claim -> its last heartbeat, and when this process first saw that heartbeat
+_watched: dict[Path, tuple[float, float]] = {}
 
 
 @dataclass(frozen=True)
 class Claim:
-    """The right to work on one run: `path` is <record without .json>.claim<n>, after n holders that died."""
+    """The right to work on a run. `path` is <record without .json>.claim<n>, where n holders died before."""
 
     path: Path
     owner: str  # the file's text, JSON
-    deaths: int
+    deaths: int  # n
 
     def held(self) -> bool:
-        """Return whether this claim is still this process's own, and the newest."""
+        """Return whether the claim still belongs to this process and is the newest."""
         return (
             _text(self.path) == self.owner
             and max(_numbers(self.path.with_suffix(".json")), default=-1) == self.deaths
@@ -56,14 +54,17 @@ class Claim:
 
     @contextmanager
     def beating(self) -> Iterator[None]:
-        """Show every BEAT seconds that the holder lives. A process that lost its claim (it slept too long) ends at once."""
+        """Touch the claim every BEAT seconds within the block.
+
+        A process that was suspended too long and lost its claim exits at once with status LOST.
+        """
         done = threading.Event()
 
         def beat() -> None:
             while not done.wait(BEAT):
-                with suppress(OSError):  # a file server that is away for a moment
+                with suppress(OSError):  # the file server may be away for a moment
                     if not self.held() and not done.is_set():
-                        log.error("%s was taken over by another process: this one stops", self.path)
+                        log.error("%s was taken over by another process: this process stops", self.path)
                         os._exit(LOST)
                     os.utime(self.path)  # without times: the file server's own clock
 
@@ -75,14 +76,14 @@ class Claim:
             done.set()
 
     def release(self) -> None:
-        """Give the run free. The dead holders' files go first: as long as this one is there, the run is held."""
+        """Release the claim. Delete dead holders' files before our own, so that the run stays claimed until the end."""
         if self.held():
             for number in sorted(_numbers(self.path.with_suffix(".json"))):
                 _path(self.path.with_suffix(".json"), number).unlink(missing_ok=True)
 
 
 def take(record: Path) -> Claim | None:
-    """Return the claim on the run whose record is to be `record`, or None while another process holds it.
+    """Claim the run whose record will be `record`; return None while another process holds it.
 
     Raises EnvironmentBroken if the folder cannot be written.
     """
@@ -104,7 +105,7 @@ def take(record: Path) -> Claim | None:
             raise
     except OSError as error:
         raise store.unwritable(claim.path, error) from error
-    # Between the look and the creation others may have come and gone: whoever now sees a newer or a living claim withdraws.
+    # Other processes may have come and gone since the first look: withdraw if there is a newer or a living claim now.
     others = _numbers(record) - {claim.deaths}
     if max(others, default=-1) != newest or (newest >= 0 and not _dead(_path(record, newest))):
         claim.path.unlink(missing_ok=True)
@@ -113,12 +114,12 @@ def take(record: Path) -> Claim | None:
 
 
 def untouched(record: Path) -> bool:
-    """Return whether nobody has ever claimed the run, or all gave it free."""
+    """Return whether the run has no claim: it was never claimed, or every claim was released."""
     return not _numbers(record)
 
 
 def holder(record: Path) -> dict[str, Any] | None:
-    """Return who works on the run now: host, pid, slurm_job_id; None if nobody does."""
+    """Return which process works on the run (host, pid, slurm_job_id), or None."""
     newest = max(_numbers(record), default=-1)
     if newest < 0 or expired(_path(record, newest)):
         return None
@@ -129,15 +130,15 @@ def holder(record: Path) -> dict[str, Any] | None:
 
 
 def expired(path: Path) -> bool:
-    """Return whether the claim's holder is dead: a process of this machine that is gone, or one that ceased to beat."""
+    """Return whether the claim's holder is dead: its process on this machine has ended, or its heartbeat stopped."""
     return _age(path)[0] > EXPIRY
 
 
 def _dead(path: Path) -> bool:
     """Return whether a claim may be taken over: it has expired, and stood still while this process watched it.
 
-    Where a file's time is that of the node which touched it, the claims of a node whose clock is minutes late look expired
-    while their holders live; but they change.
+    Where a file carries the time of the node that touched it, the claims of a node whose clock is minutes late look
+    expired although their holders live. Such claims still change, which watching reveals.
     """
     age, beat = _age(path)
     if not EXPIRY < age < SKEW:
@@ -150,7 +151,7 @@ def _dead(path: Path) -> bool:
 
 
 def _age(path: Path) -> tuple[float, float]:
-    """Return the seconds since the holder's last heartbeat, infinite if it is known to be dead, and the heartbeat's time."""
+    """Return the seconds since the last heartbeat and its time; infinite and 0 if the holder is known to be dead."""
     text = _text(path)
     if text is None:
         return math.inf, 0.0
@@ -159,17 +160,17 @@ def _age(path: Path) -> tuple[float, float]:
         if owner["machine"] == here["machine"] is not None and _started(owner["pid"]) != owner["started"]:
             return math.inf, 0.0
     try:
-        with open(path) as file:  # opening fetches the attributes anew, also on NFS
+        with open(path) as file:  # opening refreshes the attributes, also on NFS
             beat = os.fstat(file.fileno()).st_mtime
             return clock(path.parent) - beat, beat
     except FileNotFoundError:
         return math.inf, 0.0
-    except OSError:  # a folder that cannot be written has no clock
+    except OSError:  # the clock needs a folder that can be written
         return 0.0, 0.0
 
 
 def clock(folder: Path) -> float:
-    """Return the time by the clock of the folder's file system: the only one that all nodes share."""
+    """Return the time by the clock of the folder's file system, the only clock that all nodes share."""
     with tempfile.NamedTemporaryFile(dir=folder, prefix=".clock-", suffix=".tmp") as probe:
         os.utime(probe.name)
         return os.fstat(probe.fileno()).st_mtime
@@ -208,15 +209,15 @@ def _myself() -> dict[str, Any]:
 
 @cache
 def _machine() -> str | None:
-    """Return what tells this system's process numbers from all others': the boot and the namespace of processes."""
+    """Identify this boot and PID namespace: PIDs are comparable only within them."""
     try:
         return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {os.readlink('/proc/self/ns/pid')}"
-    except OSError:  # no Linux: only the heartbeat counts
+    except OSError:  # not Linux: only the heartbeat counts
         return None
 
 
 def _started(pid: int) -> str | None:
-    """Return when a process of this machine was started, in ticks since the boot; None if it is gone."""
+    """Return when a process of this machine started, in ticks since the boot, or None if it has ended."""
     try:
         state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

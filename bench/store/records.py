@@ -1,4 +1,4 @@
-"""Records: one JSON file a run. All that passes from running to reporting."""
+"""Records and predictions on disk: all that passes from running to reporting."""
 
 import json
 import math
@@ -19,51 +19,50 @@ from bench.store.schema import SCHEMA_VERSION, STATUSES, Record
 
 
 def device_key(name: str) -> str:
-    """Return a device's name as `cost.profiles` and file names have it: "cpu", "nvidia-h100-80gb-hbm3"."""
+    """Return a device's name as in `cost.profiles` and file names: "cpu", "nvidia-h100-80gb-hbm3"."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
 def unscored(record: Record) -> bool:
-    """Return whether the run is trained and its answers are stored, but its metrics are missing."""
+    """Return whether the run is trained and its predictions are stored, but its metrics are missing."""
     return record["training"] is not None and record["metrics"] is None
 
 
 def path_of(results_dir: Path, name: str, run_id: str) -> Path:
-    """Return where a run's record lies: runs/<model>/<task>/<method-slug>/s<seed>-<run_id>.json."""
+    """Return the path of a run's record: runs/<model>/<task>/<method-slug>/s<seed>-<run_id>.json."""
     return results_dir / "runs" / f"{name}-{run_id}.json"
 
 
 def split_name(split: str, language: str | None) -> str:
-    """Return the name under which a split's metrics and predictions are kept: "<split>", or "<split>/<language>"."""
+    """Return the key of a split's metrics and predictions: "<split>", or "<split>/<language>"."""
     return split if language is None else f"{split}/{language}"
 
 
 def predictions_folder(results_dir: Path, name: str, run_id: str) -> Path:
-    """Return where a run's answers lie: predictions/<name>-<run_id>/."""
+    """Return the folder of a run's predictions: predictions/<name>-<run_id>/."""
     return results_dir / "predictions" / f"{name}-{run_id}"
 
 
 def weights_folder(results_dir: Path, name: str, run_id: str) -> Path:
-    """Return where a run's trained model lies if it was kept: models/<name>-<run_id>/."""
+    """Return the folder of a run's trained model, if it was kept: models/<name>-<run_id>/."""
     return results_dir / "models" / f"{name}-{run_id}"
 
 
 def _predictions_file(folder: Path, split: str) -> Path:
-    """Return the file of a split: no two splits share one, as "mnli:test" and "mnli_test" once did."""
+    """Return the file of a split. Quoting keeps splits such as "mnli:test" and "mnli_test" apart."""
     return folder / f"{quote(split, safe='')}.safetensors"
 
 
 def write_predictions(folder: Path, split: str, values: np.ndarray) -> None:
-    """Write the answers (rows,) of a run to one split: <folder>/<split>.safetensors."""
-    write_atomically(
-        _predictions_file(folder, split), safetensors.numpy.save({"predictions": values}, {"split": split})
-    )
+    """Write the predictions (rows,) of a split to <folder>/<split>.safetensors."""
+    content = safetensors.numpy.save({"predictions": values}, {"split": split})
+    write_atomically(_predictions_file(folder, split), content)
 
 
 def read_predictions(folder: Path, split: str) -> np.ndarray:
-    """Return the answers (rows,) of a run to one split; raises BenchError where they are not there or damaged."""
+    """Return the predictions (rows,) of a split; raises BenchError where they are missing or damaged."""
     path = _predictions_file(folder, split)
-    if not path.exists():  # written before names were quoted
+    if not path.exists():  # older files have names that are not quoted
         path = folder / f"{re.sub(r'[^A-Za-z0-9._-]', '_', split)}.safetensors"
     try:
         with safetensors.safe_open(path, "np") as file:
@@ -75,14 +74,14 @@ def read_predictions(folder: Path, split: str) -> np.ndarray:
 
 
 def write(record: Record, results_dir: Path) -> Path:
-    """Write a record and return its file."""
+    """Write a record and return its path."""
     path = path_of(results_dir, record["name"], record["run_id"])
     write_atomically(path, json.dumps(record, indent=1, sort_keys=True, allow_nan=False) + "\n")
     return path
 
 
 def read(path: Path) -> Record:
-    """Return the record in `path`; raises ValueError saying what is wrong with the file."""
+    """Return the record in `path`; raises ValueError that says what is wrong with the file."""
     record = json.loads(path.read_text())
     if not isinstance(record, dict):
         raise ValueError("not a JSON object")
@@ -102,12 +101,12 @@ def read(path: Path) -> Record:
 
 
 def digest(part: object) -> str:
-    """Return the first 12 hex digits of the SHA-256 of the part as JSON, as in a run_id."""
+    """Return the first 12 hex digits of the SHA-256 of `part` as JSON, the form of a run_id."""
     return sha256(json.dumps(part, sort_keys=True))[:12]
 
 
 def flaw(record: Record) -> str | None:
-    """Return why a record that can be read is not as a run wrote it: cut, or changed by hand; None for a good one."""
+    """Return what is wrong with a readable record that was cut or edited, or None for a valid one."""
     if digest(record["config"]) != record["run_id"]:
         return "its configuration was changed by hand: the run_id belongs to another one"
     if record["status"] != "ok":
@@ -132,7 +131,7 @@ def flaw(record: Record) -> str | None:
 
 
 def each(results_dir: Path) -> Iterator[tuple[Path, Record | str]]:
-    """Yield every record's file in order with the record, or with the reason why it cannot be read."""
+    """Yield (path, record) of every record in order, with the reason in place of a record that cannot be read."""
     for path in sorted((results_dir / "runs").rglob("*.json")):
         try:
             yield path, read(path)
@@ -141,16 +140,16 @@ def each(results_dir: Path) -> Iterator[tuple[Path, Record | str]]:
 
 
 def read_all(results_dir: Path) -> tuple[list[Record], list[tuple[Path, str]]]:
-    """Return all good records in the order of their files, and (file, reason) of those that cannot be read."""
-    found = list(each(results_dir))
+    """Return all records in the order of their files, and (path, reason) of those that cannot be read."""
+    contents = list(each(results_dir))
     return (
-        [content for _, content in found if not isinstance(content, str)],
-        [(path, content) for path, content in found if isinstance(content, str)],
+        [content for _, content in contents if not isinstance(content, str)],
+        [(path, content) for path, content in contents if isinstance(content, str)],
     )
 
 
 def stamp(path: Path) -> str | None:
-    """Return what changes whenever a record is written anew, or None without one."""
+    """Return a string that changes whenever the record is rewritten, or None without a record."""
     try:
         facts = path.stat()
     except FileNotFoundError:
