@@ -1,1 +1,1 @@
-"""Tasks: what they are, where their rows come from, how they are scored."""
+"""Tasks: their definition, the sources of their rows, their tokens and scores."""

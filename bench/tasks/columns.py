@@ -1,4 +1,4 @@
-"""A split's columns as its task needs them: read where their meaning is plain, else refused in one sentence."""
+"""A split's columns in the form that its task needs. What cannot be read without guessing is refused in a sentence."""
 
 import logging
 
@@ -7,56 +7,56 @@ import pyarrow as pa
 
 from bench.errors import DataError
 from bench.settings.schema import TaskConfig
-from bench.tasks.sources import Raw, Wanted
+from bench.tasks.sources import Raw, Request
 
 log = logging.getLogger("bench")
 TEXT = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
-# Writers that know no text type (old Hive and Spark) store UTF-8 as bytes.
+# Writers without a text type (old Hive and Spark) store UTF-8 as bytes.
 BYTES = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view)
 
 
 def numbers(column: pa.ChunkedArray) -> np.ndarray:
-    """Return the numbers of a column without nulls; np.asarray would import pandas, and pyarrow.compute takes as long."""
+    """Return a column without nulls as an array. np.asarray would import pandas, which takes a second."""
     return np.from_dlpack(column.combine_chunks())
 
 
-def checked(raw: Raw, task: TaskConfig, wanted: Wanted, labelled: bool) -> pa.Table:
+def checked(raw: Raw, task: TaskConfig, request: Request, labelled: bool) -> pa.Table:
     """Return the table with the task's text columns (string), `label` (int64; float32 for a regression), idx and groups.
 
-    Raises DataError for whatever is not as the task says. With `labelled=False` labels may be hidden or absent.
+    Raises DataError where the data contradict the task. With `labelled=False` labels may be hidden or absent.
     """
     table, names = raw.table, raw.table.column_names
     if not table.num_rows:
         raise DataError(
-            f"{wanted} has no rows: the file is empty or half-downloaded; get it again or select another."
+            f"{request} has no rows: the file is empty or half-downloaded; get it again or select another."
         )
     keys = dict.fromkeys(task.columns, "columns") | ({task.label_column: "label_column"} if labelled else {})
     for column, key in keys.items():
         if column not in names:
-            raise DataError(f"task.{key}: {wanted} has no column '{column}'; it has {', '.join(names)}.")
+            raise DataError(f"task.{key}: {request} has no column '{column}'; it has {', '.join(names)}.")
     for column in dict.fromkeys([*task.columns, task.label_column, "idx", *task.groups]):
         if names.count(column) > 1:
             raise DataError(
-                f"{wanted} has {names.count(column)} columns named '{column}': keep the right one and rename the others."
+                f"{request} has {names.count(column)} columns named '{column}': keep the right one and rename the others."
             )
     if raw.class_names and task.labels and {*raw.class_names} != {*task.labels}:
         raise DataError(
-            f"task.labels ({', '.join(task.labels)}) are not the classes that {wanted} names: "
-            f"{', '.join(raw.class_names)}; correct the file or conf/task/{wanted.task.name}.yaml."
+            f"task.labels ({', '.join(task.labels)}) are not the classes that {request} names: "
+            f"{', '.join(raw.class_names)}; correct the file or conf/task/{request.task.name}.yaml."
         )
-    official_rows = wanted.task.official_rows.get(wanted.split)
+    official_rows = request.task.official_rows.get(request.split)
     if official_rows not in (None, table.num_rows):
-        log.warning("%s has %d rows; the official release has %d.", wanted, table.num_rows, official_rows)
-    columns = {column: _text(table[column], column, wanted) for column in task.columns}
+        log.warning("%s has %d rows; the official release has %d.", request, table.num_rows, official_rows)
+    columns = {column: _text(table[column], column, request) for column in task.columns}
     if task.label_column in names:
         label = _plain(table[task.label_column])
         if labelled or label.null_count < len(label):
-            columns["label"] = _checked_labels(label, raw, task, wanted, labelled)
+            columns["label"] = _checked_labels(label, raw, task, request, labelled)
     return pa.table(columns | {name: _plain(table[name]) for name in ("idx", *task.groups) if name in names})
 
 
 def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return the column without a dictionary, as pandas writes its categories."""
+    """Return the column with its values in place of a dictionary, which pandas writes for categories."""
     return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
 
 
@@ -64,27 +64,27 @@ def _is(column: pa.ChunkedArray, *kinds: object) -> bool:
     return any(kind(column.type) for kind in kinds)  # type: ignore[operator]
 
 
-def _text(column: pa.ChunkedArray, name: str, wanted: Wanted) -> pa.ChunkedArray:
+def _text(column: pa.ChunkedArray, name: str, request: Request) -> pa.ChunkedArray:
     column = _plain(column)
-    if _is(column, pa.types.is_struct) and wanted.language:
-        column = _in_language(column, wanted.language, f"'{name}' of {wanted}")
+    if _is(column, pa.types.is_struct) and request.language:
+        column = _in_language(column, request.language, f"'{name}' of {request}")
     if column.null_count:
         raise DataError(
-            f"task.columns: '{name}' of {wanted} is empty in {column.null_count} rows; repair the file."
+            f"task.columns: '{name}' of {request} is empty in {column.null_count} rows; repair the file."
         )
     if not _is(column, *TEXT, *BYTES):
-        raise DataError(f"task.columns: '{name}' of {wanted} is {column.type}, not text.")
+        raise DataError(f"task.columns: '{name}' of {request} is {column.type}, not text.")
     try:
         return column if column.type == pa.string() else column.cast(pa.string())
     except pa.ArrowException as error:
         raise DataError(
-            f"task.columns: '{name}' of {wanted} is {column.type} and holds bytes that are no UTF-8 text: write "
+            f"task.columns: '{name}' of {request} is {column.type} and holds bytes that are no UTF-8 text: write "
             "the file again as UTF-8."
         ) from error
 
 
 def _in_language(column: pa.ChunkedArray, language: str, shown: str) -> pa.ChunkedArray:
-    """Return the texts (rows,) in one language of a column that holds all, in either way of XNLI's `all_languages`.
+    """Return the texts (rows,) in one language from a nested column of XNLI's `all_languages`.
 
     A premise is {ar: text, bg: text, ...}; a hypothesis is {language: [ar, bg, ...], translation: [text, text, ...]}.
     """
@@ -107,22 +107,27 @@ def _in_language(column: pa.ChunkedArray, language: str, shown: str) -> pa.Chunk
 
 
 def _checked_labels(
-    column: pa.ChunkedArray, raw: Raw, task: TaskConfig, wanted: Wanted, labelled: bool
+    column: pa.ChunkedArray, raw: Raw, task: TaskConfig, request: Request, labelled: bool
 ) -> pa.ChunkedArray:
-    """Return the labels (rows,), by the names of their classes where the file names them, else by their codes."""
-    label = _numeric(column, task, wanted)
+    """Return the labels (rows,), translated by class name where the file names its classes.
+
+    Raises DataError for labels that are missing, hidden or out of range.
+    """
+    label = _numeric(column, task, request)
     missing = label.null_count
     values = numbers(label.drop_null() if missing else label)
     missing += int(np.isnan(values).sum())
     if missing:
-        raise DataError(f"task.label_column: {missing} labels of {wanted} are empty or NaN; repair the file.")
+        raise DataError(
+            f"task.label_column: {missing} labels of {request} are empty or NaN; repair the file."
+        )
     hidden = int((values == -1).sum())
     if hidden == len(label) and not labelled:
         return label
     if hidden:
         raise DataError(
-            f"{wanted} hides {hidden} of its {len(label)} labels (-1): it can be predicted, not trained on or scored; "
-            f"select a split with labels in task.splits.{wanted.role} or task.evaluate."
+            f"{request} hides {hidden} of its {len(label)} labels (-1): it can be predicted, not trained on or scored; "
+            f"select a split with labels in task.splits.{request.role} or task.evaluate."
         )
     low, high = (
         (0, len(task.labels) - 1) if task.labels else task.label_range or (float("-inf"), float("inf"))
@@ -130,30 +135,31 @@ def _checked_labels(
     least, most = values.min().item(), values.max().item()
     if least < low or most > high:
         key = "labels" if task.labels else "label_range"
-        raise DataError(f"task.{key} allows {low} to {high}, and {wanted} has labels from {least} to {most}.")
+        raise DataError(
+            f"task.{key} allows {low} to {high}, and {request} has labels from {least} to {most}."
+        )
     if task.labels and raw.class_names and raw.class_names != task.labels and not _is(column, *TEXT, *BYTES):
-        # The file codes the same classes in another order.
+        # The file has the same classes in another order.
         ours = np.array([task.labels.index(name) for name in raw.class_names])
         return pa.chunked_array([pa.array(ours[values], pa.int64())])
     return label
 
 
-def _numeric(column: pa.ChunkedArray, task: TaskConfig, wanted: Wanted) -> pa.ChunkedArray:
-    """Return class codes (int64), or the numbers of a regression (float32); null where there is none."""
+def _numeric(column: pa.ChunkedArray, task: TaskConfig, request: Request) -> pa.ChunkedArray:
+    """Return class codes (int64), or the numbers of a regression (float32); null for a missing label."""
     kind = pa.int64() if task.labels else pa.float32()
     if column.type == kind:
         return column
     import pyarrow.compute as pc
 
-    shown = f"task.label_column: '{task.label_column}' of {wanted}"
+    shown = f"task.label_column: '{task.label_column}' of {request}"
     if _is(column, pa.types.is_boolean):
         raise DataError(
             f"{shown} is bool, which does not say what is true: write {_needed(task)} in its place."
         )
     if _is(column, pa.types.is_floating):
-        column = pc.if_else(
-            pc.is_nan(column), None, column
-        )  # pandas' way of an empty cell among whole numbers
+        # pandas writes an empty cell among whole numbers as NaN.
+        column = pc.if_else(pc.is_nan(column), None, column)
     try:
         if not _is(column, *TEXT, *BYTES):
             return column.cast(kind)

@@ -1,4 +1,4 @@
-"""Text without labels, named in one line: "task", splits of tasks, or a file."""
+"""Text without labels, named in a line: "task", splits of tasks, or a file."""
 
 import re
 from dataclasses import replace
@@ -10,28 +10,28 @@ from bench.tasks.text import passages as lines_of
 
 
 def _splits(corpus: str) -> list[tuple[str, str]]:
-    """Return (task, split) of "mrpc:train+qnli:train_subset"; nothing for a file's name."""
+    """Return (task, split) pairs of "mrpc:train+qnli:train_subset", or [] for a file's name."""
     parts = re.findall(r"(\w+):([\w\[\]%]+)(?:\+|$)", corpus)
     return parts if "+".join(f"{task}:{split}" for task, split in parts) == corpus else []
 
 
 def passages(corpus: str, data: DataConfig) -> list[str]:
-    """Return the texts of the splits, or the lines of the file, each once and in order.
+    """Return the texts of the splits, or the lines of the file, in order and without repetition.
 
-    Raises DataError for a task or split that is not there, a file that cannot be read, or one without text.
+    Raises DataError for a missing task or split, and for a file that cannot be read or has no text.
     """
     if not (splits := _splits(corpus)):
         return lines_of(corpus)
-    found: dict[str, None] = {}
+    texts: dict[str, None] = {}
     for name, split in splits:
         task = read_task(name)
         rows = load_split(replace(task, splits={"train": split}), data, "train", labels=False)
-        found |= dict.fromkeys(text for column in task.columns for text in rows[column])
-    return list(found)
+        texts |= dict.fromkeys(text for column in task.columns for text in rows[column])
+    return list(texts)
 
 
 def identity(corpus: str, data: DataConfig) -> str:
-    """Return "task", or a SHA-256 over what the texts are read from."""
+    """Return "task", or the SHA-256 of the data that the texts are read from."""
     if corpus == "task":
         return corpus
     if splits := _splits(corpus):

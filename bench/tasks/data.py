@@ -1,4 +1,4 @@
-"""A task's splits, checked against what the task says, whatever source they come from."""
+"""A task's definition and its splits, read from any source and checked against the definition."""
 
 import copy
 import hashlib
@@ -20,21 +20,21 @@ from bench.settings.schema import DataConfig, TaskConfig
 from bench.store import file_sha256, sha256
 from bench.tasks import official, sources
 from bench.tasks.columns import checked
-from bench.tasks.sources import Wanted
+from bench.tasks.sources import Request
 
 TASK_FILES = Path(__file__).resolve().parents[2] / "conf" / "task"
 
 
 @dataclass(frozen=True)
 class Rows:
-    """A split's rows, with the few methods of `datasets.Dataset` that are used: to import that one takes 600 modules."""
+    """A split's rows, with the methods of `datasets.Dataset` that bench needs. Importing that class loads 600 modules."""
 
     table: pa.Table
-    fingerprint: str  # other content, other fingerprint
+    fingerprint: str  # differs whenever the content differs
 
     @property
     def column_names(self) -> list[str]:
-        """Return the columns' names in order."""
+        """Return the names of the columns in order."""
         return list(self.table.column_names)
 
     def __len__(self) -> int:
@@ -44,15 +44,15 @@ class Rows:
         return list(self.table[column].to_pylist())
 
     def select(self, rows: np.ndarray) -> "Rows":
-        """Return these rows."""
+        """Return the rows with these numbers."""
         return _rows(self.table.take(pa.array(rows)))
 
     def select_columns(self, names: list[str]) -> "Rows":
-        """Return these columns."""
+        """Return the rows with these columns only."""
         return Rows(self.table.select(names), f"{self.fingerprint} {names}")
 
     def add_column(self, name: str, values: list[Any]) -> "Rows":
-        """Return the rows with one more column."""
+        """Return the rows with another column."""
         return _rows(self.table.append_column(name, pa.array(values)))
 
 
@@ -62,7 +62,7 @@ def _rows(table: pa.Table) -> Rows:
 
 
 def task_names() -> list[str]:
-    """Return the names of all task files."""
+    """Return the names of all tasks, part file each."""
     return sorted(path.stem for path in TASK_FILES.glob("*.yaml"))
 
 
@@ -71,7 +71,7 @@ def read_task(name: str) -> TaskConfig:
     return copy.deepcopy(_parsed(TASK_FILES / f"{name}.yaml"))
 
 
-@cache  # a plan asks for the same few tasks thousands of times
+@cache  # a plan reads the same few tasks thousands of times
 def _parsed(path: Path) -> TaskConfig:
     if not path.is_file():
         raise DataError(unknown("task", path.stem, task_names()))
@@ -85,7 +85,7 @@ def _parsed(path: Path) -> TaskConfig:
 
 
 def resolve_source(task: TaskConfig, data: DataConfig) -> str:
-    """Return where the task's rows come from: generated, parquet, official or hub."""
+    """Return the source of the task's rows: generated, parquet, official or hub."""
     if data.source == "generated" and task.suite != "lexical":
         raise DataError(
             f"data.source=generated makes the lexical suite only, not {task.name}: use parquet, official or hub."
@@ -102,7 +102,7 @@ def resolve_source(task: TaskConfig, data: DataConfig) -> str:
 
 
 def languages_of(task: TaskConfig, role: str) -> list[str | None]:
-    """Return the languages that a role is read in: all where it is evaluated or predicted; [None] without languages."""
+    """Return the languages of a role: all for evaluation and prediction, else the training language (None without)."""
     return (
         [*task.languages]
         if task.languages and role in [*task.evaluate, *task.predict]
@@ -115,14 +115,14 @@ def load_split(
 ) -> Rows:
     """Return a role's rows: text columns, `label` (int64; float32 for a regression), idx and categories if present.
 
-    `language` defaults to `task.train_language`. With `labels=False` they may be hidden (-1) or absent. The rows'
-    fingerprint is the digest of its content. Raises DataError where the split is missing or is not what the task says.
+    `language` defaults to `task.train_language`. With `labels=False` labels may be hidden (-1) or absent. Raises
+    DataError where the split is missing or contradicts the task.
     """
-    wanted, spec = locate_split(task, data, role, language)
+    request, spec = locate_split(task, data, role, language)
     tables: dict[str, pa.Table] = {}
     for split in _names(spec):
-        one = replace(wanted, split=split)
-        tables[split] = checked(sources.read(one), task, one, labels)
+        part = replace(request, split=split)
+        tables[split] = checked(sources.read(part), task, part, labels)
     lengths = {split: table.num_rows for split, table in tables.items()}
     try:
         parts = [tables[split].slice(start, end - start) for split, start, end in _parts(spec, lengths)]
@@ -144,39 +144,39 @@ def load_split(
 
 
 def split_facts(task: TaskConfig, data: DataConfig, splits: Mapping[str, Rows]) -> dict[str, dict[str, Any]]:
-    """Return role -> {split, rows, official_rows}; the official count is null for a split that is not an official one.
+    """Return role -> {split, rows, official_rows}; the official count is null for a split that is not official.
 
-    `splits` has the loaded rows by role; a role in several languages gives the rows of one of them.
+    `splits` has the loaded rows by role, for a role in several languages the rows of a single language.
     """
     facts = {}
     for role, loaded in splits.items():
-        wanted, spec = locate_split(task, data, role, None)
+        request, spec = locate_split(task, data, role, None)
         names = _names(spec)
-        official_rows = wanted.task.official_rows.get(names[0]) if len(names) == 1 else None
+        official_rows = request.task.official_rows.get(names[0]) if len(names) == 1 else None
         facts[role] = {"split": task.splits[role], "rows": len(loaded), "official_rows": official_rows}
     return facts
 
 
 def data_identity(task: TaskConfig, data: DataConfig, roles: Iterable[str]) -> str:
-    """Return a SHA-256 of all that the roles are read from (every language of them), or "hub:<revision>".
+    """Return the SHA-256 of the data that the roles read, in every language, or "hub:<revision>".
 
     It covers the files' bytes and their names in the plain layout, not the rows: the same rows in other files or
-    cut into several shards are other data. Hashing bytes takes no parsing, which a plan of many runs would pay for.
-    Raises DataError where a file is missing, so that a run with missing data stops before any work.
+    shards count as other data. Bytes need no parsing, which a plan of many runs would pay for. Raises DataError where
+    a file is missing, so that a run with missing data stops before any work.
     """
     digests, revisions = set(), []
     for role in roles:
         for language in languages_of(task, role):
-            wanted, spec = locate_split(task, data, role, language)
+            request, spec = locate_split(task, data, role, language)
             for split in _names(spec):
-                one = replace(wanted, split=split)
-                if one.source == "hub":
-                    sources.read(one)  # it is there
-                    revisions.append(str(one.task.revision))
-                elif one.source == "generated":
-                    sources.read(one)  # raises where there is no such split
-                    digests.add(f"{split}:{_generated_digest(one.task.name, split)}")
-                for name, path in sources.files(one).items():
+                part = replace(request, split=split)
+                if part.source == "hub":
+                    sources.read(part)  # raises where it is missing
+                    revisions.append(str(part.task.revision))
+                elif part.source == "generated":
+                    sources.read(part)  # raises where it is missing
+                    digests.add(f"{split}:{_generated_digest(part.task.name, split)}")
+                for name, path in sources.files(part).items():
                     stat = path.stat()
                     digest = _file_digest(path, stat.st_mtime_ns, stat.st_size)
                     digests.add(f"{name}:{digest}")
@@ -186,8 +186,11 @@ def data_identity(task: TaskConfig, data: DataConfig, roles: Iterable[str]) -> s
     return sha256("\n".join(lines))
 
 
-def locate_split(task: TaskConfig, data: DataConfig, role: str, language: str | None) -> tuple[Wanted, str]:
-    """Return what a role reads and its slice (splits in datasets' syntax), after following "<task>:<split>" to the task whose files they are."""
+def locate_split(task: TaskConfig, data: DataConfig, role: str, language: str | None) -> tuple[Request, str]:
+    """Return what a role reads, and its splits and slices in datasets' syntax.
+
+    "<task>:<split>" leads to the files of another task. Raises DataError for an unknown role, language or syntax.
+    """
     if role not in task.splits:
         raise DataError(f"task.splits of {task.name}: {unknown('role', role, task.splits)}")
     if language is not None and language not in task.languages:
@@ -209,13 +212,13 @@ def locate_split(task: TaskConfig, data: DataConfig, role: str, language: str | 
     if spoken is not None and spoken not in owner.languages:
         raise DataError(f"task.train_language: {unknown('language', spoken, owner.languages)}")
     root = Path(data.root) if data.root is not None else None
-    return Wanted(owner, role, prefix, spec, resolve_source(owner, data), root, spoken), spec
+    return Request(owner, role, prefix, spec, resolve_source(owner, data), root, spoken), spec
 
 
 def _parts(spec: str, lengths: dict[str, int] | None) -> list[tuple[str, int, int]]:
-    """Return (split, start, end) of each part that a spec reads of splits of these lengths, None: only check how it is written.
+    """Return (split, start, end) of each part of a spec, for splits of these lengths; None: only check the syntax.
 
-    Raises ValueError or AssertionError for what datasets does not understand.
+    Raises ValueError or AssertionError for a spec that datasets does not understand.
     """
     if re.fullmatch(r"\w+", spec):  # a whole split, the most common case
         return [(spec, 0, lengths[spec])] if lengths else []
@@ -230,7 +233,7 @@ def _parts(spec: str, lengths: dict[str, int] | None) -> list[tuple[str, int, in
 
 
 def _names(spec: str) -> list[str]:
-    """Return the splits that a spec such as "train[:90%]+validation" reads, in order, each once."""
+    """Return the splits in a spec such as "train[:90%]+validation", in order and without repetition."""
     return list(dict.fromkeys(re.split(r"[\[(]", part)[0].strip() for part in spec.split("+")))
 
 
@@ -240,7 +243,7 @@ def _generated_digest(task: str, split: str) -> str:
 
 
 def _digest(table: pa.Table) -> str:
-    """Return the SHA-256 of columns and values, whatever chunks or offsets they lie in."""
+    """Return the SHA-256 of columns and values; chunks and offsets do not matter."""
     digest = hashlib.sha256(json.dumps([[field.name, str(field.type)] for field in table.schema]).encode())
     for column in table.columns:
         for batch in range(0, len(column), 1 << 16):

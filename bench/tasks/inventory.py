@@ -1,4 +1,4 @@
-"""What data is there: every task's splits, rows found against rows in the official release."""
+"""Which data are there: every task's splits, with their rows beside those of the official release."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,10 +13,10 @@ from bench.tasks import parquet, sources
 
 
 def inventory(data: DataConfig, names: Sequence[str]) -> pd.DataFrame:
-    """Return one line a split: task, source, split, languages (found of all), rows (of each language), official_rows, note.
+    """Return a line for each split: task, source, split, languages, rows (of each language), official_rows, note.
 
-    Splits that the release does not have (subsets) are listed where they are found. What is wrong with one split
-    is its note, and the others are listed all the same. Raises DataError only for a root that is no folder.
+    Subsets, which the release does not have, are listed where their files exist. An error in a split becomes its note.
+    Raises DataError only if the root is not a folder.
     """
     if data.root is not None:
         sources.checked_root(Path(data.root))
@@ -24,16 +24,16 @@ def inventory(data: DataConfig, names: Sequence[str]) -> pd.DataFrame:
     for task in map(task_data.read_task, names):
         source = task_data.resolve_source(task, data)
         for split in _splits(task, source, data):
-            found = _rows(task, data, split, source)
-            rows = sorted({rows for rows in found.values() if isinstance(rows, int)})
-            errors = [reason for reason in found.values() if isinstance(reason, str)]
+            counts = _rows(task, data, split, source)
+            rows = sorted({count for count in counts.values() if isinstance(count, int)})
+            errors = [reason for reason in counts.values() if isinstance(reason, str)]
             official = task.official_rows.get(split)
             lines.append(
                 {
                     "task": task.name,
                     "source": source,
                     "split": split,
-                    "languages": f"{len(found) - len(errors)} of {len(found)}" if task.languages else "",
+                    "languages": f"{len(counts) - len(errors)} of {len(counts)}" if task.languages else "",
                     "rows": " or ".join(f"{count:,}" for count in rows),
                     "official_rows": "" if official is None else f"{official:,}",
                     "note": errors[0] if errors else _note(rows, official, source),
@@ -51,26 +51,23 @@ def _note(rows: list[int], official: int | None, source: str) -> str:
 
 
 def _splits(task: TaskConfig, source: str, data: DataConfig) -> list[str]:
-    """Return the official splits, then others that the task names or the folder holds."""
-    own = [split for split in task.splits.values() if split.isidentifier()]
-    there = (
-        parquet.splits(task, Path(data.root), task.train_language)
-        if source == "parquet" and data.root
-        else []
-    )
-    return list(dict.fromkeys([*task.official_rows, *own, *there]))
+    """Return the official splits, then others that the task names or the folder contains."""
+    splits = [*task.official_rows, *(split for split in task.splits.values() if split.isidentifier())]
+    if source == "parquet" and data.root:
+        splits += parquet.splits(task, Path(data.root), task.train_language)
+    return list(dict.fromkeys(splits))
 
 
 def _rows(task: TaskConfig, data: DataConfig, split: str, source: str) -> dict[str | None, int | str]:
-    """Return language -> number of rows, or the reason why they cannot be read."""
-    asked = replace(task, splits={"test": split}, evaluate=["test"])
-    found: dict[str | None, int | str] = {}
-    for language in task_data.languages_of(asked, "test"):
+    """Return language -> number of rows, or the reason why it cannot be read."""
+    probe = replace(task, splits={"test": split}, evaluate=["test"])
+    counts: dict[str | None, int | str] = {}
+    for language in task_data.languages_of(probe, "test"):
         try:
-            wanted, _ = task_data.locate_split(asked, data, "test", language)
-            found[language] = sources.read(wanted).table.num_rows
+            request, _ = task_data.locate_split(probe, data, "test", language)
+            counts[language] = sources.read(request).table.num_rows
         except MissingData:
-            found[language] = "missing"
+            counts[language] = "missing"
         except DataError as error:
-            found[language] = str(error) if source != "hub" else f"not fetched: make fetch TASKS={task.name}"
-    return found
+            counts[language] = str(error) if source != "hub" else f"not fetched: make fetch TASKS={task.name}"
+    return counts

@@ -1,8 +1,7 @@
-"""The `lexical` demo suite, made here and not downloaded: does a compressed embedding still know what words mean?
+"""The `lexical` demo suite, generated without any download: does a compressed embedding still know what words mean?
 
-A word of one split never occurs in another: fine-tuning cannot teach the test words, the embedding has to bring them.
-Apart from the word, nothing gives a label away: every premise, every hypothesis and every template has both labels
-equally often.
+No word occurs in two splits. Fine-tuning cannot teach the test words, so the embedding has to know them. Only the word
+gives the label away: every premise, hypothesis and template has both labels equally often.
 """
 
 import random
@@ -20,9 +19,9 @@ SPLITS = ("train", "validation", "test")
 
 
 def generate(name: str) -> dict[str, list[Row]]:
-    """Return the splits of a lexical task as rows {text columns, label, idx}, always the same, shuffled.
+    """Return the splits of a lexical task as rows {text columns, label, idx}, in a fixed random order.
 
-    Raises ConfigError for a name that is not a lexical task.
+    Raises ConfigError for an unknown task.
     """
     makers = {"lexical_entailment": _entailment, "lexical_sentiment": _sentiment}
     if name not in makers:
@@ -44,7 +43,7 @@ def _declaration() -> dict[str, Any]:
 
 
 def _words(listed: str, counts: dict[str, int], split: str) -> list[str]:
-    """Return a split's part of the list after a fixed shuffle, since lists begin with their commonest words."""
+    """Return a split's words after a fixed shuffle: the lists begin with their commonest words."""
     words = listed.split()
     random.Random(" ".join(words)).shuffle(words)
     start = sum(counts[earlier] for earlier in SPLITS[: SPLITS.index(split)])
@@ -52,7 +51,7 @@ def _words(listed: str, counts: dict[str, int], split: str) -> list[str]:
 
 
 def _phrase(word: str, bare: bool = False) -> str:
-    """Return the word with its article; the lists hold no word whose first letter misleads ("hour", "uniform")."""
+    """Return the word with its article; the lists have no word whose first letter misleads ("hour", "uniform")."""
     return word if bare else f"{'an' if word[0] in 'aeiou' else 'a'} {word}"
 
 

@@ -1,6 +1,6 @@
 """Metrics by name: how each is computed, which labels it needs, and how its values are shown.
 
-A new metric is one more entry of METRICS. scikit-learn and scipy are imported when a metric is computed, so that plans
+A new metric is another entry of METRICS. scikit-learn and scipy are imported when a metric is computed, so that plans
 and reports, which only read the entries, start fast.
 """
 
@@ -16,7 +16,7 @@ class Metric:
 
     meaning: str
     compute: Callable[[np.ndarray, np.ndarray], float]  # of predictions and labels, (rows,) each
-    labels: str = "classes"  # what it needs: classes | two classes | numbers
+    labels: str = "classes"  # kind of labels that it needs: classes | two classes | numbers
     percent: bool = False  # times 100 it is a percentage
     of_rows: bool = False  # it is a share of the rows, so that a single seed has a binomial interval
 

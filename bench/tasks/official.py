@@ -1,6 +1,6 @@
-"""The official files: the folders of the GLUE zip, XNLI-1.0 and XNLI-MT-1.0. One line is one row and quotes are text.
+"""The official TSV files: the folders of the GLUE zip, XNLI-1.0 and XNLI-MT-1.0. A line is a row, and quotes are text.
 
-Columns and rows come out as `nyu-mll/glue` and `facebook/xnli` have them.
+Columns and rows are those of `nyu-mll/glue` and `facebook/xnli`.
 """
 
 import logging
@@ -15,18 +15,12 @@ from bench.errors import DataError, MissingData
 from bench.settings.schema import TaskConfig
 
 log = logging.getLogger("bench")
-# Splits of the hub's GLUE and their file's name in the zip.
-STEMS = {
-    name: name.replace("validation", "dev")
-    for name in (
-        "train",
-        "validation",
-        "validation_matched",
-        "validation_mismatched",
-        "test",
-        "test_matched",
-        "test_mismatched",
-    )
+# Splits of the hub's GLUE and the names of their files in the zip.
+PARTS = ("", "_matched", "_mismatched")
+STEMS = {"train": "train"} | {
+    f"{hub}{part}": f"{file}{part}"
+    for hub, file in (("validation", "dev"), ("test", "test"))
+    for part in PARTS
 }
 MRPC_SOURCE = {
     "train": "msr_paraphrase_train.txt",
@@ -42,15 +36,14 @@ XNLI = {
 
 @dataclass(frozen=True)
 class Layout:
-    """Where a task's rows are; a column has several names where the files of its splits disagree."""
+    """Where a task's rows are. A column has several names where the files of its splits disagree."""
 
     folders: tuple[str, ...]
     columns: dict[str, tuple[str, ...]]  # the hub's name -> names in the header
-    headless: tuple[str, ...] = ()  # names of the columns of train and validation, where those have no header
+    headless: tuple[str, ...] = ()  # names of the columns of train and validation if they have no header
     drop_short: bool = False  # the release has rows torn by a line break, which the hub's version leaves out
-    stems: dict[str, tuple[str, ...]] = field(
-        default_factory=dict
-    )  # split -> file names, where STEMS does not say
+    # split -> file names, where STEMS has none
+    stems: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 _PAIR: dict[str, tuple[str, ...]] = {"sentence1": ("sentence1",), "sentence2": ("sentence2",)}
@@ -100,19 +93,19 @@ def _key(task: TaskConfig) -> str:
 
 
 def found(task: TaskConfig, root: Path) -> bool:
-    """Return whether `root` holds the task's folder as the official release has it."""
+    """Return whether `root` holds official files of the task."""
     layout = LAYOUTS.get(_key(task))
     return layout is not None and bool(_present(layout, root))
 
 
 def _present(layout: Layout, root: Path) -> list[Path]:
-    """Return the text files of the task's folders, without those that a Mac or an editor hides beside them."""
-    found = (path for folder in layout.folders for path in (root / folder).rglob("*.t[sx][vt]"))
-    return [path for path in found if path.is_file() and not path.name.startswith(".")]
+    """Return the text files of the task's folders, without hidden files of a Mac or an editor."""
+    paths = (path for folder in layout.folders for path in (root / folder).rglob("*.t[sx][vt]"))
+    return [path for path in paths if path.is_file() and not path.name.startswith(".")]
 
 
-def files(task: TaskConfig, root: Path, split: str, language: str | None, asked: str) -> list[Path]:
-    """Return the files that hold the split. Raises DataError, naming what is there, where one is missing."""
+def files(task: TaskConfig, root: Path, split: str, language: str | None, shown: str) -> list[Path]:
+    """Return the files that hold the split; raises MissingData, which lists the files that exist."""
     layout = layout_of(task)
     if _key(task) == "xnli":
         candidates = [[root / XNLI[split].format(language=language)]] if split in XNLI else []
@@ -127,79 +120,87 @@ def files(task: TaskConfig, root: Path, split: str, language: str | None, asked:
     there = sorted(str(path.relative_to(root)) for path in _present(layout, root))
     looked = " or ".join(str(paths[0].relative_to(root)) for paths in candidates) or "an official split"
     raise MissingData(
-        f"data.root ({root}) has no {looked} for {asked}: "
+        f"data.root ({root}) has no {looked} for {shown}: "
         f"{'there are ' + ', '.join(there) if there else 'nothing of this task is there'}; "
         f"the official splits are {', '.join(task.official_rows or STEMS)}."
     )
 
 
 def _mrpc_files(folder: Path, split: str) -> list[Path]:
-    """Return Microsoft's own file and, for train and validation, the ids that GLUE set aside from it."""
+    """Return Microsoft's file and, for train and validation, the ids that GLUE set aside for validation."""
     if split == "test":
         return [folder / MRPC_SOURCE[split]]
     ids = folder / "mrpc_dev_ids.tsv"
     return [folder / MRPC_SOURCE[split], ids if ids.is_file() else folder / "dev_ids.tsv"]
 
 
-def read(task: TaskConfig, root: Path, split: str, language: str | None, asked: str) -> pa.Table:
+def read(task: TaskConfig, root: Path, split: str, language: str | None, shown: str) -> pa.Table:
     """Return the split with text columns, label (the file's words; -1 where it has none) and idx."""
-    import pyarrow.compute as pc  # a tenth of a second, which other sources' rows do not need
+    import pyarrow.compute as pc  # takes a tenth of a second, and only this source needs it
 
-    layout, paths = layout_of(task), files(task, root, split, language, asked)
+    layout, paths = layout_of(task), files(task, root, split, language, shown)
     headless = layout.headless if split != "test" else ()
     table = _lines(paths[0], headless, layout.drop_short)
-    if len(paths) > 1:  # MRPC: rows of one file, told apart by the ids of their two sentences
-        held_out = _lines(paths[1], ("#1 ID", "#2 ID"), drop_short=False)
-        pairs = [
-            pc.binary_join_element_wise(
-                *(_column(path, t, (name,), asked) for name in ("#1 ID", "#2 ID")), " "
-            )
-            for path, t in zip(paths, (table, held_out), strict=True)
-        ]
-        mask = pc.is_in(pairs[0], value_set=pairs[1].combine_chunks())
-        table = table.filter(mask if split == "validation" else pc.invert(mask))
+    if len(paths) > 1:
+        table = _mrpc_rows(paths, table, split, shown)
+
+    # Keep the rows of the language, and drop torn rows.
     if "language" in table.column_names:
-        table = table.filter(pc.equal(_column(paths[0], table, ("language",), asked), language))
+        table = table.filter(pc.equal(_column(paths[0], table, ("language",), shown), language))
     if layout.drop_short and layout.columns["label"][0] in table.column_names:
-        table = table.filter(pc.not_equal(_column(paths[0], table, layout.columns["label"], asked), ""))
+        table = table.filter(pc.not_equal(_column(paths[0], table, layout.columns["label"], shown), ""))
+
+    # Rename the columns as the hub does.
     columns = {
-        name: _column(paths[0], table, aliases, asked)
+        name: _column(paths[0], table, aliases, shown)
         for name, aliases in layout.columns.items()
         if name != "label" or {*aliases} & {*table.column_names}
     }
     if "label" in columns:
-        columns["label"] = pc.replace_substring(
-            columns["label"], "contradictory", "contradiction"
-        )  # XNLI-MT's word
+        # XNLI-MT has another word.
+        columns["label"] = pc.replace_substring(columns["label"], "contradictory", "contradiction")
     else:
         columns["label"] = pa.array(np.full(table.num_rows, -1))
     columns["idx"] = table["idx"]
     return pa.table(columns | {name: table[name] for name in task.groups if name in table.column_names})
 
 
-def _column(path: Path, table: pa.Table, names: tuple[str, ...], asked: str) -> pa.ChunkedArray:
-    """Return the column with the first of the names that is there; raises DataError where the header does not have it, or has it twice."""
-    there = table.drop_columns("idx").column_names
-    here, shown = next((name for name in names if name in there), None), ", ".join(there)[:200]
-    if here and there.count(here) == 1:
+def _mrpc_rows(paths: list[Path], table: pa.Table, split: str, shown: str) -> pa.Table:
+    """Return MRPC's rows of a split. Train and validation share a file; ids of the two sentences separate them."""
+    import pyarrow.compute as pc
+
+    ids = ("#1 ID", "#2 ID")
+    rows, held_out = (
+        pc.binary_join_element_wise(*(_column(path, part, (name,), shown) for name in ids), " ")
+        for path, part in ((paths[0], table), (paths[1], _lines(paths[1], ids, drop_short=False)))
+    )
+    mask = pc.is_in(rows, value_set=held_out.combine_chunks())
+    return table.filter(mask if split == "validation" else pc.invert(mask))
+
+
+def _column(path: Path, table: pa.Table, names: tuple[str, ...], shown: str) -> pa.ChunkedArray:
+    """Return the column under the first of its names in the header; raises DataError where it is missing or doubled."""
+    header = table.drop_columns("idx").column_names
+    here, listed = next((name for name in names if name in header), None), ", ".join(header)[:200]
+    if here and header.count(here) == 1:
         return table[here]
     if here:
         raise DataError(
-            f"{path} has more than one column {here} for {asked}: its header is {shown}; keep the right one."
+            f"{path} has more than one column {here} for {shown}: its header is {listed}; keep the right one."
         )
     cause = "is its first line a header?"
-    if len(there) == 1:
+    if len(header) == 1:
         cause = "no tab separates the columns; save it with tabs."
-    elif any(name.strip("'\"") in names for name in there):
+    elif any(name.strip("'\"") in names for name in header):
         cause = "the names are in quotes; save it without quotes."
-    raise DataError(f"{path} has no column {' or '.join(names)} for {asked}: it has {shown}: {cause}")
+    raise DataError(f"{path} has no column {' or '.join(names)} for {shown}: it has {listed}: {cause}")
 
 
 def _lines(path: Path, names: tuple[str, ...], drop_short: bool) -> pa.Table:
-    """Return the file as strings, with idx = the row's place in the file; `names` are for a file without a header.
+    """Return the file as strings, with idx = the row's number in the file; `names` are for a file without a header.
 
-    A row with another number of fields than the header is an error (a tab inside a text would shift the columns), but
-    one with too few is left out where `drop_short` says so.
+    Raises DataError for a row with another number of fields than the header, as a tab inside a text would shift the
+    columns. With `drop_short`, rows with too few fields are left out.
     """
     from pyarrow import csv
 
@@ -247,8 +248,8 @@ def _lines(path: Path, names: tuple[str, ...], drop_short: bool) -> pa.Table:
 def _header(path: Path, names: tuple[str, ...]) -> tuple[list[str], bool]:
     """Return the columns' names, and whether the first line holds them; raises DataError for a file in UTF-16.
 
-    Of a file that should have none, a first line that holds two of the `names` is a header all the same: some copies
-    of CoLA have one.
+    A file that should have no header has one nevertheless if its first line holds two of the `names`, as in some
+    copies of CoLA.
     """
     try:
         with path.open("rb") as file:
@@ -264,7 +265,7 @@ def _header(path: Path, names: tuple[str, ...]) -> tuple[list[str], bool]:
 
 
 def _undecodable(path: Path) -> str | None:
-    """Return where the file is not UTF-8, or None where it is."""
+    """Return where the file is not UTF-8, or None for UTF-8."""
     content = path.read_bytes()
     try:
         content.decode("utf-8")

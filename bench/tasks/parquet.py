@@ -1,4 +1,4 @@
-"""Parquet files as people have them: `<split>.parquet`, or the hub's shards `<split>-00000-of-00003.parquet`.
+"""Parquet files: `<split>.parquet`, or the hub's shards `<split>-00000-of-00003.parquet`.
 
 They lie in `<root>/<suite>/<task or language>/` or, as in a clone of the hub's repository, in
 `<root>/<task or language>/`. XNLI's `all_languages` holds every language in nested columns.
@@ -15,36 +15,36 @@ import pyarrow as pa
 from bench.errors import DataError
 from bench.settings.schema import TaskConfig
 
-# A split's name is a word, as datasets has it. Whatever else lies there ("._train", "train (1)") is no split.
+# A split's name is a word, as in datasets. Other files ("._train", "train (1)") are not splits.
 FILE = re.compile(r"(\w+(?:\.\w+)*)(?:-(\d{5})-of-(\d{5}))?\.parquet", re.ASCII)
 ALL_LANGUAGES = "all_languages"
 LFS_POINTER = b"version https://git-lfs"
 
 
 def folders(task: TaskConfig, root: Path, language: str | None) -> list[Path]:
-    """Return the folders that may hold the task's files in one language, the first choice first."""
+    """Return the folders that may hold the task's files in a language, the first choice first."""
     names = [language, ALL_LANGUAGES] if language else [task.hub_config or task.name]
     return [root / part / name for name in names for part in (task.suite, "")]
 
 
 def splits(task: TaskConfig, root: Path, language: str | None) -> list[str]:
-    """Return the splits of a task, in one language, of which files are there."""
-    return sorted({split for folder in folders(task, root, language) for split in _found(folder)})
+    """Return the splits of a task in a language that have files."""
+    return sorted({split for folder in folders(task, root, language) for split in _shards(folder)})
 
 
 def files(task: TaskConfig, root: Path, split: str, language: str | None) -> dict[str, Path]:
-    """Return a split's files in order, by their name in the plain layout; nothing where there are none.
+    """Return a split's files in order, by their names in the plain layout; {} where there are none.
 
-    Raises DataError for shards of which one is missing, and for two sets of them.
+    Raises DataError for a missing shard, and for two complete sets of shards.
     """
     for folder in folders(task, root, language):
-        sets = _found(folder).get(split, {})
+        sets = _shards(folder).get(split, {})
         if not sets:
             continue
         if 0 in sets:
             return {f"{task.suite}/{folder.name}/{split}.parquet": sets[0][0]}
 
-        # A set that is whole is taken, though shards of another lie beside it, as after an update of the data set.
+        # Take the complete set, even beside shards of another set, as after an update of the data set.
         whole = [count for count, shards in sets.items() if sorted(shards) == [*range(count)]]
         if len(whole) > 1:
             raise DataError(
@@ -66,23 +66,23 @@ def files(task: TaskConfig, root: Path, split: str, language: str | None) -> dic
     return {}
 
 
-def _found(folder: Path) -> dict[str, dict[int, dict[int, Path]]]:
-    """Return split -> number of shards (0: a file that is no shard) -> place among them -> file."""
-    found: dict[str, dict[int, dict[int, Path]]] = {}
+def _shards(folder: Path) -> dict[str, dict[int, dict[int, Path]]]:
+    """Return split -> number of shards (0: a whole file) -> number of the shard -> file."""
+    shards: dict[str, dict[int, dict[int, Path]]] = {}
     try:
         for path in sorted(folder.iterdir()) if folder.is_dir() else ():
             if (match := FILE.fullmatch(path.name)) and path.is_file():
                 split, number, count = match[1], int(match[2] or 0), int(match[3] or 0)
-                found.setdefault(split, {}).setdefault(count, {})[number] = path
+                shards.setdefault(split, {}).setdefault(count, {})[number] = path
     except OSError as error:
         raise DataError(
             f"data.root: {folder} cannot be read ({error.strerror}): check its rights."
         ) from error
-    return found
+    return shards
 
 
 def read(paths: Sequence[Path], task: TaskConfig) -> tuple[pa.Table, list[str] | None]:
-    """Return the rows of the files, and the class names in the order of their codes where the first file has them.
+    """Return the rows of the files, and the class names in the order of their codes if the first file has them.
 
     Raises DataError for a file that cannot be read, and for shards with different columns.
     """
@@ -98,7 +98,7 @@ def read(paths: Sequence[Path], task: TaskConfig) -> tuple[pa.Table, list[str] |
 
 
 def _table(path: Path) -> pa.Table:
-    import pyarrow.parquet as pq  # rows made here do not need it
+    import pyarrow.parquet as pq  # only this source needs it
 
     try:
         with pq.ParquetFile(path) as file:  # pq.read_table would import pandas
@@ -119,7 +119,7 @@ def _table(path: Path) -> pa.Table:
 
 
 def _class_names(schema: pa.Schema, task: TaskConfig, path: Path) -> list[str] | None:
-    """Return the names in the order of their codes where the file, as datasets writes it, has them."""
+    """Return the class names in the order of their codes, if datasets wrote them into the file."""
     try:
         info: dict[str, Any] = (
             json.loads((schema.metadata or {}).get(b"huggingface", b"{}")).get("info") or {}

@@ -1,4 +1,4 @@
-"""A task's metrics of stored predictions, computed by `evaluate` without any network or home folder."""
+"""Scores of predictions by a task's metrics, computed with `evaluate`, offline and without a home folder."""
 
 import tempfile
 from collections.abc import Sequence
@@ -15,11 +15,11 @@ from bench.tasks.metrics import METRICS
 
 
 def score(task: TaskConfig, predictions: np.ndarray, labels: Sequence[Any] | np.ndarray) -> dict[str, float]:
-    """Return every metric of `task.metrics`, never NaN.
+    """Return metric -> score for `task.metrics`, never NaN.
 
-    `predictions` (rows,) are class codes, or numbers for a regression; `labels` (rows,) likewise. Where a metric is
-    undefined it is 0: Matthews, Pearson and Spearman of constant values, F1 without any positive.
-    Raises BenchError for NaN or infinite predictions, and for lengths that differ.
+    `predictions` and `labels` (rows,) are class codes, or numbers for a regression. An undefined metric is 0: Matthews,
+    Pearson and Spearman of constant values, F1 without any positive. Raises BenchError for NaN or infinite predictions,
+    and for lengths that differ.
     """
     check_metrics(task)
     kind = np.float64 if task.labels is None else np.int64
@@ -42,18 +42,18 @@ def score(task: TaskConfig, predictions: np.ndarray, labels: Sequence[Any] | np.
 def score_split(
     task: TaskConfig, split: str, answered: Sequence[tuple[str | None, np.ndarray, Rows]]
 ) -> dict[str, dict[str, float]]:
-    """Return split -> metrics, for a task with categories also of each "<split>/<category>".
+    """Return split -> metrics, for a task with categories also "<split>/<category>" -> metrics.
 
-    `answered` has (language, predictions (rows,), the split's rows) of each language, or one with None. With languages
-    the split's metrics are the means over them, `gap` is the training language's headline minus the mean of the others',
-    and each language follows as "<split>/<language>".
+    `answered` has (language, predictions (rows,), the split's rows) for each language, or a single entry with None. With
+    languages, the split's metrics are their means, `gap` is the training language's headline minus the mean of the
+    other languages, and each language follows as "<split>/<language>".
     """
     scored = {
         split_name(split, language): score(task, values, np.asarray(rows["label"]))
         for language, values, rows in answered
     }
     for _, values, rows in answered:
-        scored |= {f"{split}/{group}": found for group, found in score_groups(task, values, rows).items()}
+        scored |= {f"{split}/{name}": group for name, group in score_groups(task, values, rows).items()}
     if answered[0][0] is None:
         return scored
     mean = {name: float(np.mean([values[name] for values in scored.values()])) for name in task.metrics}
@@ -67,8 +67,8 @@ def score_split(
 def score_groups(task: TaskConfig, predictions: np.ndarray, rows: Rows) -> dict[str, dict[str, float]]:
     """Return category -> {rows, metrics} for the columns of `task.groups` that the data has; predictions (rows,).
 
-    A cell lists its tags with ';'. "Logic" counts the rows with any tag of that column, "Logic: Negation" those with
-    this one, as the GLUE paper (Wang et al. 2019, section 4) reports its diagnostics. A row may be in several.
+    A cell lists its tags with ';'. "Logic" covers the rows with any tag of that column, "Logic: Negation" those with
+    this tag, as the GLUE paper (Wang et al. 2019, section 4) reports its diagnostics. A row may be in several.
     """
     members: dict[str, list[int]] = {}
     for column in (name for name in task.groups if name in rows.column_names):
@@ -78,8 +78,8 @@ def score_groups(task: TaskConfig, predictions: np.ndarray, rows: Rows) -> dict[
                 members.setdefault(name, []).append(row)
     labels = np.asarray(rows["label"])
     return {
-        name: {"rows": len(own)} | score(task, np.asarray(predictions)[own], labels[own])
-        for name, own in members.items()
+        name: {"rows": len(rows_of)} | score(task, np.asarray(predictions)[rows_of], labels[rows_of])
+        for name, rows_of in members.items()
     }
 
 
@@ -102,7 +102,7 @@ def check_metrics(task: TaskConfig) -> None:
 
 
 def check_scoring(task: TaskConfig) -> None:
-    """Raise EnvironmentBroken unless the task's metrics can be computed here: two rows of constant answers are scored."""
+    """Raise EnvironmentBroken unless the task's metrics can be computed here; scores two rows to find out."""
     try:
         score(task, np.zeros(2), np.arange(2))
     except Exception as error:

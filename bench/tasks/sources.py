@@ -1,4 +1,4 @@
-"""Where rows come from: rows made here, parquet files, the official TSV files, the hub. Each source gives one table."""
+"""The sources of rows: generated tasks, parquet files, the official TSV files, the hub. Each source returns a table."""
 
 import os
 import shlex
@@ -16,16 +16,16 @@ from bench.tasks import official, parquet
 from bench.tasks.lexical import generate
 
 if TYPE_CHECKING:
-    from datasets import DatasetDict  # 600 modules, which only the hub's rows need
+    from datasets import DatasetDict  # 600 modules, which only this source needs
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """One split as a run asks for it."""
+class Request:
+    """A split that a run reads."""
 
-    task: TaskConfig  # whose files they are; for "mnli:train" the task mnli
+    task: TaskConfig  # the owner of the files; for "mnli:train" the task mnli
     role: str
-    prefix: str  # "mnli:" where the split is another task's, else empty
+    prefix: str  # "mnli:" if the split belongs to another task, else empty
     split: str  # its real name, without prefix and slice
     source: str  # generated | parquet | official | hub
     root: Path | None
@@ -37,122 +37,127 @@ class Wanted:
 
 
 class Raw(NamedTuple):
-    """A split as its source has it: the rows and, where it says so, the class names in the order of their codes."""
+    """A split as its source has it: the rows and, if known, the class names in the order of their codes."""
 
     table: pa.Table
     class_names: list[str] | None
 
 
-def read(wanted: Wanted) -> Raw:
-    """Return the split's rows; raises DataError where there is no such split or it cannot be read."""
-    return READERS[wanted.source](wanted)
+def read(request: Request) -> Raw:
+    """Return the split's rows; raises DataError where it is missing or cannot be read."""
+    return READERS[request.source](request)
 
 
-def files(wanted: Wanted) -> dict[str, Path]:
-    """Return the files that `read` reads, by their name in the plain layout: none for rows made here or the hub's.
+def files(request: Request) -> dict[str, Path]:
+    """Return the files that `read` reads, by their names in the plain layout; {} for generated rows and the hub's.
 
-    Raises MissingData where one is missing. The names are part of a run's identity, so that data keep theirs when
-    they lie in a folder less, or when a split's only file is called a shard.
+    Raises MissingData where a file is missing. The names are part of a run's identity. Those of the plain layout stay
+    the same if the files lie a folder higher, or if a split's only file is called a shard.
     """
-    if wanted.source == "official":
-        root = root_of(wanted)
-        found = official.files(wanted.task, root, wanted.split, wanted.language, str(wanted))
-        return {str(path.relative_to(root)): path for path in found}
-    return _parquet_files(wanted) if wanted.source == "parquet" else {}
+    if request.source == "official":
+        root = root_of(request)
+        paths = official.files(request.task, root, request.split, request.language, str(request))
+        return {str(path.relative_to(root)): path for path in paths}
+    return _parquet_files(request) if request.source == "parquet" else {}
 
 
-def root_of(wanted: Wanted) -> Path:
-    """Return the folder of the data; raises DataError where there is none."""
-    if wanted.root is None:
+def root_of(request: Request) -> Path:
+    """Return the folder of the data; raises DataError where it is not set or is not a folder."""
+    if request.root is None:
         raise DataError(
-            f"data.root is not set, and data.source={wanted.source} reads {wanted} from there: set it to a folder."
+            f"data.root is not set, and data.source={request.source} reads {request} from there: set it to a folder."
         )
-    return checked_root(wanted.root)
+    return checked_root(request.root)
 
 
 def checked_root(root: Path) -> Path:
-    """Return the folder; raises DataError where it is none."""
+    """Return the folder; raises DataError where it is not a folder."""
     if not root.is_dir():
         raise DataError(f"data.root ({root}) is not a folder: correct it, or use data.source=hub.")
     return root
 
 
-def choose(wanted: Wanted, there: list[str]) -> str:
-    """Return the half-sentence that lists the splits that are there, and settings with which the run goes on."""
-    if not there:
+def choose(request: Request, splits: list[str]) -> str:
+    """Return the end of an error message: the splits that exist, and settings with which the run can go on."""
+    if not splits:
         return "nothing of this task is there"
-    key, hints = f"task.splits.{wanted.role}", []
-    train = next((name for name in there if name.startswith("train")), None)
-    if near := next((name for name in there if name.startswith((wanted.split, wanted.role))), None):
-        hints.append(f"select one with {_setting(key, wanted.prefix + near)}")
-    elif wanted.role == "validation" and train:
-        rest, most = (f"{wanted.prefix}{train}[{part}]" for part in ("90%:", ":90%"))
+    key, hints = f"task.splits.{request.role}", []
+    train = next((name for name in splits if name.startswith("train")), None)
+    if near := next((name for name in splits if name.startswith((request.split, request.role))), None):
+        hints.append(f"select one with {_setting(key, request.prefix + near)}")
+    elif request.role == "validation" and train:
+        rest, most = (f"{request.prefix}{train}[{part}]" for part in ("90%:", ":90%"))
         hints.append(f"hold out a part with {_setting(key, rest)} and {_setting('task.splits.train', most)}")
-    if wanted.role != "train" and (wanted.prefix or wanted.task.evaluate != [wanted.role]):
-        hints.append(f"leave '{wanted.role}' out of task.evaluate and task.predict")
-    return f"there are {', '.join(there)}; {' or '.join(hints) or f'get the {wanted.split} split too'}"
+    if request.role != "train" and (request.prefix or request.task.evaluate != [request.role]):
+        hints.append(f"leave '{request.role}' out of task.evaluate and task.predict")
+    return f"there are {', '.join(splits)}; {' or '.join(hints) or f'get the {request.split} split too'}"
 
 
 def _setting(key: str, value: str) -> str:
-    """Return the setting in the form that a shell takes: brackets in quotes."""
+    """Return the setting as a shell takes it, with brackets in quotes."""
     return shlex.quote(f"{key}={value}")
 
 
-def _parquet_files(wanted: Wanted) -> dict[str, Path]:
-    root = root_of(wanted)
-    if found := parquet.files(wanted.task, root, wanted.split, wanted.language):
-        return found
-    path = parquet.folders(wanted.task, root, wanted.language)[0] / f"{wanted.split}.parquet"
+def _parquet_files(request: Request) -> dict[str, Path]:
+    root = root_of(request)
+    if paths := parquet.files(request.task, root, request.split, request.language):
+        return paths
+    path = parquet.folders(request.task, root, request.language)[0] / f"{request.split}.parquet"
     state = "is no file that can be read" if os.path.lexists(path) else "is missing"
-    there = choose(wanted, parquet.splits(wanted.task, root, wanted.language))
-    raise MissingData(f"data.root: {path} {state} for {wanted}: {there}.")
+    choice = choose(request, parquet.splits(request.task, root, request.language))
+    raise MissingData(f"data.root: {path} {state} for {request}: {choice}.")
 
 
-def _parquet(wanted: Wanted) -> Raw:
-    return Raw(*parquet.read([*_parquet_files(wanted).values()], wanted.task))
+def _parquet(request: Request) -> Raw:
+    return Raw(*parquet.read([*_parquet_files(request).values()], request.task))
 
 
-def _official(wanted: Wanted) -> Raw:
-    return Raw(official.read(wanted.task, root_of(wanted), wanted.split, wanted.language, str(wanted)), None)
+def _official(request: Request) -> Raw:
+    return Raw(
+        official.read(request.task, root_of(request), request.split, request.language, str(request)), None
+    )
 
 
-def _generated(wanted: Wanted) -> Raw:
-    tables = generated(wanted.task.name)
-    if wanted.split not in tables:
-        raise MissingData(f"{wanted} does not exist: {choose(wanted, sorted(tables))}.")
-    return Raw(tables[wanted.split], None)
+def _generated(request: Request) -> Raw:
+    tables = generated(request.task.name)
+    if request.split not in tables:
+        raise MissingData(f"{request} does not exist: {choose(request, sorted(tables))}.")
+    return Raw(tables[request.split], None)
 
 
-@cache  # a plan asks for the same few tasks thousands of times
+@cache  # a plan reads the same few tasks thousands of times
 def generated(task: str) -> dict[str, pa.Table]:
-    """Return the splits of a task that this package makes itself."""
+    """Return the splits of a task that bench generates."""
     return {split: pa.Table.from_pylist(rows) for split, rows in generate(task).items()}
 
 
-def _hub(wanted: Wanted) -> Raw:
+def _hub(request: Request) -> Raw:
     splits = hub_splits(
-        wanted.task.name, wanted.task.hub, wanted.task.revision, wanted.language or wanted.task.hub_config
+        request.task.name,
+        request.task.hub,
+        request.task.revision,
+        request.language or request.task.hub_config,
     )
-    if wanted.split not in splits:
-        raise MissingData(f"{wanted} is not on the hub: {choose(wanted, sorted(splits))}.")
-    split = splits[wanted.split]
-    return Raw(split.data.table, getattr(split.features.get(wanted.task.label_column), "names", None))
+    if request.split not in splits:
+        raise MissingData(f"{request} is not on the hub: {choose(request, sorted(splits))}.")
+    split = splits[request.split]
+    return Raw(split.data.table, getattr(split.features.get(request.task.label_column), "names", None))
 
 
 @cache
 def hub_splits(task: str, hub: str | None, revision: str | None, config: str | None) -> "DatasetDict":
-    """Return all splits of a hub data set at its pinned revision, from the local cache if it was fetched before.
+    """Return all splits of a hub data set at its pinned revision, from the local cache if it is there.
 
-    Raises DataError where it cannot be had, naming the sources that would work.
+    Raises DataError, which names the alternatives, where it can be neither read nor fetched.
     """
     if hub is None or revision is None:
         raise DataError(f"task.hub and task.revision of {task} must be set for data.source=hub.")
     import datasets
 
-    datasets.disable_progress_bars()  # a log file would hold every state of them
+    datasets.disable_progress_bars()  # they would fill a log file
     try:
         splits = datasets.load_dataset(hub, config, revision=revision)
-        # Without the hub, datasets takes the newest revision that it has.
+        # Offline, datasets takes the newest revision in its cache.
         if not all(revision in file["filename"] for split in splits.values() for file in split.cache_files):
             raise FileNotFoundError(f"only another revision than {revision} was fetched")
     except Exception as error:  # datasets, huggingface_hub and httpx have no base class in common
@@ -165,7 +170,7 @@ def hub_splits(task: str, hub: str | None, revision: str | None, config: str | N
     return splits
 
 
-READERS: dict[str, Callable[[Wanted], Raw]] = {
+READERS: dict[str, Callable[[Request], Raw]] = {
     "generated": _generated,
     "parquet": _parquet,
     "official": _official,

@@ -1,4 +1,4 @@
-"""The text that a contextual assignment reads."""
+"""Text files without labels, and how often each token occurs in a text."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +16,7 @@ MOST_UNKNOWN = 0.5  # share of unknown tokens from which a corpus is in another 
 
 
 def passages(corpus: str) -> list[str]:
-    """Return the non-empty lines of the text file `corpus`; raises DataError where there are none or it is not UTF-8."""
+    """Return the non-empty lines of the text file `corpus`; raises DataError if it has none or is not UTF-8."""
     try:
         lines = [line.strip() for line in Path(corpus).read_text(encoding="utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
@@ -32,7 +32,7 @@ def passages(corpus: str) -> list[str]:
 def cached_counts(
     tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str], vocab_size: int, cache_dir: Path
 ) -> np.ndarray:
-    """Return `token_counts`, from `cache_dir/counts` where the same texts were counted with the same vocabulary before."""
+    """Return `token_counts`, kept in `cache_dir/counts` for each vocabulary and content of the texts."""
     name = key(type(tokenizer).__name__, vocab_size, tokenizer.get_vocab(), list(texts))
     return cached_array(
         cache_dir / "counts" / f"{name}.safetensors", lambda: token_counts(tokenizer, texts, vocab_size)
@@ -40,7 +40,10 @@ def cached_counts(
 
 
 def token_counts(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str], vocab_size: int) -> np.ndarray:
-    """Return how often each token occurs in the texts, (V,) int64; raises DataError where nearly all is unknown to the tokenizer."""
+    """Return how often each token occurs in the texts, (V,) int64.
+
+    Raises DataError for texts of which the tokenizer knows less than half.
+    """
     counts = np.zeros(vocab_size, dtype=np.int64)
     for start in range(0, len(texts), 4096):
         batch = cast(
