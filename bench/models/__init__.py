@@ -1,1 +1,1 @@
-"""Pretrained encoders: load one, swap its embedding, save it."""
+"""Pretrained encoders: loaded, given another embedding, saved."""

@@ -1,4 +1,4 @@
-"""Encoders with random weights, built from their architecture alone: for speed and memory, never for accuracy."""
+"""Encoders with random weights, built from their architecture: for speed and memory, never for accuracy."""
 
 from typing import Any, cast
 
@@ -40,7 +40,7 @@ EMBEDDINGS = ("dense", "subspace")
 
 
 def build(backbone: str, embedding: str, device: torch.device, seed: int = 0) -> PreTrainedModel:
-    """Return the classifier with random weights on the device, its table dense or f=3 sub-tables with sequential codes."""
+    """Return the classifier with random weights on the device; its table is dense, or 3 sub-tables with sequential codes."""
     config = architecture(backbone)
     torch.manual_seed(seed)
     with device:
@@ -68,7 +68,7 @@ def architecture(backbone: str) -> PretrainedConfig:
 
 
 def placeholder_tokenizer(padding: int, tokens: int) -> PreTrainedTokenizerFast:
-    """Return a tokenizer of so many tokens that knows no word, with this id for padding: for models of random weights."""
+    """Return a tokenizer with `tokens` tokens and no words, whose padding token has the id `padding`."""
     names = ["[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     names.insert(padding, "[PAD]")
     names += [f"[unused{i}]" for i in range(len(names), tokens)]

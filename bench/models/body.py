@@ -1,7 +1,8 @@
-"""The body in fewer bits: the weights outside the embedding, rounded after the training, packed in a file, computed with in fp32.
+"""The body in fewer bits: the weights outside the embedding, rounded after training, packed in a file, fp32 in use.
 
-bf16 rounds every parameter. int8 rounds the matrices of linear layers only, symmetrically, with a scale for each output channel
-(weight-only quantisation, as the vector-wise absmax of Dettmers et al., LLM.int8(), NeurIPS 2022); biases, norms and positions stay fp32.
+bf16 rounds every parameter. int8 rounds the matrices of linear layers only, symmetrically, with a scale for each output
+channel (weight-only quantisation, the vector-wise absmax of Dettmers et al., LLM.int8(), NeurIPS 2022). Biases, norms and
+positions stay fp32.
 """
 
 from typing import TYPE_CHECKING
@@ -19,7 +20,7 @@ FORMS = ("fp32", "bf16", "int8")
 
 
 def forms(model: "PreTrainedModel", body: str) -> dict[str, str]:
-    """Return the name of every parameter outside the embedding, and how a body in this form stores it."""
+    """Return parameter name -> stored form of every parameter outside the embedding, for a body in the form `body`."""
     embedding = {id(parameter) for parameter in model.get_input_embeddings().parameters()}
     matrices = {id(module.weight) for module in model.modules() if isinstance(module, nn.Linear)}
     return {
@@ -30,7 +31,7 @@ def forms(model: "PreTrainedModel", body: str) -> dict[str, str]:
 
 
 def stored_bytes(model: "PreTrainedModel", body: str) -> int:
-    """Return the bytes of the body's parameters and their scales in this form, each parameter once."""
+    """Return the bytes of the body's parameters and their scales in this form; a shared parameter counts once."""
     parameters = dict(model.named_parameters())
     return sum(_bytes(parameters[name], form) for name, form in forms(model, body).items())
 
@@ -43,14 +44,14 @@ def _bytes(parameter: Tensor, form: str) -> int:
 
 @torch.no_grad()
 def round_off(model: "PreTrainedModel", body: str) -> None:
-    """Give the body's parameters, in place, the values that they have after being stored in this form and loaded again."""
+    """Round the body's parameters in place to the values that they have after saving in this form and loading."""
     parameters = dict(model.named_parameters())
     for name, form in forms(model, body).items():
         parameters[name].copy_(_restored(_stored(parameters[name], form)))
 
 
 def pack(state: dict[str, Tensor], model: "PreTrainedModel", body: str) -> dict[str, Tensor]:
-    """Return the model's state as a file holds it: numbers under a parameter's name, int8 ones with "<name>_scales" (n, 1)."""
+    """Return the model's state as stored in a file: int8 numbers have "<name>_scales" (n, 1) beside them."""
     chosen = forms(model, body)
     return {
         name + part: tensor
@@ -60,7 +61,7 @@ def pack(state: dict[str, Tensor], model: "PreTrainedModel", body: str) -> dict[
 
 
 def unpack(state: dict[str, Tensor], model: "PreTrainedModel", body: str) -> dict[str, Tensor]:
-    """Return the state that `pack` was given, the body in fp32; raises KeyError where a part is missing."""
+    """Return the state that was packed, the body in fp32; raises KeyError where a part is missing."""
     state = dict(state)
     for name, form in forms(model, body).items():
         if form != "fp32":
@@ -70,10 +71,10 @@ def unpack(state: dict[str, Tensor], model: "PreTrainedModel", body: str) -> dic
 
 
 def _stored(tensor: Tensor, form: str) -> dict[str, Tensor]:
-    """Return what a file holds of a tensor.
+    """Return the parts of a tensor in a file.
 
-    Scales are bf16: 127 times one is exact in fp32, so that values which are rounded already are stored without any loss. Half
-    precision would be too narrow for the scales of small channels.
+    Scales are bf16: 127 times a bf16 number is exact in fp32, so that values already rounded are stored without loss.
+    fp16 would be too narrow for the scales of small channels.
     """
     if form == "int8":
         numbers, scales = rounding.quantise(tensor, form, torch.bfloat16)

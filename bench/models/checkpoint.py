@@ -1,4 +1,4 @@
-"""A pretrained model's files of weights, and whether the architecture takes all that they hold."""
+"""A pretrained model's weight files, and whether their tensors fit the architecture."""
 
 import json
 import re
@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 WEIGHTS = "model.safetensors"
-INDEX = f"{WEIGHTS}.index.json"  # of weights in several files: which tensor lies in which
-# Buffers that older versions of transformers saved and that the model computes today.
+INDEX = f"{WEIGHTS}.index.json"  # of weights in several files: tensor -> file
+# Buffers that older versions of transformers saved, and that models compute today.
 BUFFERS = re.compile(r"(^|\.)(position_ids|token_type_ids|masked_bias|inv_freq)$")
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """Return model.safetensors, or else the shards that its index names, by name; [] where there is neither.
+    """Return [model.safetensors], or the shards that its index names, in order; [] where both are missing.
 
     Raises EnvironmentBroken for an index that cannot be read or names anything but files beside it.
     """
@@ -31,11 +31,11 @@ def weight_files(folder: Path) -> list[Path]:
         return []
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise EnvironmentBroken(
-            f"{folder / INDEX} is no index of weights ({error}): install the model again."
+            f"{folder / INDEX} is not an index of weights ({error}): install the model again."
         ) from error
     if absent:
         raise EnvironmentBroken(
-            f"{folder / INDEX} names {absent[0]}, which is no file in {folder}: install the model again."
+            f"{folder / INDEX} names {absent[0]}, which is not a file in {folder}: install the model again."
         )
     return [folder / name for name in names]
 
@@ -43,18 +43,16 @@ def weight_files(folder: Path) -> list[Path]:
 def check_fit(model: "PreTrainedModel", info: dict[str, Any], path: str | None) -> None:
     """Raise ConfigError where tensors of the body are missing, left over or of another shape.
 
-    `info` is transformers' own report on loading (`output_loading_info`). It would train such tensors from random
-    values after a warning. A new head, another task's head, a pooler and buffers are no fault.
+    `info` is transformers' report on loading (`output_loading_info`). transformers only warns, and would train such
+    tensors from random values. A new head, another task's head, a pooler and buffers are no fault.
     """
     missing = sorted(name for name in info["missing_keys"] if _in_body(model, name))
     left_over = sorted(name for name in info["unexpected_keys"] if _in_body(model, name))
-    reshaped = sorted(one for one in info["mismatched_keys"] if _in_body(model, one[0]))
+    reshaped = sorted(key for key in info["mismatched_keys"] if _in_body(model, key[0]))
     if not (missing or left_over or reshaped):
         return
     body = [name for name in model.base_model.state_dict() if _in_body(model, name)]
-    if len(missing) == len(
-        body
-    ):  # then all that the file holds has names that the architecture does not know
+    if len(missing) == len(body):  # the architecture knows none of the file's names
         left_over = sorted(info["unexpected_keys"])
     reasons = []
     if missing:
@@ -62,7 +60,7 @@ def check_fit(model: "PreTrainedModel", info: dict[str, Any], path: str | None) 
     if left_over:
         reasons.append(f"{len(left_over)} are left over ({_first(left_over)})")
     if reshaped:
-        shapes = (f"{name} {tuple(stored)} for {tuple(wanted)}" for name, stored, wanted in reshaped)
+        shapes = (f"{name} {tuple(stored)} for {tuple(expected)}" for name, stored, expected in reshaped)
         reasons.append(f"{len(reshaped)} have another shape than in config.json ({_first(shapes)})")
     cure = "use the config.json that the weights were saved with, or save the model with save_pretrained"
     if prefix := _prefix(model, missing, set(left_over)):
@@ -73,7 +71,7 @@ def check_fit(model: "PreTrainedModel", info: dict[str, Any], path: str | None) 
 
 
 def new_in_head(model: "PreTrainedModel", info: dict[str, Any]) -> list[str]:
-    """Return the names of the head's tensors that the files do not hold in the right shape."""
+    """Return the names of the head's tensors that the files lack or have in another shape."""
     absent = info["missing_keys"] | {name for name, *_ in info["mismatched_keys"]}
     return sorted(name for name in absent if _name_in_body(model, name) is None)
 
@@ -93,26 +91,26 @@ def check_values(model: "PreTrainedModel", path: str | None) -> None:
 
 
 def _name_in_body(model: "PreTrainedModel", name: str) -> str | None:
-    """Return a tensor's name within the model's body, or None for a tensor outside it."""
+    """Return a tensor's name within the body, or None for a tensor outside the body."""
     first, _, rest = name.partition(".")
     if first == model.base_model_prefix:
         return rest
-    # A body that was saved without a head has no prefix.
+    # A body saved without a head has no prefix.
     return name if first in {key.partition(".")[0] for key in model.base_model.state_dict()} else None
 
 
 def _in_body(model: "PreTrainedModel", name: str) -> bool:
-    """Return whether the body cannot do without the tensor: it is neither of a pooler nor a buffer."""
+    """Return whether the body needs the tensor, unlike a pooler's tensors and buffers."""
     inside = _name_in_body(model, name)
     return inside is not None and not inside.startswith("pooler.") and not BUFFERS.search(inside)
 
 
 def _prefix(model: "PreTrainedModel", missing: list[str], left_over: set[str]) -> str | None:
-    """Return what stands before every missing name among those left over, None if nothing does."""
-    wanted = [_name_in_body(model, name) or name for name in missing]
-    for name in left_over if wanted else ():
-        before = name.removesuffix(wanted[0])
-        if before != name and all(f"{before}{one}" in left_over for one in wanted):
+    """Return the prefix that turns every missing name into a name left over, or None."""
+    expected = [_name_in_body(model, name) or name for name in missing]
+    for name in left_over if expected else ():
+        before = name.removesuffix(expected[0])
+        if before != name and all(f"{before}{other}" in left_over for other in expected):
             return before.removesuffix(f"{model.base_model_prefix}.")
     return None
 

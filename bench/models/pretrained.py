@@ -1,4 +1,4 @@
-"""Pretrained encoders: load one, swap its embedding, save and load it again without a dense V x d tensor."""
+"""Pretrained encoders: located, identified, loaded with their weights checked, given another embedding."""
 
 import importlib.util
 from functools import cache
@@ -13,7 +13,7 @@ from bench.models.checkpoint import INDEX, check_fit, check_values, new_in_head,
 from bench.settings.schema import ModelConfig, TaskConfig
 from bench.store import file_sha256, sha256
 
-if TYPE_CHECKING:  # transformers reads 1,669 files when it is imported, and again when one of these is named: seconds, which a plan does not need
+if TYPE_CHECKING:  # importing transformers takes seconds, which a plan can save
     from transformers import PreTrainedModel
 
 HEADS = {
@@ -27,7 +27,7 @@ SOURCES = ("package", "hub", "local")
 def quiet_transformers() -> None:
     """Keep transformers' progress bars and warnings out of the log.
 
-    `load_model` checks what they are about: weights that do not fit (`check_fit`), number formats (`check_values`).
+    `load_model` raises where transformers would warn: weights that do not fit, values that are not finite fp32.
     """
     import transformers
 
@@ -40,10 +40,10 @@ digest = cache(file_sha256)
 
 
 def locate(config: ModelConfig) -> tuple[str, dict[str, Any]]:
-    """Return what `from_pretrained` takes: a folder or repository, and keyword arguments.
+    """Return the arguments of `from_pretrained`: a folder or repository, and keywords.
 
     Raises ConfigError for an unknown source or a missing folder, EnvironmentBroken for a package that is not installed
-    or weights whose SHA-256 is not the one that `model.sha256` names.
+    or weights whose SHA-256 is not `model.sha256`.
     """
     if config.source not in SOURCES:
         raise ConfigError(unknown("model.source", config.source, SOURCES))
@@ -71,17 +71,17 @@ def locate(config: ModelConfig) -> tuple[str, dict[str, Any]]:
             raise EnvironmentBroken(
                 f"model.path ({config.path}): no model.safetensors in {folder}; install the model again."
             )
-        if (found := digest(*files)) != config.sha256:
+        if (actual := digest(*files)) != config.sha256:
             shown = files[0] if len(files) == 1 else f"the {len(files)} shards of {folder / INDEX}"
             raise EnvironmentBroken(
-                f"model.sha256 ({config.sha256}) is not the SHA-256 of {shown} ({found}): "
+                f"model.sha256 ({config.sha256}) is not the SHA-256 of {shown} ({actual}): "
                 "the weights are damaged or another version; install the model again."
             )
     return str(folder), {}
 
 
 def identity(config: ModelConfig) -> dict[str, Any]:
-    """Return what of a model decides the result. A local folder counts by its content, not by its path."""
+    """Return the part of a model's configuration that decides results. A local folder counts by content, not by path."""
     where, _ = locate(config)
     known: dict[str, Any] = {"name": config.name, "weights": config.weights}
     if config.source == "hub":
@@ -95,25 +95,25 @@ def identity(config: ModelConfig) -> dict[str, Any]:
 
 
 def shape(config: ModelConfig) -> tuple[int, int]:
-    """Return (vocabulary size, embedding width), from the model's YAML file or else from its architecture."""
+    """Return (vocabulary size, embedding width) from the model's YAML file, else from its architecture."""
     if config.vocab_size is not None and config.width is not None:
         return config.vocab_size, config.width
     return cast(tuple[int, int], tuple(table(_skeleton(config)).shape))
 
 
 def positions(config: ModelConfig) -> int | None:
-    """Return how many tokens a sequence may have, from the model's YAML file or else from its architecture.
+    """Return the tokens of the longest sequence, from the model's YAML file, else from its architecture.
 
-    None: the architecture sets no limit.
+    None: the architecture has no limit.
     """
     return config.positions if config.positions is not None else _positions(_skeleton(config))
 
 
 def _positions(model: "PreTrainedModel") -> int | None:
-    """Return the positions that are free for tokens.
+    """Return the number of positions for tokens.
 
-    RoBERTa and its kin count from the padding token's id + 1; their position table has a padding row. Relative positions
-    have no limit, which config.json states as -1 (XLNet) or leaves out.
+    RoBERTa and its kin count from the padding token's id + 1, and their position table has a padding row. Relative
+    positions have no limit, which config.json states as -1 (XLNet) or leaves out.
     """
     longest = getattr(model.config, "max_position_embeddings", None)
     if longest is None or longest < 0:
@@ -125,9 +125,9 @@ def _positions(model: "PreTrainedModel") -> int | None:
 
 
 def _architecture(config: ModelConfig) -> Any:
-    """Return the model's configuration. One without a padding token takes its tokenizer's.
+    """Return the model's configuration, with the tokenizer's padding token if it has none.
 
-    Raises ConfigError for an encoder-decoder, EnvironmentBroken where there is no configuration.
+    Raises ConfigError for an encoder-decoder, EnvironmentBroken for a missing configuration.
     """
     quiet_transformers()
     where, options = locate(config)
@@ -144,14 +144,14 @@ def _architecture(config: ModelConfig) -> Any:
 
 
 def _skeleton(config: ModelConfig) -> "PreTrainedModel":
-    """Return the encoder without values, on torch's meta device: what its tables look like, in milliseconds."""
+    """Return the encoder without values, on torch's meta device. It shows the shapes in milliseconds."""
     architecture = _architecture(config)
     with torch.device("meta"):
         return _from_config("none", config, architecture)
 
 
 def _from_config(head: str, config: ModelConfig, architecture: Any) -> "PreTrainedModel":
-    """Return the architecture with random weights in fp32, whatever format its config.json names."""
+    """Return the architecture with random weights in fp32, whatever dtype its config.json names."""
     import transformers
 
     try:
@@ -162,7 +162,7 @@ def _from_config(head: str, config: ModelConfig, architecture: Any) -> "PreTrain
 
 
 def from_pretrained(auto: str, config: ModelConfig, where: str, options: dict[str, Any]) -> Any:
-    """Return what transformers' class `auto` loads; raises EnvironmentBroken where it cannot."""
+    """Return what transformers' class `auto` loads; raises EnvironmentBroken where loading fails."""
     import transformers
 
     try:
@@ -174,7 +174,7 @@ def from_pretrained(auto: str, config: ModelConfig, where: str, options: dict[st
 
 
 def _unloadable(auto: str, config: ModelConfig, error: Exception) -> EnvironmentBroken:
-    """Return the error for files that transformers refuses: its own and those of what it uses have no base class in common."""
+    """Return the error for files that transformers refuses, whose exceptions have no base class in common."""
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     hint = (
         "run `make fetch` where the hub can be reached, or set model.source=local"
@@ -187,10 +187,10 @@ def _unloadable(auto: str, config: ModelConfig, error: Exception) -> Environment
 def _pretrained(
     head: str, config: ModelConfig, device: str = "cpu", **labels: Any
 ) -> tuple["PreTrainedModel", dict[str, Any]]:
-    """Return the encoder with its weights in fp32, and transformers' report on loading them.
+    """Return the encoder with its weights in fp32, and transformers' report on loading.
 
-    Raises ConfigError where they do not fit its body; a head of another shape is new. The meta device reads the tensors'
-    names and shapes only.
+    A head of another shape is replaced by a new head. Raises ConfigError for weights that do not fit the body. On the
+    meta device only names and shapes of the tensors are read.
     """
     where, options = locate(config)
     architecture = _architecture(config)
@@ -205,11 +205,11 @@ def _pretrained(
 
 
 def load_model(config: ModelConfig, head: str, **labels: Any) -> "PreTrainedModel":
-    """Return the encoder with a `head` (none | classification | masked_lm), in fp32 and training mode off.
+    """Return the encoder with a `head` (none | classification | masked_lm), in fp32 and evaluation mode.
 
-    The head is new where the files hold none. `labels` go into the model's configuration (num_labels, id2label,
-    problem_type). Raises ConfigError for weights that do not fit the architecture or are not finite, and where the
-    vocabulary, the width or the positions differ from those that the model's YAML file states.
+    The head is new where the files have none. `labels` go into the model's configuration (num_labels, id2label,
+    problem_type). Raises ConfigError for weights that do not fit the architecture or are not finite, and where
+    vocabulary, width or positions differ from the model's YAML file.
     """
     if config.weights == "random":
         architecture = _architecture(config)
@@ -223,12 +223,12 @@ def load_model(config: ModelConfig, head: str, **labels: Any) -> "PreTrainedMode
 
 
 def _check_stated(config: ModelConfig, model: "PreTrainedModel") -> None:
-    """Raise ConfigError where the vocabulary, the width or the positions are not what the model's YAML file states."""
-    found = tuple(table(model).shape)
-    stated = (config.vocab_size or found[0], config.width or found[1])
-    if found != stated:
+    """Raise ConfigError where vocabulary, width or positions differ from the model's YAML file."""
+    actual = tuple(table(model).shape)
+    stated = (config.vocab_size or actual[0], config.width or actual[1])
+    if actual != stated:
         raise ConfigError(
-            f"model.vocab_size and model.width say {stated}, but the weights of {config.path} have {found}."
+            f"model.vocab_size and model.width say {stated}, but the weights of {config.path} have {actual}."
         )
     longest = _positions(model)
     if None not in (longest, config.positions) and longest != config.positions:
@@ -239,7 +239,7 @@ def _check_stated(config: ModelConfig, model: "PreTrainedModel") -> None:
 
 
 def load_classifier(config: ModelConfig, task: TaskConfig) -> "PreTrainedModel":
-    """Return the encoder with a new head for the task's classes, or for one number where it has none."""
+    """Return the encoder with a new head for the task's classes, or for a number where the task is a regression."""
     if task.labels is None:
         return load_model(config, "classification", num_labels=1, problem_type="regression")
     return load_model(
@@ -252,7 +252,7 @@ def load_classifier(config: ModelConfig, task: TaskConfig) -> "PreTrainedModel":
 
 
 def check_classifier(config: ModelConfig) -> None:
-    """Raise ConfigError where `load_model` would for a classifier, as far as that is known without reading the weights."""
+    """Raise ConfigError as `load_model` does for a classifier, as far as possible without reading the weights."""
     if config.weights == "random":
         with torch.device("meta"):
             model = _from_config("classification", config, _architecture(config))
@@ -262,7 +262,7 @@ def check_classifier(config: ModelConfig) -> None:
 
 
 def check_masked_lm_head(config: ModelConfig) -> None:
-    """Raise ConfigError if the model's files hold no masked-LM head; a decoder that is tied to the embedding may be missing."""
+    """Raise ConfigError if the model's files lack a masked-LM head; a decoder tied to the embedding may be missing."""
     try:
         if config.weights == "random":
             with torch.device("meta"):
@@ -281,7 +281,7 @@ def check_masked_lm_head(config: ModelConfig) -> None:
 
 
 def table(model: "PreTrainedModel") -> Tensor:
-    """Return the model's embedding table (V, d), detached. Raises ConfigError for a model that reads no tokens."""
+    """Return the model's embedding table (V, d), detached; raises ConfigError for a model without tokens."""
     try:
         return cast(nn.Embedding, model.get_input_embeddings()).weight.detach()
     except (AttributeError, NotImplementedError) as error:
@@ -291,10 +291,10 @@ def table(model: "PreTrainedModel") -> Tensor:
 
 
 def swap_embedding(model: "PreTrainedModel", embedding: nn.Module) -> None:
-    """Replace the model's input embedding, and the decoder of its masked-LM head if the two were tied.
+    """Replace the model's input embedding, and the decoder of its masked-LM head if the two are tied.
 
-    The decoder keeps its pretrained bias. An untied head keeps its own matrix. Raises BenchError for a head that
-    cannot take another decoder.
+    The decoder keeps its pretrained bias, and an untied head keeps its matrix. Raises BenchError for a head whose
+    decoder cannot be replaced.
     """
     old = model.get_input_embeddings()
     head = model.get_output_embeddings()
@@ -311,4 +311,4 @@ def swap_embedding(model: "PreTrainedModel", embedding: nn.Module) -> None:
             "could be replaced; use the architecture's other masked-LM head."
         )
     model.set_output_embeddings(cast(Any, embedding).decoder(head.bias))
-    model.config.tie_word_embeddings = False  # or transformers would tie the decoder to a weight that is gone
+    model.config.tie_word_embeddings = False  # transformers would tie the decoder to the former weight

@@ -12,11 +12,12 @@ from bench.store import SizePart
 def sizes(
     model: PreTrainedModel, embedding: nn.Module, size: Size, dense: Size, body: str = "fp32"
 ) -> SizePart:
-    """Return the record's size part: `size` by formula, the rest in the form `body`, the file measured on the serialised embedding."""
-    own = {id(p) for p in embedding.parameters()}
-    others = sum(
-        p.numel() for p in model.parameters() if id(p) not in own
-    )  # quantised values are no parameters
+    """Return the record's size part: the embedding by formula, the rest in the form `body`, the file as measured.
+
+    `size` and `dense` are the formula's answers for this embedding and for the dense table.
+    """
+    inside = {id(parameter) for parameter in embedding.parameters()}
+    others = sum(parameter.numel() for parameter in model.parameters() if id(parameter) not in inside)
     return {
         "embedding_params": size.params,
         "code_bits": size.code_bits,

@@ -143,9 +143,9 @@ def _without_values(folder: Path, description: dict[str, Any]) -> "PreTrainedMod
 
 
 def _settings(stored: dict[str, Any], path: Path) -> EmbeddingConfig:
-    """Return the embedding's configuration; raises BenchError for an option of an older form that is gone.
+    """Return the embedding's configuration; raises BenchError for an option that bench no longer has.
 
-    Older files hold the keys of every method, with the defaults of those that this one does not use.
+    Older files have the keys of every method, those that this method does not use at their defaults.
     """
     name = stored["name"]
     gain = stored.get("gain") and name != "codebook"
@@ -159,6 +159,6 @@ def _settings(stored: dict[str, Any], path: Path) -> EmbeddingConfig:
 
 
 def _assignment(stored: dict[str, Any]) -> AssignmentConfig:
-    """Return the assignment; older files hold keys that are gone, and that codes made without vectors do not depend on."""
+    """Return the assignment. Older files have further keys, on which codes that are not stored do not depend."""
     known = {field.name for field in fields(AssignmentConfig)}
     return AssignmentConfig(**{key: value for key, value in stored.items() if key in known})

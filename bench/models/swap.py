@@ -1,4 +1,4 @@
-"""A model's embedding replaced by what the configuration asks for, and how well it fits."""
+"""A model's embedding replaced as the configuration says, and how well the new embedding fits."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -27,11 +27,11 @@ from bench.tasks.corpora import passages
 from bench.tasks.data import Rows
 from bench.tasks.text import cached_counts
 
-Texts = Callable[[], Sequence[str]]  # read only where they are needed
+Texts = Callable[[], Sequence[str]]  # called only where texts are needed, as reading takes long
 
 
 def texts_of(corpus: str, config: RunConfig, split: Rows) -> Texts:
-    """Return what gives the texts of a corpus: those of the split for "task", else as `corpora.passages`."""
+    """Return a function that reads a corpus: the texts of the split for "task", else as `corpora.passages`."""
 
     def read() -> Sequence[str]:
         if corpus == "task":
@@ -44,19 +44,18 @@ def texts_of(corpus: str, config: RunConfig, split: Rows) -> Texts:
 def compressed(
     config: RunConfig, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Texts
 ) -> tuple[nn.Module, Codes | None]:
-    """Return the module that replaces the model's embedding, and its codes; the model is left as it is.
+    """Return the module that replaces the model's embedding, and its codes; the model does not change.
 
     The configuration must be resolved. Raises BenchError for token vectors that are not finite.
     """
     embedding, assignment = config.embedding, assignment_of(config)
     chosen, table = method(embedding.name), pretrained.table(model)
-    padding = cast(
-        int | None, tokenizer.pad_token_id
-    )  # a model's own configuration can name another token (Multilingual MiniLM: <s>)
+    # The tokenizer's, as a model's configuration can name another token (Multilingual MiniLM: <s>).
+    padding = cast(int | None, tokenizer.pad_token_id)
     vocabulary = vocabulary_of(config, tokenizer, texts, len(table))
     codes = None
     if assignment is not None:
-        wanted = bench.assignment.vectors_of(assignment)
+        kind = bench.assignment.vectors_of(assignment)
         subspaces, rows = chosen.codes(embedding)
         kept = embedding.keep_dense if isinstance(embedding, TablesConfig) else 0
         codes = bench.assignment.assign(
@@ -64,10 +63,8 @@ def compressed(
             vocab_size=len(table),
             subspaces=subspaces,
             rows=rows,
-            table=chosen.coordinates(embedding, table).numpy() if wanted in ("static", "both") else None,
-            vectors=_token_vectors(config, model, tokenizer, texts)
-            if wanted in ("context", "both")
-            else None,
+            table=chosen.coordinates(embedding, table).numpy() if kind in ("static", "both") else None,
+            vectors=_token_vectors(config, model, tokenizer, texts) if kind in ("context", "both") else None,
             weights=None if vocabulary is None else _clustered(vocabulary, kept, padding),
             cache_dir=Path(config.cache_dir),
         )
@@ -94,7 +91,10 @@ def swap(
     texts: Texts,
     counts: np.ndarray,
 ) -> tuple[SizePart, FitPart]:
-    """Replace the model's embedding in place; return the record's `size` and `fit`. `counts` (V,): of the training rows' tokens."""
+    """Replace the model's embedding in place; return the record's `size` and `fit`.
+
+    `counts` (V,) is how often each token occurs in the training rows.
+    """
     embedding, table = config.embedding, pretrained.table(model)
     chosen = method(embedding.name)
     module, codes = compressed(config, model, tokenizer, texts)
@@ -118,17 +118,14 @@ def swap(
 
 
 def save(config: RunConfig, model: PreTrainedModel, folder: Path) -> None:
-    """Write the trained model of the run to `folder`, whole or not at all, in place of what is there.
+    """Write the run's trained model to `folder`, whole or not at all, in place of a former model.
 
     Raises EnvironmentBroken if the folder cannot be written.
     """
-    codes_stored, assignment = (
-        bool(getattr(model.get_input_embeddings(), "codes_stored", False)),
-        assignment_of(config),
-    )
-    if (
-        assignment is not None
-    ):  # codes that are not stored are made without a corpus, and a file's name says nothing elsewhere
+    codes_stored = bool(getattr(model.get_input_embeddings(), "codes_stored", False))
+    assignment = assignment_of(config)
+    if assignment is not None:
+        # Codes that are not stored need no corpus, and a file's name means nothing on another machine.
         assignment = replace(assignment, corpus=AssignmentConfig.corpus)
     with store.atomic(folder) as temporary:
         storage.save_compressed(model, temporary, config.embedding, codes_stored, assignment, config.body)
@@ -137,7 +134,7 @@ def save(config: RunConfig, model: PreTrainedModel, folder: Path) -> None:
 def vocabulary_of(
     config: RunConfig, tokenizer: PreTrainedTokenizerBase, texts: Texts, vocab_size: int
 ) -> Vocabulary | None:
-    """Return the tokens' counts in the corpus where the embedding or its assignment depends on them."""
+    """Return the tokens' counts in the corpus, or None where neither embedding nor assignment depends on them."""
     chosen, assignment = method(config.embedding.name), assignment_of(config)
     power = 0.0 if assignment is None else assignment.frequency_power
     if isinstance(config.embedding, LowRankConfig):
@@ -156,7 +153,7 @@ def vocabulary_of(
 
 
 def _clustered(vocabulary: Vocabulary, kept: int, padding: int | None) -> np.ndarray | None:
-    """Return what each token counts in clustering, (V,): nothing where it keeps a row; None where all count the same."""
+    """Return each token's weight in clustering, (V,): 0 for a token with a kept row. None: all weights are equal."""
     if not (vocabulary.power or kept):
         return None
     weights = np.ones(len(vocabulary.counts)) if vocabulary.weights is None else vocabulary.weights.copy()
@@ -167,7 +164,7 @@ def _clustered(vocabulary: Vocabulary, kept: int, padding: int | None) -> np.nda
 def _token_vectors(
     config: RunConfig, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Texts
 ) -> TokenVectors:
-    """Return the tokens' vectors in context, computed only if no codes made from them are cached."""
+    """Return the tokens' vectors in context, computed only if their codes are not cached."""
     read = texts()
     return TokenVectors(
         vectors_key(model, tokenizer, read), lambda: token_vectors(model, tokenizer, read, batch_size=64)

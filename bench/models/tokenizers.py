@@ -13,18 +13,18 @@ from bench.settings.schema import ModelConfig, RunConfig, TrainedRecovery
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-LEAST, USUAL = 0.5, 0.9  # tokens for each row of the table: fewer are refused, fewer are logged
-MUCH_UNKNOWN = 0.05  # share of unknown tokens from which it is logged
+LEAST, USUAL = 0.5, 0.9  # tokens for each row of the table: below LEAST refused, below USUAL logged
+MUCH_UNKNOWN = 0.05  # share of unknown tokens from which a warning is logged
 
 log = logging.getLogger("bench")
 
 
 def load_tokenizer(config: ModelConfig) -> "PreTrainedTokenizerBase":
-    """Return the model's tokenizer, every id of which has a row in the embedding table.
+    """Return the model's tokenizer, whose ids all have a row in the embedding table.
 
     Raises EnvironmentBroken where its files cannot be read, and ConfigError where they are missing, belong to another
-    model or name no padding token. transformers does not complain about any of these: without files it builds a
-    tokenizer that reads every word as unknown, and an id beyond the table fails only when a text holds it.
+    model or name no padding token. transformers accepts all of these: without files it builds a tokenizer to which
+    every word is unknown, and an id beyond the table fails only when a text contains it.
     """
     where, options = pretrained.locate(config)
     tokenizer = pretrained.from_pretrained("AutoTokenizer", config, where, options)
@@ -50,10 +50,10 @@ def load_tokenizer(config: ModelConfig) -> "PreTrainedTokenizerBase":
 
 
 def check_for_run(tokenizer: "PreTrainedTokenizerBase", config: RunConfig) -> None:
-    """Raise ConfigError unless the tokenizer has the special tokens and the room for text that the run needs."""
+    """Raise ConfigError unless the tokenizer has the special tokens, and sequences the room for text, that the run needs."""
     if config.recovery.name == "masked_lm" and tokenizer.mask_token_id is None:
         raise ConfigError(
-            f"recovery=masked_lm needs a mask token, which the tokenizer of {config.model.name} has not: use recovery=distil."
+            f"recovery=masked_lm needs a mask token, which the tokenizer of {config.model.name} lacks: use recovery=distil."
         )
     texts = len(config.task.columns)
     special = tokenizer.num_special_tokens_to_add(pair=texts > 1)
@@ -72,8 +72,8 @@ def check_for_run(tokenizer: "PreTrainedTokenizerBase", config: RunConfig) -> No
 
 
 def unknown_share(tokenizer: "PreTrainedTokenizerBase", ids: Tensor) -> float:
-    """Return the share of `ids` (N,), special tokens aside, that stand for text unknown to the tokenizer."""
+    """Return the share of unknown tokens among `ids` (N,), special tokens aside."""
     unknown = tokenizer.unk_token_id
-    special = [one for one in tokenizer.all_special_ids if one != unknown]
+    special = [token for token in tokenizer.all_special_ids if token != unknown]
     words = int((~torch.isin(ids, torch.tensor(special, device=ids.device))).sum())
     return int((ids == unknown).sum()) / max(words, 1) if unknown is not None else 0.0

@@ -208,7 +208,7 @@ def test_a_shard_that_was_changed_or_lost_is_named(sharded):
     before = pretrained.identity(other)
     kept = shard.with_name("kept")
     shutil.move(shard, kept)
-    with pytest.raises(EnvironmentBroken, match=rf"index\.json names {shard.name}, which is no file in"):
+    with pytest.raises(EnvironmentBroken, match=rf"index\.json names {shard.name}, which is not a file in"):
         pretrained.locate(config)
     with pytest.raises(EnvironmentBroken, match=rf"cannot be loaded \(.*{shard.name}"):
         pretrained.load_model(other, "none")
@@ -224,7 +224,7 @@ def test_a_shard_that_was_changed_or_lost_is_named(sharded):
 def test_an_index_that_names_files_elsewhere_is_refused(sharded, name):
     index = sharded / "model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": {"bert.embeddings.word_embeddings.weight": name}}))
-    with pytest.raises(EnvironmentBroken, match=r"index\.json names .*, which is no file in"):
+    with pytest.raises(EnvironmentBroken, match=r"index\.json names .*, which is not a file in"):
         pretrained.locate(local(sharded, sha256="0" * 64))
 
 
