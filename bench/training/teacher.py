@@ -1,4 +1,4 @@
-"""Task distillation: the logits of the fine-tuned dense model as further labels (Hinton, Vinyals & Dean 2015, arXiv 1503.02531)."""
+"""Task distillation: the logits of the fine-tuned dense model as additional labels (Hinton et al. 2015, arXiv 1503.02531)."""
 
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -25,21 +25,25 @@ TEMPERATURE = 2.0
 
 
 def with_teacher(train: Examples, logits: Tensor, weight: float) -> tuple[Examples, Objective]:
-    """Return the examples with labels (N, 1 + C), the label before the teacher's logits, and the loss that reads them.
+    """Return the examples with labels (N, 1 + C), the label followed by the teacher's logits, and the loss of both.
 
-    The loss is (1 - weight) of the task's own and `weight` of T^2 KL(teacher || student) at temperature T, or of the
-    squared distance from the teacher's number where the task is a regression.
+    The loss is (1 - weight) times the task's loss plus `weight` times T^2 KL(teacher || student) at temperature T. In a
+    regression the second term is the squared distance from the teacher's number.
     """
     regression = train.labels.is_floating_point()
 
-    def losses(found: Tensor, labels: Tensor) -> Tensor:
-        own = losses_of(found, labels[:, 0] if regression else labels[:, 0].long())
+    def losses(logits: Tensor, labels: Tensor) -> Tensor:
         if regression:
-            theirs = losses_of(found, labels[:, 1])
+            from_labels = losses_of(logits, labels[:, 0])
+            from_teacher = losses_of(logits, labels[:, 1])
         else:
-            ours, wanted = (F.log_softmax(x.float() / TEMPERATURE, dim=-1) for x in (found, labels[:, 1:]))
-            theirs = TEMPERATURE**2 * F.kl_div(ours, wanted, reduction="none", log_target=True).sum(-1)
-        return (1 - weight) * own + weight * theirs
+            from_labels = losses_of(logits, labels[:, 0].long())
+            student, teacher = (
+                F.log_softmax(x.float() / TEMPERATURE, dim=-1) for x in (logits, labels[:, 1:])
+            )
+            divergence = F.kl_div(student, teacher, reduction="none", log_target=True).sum(-1)
+            from_teacher = TEMPERATURE**2 * divergence
+        return (1 - weight) * from_labels + weight * from_teacher
 
     both = torch.cat([train.labels.float().unsqueeze(1), logits.to(train.labels.device)], dim=1)
     return replace(train, labels=both), Objective(losses)
@@ -55,62 +59,58 @@ class Student:
     name: str
 
     def path(self, dtype: str) -> Path:
-        """Return where its teacher's logits lie."""
+        """Return the path of its teacher's logits."""
         parts = {key: self.canonical[key] for key in ("model", "task", "data", "seed")}
-        recipe = {
-            key: value
-            for key, value in self.canonical["training"].items()
-            if key not in ("teacher", "teacher_weight")
-        }
+        training, of_student = self.canonical["training"], ("teacher", "teacher_weight")
+        recipe = {key: value for key, value in training.items() if key not in of_student}
         key = store.key(parts, recipe, dtype)
         return Path(self.config.cache_dir) / "teachers" / f"{key}.safetensors"
 
 
 def teacher_logits(students: Sequence[Student], device: torch.device, dtype: str) -> list[Tensor]:
-    """Return for each the logits (N, C) of the dense model fine-tuned with the same recipe and seed on the same examples.
+    """Return, for each student, the logits (N, C) of the dense model fine-tuned with the same recipe, seed and examples.
 
-    Kept in `cache_dir/teachers`, so that every method of a sweep learns from the same. Those that are not there yet are
-    trained side by side.
+    They are cached in `cache_dir/teachers`, so that every method of a sweep learns from the same teacher. Teachers that are
+    missing train side by side. Raises Diverged for a teacher whose training diverges.
     """
     paths = {student.path(dtype): student for student in students}
     for path in paths:
         store.make_folder(path.parent)
     with ExitStack() as locks:
-        for path in sorted(
-            paths
-        ):  # in one order everywhere: two that wait for each other would wait for ever
+        # Every process locks in the same order, since two processes could otherwise wait for each other forever.
+        for path in sorted(paths):
             locks.enter_context(FileLock(path.with_suffix(".lock")))
-        known = {path: store.read_cached(path, store.load_array) for path in paths}
-        if missing := {path: paths[path] for path, logits in known.items() if logits is None}:
-            known |= _teach(missing, device, dtype)
-    return [torch.from_numpy(known[student.path(dtype)]) for student in students]
+        logits = {path: store.read_cached(path, store.load_array) for path in paths}
+        if missing := {path: paths[path] for path, cached in logits.items() if cached is None}:
+            logits |= _train_teachers(missing, device, dtype)
+    return [torch.from_numpy(logits[student.path(dtype)]) for student in students]
 
 
-def _teach(students: dict[Path, Student], device: torch.device, dtype: str) -> dict[Path, np.ndarray]:
+def _train_teachers(
+    students: dict[Path, Student], device: torch.device, dtype: str
+) -> dict[Path, np.ndarray]:
     """Return the logits of new teachers, each written to its path; raises Diverged once the others are written."""
     processes.refuse_several("training.teacher", "teacher")
+
+    # Load a dense model for each student.
     trainees = []
     for student in students.values():
-        transformers.set_seed(student.config.seed)
-        teacher = cast(Any, pretrained.load_classifier(student.config.model, student.config.task)).to(device)
-        trainees.append(
-            Trainee(
-                teacher,
-                student.train,
-                student.config.training,
-                student.config.seed,
-                f"{student.name} teacher",
-            )
-        )
+        config = student.config
+        transformers.set_seed(config.seed)
+        teacher = cast(Any, pretrained.load_classifier(config.model, config.task)).to(device)
+        name = f"{student.name} teacher"
+        trainees.append(Trainee(teacher, student.train, config.training, config.seed, name))
+
+    # Train the models, and write the logits of those that converge.
     transformers.set_seed(trainees[0].seed)
-    found, diverged = dict[Path, np.ndarray](), list[Diverged]()
+    logits, diverged = dict[Path, np.ndarray](), list[Diverged]()
     for path, trainee, outcome in zip(students, trainees, finetune_together(trainees, dtype), strict=True):
         if isinstance(outcome, Diverged):
             diverged.append(outcome)
             continue
-        found[path] = predict(trainee.model, trainee.train, trainee.config.eval_batch_size, dtype)
+        logits[path] = predict(trainee.model, trainee.train, trainee.config.eval_batch_size, dtype)
         with store.atomic(path) as temporary:
-            store.save_array(found[path], temporary)
+            store.save_array(logits[path], temporary)
     for outcome in diverged:
         raise Diverged(outcome.done, outcome.steps, "teacher's ")
-    return found
+    return logits
