@@ -7,11 +7,8 @@ from bench.embeddings.base import EmbeddingMethod, Source
 from bench.embeddings.layer import CompressedEmbedding
 from bench.settings.embeddings import HashOnlyConfig
 
-MULTIPLIERS = (
-    -0x61C8864680B583EB,
-    -0x40A7B892E31B1A47,
-    -0x6B2FB644ECCEEE15,
-)  # splitmix64's, as signed numbers
+# The multipliers of splitmix64, as signed numbers.
+MULTIPLIERS = (-0x61C8864680B583EB, -0x40A7B892E31B1A47, -0x6B2FB644ECCEEE15)
 
 
 class HashEmbedding(CompressedEmbedding):

@@ -73,9 +73,8 @@ class Bf16Weights:
 
     def __init__(self, model: nn.Module) -> None:
         self.replaced: list[tuple[nn.Module, str, nn.Module | nn.Parameter]] = []  # owner, name, original
-        self.copies: dict[
-            nn.Parameter, tuple[nn.Parameter, slice]
-        ] = {}  # a copy, and the weight's rows of it
+        # Of each weight its copy, and the weight's rows of the copy.
+        self.copies: dict[nn.Parameter, tuple[nn.Parameter, slice]] = {}
         self.joints: list[Projections] = []
         layers = [layer for _, layer in model.named_modules(remove_duplicate=False)]
         uses = Counter(id(p) for layer in layers for p in layer.parameters(recurse=False))

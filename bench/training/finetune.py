@@ -115,9 +115,8 @@ def finetune_together(trainees: Sequence[Trainee], dtype: str) -> list[Outcome |
     All train for the same number of steps, by the engine of the first.
     """
     if processes.COUNT > 1:
-        torch.manual_seed(
-            trainees[0].seed * processes.COUNT + processes.RANK
-        )  # a dropout mask for each process
+        # Give each process a different dropout mask.
+        torch.manual_seed(trainees[0].seed * processes.COUNT + processes.RANK)
     lanes = [trainee.lane(dtype) for trainee in trainees]
     try:
         return _train(trainees, lanes)

@@ -114,9 +114,8 @@ def test_an_injective_assignment_gets_rows_enough_and_codes_that_cost_nothing_le
         for name in ("contextual", "sequential")
     )
     assert injective.rows**injective.subspaces >= VOCAB_SIZE
-    assert (
-        free.rows**free.subspaces >= VOCAB_SIZE > free.rows ** (free.subspaces - 1)
-    )  # digits that are always 0 say nothing
+    # Digits that are always 0 say nothing.
+    assert free.rows**free.subspaces >= VOCAB_SIZE > free.rows ** (free.subspaces - 1)
     assert stored("subspace", free, codes_stored=False) <= 0.1 * DENSE < stored("subspace", free)
 
 

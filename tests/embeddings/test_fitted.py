@@ -32,9 +32,10 @@ def test_fitted_tables_are_the_means_of_the_sub_vectors_that_share_a_code(paddin
         means = tokens.iloc[:, 4 * i : 4 * i + 4].groupby(codes[tokens.index, i]).mean()
         found = layer.weight.detach()[9 * i : 9 * i + 8]
         np.testing.assert_allclose(found, means, rtol=1e-5, atol=1e-6)
+        # No token has the last code.
         np.testing.assert_allclose(
             layer.weight.detach()[9 * i + 8], tokens.iloc[:, 4 * i : 4 * i + 4].mean(), rtol=1e-5, atol=1e-6
-        )  # no token has the last code
+        )
 
 
 def squared_error(layer: SubspaceEmbedding, table: torch.Tensor) -> float:
@@ -68,9 +69,8 @@ def test_fitted_sum_is_the_least_squares_solution():
 
 def test_up_projection_is_fitted_to_the_principal_axes():
     rng = np.random.default_rng(3)
-    table = (rng.normal(size=(60, 4)) @ rng.normal(size=(4, 12))).astype(
-        np.float32
-    )  # rank 4: nothing is lost
+    # Rank 4: nothing is lost.
+    table = (rng.normal(size=(60, 4)) @ rng.normal(size=(4, 12))).astype(np.float32)
     layer = built(
         torch.from_numpy(table),
         sequential(60, 2, 60).repeat(2, 1)[:, [0, 0]],

@@ -97,9 +97,8 @@ def test_vectors_and_logits_are_those_of_a_dense_table_of_the_shared_codes(data)
     torch.testing.assert_close(layer.decoder(None)(hidden), hidden @ dense.T, rtol=1e-4, atol=1e-4)
     assert len(layer.state_dict()["codes"]) == -(-number * f * (rows - 1).bit_length() // 8)
     assert len(layer.state_dict()["share"]) == -(-vocab_size * (number - 1).bit_length() // 8)
-    if (
-        init == "fitted" and compose == "concat"
-    ):  # tables are the weighted means of the tokens that share a code
+    # Tables are the weighted means of the tokens that share a code.
+    if init == "fitted" and compose == "concat":
         fitted = np.flatnonzero(own & ~np.isin(np.arange(vocab_size), layer.ids.numpy() if kept else []))
         for code in np.unique(expected[fitted, 0]):
             them = fitted[expected[fitted, 0] == code]

@@ -99,9 +99,8 @@ def test_decoder_holds_the_same_tables_and_codes_and_registers_only_its_bias():
 @pytest.mark.parametrize("compose", ["concat", "sum"])
 @pytest.mark.parametrize("sub_dim", [4, 2])
 def test_padding_stays_zero_and_leaves_the_tokens_that_share_its_codes_alone(compose, sub_dim):
-    codes = sequential(
-        27, 3, 3
-    )  # token 0 has the codes (0, 0, 0): 18 of the 26 others share one or two of them
+    # Token 0 has the codes (0, 0, 0): 18 of the 26 others share one or two of them.
+    codes = sequential(27, 3, 3)
     layer = SubspaceEmbedding(
         codes, 3, 12 if compose == "concat" else 4, sub_dim=sub_dim, compose=compose, padding_idx=0
     )
@@ -213,9 +212,8 @@ def test_no_tensor_of_the_tables_size_is_made_in_training_or_inference(compose):
     with LargestTensor() as largest:
         layer(ids).square().sum().backward()
     assert layer.weight.grad is not None and layer.weight.grad.any()
-    assert largest.numel == max(
-        tokens * width, layer.weight.numel() + layer.weight.shape[1]
-    )  # with the padding row
+    # With the padding row.
+    assert largest.numel == max(tokens * width, layer.weight.numel() + layer.weight.shape[1])
     with LargestTensor() as largest:
         logits = layer.decoder(torch.nn.Parameter(torch.zeros(vocab_size)))(torch.randn(masked, width))
     assert largest.numel == masked * vocab_size == logits.numel()

@@ -69,18 +69,16 @@ def test_the_copies_compute_what_autocast_does(bias, frozen):
             weight.requires_grad_(not any(part in name for part in frozen))
     (expected, gradients), (found, own) = outcome(plain), outcome(copied, Bf16Weights)
     torch.testing.assert_close(found, expected, rtol=2e-2, atol=2e-2)
-    assert not any(
-        module.products for module in copied.modules() if isinstance(module, Projections)
-    )  # those of `cross` were not all taken
+    # Products of `cross` were not all taken.
+    assert not any(module.products for module in copied.modules() if isinstance(module, Projections))
     assert {name for name, gradient in own.items() if gradient is None} == {
         name for name in own if any(part in name for part in frozen)
     }
     for name in [name for name, gradient in own.items() if gradient is not None]:
         assert own[name].dtype == torch.float32
         error = (own[name] - gradients[name]).norm()
-        assert error <= 0.02 * gradients[name].norm() + 1e-3 or name.endswith("key.bias"), (
-            name
-        )  # whose gradient is 0
+        # The gradient of a key's bias is 0.
+        assert error <= 0.02 * gradients[name].norm() + 1e-3 or name.endswith("key.bias"), name
 
 
 @pytest.mark.parametrize(

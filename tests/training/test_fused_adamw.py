@@ -62,9 +62,8 @@ def test_a_lane_trains_as_with_pytorchs_optimizer(dtype, tolerance, changes):
 
     (losses, weights), (found, same) = trained(own()), trained(fused(own()))
     np.testing.assert_allclose(found, losses, atol=tolerance)
-    assert (
-        same - weights
-    ).square().mean().sqrt() < tolerance / 2  # in bf16 single tokens, which are rare, go apart
+    # In bf16 single tokens, which are rare, go apart.
+    assert (same - weights).square().mean().sqrt() < tolerance / 2
 
 
 def test_only_gradients_of_a_whole_batch_stay_in_bf16():
@@ -100,9 +99,8 @@ def test_a_rehearsal_that_breaks_leaves_no_gradients_behind():
         raise RuntimeError("broken")
 
     clean, broken = fused(lane(model(), examples(), "bf16")), fused(lane(model(), examples(), "bf16"))
-    handle = broken.model.get_input_embeddings().weight.register_hook(
-        fail
-    )  # the last gradient of a backward pass
+    # The last gradient of a backward pass.
+    handle = broken.model.get_input_embeddings().weight.register_hook(fail)
     with pytest.raises(RuntimeError, match="broken"):
         broken.step(40)
     handle.remove()
