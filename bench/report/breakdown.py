@@ -1,4 +1,4 @@
-"""A task's languages or categories as columns: the runs of each such task as a section of their own."""
+"""A task's languages or categories as columns: each such task becomes a section."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -12,8 +12,8 @@ from bench.report.scores import ALL, GAP, score_table
 def breakdown_table(runs: pd.DataFrame, threshold: float) -> pd.DataFrame:
     """Return a score table with a section for every model and task that is also scored by several languages or categories.
 
-    `all` is the split's own score: the mean over languages, or the score of all rows. `gap` is the training language's score
-    minus the mean of the others'.
+    `all` is the score of the whole split: the mean over languages, or the score of all rows. `gap` is the training language's
+    score minus the mean of the others'.
     """
     counted = headline_runs(runs).dropna(subset=["headline.metric"])
     lines = pd.DataFrame([line for run in counted.to_dict("records") for line in _lines(run)])

@@ -1,4 +1,4 @@
-"""Two stores compared: what became better or worse, run by run of the same configuration, task and seed."""
+"""Two stores compared: which scores became better or worse, by runs of the same configuration, task and seed."""
 
 import math
 from pathlib import Path
@@ -20,7 +20,7 @@ LINE = [
     *("model", "suite", "task", "configuration", "seeds_before", "seeds_now"),
     *("bytes_before", "bytes_now", "latency_ms_before", "latency_ms_now"),
 ]
-HEAD = "Mean now minus mean before, over the seeds that both stores have; clear: the 95 % interval does not hold 0.\n"
+HEAD = "Mean now minus mean before, over the seeds that both stores have. Clear: the 95 % interval does not hold 0.\n"
 
 
 def compare(before: list[Record], now: list[Record]) -> pd.DataFrame:
@@ -28,13 +28,14 @@ def compare(before: list[Record], now: list[Record]) -> pd.DataFrame:
 
     Raises ConfigError where the stores' scores come from different versions of a task, metric or record.
     """
+    # Both stores' runs, with the facts about their scores.
     frame = to_frame([*before, *now])
     facts = score_table(frame, 0)[[*KEYS, "scale", "metric", "higher_is_better"]]
-    old = frame.position < len(before)
-    runs = pd.concat(
-        [headline_runs(frame[old]).assign(store="before"), headline_runs(frame[~old]).assign(store="now")]
-    )
+    frame["store"] = ["before" if position < len(before) else "now" for position in frame.position]
+    runs = pd.concat([headline_runs(part) for _, part in frame.groupby("store")])
     scored = runs.dropna(subset=["headline.value"]).merge(facts, on=KEYS)
+
+    # The comparison: verdicts in their order, and of each the largest changes first.
     lines = pd.DataFrame([_line(part) for _, part in scored.groupby(KEYS, sort=True)], columns=LINE)
     rank = lines.verdict.map(VERDICTS.index)
     size = -lines.difference.astype(float).abs().fillna(0)
@@ -83,12 +84,8 @@ def _line(runs: pd.DataFrame) -> dict[Any, Any]:
 
 def _verdict(change: float | None, values: pd.DataFrame, higher_is_better: bool) -> str:
     if change is None:
-        lost = [
-            f"only {other}"
-            for store, other in (("before", "now"), ("now", "before"))
-            if values[store].isna().all()
-        ]
-        return lost[0] if lost else "no common seed"
+        only = [store for store in ("now", "before") if values.drop(columns=store).isna().all(axis=None)]
+        return f"only {only[0]}" if only else "no common seed"
     if math.isclose(change, 0, abs_tol=1e-9):
         return "same"
     return "better" if (change > 0) == higher_is_better else "worse"
@@ -96,32 +93,27 @@ def _verdict(change: float | None, values: pd.DataFrame, higher_is_better: bool)
 
 def markdown(lines: pd.DataFrame) -> str:
     """Return the comparison as a page of Markdown."""
-    shown = ["model", "task", "configuration", "metric", "verdict"]
-    body = [
-        [
-            *(escape(line[key]) for key in shown),
-            _change(line),
-            line["clear"],
-            str(line["paired_seeds"]),
-            " → ".join("" if pd.isna(line[store]) else f"{line[store]:.2f}" for store in ("before", "now")),
-        ]
-        for line in lines.to_dict("records")
-    ]
-    head = [*shown, "difference", "clear", "paired seeds", "before → now"]
+    names = ["model", "task", "configuration", "metric", "verdict"]
+    body = []
+    for line in lines.to_dict("records"):
+        means = ["" if pd.isna(line[store]) else f"{line[store]:.2f}" for store in ("before", "now")]
+        numbers = [_change(line), line["clear"], str(line["paired_seeds"]), " → ".join(means)]
+        body.append([escape(line[key]) for key in names] + numbers)
+    head = [*names, "difference", "clear", "paired seeds", "before → now"]
     return f"# Compared with another store\n\n{HEAD}\n{markdown_table(head, body, 4)}"
 
 
 def summary(lines: pd.DataFrame) -> list[str]:
-    """Return a line for everything that is not the same with the same seeds, and the counts."""
+    """Return a line for each score that differs or has other seeds, and the count of each verdict."""
     changed = lines[(lines.verdict != "same") | (lines.seeds_before != lines.seeds_now)]
-    said = [
+    texts = [
         f"{line['verdict']:14} {_change(line):>14}  {line['model']} {line['task']} {line['configuration']} "
         f"(seeds before: {line['seeds_before'] or 'none'}, now: {line['seeds_now'] or 'none'}"
         f"{line['clear'] and ', clear: ' + line['clear']})"
         for line in changed.to_dict("records")
     ]
     counts = lines.verdict.value_counts()
-    return [*said, " | ".join(f"{verdict} {counts.get(verdict, 0)}" for verdict in VERDICTS)]
+    return [*texts, " | ".join(f"{verdict} {counts.get(verdict, 0)}" for verdict in VERDICTS)]
 
 
 def _change(line: dict[Any, Any]) -> str:

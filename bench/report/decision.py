@@ -1,10 +1,9 @@
 """The decision: the smallest configuration of a section whose loss stays within a limit on the tasks that matter.
 
-`brief/rule.js` is the same rule for the page, so that it answers alike with scripts on and off; tests/report/decisions.json holds
-both to the same answers.
+`brief/rule.js` is the same rule for the page, which therefore answers alike with scripts on and off. A test runs the cases of
+tests/report/decisions.json through both.
 """
 
-import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -14,22 +13,24 @@ from bench.errors import ConfigError, unknown
 from bench.report.scores import FLOORS, sections
 from bench.settings.schema import ReportConfig
 
-ENOUGH = 0.2  # share of a section's configurations that must have every task of a mean for these to decide
-POINTS = 100.0  # a task is compared in points where its headline metric is a fraction
+ENOUGH = (
+    0.2  # share of a section's configurations that must have every task of a mean, so that its tasks decide
+)
+POINTS = 100.0  # scale of a task whose headline metric is a fraction: it is compared in points
 
 Item = dict[Any, Any]
 """A configuration: `row`, its main line of the score table, `bytes`, and lists by task, rounded to 0.01 point: `score`, `loss`
 (against dense, over the seeds that both have; below zero: better), `half` (half-width of the loss's 95 % interval), `pairs` of
-seeds, `seeds`, `collapsed` (runs that predict one class only), `why` (there is no loss)."""
+seeds, `seeds`, `collapsed` (runs that predict a single class), `why` (the reason for a missing loss)."""
 
 
 class Verdict(NamedTuple):
-    """What the tasks that matter say about a configuration."""
+    """Whether a configuration stays within the tolerated loss on the tasks that matter."""
 
-    place: int  # among those offered
+    place: int  # index among the configurations offered
     holds: bool
     worst: float | None  # largest loss; None where a task that matters has none
-    task: int | None  # where that is
+    task: int | None  # index of the task with the largest loss
 
 
 class Subject(NamedTuple):
@@ -40,8 +41,8 @@ class Subject(NamedTuple):
     dense: Item | None  # the dense configuration with a score on most of these tasks; None where none has any
     options: list[
         Item
-    ]  # the compressed configurations with a score on any of them, smallest first; no floors
-    matter: list[int]  # places in `columns` of the tasks that matter
+    ]  # the compressed configurations with a score on any task, smallest first, without floors
+    matter: list[int]  # indices in `columns` of the tasks that matter
     missing: list[str]  # tasks that matter and have no score
 
 
@@ -51,6 +52,7 @@ def subject(table: pd.DataFrame, wanted: ReportConfig) -> Subject:
     The tasks that matter are report.tasks, else those of the mean over most tasks that enough configurations have.
     Raises ConfigError for a model or suite without any record.
     """
+    # The section.
     for key, value in (("model", wanted.model), ("suite", wanted.suite)):
         known = set(map(str, table[key]))
         if value is not None and value not in known:
@@ -59,33 +61,37 @@ def subject(table: pd.DataFrame, wanted: ReportConfig) -> Subject:
     if not asked.any():
         raise ConfigError(f"report.suite ({wanted.suite}) has no records of report.model ({wanted.model}).")
     part = max(sections(table[asked]), key=lambda part: part[~part.is_mean].n.sum())
+
+    # Its tasks, and those that matter.
     tasks = part[~part.is_mean & (part.scale == POINTS)]
     columns = tasks.drop_duplicates("column").to_dict("records")
     averaged = _averaged(part) or [column["column"] for column in columns]
     names = wanted.tasks or [column["task"] for column in columns if column["column"] in averaged]
+    known = {column["task"] for column in columns}
+
+    # Its configurations.
     rows = {row["config_id"]: row for row in part[part.main].to_dict("records")}
     items = [_item(rows[name], lines) for name, lines in tasks.groupby("config_id", sort=False)]
     items = [item for item in items if any(score is not None for score in item["score"])]
     dense = [item for item in items if item["row"]["kind"] == "dense"]
-    options = [
-        item
-        for item in items
-        if item["row"]["kind"] != "dense"
-        and item["row"]["body"] == "fp32"
-        and item["row"]["config.embedding.name"] not in FLOORS
-    ]
+    options = [item for item in items if _is_option(item["row"])]
     return Subject(
         part,
         columns,
         max(dense, key=lambda item: item["why"].count(""), default=None),
         sorted(options, key=lambda item: (item["bytes"], item["row"]["configuration"])),
         [place for place, column in enumerate(columns) if column["task"] in names],
-        [name for name in names if name not in {column["task"] for column in columns}],
+        [name for name in names if name not in known],
     )
 
 
+def _is_option(row: dict[Any, Any]) -> bool:
+    """Return whether a configuration can be recommended: a compressed embedding, the body in fp32, no floor."""
+    return row["kind"] != "dense" and row["body"] == "fp32" and row["config.embedding.name"] not in FLOORS
+
+
 def _averaged(part: pd.DataFrame) -> tuple[str, ...]:
-    """Return the columns of the mean over most tasks that enough configurations have, of all where none has enough."""
+    """Return the columns of the mean over most tasks among those that enough configurations have, or among all if none has."""
     means = part[part.is_mean & (part.body == "fp32")]
     having = (means.no_score == "").groupby(means.tasks).sum()
     enough = having[having >= ENOUGH * means.config_id.nunique()]
@@ -93,7 +99,7 @@ def _averaged(part: pd.DataFrame) -> tuple[str, ...]:
 
 
 def _item(row: dict[Any, Any], lines: pd.DataFrame) -> Item:
-    """Return a configuration from its lines of the tasks."""
+    """Return a configuration from its main line and its lines of the tasks."""
     worse = lines.higher_is_better.map({True: -1, False: 1})
     half = (lines.difference_ci95_high - lines.difference_ci95_low) / 2
     return {
@@ -131,9 +137,14 @@ def no_answer(about: Subject) -> str | None:
 
 
 def rank(offered: Sequence[Item], matter: Sequence[int], tolerance: float) -> list[Verdict]:
-    """Return a verdict for each, best first: those that hold as offered, then by their worst loss, then those not measured."""
-    judged = [_judge(item, place, matter, tolerance) for place, item in enumerate(offered)]
-    return sorted(judged, key=lambda v: -math.inf if v.holds else math.inf if v.worst is None else v.worst)
+    """Return a verdict for each, best first: those that hold, in the order offered; then by worst loss; then those without one."""
+    verdicts = [_judge(item, place, matter, tolerance) for place, item in enumerate(offered)]
+    measured = [verdict for verdict in verdicts if not verdict.holds and verdict.worst is not None]
+    return [
+        *(verdict for verdict in verdicts if verdict.holds),
+        *sorted(measured, key=lambda verdict: verdict.worst or 0.0),
+        *(verdict for verdict in verdicts if verdict.worst is None),
+    ]
 
 
 def _judge(item: Item, place: int, matter: Sequence[int], tolerance: float) -> Verdict:
@@ -147,13 +158,13 @@ def _judge(item: Item, place: int, matter: Sequence[int], tolerance: float) -> V
 
 
 def mean(item: Item, matter: Sequence[int]) -> float | None:
-    """Return the mean score over the tasks that matter, or None where one has none."""
+    """Return the mean score over the tasks that matter, or None where a task has no score."""
     scores = [item["score"][task] for task in matter]
     return None if not scores or None in scores else sum(scores) / len(scores)
 
 
 def reach(item: Item, matter: Sequence[int]) -> tuple[float, int] | None:
-    """Return the largest loss that the 95 % intervals reach, and on which task; None where one has fewer than two pairs of seeds."""
+    """Return the largest loss that the 95 % intervals reach, and on which task; None where a task has fewer than two pairs of seeds."""
     reached = []
     for task in matter:
         if item["half"][task] is None or item["pairs"][task] < 2:

@@ -100,15 +100,15 @@ def costs(part: pd.DataFrame) -> Chart | None:
 
 
 def _compared(lines: pd.DataFrame, measure: Measure) -> pd.DataFrame:
-    """Return the lines that a measure compares: the embeddings, or whole models where some have a body in fewer bits."""
+    """Return the lines that a measure compares: embeddings with a body in fp32, or whole models where some body has fewer bits."""
     fp32 = lines.body == "fp32"
     return lines[fp32] if measure != WHOLE else lines.iloc[: 0 if fp32.all() else None]
 
 
 def _points(lines: pd.DataFrame, measure: Measure) -> pd.DataFrame:
-    """Return the lines of one column that can be plotted, with x, floor (drawn as a level), on_front and knee.
+    """Return a column's lines that can be plotted, with x, floor (drawn as a level), on_front and knee.
 
-    A floor's few bytes would stretch the axis; it comes last and is no part of the front.
+    A floor's few bytes would stretch the axis. Floors come last and are no part of the front.
     """
     data = lines.assign(x=lines[measure.field].astype(float) * measure.factor)
     data = data[data["mean"].notna() & (data.x > 0)]
@@ -172,7 +172,7 @@ def _chart(part: pd.DataFrame, against: str, wanted: list[tuple[pd.DataFrame, Me
 def _panel(
     axes: Axes, data: pd.DataFrame, measure: Measure, kinds: dict[str, tuple[str, str]], small: bool
 ) -> tuple[list[Label], list[Segment], list[tuple[float, float]]]:
-    """Draw all but the labels; return these, and the line segments and other points that they should keep off."""
+    """Draw all but the labels. Return the labels, and the line segments and points that they should keep off."""
     # Levels: dense with its interval, chance, floors.
     column = data.iloc[0]
     _axes(axes, data, measure)
@@ -270,7 +270,7 @@ def _axes(axes: Axes, data: pd.DataFrame, measure: Measure) -> None:
 
 
 def _heading(data: pd.DataFrame) -> list[str]:
-    """Return what is plotted, from how many seeds, and what is not official about it."""
+    """Return a panel's heading: the task, the number of seeds, and what is not official."""
     column, low, high = data.iloc[0], int(data.n.min()), int(data.n.max())
     seeds = f"{low}" if low == high else f"{low} to {high}"
     marks = [f"not official: {column.not_official}"] if column.not_official else []
@@ -278,7 +278,7 @@ def _heading(data: pd.DataFrame) -> list[str]:
 
 
 def _legend(kinds: dict[str, tuple[str, str]], data: pd.DataFrame) -> list[Line2D]:
-    """Return what the marks mean: kinds first, then lines; only those that are drawn."""
+    """Return the legend's entries: kinds first, then lines; only those that are drawn."""
     bodies, floors = dict(zip(data.kind, data.body, strict=True)), set(data[data.floor].kind)
     shown: list[dict[str, Any]] = [
         {"label": kind, **mark(style, 9), **_filling(bodies[kind], style[0])}

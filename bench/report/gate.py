@@ -1,5 +1,6 @@
-"""The quality gate of a deployment: every declared limit against what was measured. What cannot be checked is broken."""
+"""The quality gate of a deployment: each declared limit against its measurement. A limit that cannot be checked is broken."""
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -13,14 +14,12 @@ from bench.report.runs import headline_runs
 from bench.settings.schema import RunConfig
 from bench.store import Covered
 
-COVERAGE = {
-    "known": "unknown_rate",
-    "well_fitted": "badly_fitted_rate",
-}  # covered: 1 - this fact of `bench coverage`
+# A limit's measurement is 1 - this fact of `bench coverage`.
+COVERAGE = {"known": "unknown_rate", "well_fitted": "badly_fitted_rate"}
 
 
 class Check(NamedTuple):
-    """One limit: what it is about, what was declared, what was measured."""
+    """A limit: its name, what was declared, what was measured."""
 
     name: str
     limit: str
@@ -31,11 +30,12 @@ class Check(NamedTuple):
 def checks(
     frame: pd.DataFrame, table: pd.DataFrame, covered: Sequence[Covered], config: RunConfig
 ) -> list[Check]:
-    """Return a check for each limit of config.gate, the configuration itself first.
+    """Return a check for each limit of config.gate, after a check that the configuration has finished runs.
 
-    `frame` holds the runs, `table` their scores. Raises ConfigError for a gate without a limit, unknown names of limits and a
-    configuration of several models.
+    `frame` holds the runs, `table` their scores. Raises ConfigError for a gate without a limit, for an unknown name of a limit and
+    for a configuration of several models.
     """
+    # Refuse a gate that cannot be checked.
     gate = config.gate
     for key in (key for limits in gate.coverage.values() for key in limits if key not in COVERAGE):
         raise ConfigError(unknown("limit of gate.coverage", key, COVERAGE))
@@ -46,6 +46,8 @@ def checks(
     sizes = (gate.embedding_bytes, gate.total_bytes)
     if not (gate.loss or gate.coverage or gate.latency_ms or any(size is not None for size in sizes)):
         raise ConfigError(f"gate={gate.name} declares no limit: set one in conf/gate/{gate.name}.yaml.")
+
+    # Check.
     lines, runs, first = _target(frame, table, config)
     return [
         first,
@@ -59,7 +61,7 @@ def checks(
 def _target(
     frame: pd.DataFrame, table: pd.DataFrame, config: RunConfig
 ) -> tuple[pd.DataFrame, pd.DataFrame, Check]:
-    """Return the scores and the finished runs of the configuration to be deployed, and whether it is there at all."""
+    """Return the scores and the finished runs of the configuration to be deployed, and the check that it has any."""
     label, limit, lines = config.gate.configuration, "finished runs", table
     if label is None:
         limit = f"recommended: {config.report.tolerated_loss:g} points at most"
@@ -93,8 +95,8 @@ def _losses(lines: pd.DataFrame, config: RunConfig) -> Iterator[Check]:
 
 
 def _loss(line: dict[Any, Any], limit: float) -> tuple[str, bool]:
-    """Return what was measured and whether it is within the limit."""
-    if pd.isna(line["difference_to_dense"]):  # dense is compared with nothing: it loses nothing
+    """Return the loss in words, and whether it is within the limit. Dense itself loses nothing."""
+    if pd.isna(line["difference_to_dense"]):
         why = line["no_score"] or line["no_difference"]
         return why or "dense itself", not why and limit >= 0
     loss = round(line["difference_to_dense"] * (-1 if line["higher_is_better"] else 1), 6)
@@ -111,30 +113,31 @@ def _sizes(runs: pd.DataFrame, config: RunConfig) -> Iterator[Check]:
 
 def _latencies(runs: pd.DataFrame, config: RunConfig) -> Iterator[Check]:
     for key, limit in config.gate.latency_ms.items():
-        found = slowest(runs, int(key.removeprefix("batch")), config.gate)
-        measured = f"{found[0]:.2f} ms ({found[1]})" if found else "not measured: run `bench cost`"
-        held = found is not None and found[0] <= limit
-        yield Check(f"latency_ms.{key}", f"{limit:g} ms at most", measured, held)
+        time, how = slowest(runs, int(key.removeprefix("batch")), config.gate) or (math.inf, "")
+        measured = f"{time:.2f} ms ({how})" if how else "not measured: run `bench cost`"
+        yield Check(f"latency_ms.{key}", f"{limit:g} ms at most", measured, bool(how) and time <= limit)
 
 
 def _coverages(runs: pd.DataFrame, covered: Sequence[Covered], config: RunConfig) -> Iterator[Check]:
     known = set(runs.embedding_id)
     for corpus, limits in config.gate.coverage.items():
-        own = [text for text in covered if text.corpus == corpus and text.embedding_id in known]
+        texts = [text for text in covered if text.corpus == corpus and text.embedding_id in known]
         for key, limit in limits.items():
-            shares = {1 - text.facts[COVERAGE[key]]: text.text for text in own}
-            share = min(shares, default=None)  # every text of that name must be covered
-            measured = "not measured with this configuration" if share is None else f"{share:.4f}"
-            if len(own) > 1 and share is not None:
-                measured += f" on {shares[share]}, the worst of {len(own)} texts"
-            held = share is not None and share >= limit
-            yield Check(f"coverage.{corpus}.{key}", f"{limit:g} at least", measured, held)
+            # Every text of that name must be covered.
+            shares = {1 - text.facts[COVERAGE[key]]: text.text for text in texts}
+            share = min(shares, default=-math.inf)
+            measured = f"{share:.4f}" if texts else "not measured with this configuration"
+            if len(texts) > 1:
+                measured += f" on {shares[share]}, the worst of {len(texts)} texts"
+            yield Check(
+                f"coverage.{corpus}.{key}", f"{limit:g} at least", measured, bool(texts) and share >= limit
+            )
 
 
-def lines(found: Sequence[Check]) -> list[str]:
-    """Return a line for each check, and the count of broken ones."""
+def lines(results: Sequence[Check]) -> list[str]:
+    """Return a line for each check, and the count of broken limits."""
     shown = [
         f"{'held' if check.held else 'BROKEN':7} {check.name}: limit {check.limit}; measured {check.measured}"
-        for check in found
+        for check in results
     ]
-    return [*shown, f"{sum(not check.held for check in found)} of {len(found)} limits broken"]
+    return [*shown, f"{sum(not check.held for check in results)} of {len(results)} limits broken"]

@@ -12,11 +12,11 @@ MARKER = 7.0  # points: half the side of the square that a marker keeps free
 LINE = 1.5  # points: half the width that a line keeps free
 NEAR = 30.0  # points: markers that are mistaken for one another
 LEADER_FROM = 14.0  # points: a label further off is joined to its point
-FAR = -1e6  # where the box of a label is that has no place
+FAR = -1e6  # corners of the box of a label that is not placed
 
 
 class Label(NamedTuple):
-    """A point in data coordinates and its text; one that is needed is never left out."""
+    """A point in data coordinates and its text; a needed label is never left out."""
 
     x: float
     y: float
@@ -36,15 +36,16 @@ class Segment(NamedTuple):
 def place_labels(
     axes: Axes, labels: Sequence[Label], lines: Sequence[Segment], unnamed: Sequence[tuple[float, float]] = ()
 ) -> list[str]:
-    """Draw the labels where each costs least and return the texts for which no free place was found.
+    """Draw the labels at their cheapest positions and return the texts of those left out.
 
-    They keep off the `unnamed` points, too, which have no label.
-
-    A label that would cover another is left out unless it is needed. The axes' layout must be final. Greedy: the best
-    of 96 places for each label from the top down, twice.
+    Labels keep off the `lines` and the `unnamed` points, which have no label. A label that would cover another is left out
+    unless it is needed. The axes' layout must be final. Greedy: the best of 96 positions for each label from the top down,
+    twice.
     """
     if not labels:
         return []
+
+    # Boxes of all that labels keep off, in points.
     points_per_pixel = 72 / axes.figure.dpi
     anchors = axes.transData.transform([label[:2] for label in labels]) * points_per_pixel
     room = np.array(axes.get_window_extent().extents) * points_per_pixel
@@ -53,6 +54,8 @@ def place_labels(
     markers = np.hstack([anchors - MARKER, anchors + MARKER])
     rest = axes.transData.transform(np.array(unnamed).reshape(-1, 2)) * points_per_pixel
     rest = np.hstack([rest - MARKER, rest + MARKER])
+
+    # The labels, drawn to know their sizes, then moved to the best positions.
     white = {"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.6}
     style: dict[str, Any] = {"ha": "center", "va": "center", "color": "#222222", "bbox": white, "zorder": 6}
     drawn = [axes.text(*label[:3], **style) for label in labels]
@@ -62,6 +65,8 @@ def place_labels(
     for index in [*downwards, *downwards]:
         others = np.delete(boxes, index, axis=0), np.delete(markers, index, axis=0)
         boxes[index] = _best(anchors[index], sizes[index], *others, rest, thin, room)
+
+    # Those that cover another go; those far from their point are joined to it.
     left_out = []
     for index in sorted(range(len(labels)), key=lambda i: labels[i].needed):
         label, box = labels[index], boxes[index].copy()
@@ -86,39 +91,38 @@ def _best(
     thin: np.ndarray,
     room: np.ndarray,
 ) -> np.ndarray:
-    """Return the cheapest box (x0, y0, x1, y1) around the anchor, in points; costs are in square points."""
+    """Return the cheapest box (x0, y0, x1, y1) around the anchor, in points; costs are in square points.
+
+    `others` are the boxes of the other labels, `markers` those of their points, `rest` those of points without a label, `thin`
+    those of lines; `room` is the axes' box.
+    """
+    # All positions.
     radius, angle = (grid.ravel() for grid in np.meshgrid(RADII, ANGLES, indexing="ij"))
     centre = anchor + np.stack([np.cos(angle), np.sin(angle)], axis=1) * (radius[:, None] + size / 2)
     boxes = np.hstack([centre - size / 2, centre + size / 2])
     own = np.hstack([anchor - MARKER, anchor + MARKER])
+
+    # What a box covers: the outside, labels, markers, lines.
     outside = size.prod() - _overlap(boxes, room[None])[:, 0]
     hidden = _overlap(boxes, others).sum(axis=1)
-    covered = (
-        3000 * (hidden > 1) + 10 * hidden + 15 * _overlap(boxes, np.vstack([markers, own, rest])).sum(axis=1)
-    )
+    marked = _overlap(boxes, np.vstack([markers, own, rest])).sum(axis=1)
     crossed = _overlap(boxes, thin).sum(axis=1)
+
+    # What the line from a label to its point goes through.
     blocks = np.vstack([others, markers])
     leader = (anchor + (centre - anchor) * np.linspace(0.15, 0.85, 5)[:, None, None])[:, :, None]
     through = ((leader > blocks[:, :2]) & (leader < blocks[:, 2:])).all(axis=-1).any(axis=0).sum(axis=1)
+
+    # Of two close points the upper point's label goes up, and above the lower point's label.
     place = markers[:, :2] + MARKER
     near = (np.abs(anchor - place) < NEAR).all(axis=1)
-    above = (
-        anchor[1] - place[:, 1]
-    )  # of two close points the upper one's label goes up, and above the other's
+    above = anchor[1] - place[:, 1]
     apart = above * (centre[:, 1:] - (others[:, 1] + others[:, 3]) / 2)
     swapped = ((apart < 0) & near & (others[:, 0] > FAR)).sum(axis=1)
     inward = ((above * (centre[:, 1:] - anchor[1]) < 0) & near).any(axis=1)
     askew = np.abs(np.sin(2 * angle))  # straight beside, above or below reads best
-    cost = (
-        20 * outside
-        + covered
-        + 3 * crossed
-        + 400 * through
-        + 1500 * swapped
-        + 300 * inward
-        + 6 * radius
-        + 8 * askew
-    )
+    cost = 20 * outside + 3000 * (hidden > 1) + 10 * hidden + 15 * marked + 3 * crossed + 400 * through
+    cost = cost + 1500 * swapped + 300 * inward + 6 * radius + 8 * askew
     best: np.ndarray = boxes[np.argmin(cost)]
     return best
 

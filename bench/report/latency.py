@@ -1,6 +1,6 @@
-"""What configurations cost in use: the one place that answers how fast they are and how much memory they take.
+"""Latency and memory of configurations in use.
 
-`bench cost` measures it; where it did not, each run noted times and memory beside its training.
+`bench cost` measures both. Where it did not, the numbers are those that each run noted beside its training.
 """
 
 from typing import Any
@@ -24,9 +24,9 @@ SHOWN = ["model file", "cold start (s)", "loading (s)", "before (MB)", "resident
 def in_use(runs: pd.DataFrame, columns: list[str]) -> tuple[dict[str, Any], pd.DataFrame]:
     """Return where a section's costs were measured, and config_id -> latency_ms.small, latency_ms.large, memory_bytes.
 
-    `runs` are the section's that count. Where: `machine` in words (empty: nowhere), device, batch.small, batch.large, and the
-    `tokens` of each row if `bench cost` measured. Noted costs are of the machine with most runs: medians over a configuration's
-    seeds, and the mean of these over the tasks in `columns`; None where one is missing.
+    `runs` are the section's headline runs. Where: `machine` in words (empty: nowhere), device, batch.small, batch.large, and
+    the `tokens` of each row if `bench cost` measured. Noted costs are those of the machine with most runs: medians over a
+    configuration's seeds, and the mean of these over the tasks in `columns`; a configuration that lacks a task has none.
     """
     dense = runs[runs.kind == "dense"]
     if len(dense.profiles.dropna()):
@@ -34,13 +34,7 @@ def in_use(runs: pd.DataFrame, columns: list[str]) -> tuple[dict[str, Any], pd.D
 
     devices = dense["provenance.device"].mode()
     timed = runs.dropna(subset=["cost.latency_ms.batch1"])
-    where = {
-        "machine": "",
-        "device": next(iter(devices), None),
-        "tokens": None,
-        "batch.small": 1,
-        "batch.large": 32,
-    }
+    where: dict[str, Any] = {"machine": "", "device": next(iter(devices), None), "tokens": None}
     chosen = runs[runs.column.isin(columns)]
     if len(dense) and dense["cost.latency_ms.batch1"].isna().all():
         chosen = chosen.iloc[:0]  # there is nothing to compare with
@@ -53,11 +47,12 @@ def in_use(runs: pd.DataFrame, columns: list[str]) -> tuple[dict[str, Any], pd.D
         where |= {"device": device, "machine": f"{device}{count}"}
     noted = chosen[list(NOTED.values())].astype(float).groupby([chosen.config_id, chosen.column]).median()
     complete = noted.groupby(level=0).filter(lambda tasks: len(tasks) == len(columns))
+    where |= {"batch.small": 1, "batch.large": 32}
     return where, complete.groupby(level=0).mean().set_axis(list(NOTED), axis=1)
 
 
 def _profiled(runs: pd.DataFrame, dense: dict[str, ProfilePart]) -> tuple[dict[str, Any], pd.DataFrame]:
-    """Return what `in_use` does, from profiles: on a GPU where there is one, at the longest rows.
+    """Return what `in_use` does, from the profiles of `bench cost`: on a GPU if it measured there, at the longest rows.
 
     Latency is the dense model's median times the paired ratio to it. Ratios are taken within a round, so the drift of a shared
     machine cancels out.
@@ -69,17 +64,10 @@ def _profiled(runs: pd.DataFrame, dense: dict[str, ProfilePart]) -> tuple[dict[s
     lines: dict[str, dict[str, Any]] = {}
     for config_id, profiles in runs.dropna(subset=["profiles"]).groupby("config_id").profiles.first().items():
         profile = profiles.get(device, {"latency": [], "peak_bytes": None})
-        ratios = {
-            cell["batch"]: cell["ratio_to_dense"] or 1.0
-            for cell in profile["latency"]
-            if cell["tokens"] == tokens
-        }
-        own = {batch: time * ratios[batch] for batch, time in times.items() if batch in ratios}
-        lines[str(config_id)] = {
-            "latency_ms.small": own.get(small),
-            "latency_ms.large": own.get(large),
-            "memory_bytes": profile["peak_bytes"],
-        }
+        longest = [cell for cell in profile["latency"] if cell["tokens"] == tokens and cell["batch"] in times]
+        scaled = {cell["batch"]: times[cell["batch"]] * (cell["ratio_to_dense"] or 1.0) for cell in longest}
+        latency = {"latency_ms.small": scaled.get(small), "latency_ms.large": scaled.get(large)}
+        lines[str(config_id)] = latency | {"memory_bytes": profile["peak_bytes"]}
     where = {"machine": f"{device} by bench cost", "device": device, "tokens": tokens}
     return where | {"batch.small": small, "batch.large": large}, pd.DataFrame.from_dict(lines, orient="index")
 
@@ -87,32 +75,30 @@ def _profiled(runs: pd.DataFrame, dense: dict[str, ProfilePart]) -> tuple[dict[s
 def slowest(runs: pd.DataFrame, batch: int, gate: GateConfig) -> tuple[float, str] | None:
     """Return the median latency in ms of a configuration's runs on its slowest device, and how it was measured.
 
-    `bench cost` comes before what runs noted. None where neither measured the batch, the device and the tokens of the gate.
+    A measurement by `bench cost` comes before those that runs noted. None where neither has the batch, the device and the tokens
+    of the gate.
     """
-    found: list[tuple[str, LatencyPart]] = []
-    for profiles in runs.profiles.dropna():
-        for device, profile in profiles.items():
-            cells = [
-                c for c in profile["latency"] if c["batch"] == batch and gate.tokens in (None, c["tokens"])
-            ]
-            if cells and gate.device in (None, device):
-                found.append((device, max(cells, key=lambda cell: cell["tokens"])))
-    if found:
-        device, cell = max(found, key=lambda pair: pair[1]["p50_ms"])
+    # By `bench cost`: the longest rows on each device.
+    measured: list[tuple[str, LatencyPart]] = []
+    for device, profile in (pair for profiles in runs.profiles.dropna() for pair in profiles.items()):
+        shapes = [cell for cell in profile["latency"] if cell["batch"] == batch]
+        cells = [cell for cell in shapes if gate.tokens in (None, cell["tokens"])]
+        if cells and gate.device in (None, device):
+            measured.append((device, max(cells, key=lambda cell: cell["tokens"])))
+    if measured:
+        device, cell = max(measured, key=lambda pair: pair[1]["p50_ms"])
         shape = f"{batch} × {cell['tokens']} tokens, {cell['rounds']} rounds"
         return cell["p50_ms"], f"`bench cost` on {device}, {shape}; ratio to dense {ratio(cell)}"
 
+    # Noted by the runs, on rows of no fixed length.
     key = f"cost.latency_ms.batch{batch}"
     if key not in runs or gate.tokens is not None:
         return None
     runs = runs.dropna(subset=["provenance.device"])
     runs = runs[runs["provenance.device"].map(device_key) == gate.device] if gate.device else runs
     times = runs[key].astype(float).groupby(runs["provenance.device"]).median().dropna()
-    return (
-        (float(times.max()), f"noted by the runs on {times.idxmax()}, without `bench cost`")
-        if len(times)
-        else None
-    )
+    how = f"noted by the runs on {times.idxmax()}, without `bench cost`" if len(times) else ""
+    return (float(times.max()), how) if how else None
 
 
 def ratio(cell: LatencyPart) -> str:
@@ -123,7 +109,7 @@ def ratio(cell: LatencyPart) -> str:
 
 
 def sizes(profile: ProfilePart) -> list[str]:
-    """Return the cells of SHOWN."""
+    """Return the cells of the columns SHOWN."""
     memory = [profile["before_bytes"], profile["resident_bytes"], profile["peak_bytes"]]
     return [
         f"{profile['file_bytes']:,}",
@@ -144,18 +130,11 @@ def side_by_side(part: pd.DataFrame, runs: pd.DataFrame, scores: dict[Any, str])
     for row in part[part.main].to_dict("records"):
         for device, profile in sorted((profiles.get(row["config_id"]) or {}).items()):
             ends = profile["latency"][0], profile["latency"][-1]
-            cells = [f"{c['tokens']} × {c['batch']}: {c['p50_ms']:.2f} ({ratio(c)})" for c in ends]
-            lines.append(
-                [
-                    escape(row["configuration"]),
-                    escape(device),
-                    escape(scores[row["config_id"]]) if row["n"] else "none",
-                    f"{row['size.embedding_bytes']:,.0f}",
-                    *cells,
-                    f"{ends[1]['rows_per_second']:.1f}",
-                    *sizes(profile),
-                ]
-            )
+            times = [f"{c['tokens']} × {c['batch']}: {c['p50_ms']:.2f} ({ratio(c)})" for c in ends]
+            score = escape(scores[row["config_id"]]) if row["n"] else "none"
+            size, rate = f"{row['size.embedding_bytes']:,.0f}", f"{ends[1]['rows_per_second']:.1f}"
+            names = escape(row["configuration"]), escape(device)
+            lines.append([*names, score, size, *times, rate, *sizes(profile)])
     if not lines:
         return ""
     first = part[part.main].iloc[0]

@@ -1,4 +1,4 @@
-"""Names that people read: labels of configurations, kinds of embedding, and marks of data that are not official."""
+"""Names for people: labels of configurations, kinds of embedding, and marks of data that are not official."""
 
 import re
 from collections.abc import Iterable
@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from bench.store import digest
 
 OFFICIAL_SPLIT = re.compile(r"(train|dev|validation|test)(_matched|_mismatched)?")
-SETTINGS = {  # of a label; any other setting is shown as key=value
+SETTINGS = {  # how a label shows a setting; any other setting is shown as key=value
     "rank": "r={}",
     "keep_dense": "{} rows kept",
     "code_rows": "{} code rows",
@@ -21,7 +21,7 @@ SETTINGS = {  # of a label; any other setting is shown as key=value
 
 
 class Mark(NamedTuple):
-    """What is not official about a task's data; as text it is English."""
+    """A fact that keeps a task's data from being official; `str` gives it in English."""
 
     kind: str  # synthetic | train | evaluated
     split: str = ""
@@ -39,7 +39,7 @@ class Mark(NamedTuple):
 
 
 def marks_of(source: str, splits: dict[str, dict[str, Any]], limit: int | None) -> tuple[Mark, ...]:
-    """Return what is not official about the data: generated, other splits, other row counts, limited training rows."""
+    """Return what is not official about the data: generated, other splits, other numbers of rows, limited training rows."""
     marks = [Mark("synthetic")] if source == "generated" else []
     for role, part in sorted(splits.items(), key=lambda item: (item[0] != "train", item[0])):
         name, rows, official = part["split"], part.get("rows"), part.get("official_rows")
@@ -59,7 +59,7 @@ def column_name(task: str, marks: tuple[str, ...]) -> str:
 
 
 def kind(config: dict[str, Any]) -> str:
-    """Return what colour, marker and filling stand for: the method (the assignment, of subspace embeddings) and a body of fewer bits."""
+    """Return what a chart's marks stand for: the method (the assignment for subspace embeddings), and a body of fewer bits."""
     part = (config["embedding"]["name"] == "subspace" and config.get("assignment")) or config["embedding"]
     return str(part["name"]) + (f", {config['body']} body" if "body" in config else "")
 
@@ -74,15 +74,20 @@ def short_label(config: dict[str, Any], width: int | None) -> str:
         compose, init = embedding.pop("compose", "concat"), embedding.pop("init", "fitted")
         default = width if compose == "sum" else width // f if width and f else None
         words += [f"{symbol}={value}" for symbol, value in (("f", f), ("Q", rows)) if value is not None]
-        words += [compose] * (compose != "concat")
-        words += [f"s={sub_dim}"] * bool(width and sub_dim not in (None, default))
-        words += [f"{init} init"] * (init != "fitted")
+        if compose != "concat":
+            words.append(compose)
+        if width and sub_dim not in (None, default):
+            words.append(f"s={sub_dim}")
+        if init != "fitted":
+            words.append(f"{init} init")
         for key, value in sorted(embedding.items()):
             if key not in ("version", "corpus"):
                 words.append(SETTINGS.get(key, f"{key}={{}}").format(value))
     recovery = (config.get("recovery") or {}).get("name", "none")
-    words += [f"+ {recovery}"] * (recovery != "none")
-    words += ["+ teacher"] * ((config.get("training") or {}).get("teacher", "none") != "none")
+    if recovery != "none":
+        words.append(f"+ {recovery}")
+    if (config.get("training") or {}).get("teacher", "none") != "none":
+        words.append("+ teacher")
     return " ".join(words) + "".join(body)
 
 
@@ -92,5 +97,5 @@ def embedding_id(config: dict[str, Any]) -> str:
 
 
 def embeddings_digest(configs: Iterable[dict[str, Any]]) -> str:
-    """Return a digest of which embeddings were measured: a part of the name of a file that compares them."""
+    """Return a digest of several embeddings: part of the name of a file that compares them."""
     return digest(sorted(map(embedding_id, configs)))[:8]

@@ -25,7 +25,10 @@ NOTE = (
 
 
 def read_published(folder: Path) -> pd.DataFrame:
-    """Return the published numbers of all CSV files; raises ConfigError, with file and line, for one that is not as COLUMNS say."""
+    """Return the published numbers of all CSV files in a folder.
+
+    Raises ConfigError with file and line for other columns than COLUMNS, an unknown quantity and a number that is none.
+    """
     tables = [pd.DataFrame(columns=COLUMNS, dtype=str)]
     for path in sorted(folder.glob("*.csv")):
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
@@ -45,15 +48,14 @@ def read_published(folder: Path) -> pd.DataFrame:
 
 
 def beside(published: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
-    """Return one line for each of our numbers that a published one speaks of, with the difference ours - published."""
+    """Return one line for each of our numbers that a published number is about, with the difference ours - published."""
     lines = [line for claim in published.to_dict("records") for line in _lines(claim, table)]
-    return pd.DataFrame(lines, columns=[*COLUMNS, "ours", "interval", "difference"]).drop_duplicates(
-        ignore_index=True
-    )
+    columns = [*COLUMNS, "ours", "interval", "difference"]
+    return pd.DataFrame(lines, columns=columns).drop_duplicates(ignore_index=True)
 
 
 def _lines(claim: dict[Any, Any], table: pd.DataFrame) -> Iterator[dict[Any, Any]]:
-    """Yield a published line with each of our configurations that it speaks of."""
+    """Yield a published line with each of our configurations that it is about."""
     named, model, task = claim["configuration"], claim["model"], claim["task"]
     chosen = table[(table.body == "fp32") & (table.task == task if task else table.main)]
     chosen = chosen[chosen.model == model] if model else chosen
@@ -80,19 +82,12 @@ def _lines(claim: dict[Any, Any], table: pd.DataFrame) -> Iterator[dict[Any, Any
 
 def published_grid(lines: pd.DataFrame) -> Grid:
     """Return the lines of `beside` as a table."""
-    same = ["model", "task", "configuration"]
-    head = ["published", "where", *same, "quantity", "number", "ours", "95 % interval", "difference"]
-    body = [
-        [
-            line["claim"],
-            f"{line['source']}, {line['table']}, page {line['page']}",
-            *(line[key] for key in same),
-            QUANTITIES[line["quantity"]],
-            f"{line['number']:g}",
-            f"{line['ours']:.2f}",
-            line["interval"],
-            f"{line['difference']:+.2f}".replace("-", "−"),
-        ]
-        for line in lines.to_dict("records")
-    ]
+    names = ["model", "task", "configuration"]
+    head = ["published", "where", *names, "quantity", "number", "ours", "95 % interval", "difference"]
+    body = []
+    for line in lines.to_dict("records"):
+        claim = [line["claim"], f"{line['source']}, {line['table']}, page {line['page']}"]
+        ours = [f"{line['number']:g}", f"{line['ours']:.2f}", line["interval"]]
+        difference = f"{line['difference']:+.2f}".replace("-", "−")
+        body.append(claim + [line[key] for key in names] + [QUANTITIES[line["quantity"]], *ours, difference])
     return Grid(TITLE, head, body, 4, NOTE)

@@ -1,4 +1,4 @@
-"""Records as a pandas frame, one line a run: the record's dotted names as columns, and names and digests derived from it."""
+"""Records as a pandas frame, a line for each run: the record's dotted names as columns, and names and digests derived from it."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -11,8 +11,8 @@ from bench.report.names import column_name, embedding_id, kind, marks_of, short_
 from bench.store import Record, digest, sha256
 from bench.store.schema import CostPart, FitPart, HeadlinePart, SizePart, TaskPart, TrainingPart
 
-SECTION = ["model", "weights", "suite"]  # what a table or a figure is of
-GRID = ("subspaces", "rows", "sub_dim")  # what a grid of subspace embeddings varies
+SECTION = ["model", "weights", "suite"]  # a table or a figure shows one combination of these
+GRID = ("subspaces", "rows", "sub_dim")  # settings that a grid of subspace embeddings varies
 PARTS = {
     "task": TaskPart,
     "size": SizePart,
@@ -21,7 +21,7 @@ PARTS = {
     "training": TrainingPart,
     "cost": CostPart,
 }
-COLUMNS = [  # there even where no record has the key: what a record can hold, and what is read here besides
+COLUMNS = [  # these exist even where no record has the key: all that a record can hold, and what is read here besides
     *(f"{part}.{key}" for part, form in PARTS.items() for key in form.__annotations__),
     *("config.embedding.subspaces", "config.embedding.rows", "recovery.curve", "error.type"),
     *("cost.latency_ms.batch1", "cost.latency_ms.batch32", "provenance.device", "provenance.commit"),
@@ -29,13 +29,13 @@ COLUMNS = [  # there even where no record has the key: what a record can hold, a
 
 
 def to_frame(records: list[Record]) -> pd.DataFrame:
-    """Return one line a record, sorted by model, suite, task, configuration, seed.
+    """Return a line for each record, sorted by model, suite, task, configuration, seed.
 
     Derived columns: model, weights, suite, task, marks (what is not official), column (the task with its marks, so that a
-    subset never shares one with the official task), config_id (a digest of the configuration without seed, task and data),
-    digests of parts of it, configuration (its label), kind, and `position`, the place in `records`. Scores of models with
-    random weights are left out, and so are times and memory of runs that shared a device. Raises ConfigError if one column
-    mixes versions.
+    subset never shares a column with the official task), config_id (a digest of the configuration without seed, task and data),
+    digests of parts of it, configuration (its label), kind, and `position`, the index in `records`. Scores of models with
+    random weights are missing, and so are times and memory of runs that shared a device. Raises ConfigError if a column mixes
+    versions.
     """
     widths = {record["model"]["name"]: record["model"]["width"] for record in records if record["model"]}
     suites = {record["task"]["name"]: record["task"]["suite"] for record in records if record["task"]}
@@ -56,23 +56,23 @@ def to_frame(records: list[Record]) -> pd.DataFrame:
 
 
 def headline_runs(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the lines that count: finished, and of the same configuration, task and seed only the newest."""
+    """Return the finished runs, the newest of each configuration, task and seed."""
     ok = frame[frame.status == "ok"]
     return ok.drop_duplicates([*SECTION, "column", "config_id", "seed"], keep="last")
 
 
 def rows(frame: pd.DataFrame) -> Iterator[Any]:
-    """Yield the lines as tuples with the columns' names; pandas' types know neither names nor values."""
+    """Yield the lines as tuples with the columns' names. They are `Any`, since pandas' types know neither names nor values."""
     yield from frame.itertuples(index=False)
 
 
 def section_of(frame: pd.DataFrame, part: pd.DataFrame) -> pd.DataFrame:
-    """Return the lines of the frame that are of the same model and suite as `part`."""
+    """Return the frame's lines with the model and suite of `part`."""
     return frame[(frame[SECTION] == part.iloc[0][SECTION]).all(axis=1)]
 
 
 def _meaningful(record: Record) -> dict[str, Any]:
-    """Return the record without empty parts and without the numbers that must not be shown."""
+    """Return the record without empty parts, scores of random weights, and times and memory taken beside other runs."""
     shown: dict[str, Any] = {key: part for key, part in record.items() if part is not None}
     if _weights(record) == "random":
         shown = _without(shown, "headline", "metrics")
@@ -86,13 +86,13 @@ def _weights(record: Record) -> str:
 
 
 def _derived(record: Record, place: int, widths: dict[str, int], suites: dict[str, str]) -> dict[str, Any]:
-    """Return what the reports add to a record; a failed run's suite and width are known from runs of its task and model."""
+    """Return what the reports add to a record. A failed run takes suite and width from runs of its task and model."""
     parts: dict[str, Any] = {key: part or {} for key, part in record.items()}
     config, provenance = record["config"], record["provenance"]
     model, task, training = config["model"]["name"], config["task"]["name"], config["training"]
     recovery, teacher = (config.get("recovery") or {}).get("name", "none"), training.get("teacher", "none")
-    planned = config["task"].get("splits") or {}
     limit = training.get("max_train_examples")
+    planned = {role: {"split": name} for role, name in (config["task"].get("splits") or {}).items()}
     splits, split = parts["task"].get("splits", {}), parts["headline"].get("split")
 
     # Digests of ever less of the configuration, to find what differs in one thing only.
@@ -109,9 +109,7 @@ def _derived(record: Record, place: int, widths: dict[str, int], suites: dict[st
         "suite": suites.get(task) or config["task"].get("suite") or "other",
         "task": task,
         "unofficial": marks_of(record["task"]["source"], splits, None) if record["task"] else None,
-        "planned": marks_of(
-            config["data"]["source"], {role: {"split": name} for role, name in planned.items()}, limit
-        ),
+        "planned": marks_of(config["data"]["source"], planned, limit),
         "variant": digest([task, planned, limit]),
         "config_id": digest(group),
         "base_id": digest(base),
@@ -128,7 +126,7 @@ def _derived(record: Record, place: int, widths: dict[str, int], suites: dict[st
         "kind": kind(config),
         "seed": config["seed"],
         "average": parts["task"].get("average", True),
-        # Of a task in several languages the rows of one: the sentences are the same in each.
+        # Of a task in several languages the rows of the first: the sentences are the same in each.
         "evaluated_rows": next((part["rows"] for part in splits.values() if part["split"] == split), None),
         "profiles": parts["cost"].get("profiles"),
         "threads": provenance.get("threads") if str(provenance.get("device")).lower() == "cpu" else None,
@@ -150,45 +148,38 @@ def _flatten(part: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _tell_apart(frame: pd.DataFrame) -> None:
-    """Add to labels that several configurations of a section share the settings in which these differ."""
-    for _, rows in frame.groupby([*SECTION, "configuration"], sort=False):
-        settings = dict(zip(rows.config_id, rows.settings, strict=True))
+    """Add to a label that several configurations of a section share the settings in which these differ."""
+    for _, lines in frame.groupby([*SECTION, "configuration"], sort=False):
+        settings = dict(zip(lines.config_id, lines.settings, strict=True))
         keys = sorted({key for flat in settings.values() for key in flat})
         differing = [key for key in keys if len({repr(flat.get(key)) for flat in settings.values()}) > 1]
-        last = Counter(key.rpartition(".")[2] for key in differing)
-        for config_id, flat in settings.items() if differing else ():
-            shown = [(key.rpartition(".")[2], key, flat.get(key)) for key in differing]
-            extra = ", ".join(
-                f"{key if last[short] > 1 else short}={value:g}"
-                if isinstance(value, float)
-                else f"{key if last[short] > 1 else short}={value}"
-                for short, key, value in shown
-            )
-            frame.loc[rows.index[rows.config_id == config_id], "configuration"] += f" ({extra})"
+        if not differing:
+            continue
+        count = Counter(key.rpartition(".")[2] for key in differing)
+        names = {key: short if count[short := key.rpartition(".")[2]] == 1 else key for key in differing}
+        for config_id, flat in settings.items():
+            values = {name: flat.get(key) for key, name in names.items()}
+            words = [f"{n}={v:g}" if isinstance(v, float) else f"{n}={v}" for n, v in values.items()]
+            frame.loc[lines.index[lines.config_id == config_id], "configuration"] += f" ({', '.join(words)})"
 
 
 def _check_versions(frame: pd.DataFrame) -> None:
-    """Raise ConfigError where one column's scores were made by different versions of the task, metric or record."""
-    keys = {
-        "task.version": "task version",
-        "schema_version": "schema version",
-        "headline.metric": "headline metric",
-    }
-    for (model, _, _, column), rows in frame[frame.status == "ok"].groupby([*SECTION, "column"]):
-        for key, words in keys.items():
-            found = rows.dropna(subset=[key]).drop_duplicates(key)
-            if len(found) > 1:
-                (one, id_one), (two, id_two) = found[[key, "run_id"]].head(2).itertuples(index=False)
+    """Raise ConfigError where a column's scores come from different versions of the task, metric or record."""
+    for (model, _, _, column), lines in frame[frame.status == "ok"].groupby([*SECTION, "column"]):
+        for key in ("task.version", "schema_version", "headline.metric"):
+            versions = lines.dropna(subset=[key]).drop_duplicates(key)
+            if len(versions) > 1:
+                (first, run), (second, other) = versions[[key, "run_id"]].head(2).itertuples(index=False)
                 raise ConfigError(
-                    f"{column} of {model} mixes {words} {one} (run {id_one}) and {two} (run {id_two}), which cannot be "
-                    f"compared: move the records of one of them out of runs/, or run them again."
+                    f"{column} of {model} mixes {key} {first} (run {run}) and {key} {second} (run {other}), which cannot be compared: "
+                    f"move the records of either out of runs/, or run them again."
                 )
 
 
 def provenance(frame: pd.DataFrame) -> str:
-    """Return what made a figure, for its foot: records with their digest, newest date, commits, devices.
+    """Return a figure's foot: records with their digest, newest date, commits, devices.
 
-    A record that has several lines, one for each of its languages, counts once.
+    A record that has a line for each of its languages counts once.
     """
     frame = frame.drop_duplicates("position")
     commits = [str(commit)[:9] for commit in sorted(frame["provenance.commit"].dropna().unique())]

@@ -1,6 +1,6 @@
-"""The one tidy table: a line for each configuration and each task, or mean over tasks, of each model and suite.
+"""The tidy table: a line for each configuration and each task, or mean over tasks, of each model and suite.
 
-Tables, figures, the gate and the brief read it. What is known of a configuration has the record's dotted names, such as
+Tables, figures, the gate and the brief read it. Facts about a configuration have the record's dotted names, such as
 size.embedding_bytes; scores are in points where the metric is a fraction.
 """
 
@@ -19,14 +19,10 @@ from bench.statistics import NOTHING, Summary, summarise
 from bench.tasks.metrics import METRICS
 
 MEAN = "headline metrics"
-ALL, GAP = "all", "gap"  # of a breakdown: the split's own score, and how far other languages are behind
-FLOORS = ("mean", "hash_only")  # methods that every other has to beat: all tokens share what they store
-OF_A_CONFIGURATION = (
-    "config.embedding.",
-    "size.",
-    "fit.",
-    "recovery.",
-)  # columns of runs that do not depend on the task
+ALL, GAP = "all", "gap"  # in a breakdown: the whole split's score, and how far other languages are behind
+FLOORS = ("mean", "hash_only")  # methods that every other must beat: all tokens share what they store
+# Columns of the runs that do not depend on the task.
+OF_A_CONFIGURATION = ("config.embedding.", "size.", "fit.", "recovery.")
 SIZE = "size.embedding_bytes"
 NAMES = ["configuration", "kind", "body", "recovery", "table_family", "assignment_family"]
 
@@ -34,8 +30,8 @@ NAMES = ["configuration", "kind", "body", "recovery", "table_family", "assignmen
 def score_table(runs: pd.DataFrame, threshold: float) -> pd.DataFrame:
     """Return the table of the runs; `threshold` is the loss in points whose probability is computed.
 
-    Within a section (a model on a suite) configurations go from dense to the smallest; means over tasks are the last columns, and
-    the one that stands for the section has `main`. Missing numbers are NaN.
+    Within a section (a model on a suite) configurations go from dense to the smallest. Means over tasks are the last columns;
+    `main` marks the column that stands for the section. Missing numbers are NaN.
     """
     table = pd.DataFrame([line for _, part in runs.groupby(SECTION) for line in _section(part, threshold)])
     unknown = table.columns[table.isna().all()]
@@ -43,7 +39,7 @@ def score_table(runs: pd.DataFrame, threshold: float) -> pd.DataFrame:
 
 
 def sections(table: pd.DataFrame) -> list[pd.DataFrame]:
-    """Return the table's parts, one for every model and suite."""
+    """Return the table's sections, one for each model and suite."""
     return [part for _, part in table.groupby(SECTION)] if len(table) else []
 
 
@@ -63,8 +59,7 @@ def _section(runs: pd.DataFrame, threshold: float) -> Iterator[dict[Any, Any]]:
         for key, part in scored
     }
     means, no_mean = _means(tasks, values)
-    columns = [*tasks, *means]
-    main = (means or tasks)[-1 if means else 0]
+    columns, main = [*tasks, *means], means[-1] if means else tasks[0]
 
     # Rows: each configuration with its sizes and costs, from dense to the smallest.
     model, weights, suite = runs.iloc[0][SECTION]
@@ -74,10 +69,8 @@ def _section(runs: pd.DataFrame, threshold: float) -> Iterator[dict[Any, Any]]:
     where, costs = in_use(counted, main["tasks"] if means else [task["column"] for task in tasks])
     kept = [column for column in runs.columns if column.startswith(OF_A_CONFIGURATION)]
     facts = runs.groupby("config_id")[[*NAMES, *kept]].first().join(costs)
-    facts["order"] = list(
-        zip(facts.kind != "dense", -facts[SIZE].astype(float).fillna(0), facts.configuration, strict=True)
-    )
-    facts = facts.sort_values("order").drop(columns="order")
+    facts["compressed"], facts["saved"] = facts.kind != "dense", -facts[SIZE].astype(float).fillna(0)
+    facts = facts.sort_values(["compressed", "saved", "configuration"]).drop(columns=["compressed", "saved"])
 
     # Cells.
     references = _references(runs)
@@ -99,7 +92,7 @@ def _section(runs: pd.DataFrame, threshold: float) -> Iterator[dict[Any, Any]]:
 
 
 def _task(name: str, runs: pd.DataFrame, counted: pd.DataFrame) -> dict[str, Any]:
-    """Return what a column says about its task."""
+    """Return the facts about a task that its column shows."""
     values = counted.dropna(subset=["headline.value"])
     first = (values if len(values) else runs).iloc[0]
     metric = first["headline.metric"] if len(values) else None
@@ -119,7 +112,7 @@ def _task(name: str, runs: pd.DataFrame, counted: pd.DataFrame) -> dict[str, Any
         "metric": f"{metric or ''}{scaling(metric, scale)}",
         "scale": scale,
         "chance": None if pd.isna(first["task.chance"]) else first["task.chance"] * scale,
-        # Of each task those behind its score, where that is a share of them.
+        # The evaluated rows of each task, where its score is a share of them.
         "rows": [int(rows)] if metric in METRICS and METRICS[metric].of_rows and pd.notna(rows) else None,
         "average": bool(runs.average.all()),
         "is_mean": False,
@@ -127,7 +120,7 @@ def _task(name: str, runs: pd.DataFrame, counted: pd.DataFrame) -> dict[str, Any
 
 
 def scaling(metric: str | None, scale: float) -> str:
-    """Return what stands behind a metric's name: " (%)", " × 100" or nothing."""
+    """Return the suffix of a metric's name: " (%)", " × 100" or nothing."""
     if scale == 1:
         return ""
     return " (%)" if metric in METRICS and METRICS[metric].percent else " × 100"
@@ -143,7 +136,7 @@ def _means(
     if len(averaged) < 2:
         return [], "fewer than two tasks to average"
     if len({task["task"] for task in averaged}) < len(averaged):
-        return [], "a task is there on several selections of its data"
+        return [], "a task was run on several selections of its data"
     if any(task["scale"] == 1 or not task["higher_is_better"] for task in averaged):
         return [], "a task has no finished run, or its headline is no fraction that grows with quality"
     having = {
@@ -159,14 +152,14 @@ def shared(having: dict[str, set[str]]) -> list[list[str]]:
     First all tasks, if any configuration has them all; then smaller sets without the rarest tasks, wherever that at least
     doubles the number of configurations that have every task.
     """
-    rarest, found, most = sorted(having, key=lambda task: len(having[task])), list[tuple[int, list[str]]](), 0
+    rarest, sets, most = sorted(having, key=lambda task: len(having[task])), list[tuple[int, list[str]]](), 0
     for start in range(len(rarest) - 1):
         names = [task for task in having if task in rarest[start:]]
-        together = len(set.intersection(*(having[task] for task in names)))
-        if not found or together >= 2 * max(most, 1):
-            found.append((together * len(names), names))
-            most = together
-    return [names for size, names in sorted(found, key=lambda pair: pair[0]) if size or len(found) == 1]
+        complete = len(set.intersection(*(having[task] for task in names)))
+        if not sets or complete >= 2 * max(most, 1):
+            sets.append((complete * len(names), names))
+            most = complete
+    return [names for scores, names in sorted(sets, key=lambda pair: pair[0]) if scores or len(sets) == 1]
 
 
 def _mean(averaged: list[dict[str, Any]]) -> dict[str, Any]:
@@ -196,8 +189,8 @@ def _mean(averaged: list[dict[str, Any]]) -> dict[str, Any]:
 def _references(runs: pd.DataFrame) -> dict[str, str]:
     """Return config_id -> config_id of the dense model that would be used instead.
 
-    It has no recovery, no teacher and a body in fp32, so that a difference is the cost of all together; where there is none, it is the
-    dense model with the same recovery. Where methods have learning rates of their own, it is the dense model at its only rate.
+    That model has no recovery, no teacher and a body in fp32, so that a difference is the loss by all together. Where it was not
+    trained, the dense model at its only learning rate takes its part, and then the dense model with the same recovery.
     """
     unique = list(rows(runs.drop_duplicates("config_id")))
     dense = [row for row in unique if row.kind == "dense"]
@@ -205,25 +198,25 @@ def _references(runs: pd.DataFrame) -> dict[str, str]:
     plain = {row.base_id: row.config_id for row in dense if row.plain}
     rates = Counter(row.recipe_id for row in dense if row.plain)
     tuned = {row.recipe_id: row.config_id for row in dense if row.plain and rates[row.recipe_id] == 1}
-    found: dict[str, str | None] = {}
+    references: dict[str, str | None] = {}
     for row in unique:
         recovered = same.get((row.base_id, row.recovery_id))
-        found[row.config_id] = plain.get(row.base_id, tuned.get(row.recipe_id, recovered))
-    return {config_id: reference for config_id, reference in found.items() if reference}
+        references[row.config_id] = plain.get(row.base_id, tuned.get(row.recipe_id, recovered))
+    return {config_id: reference for config_id, reference in references.items() if reference}
 
 
 def _by_seed(
     values: dict[Any, dict[int, float]], config_id: Any, tasks: tuple[str, ...]
 ) -> dict[int, list[float]]:
-    """Return seed -> the tasks' scores, of the seeds that every task has."""
+    """Return seed -> the tasks' scores, for the seeds that every task has."""
     scores = [values.get((config_id, task), {}) for task in tasks]
     return {seed: [task[seed] for task in scores] for seed in sorted(set.intersection(*map(set, scores)))}
 
 
-def paired(one: dict[int, list[float]], other: dict[int, list[float]]) -> tuple[np.ndarray, np.ndarray]:
+def paired(ours: dict[int, list[float]], theirs: dict[int, list[float]]) -> tuple[np.ndarray, np.ndarray]:
     """Return two configurations' scores (tasks, seeds) over the seeds that both have, from `by_seed` of the same column."""
-    seeds = [seed for seed in one if seed in other]
-    return np.array([one[seed] for seed in seeds]).T, np.array([other[seed] for seed in seeds]).T
+    seeds = [seed for seed in ours if seed in theirs]
+    return np.array([ours[seed] for seed in seeds]).T, np.array([theirs[seed] for seed in seeds]).T
 
 
 def _cell(
@@ -234,7 +227,7 @@ def _cell(
 ) -> dict[str, Any]:
     """Return score, difference to dense, percent of dense and the probability of losing more than the threshold.
 
-    Differences are over the seeds that both have. With one seed, intervals are over the evaluation rows.
+    Differences are over the seeds that both have. With a single seed, intervals are over the evaluation rows.
     """
     rows = column["rows"]
     score, change, share, worse = summarise(np.array(list(own.values())).T), NOTHING, NOTHING, None
@@ -248,9 +241,9 @@ def _cell(
         if column["scale"] == 100:
             worse = statistics.probability_below(sign * (ours - theirs), -threshold)
         if change.n == 1 and rows:
-            one, other = ours[:, 0] / 100, theirs[:, 0] / 100
-            change = statistics.over_rows(rows, one, other).times(100)
-            worse = statistics.probability_below_over_rows(rows, one, other, -threshold / 100)
+            shares = ours[:, 0] / 100, theirs[:, 0] / 100
+            change = statistics.over_rows(rows, *shares).times(100)
+            worse = statistics.probability_below_over_rows(rows, *shares, -threshold / 100)
     return {
         "by_seed": own,
         "n": score.n,

@@ -133,7 +133,7 @@ def mark(style: tuple[str, Any], size: float) -> dict[str, Any]:
 
 
 def page(title: str, size: tuple[float, float], foot: str) -> Figure:
-    """Return an empty figure with its title, and at its foot the line that says what it was made from."""
+    """Return an empty figure with its title, and at its foot the line `foot` about the records behind it."""
     foot_share = FOOT / size[1]
     figure = Figure(
         figsize=size,
@@ -146,7 +146,7 @@ def page(title: str, size: tuple[float, float], foot: str) -> Figure:
 
 
 def set_title(figure: Figure, title: str) -> None:
-    """Set the figure's title, in lines that its page holds."""
+    """Set the figure's title, in lines that fit on its page."""
     letters = int(figure.get_figwidth() * 97 / matplotlib.rcParams["font.size"])
     figure.suptitle("\n".join(textwrap.fill(line, letters) for line in title.splitlines()), fontweight="bold")
 
@@ -160,7 +160,7 @@ def legend(figure: Figure, handles: list[Any], columns: int) -> None:
 
 
 def settle(figure: Figure) -> None:
-    """Compute the layout once and keep it: what is placed afterwards stays where it is."""
+    """Compute the layout once and freeze it: what is drawn afterwards moves nothing."""
     engine = figure.get_layout_engine()
     if engine is not None:
         engine.execute(figure)
@@ -168,7 +168,8 @@ def settle(figure: Figure) -> None:
 
 
 def label_ends(axes: Axes, ends: list[tuple[float, float, str]]) -> None:
-    """Write each text (x, y, text) to the right of its line's end, moved up off the one below, and down again from the panel's top."""
+    """Write each text (x, y, text) to the right of its line's end, moved up off the text below, and down from the panel's top."""
+    # Heights without overlap, as shares of the panel's.
     ordered = [(x, y, textwrap.fill(text, 28)) for x, y, text in sorted(ends, key=lambda end: end[1])]
     points = np.array([2 + 13 * (1 + text.count("\n")) for *_, text in ordered])  # each text's height
     steps = (points[1:] + points[:-1]) / 2 / axes.get_window_extent().height * axes.figure.dpi / 72
@@ -177,6 +178,8 @@ def label_ends(axes: Axes, ends: list[tuple[float, float, str]]) -> None:
     for place, step in enumerate(steps, 1):
         heights[place] = max(heights[place], heights[place - 1] + step)
     heights = np.minimum(heights, 1 - np.append(np.cumsum(steps[::-1])[::-1], 0))
+
+    # The texts, each with a line to its end.
     for (x, y, text), (across, _), height in zip(ordered, places, heights, strict=True):
         axes.annotate(
             text,

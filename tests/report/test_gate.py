@@ -343,7 +343,7 @@ def test_a_change_is_clear_where_its_interval_does_not_hold_zero(
 def test_stores_that_cannot_be_compared_are_refused(tmp_path: Path) -> None:
     other: Any = record("pq8")
     other["task"]["version"] = 2
-    with pytest.raises(ConfigError, match="mixes task version"):
+    with pytest.raises(ConfigError, match="mixes task.version"):
         compare([record()], [other])
     with pytest.raises(BenchError, match="No records in the folder of --against"):
         write_comparison([], [record()], tmp_path)

@@ -1,4 +1,4 @@
-"""brief.html: one page from which a meeting can decide. Texts, template, style and script lie beside this file."""
+"""brief.html: a page from which a meeting can decide. Texts, template, style and scripts lie beside this file."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ from bench.errors import ConfigError, unknown
 from bench.report.brief import costing
 from bench.report.brief.answer import decided
 from bench.report.brief.notes import notes
-from bench.report.brief.text import fill, model_text
+from bench.report.brief.text import model_text
 from bench.report.decision import no_answer, subject
 from bench.report.runs import section_of
 from bench.settings.schema import RunConfig
@@ -23,7 +23,7 @@ LANGUAGES = ("en", "ja")
 
 
 def check(config: RunConfig) -> None:
-    """Raise ConfigError for settings of the brief that cannot be."""
+    """Raise ConfigError for an unknown language and an impossible price list."""
     if config.report.language not in LANGUAGES:
         raise ConfigError(unknown("report.language", config.report.language, LANGUAGES))
     costing.check(config.cost)
@@ -38,24 +38,24 @@ def page(
 ) -> str:
     """Return the HTML page in report.language. `table` is the runs' score table, `problems` are unreadable records (path, reason).
 
-    It holds no time and loads nothing, so equal records and settings give equal bytes. Raises ConfigError as `check` and `subject` do.
+    The page holds no time and loads nothing, so equal records and settings give equal bytes. Raises ConfigError as `check` and
+    `subject` do.
     """
     check(config)
     about = subject(table, config.report)
     first, reason = about.part.iloc[0], no_answer(about)
-    words: dict[str, Any] = yaml.safe_load(
-        (HERE / f"{config.report.language}.yaml").read_text(encoding="utf-8")
-    )
+    text = (HERE / f"{config.report.language}.yaml").read_text(encoding="utf-8")
+    words: dict[str, Any] = yaml.safe_load(text)
     values = {"model": first.model, "tasks": words["separator"].join(about.missing)}
     context = {
         "t": words,
         "about": about,
         "model": model_text(first, words),
         "config": config,
-        "title": fill(words["title"], values),
+        "title": words["title"].format(**values),
         "times": words["compare"]["about" if pd.isna(first.tokens) else "profiled"],
         "notes": notes(section_of(runs, about.part), table, about, problems, covered, words),
-        "reason": fill(words["blocked"][reason], values) if reason else None,
+        "reason": words["blocked"][reason].format(**values) if reason else None,
         **({} if reason else decided(about, config, words)),
     }
     environment = jinja2.Environment(

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 
 from bench.report.decision import Item, mean
-from bench.report.style import OWN_FONT, STYLE, kind_styles
+from bench.report.style import OWN_FONT, STYLE, kind_styles, mark
 from bench.statistics import pareto_front
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -23,10 +23,11 @@ LEVELS = 5  # steps of the vertical axis
 def svg(
     items: Sequence[Item], matter: Sequence[int], candidates: Sequence[int], words: dict[str, Any]
 ) -> str:
-    """Return the SVG: in #points a <use data-place> for each item, dense last; #front, #level, #levels and .letter beside them.
+    """Return the SVG: in #points a <use data-place> for each item, dense last; beside it #front, #level, #levels and .letter.
 
-    An item without a score on every task that matters is hidden. `candidates` are the places of those with a letter.
+    An item without a score on every task that matters is hidden. `candidates` are the indices of the items with a letter.
     """
+    # What is shown where.
     scores = [mean(item, matter) for item in items]
     shown = [place for place, score in enumerate(scores) if score is not None]
     known = [score for score in scores if score is not None]
@@ -37,7 +38,7 @@ def svg(
     styles = kind_styles({item["row"]["kind"] for item in items})
     order = [place for kind in styles for place, item in enumerate(items) if item["row"]["kind"] == kind]
 
-    # Text stays text, which the reader's browser sets in its fonts: those of this machine must leave no trace.
+    # The drawing. Text stays text, which the reader's browser sets in its fonts: this machine's fonts must leave no trace.
     own_font = {"svg.fonttype": "none", "font.family": [OWN_FONT]}
     with rc_context(STYLE | own_font | {"axes.grid": False}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
@@ -58,26 +59,26 @@ def svg(
         axes.axhline(heights[-1], color="black", linewidth=1.2, gid="level")
         steps = axes.step([items[p]["bytes"] for p in front], [heights[p] for p in front], where="post")
         steps[0].set(color="#009E73", linewidth=1.8, alpha=0.7, gid="front")
-        for kind, (colour, marker) in styles.items():
+        for kind, style in styles.items():
             own = [place for place in order if items[place]["row"]["kind"] == kind]
             x, y = [items[place]["bytes"] for place in own], [heights[place] for place in own]
-            style: dict[str, Any] = {"color": colour, "marker": marker, "markersize": 10, "linestyle": "none"}
-            axes.plot(x, y, gid=f"kind-{kind}", label=kind, markeredgecolor="white", clip_on=False, **style)
+            look = {**mark(style, 10), "markeredgecolor": "white", "clip_on": False}
+            axes.plot(x, y, gid=f"kind-{kind}", label=kind, **look)
         handles = [line for line in axes.lines if str(line.get_gid()).startswith("kind-")]
         figure.legend(handles=handles, loc="outside lower center", ncols=5, frameon=False)
         text = io.StringIO()
         figure.savefig(text, format="svg", metadata={"Date": None})
         ends = axes.get_window_extent().get_points()[::-1, 1] * 72 / figure.dpi
         top, bottom = 72 * figure.get_figheight() - ends
+
+    # What brief.js looks for.
     about = {"id": "chart", "role": "img", "aria-label": words["chart"]["about"]}
-    marks = {
-        place: {
-            "data-place": str(place),
-            "class": " ".join(["front"] * (place in front) + ["candidate"] * (place in candidates)),
-            **({} if place in shown else {"hidden": ""}),
-        }
-        for place in order
-    }
+    marks = {}
+    for place in order:
+        classes = [name for name, places in (("front", front), ("candidate", candidates)) if place in places]
+        marks[place] = {"data-place": str(place), "class": " ".join(classes)}
+        if place not in shown:
+            marks[place]["hidden"] = ""
     letters = dict(zip(words["letters"], candidates, strict=False))
     edges = {"data-top": f"{top:.1f}", "data-bottom": f"{bottom:.1f}"}
     return _for_the_script(text.getvalue(), about | edges, marks, letters)
@@ -86,16 +87,16 @@ def svg(
 def _for_the_script(
     text: str, about: dict[str, str], marks: dict[int, dict[str, str]], letters: dict[str, int]
 ) -> str:
-    """Return matplotlib's SVG with what brief.js looks for.
+    """Return matplotlib's SVG with the ids and groups that brief.js looks for.
 
-    `about` are the root's attributes, `marks` each point's in the order in which they were drawn, `letters` the candidates' places.
+    `about` holds the root's attributes, `marks` those of each point in the order of drawing, `letters` the candidates' indices.
     """
     root = ElementTree.fromstring(text)
     for key in ("width", "height", "version"):
         root.attrib.pop(key, None)
     root.attrib.update(about)
 
-    # The page names no other site: no metadata, and links without the namespace that SVG 2 no longer needs.
+    # The page mentions no other site: no metadata, and links without the namespace that SVG 2 no longer needs.
     for part in root.findall(f"{SVG}metadata"):
         root.remove(part)
     for part in root.iter():
@@ -103,11 +104,9 @@ def _for_the_script(
         if LINK in part.attrib:
             part.set("href", part.attrib.pop(LINK))
 
-    # The axis's numbers and the points move to groups of their own; a level that nothing shows is hidden.
-    levels, points = (
-        ElementTree.Element(f"{SVG}g", {"id": "levels"}),
-        ElementTree.Element(f"{SVG}g", {"id": "points"}),
-    )
+    # The axis's numbers and the points move to two groups; the dense level is hidden with the dense point.
+    levels = ElementTree.Element(f"{SVG}g", {"id": "levels"})
+    points = ElementTree.Element(f"{SVG}g", {"id": "points"})
     drawn = []
     for group in list(root.iter(f"{SVG}g")):
         if group.attrib.get("id") == "tick-label":
@@ -132,7 +131,7 @@ def _for_the_script(
 
 
 def scale(scores: Sequence[float]) -> tuple[float, float]:
-    """Return the foot of the vertical axis and its step, a round number; LEVELS steps hold all scores. brief.js does the same."""
+    """Return the foot of the vertical axis and its round step; LEVELS steps hold all scores. brief.js does the same."""
     low, high = (min(scores), max(scores)) if scores else (0.0, 100.0)
     power = 10 ** math.floor(math.log10(max(high - low, 0.3) / LEVELS))
     steps = (factor * power for factor in (1, 2, 5, 10, 20))

@@ -13,18 +13,18 @@ HOUR_MS = 3_600_000
 
 
 class Bill(NamedTuple):
-    """A month of one configuration, with the numbers on the way."""
+    """A month's cost of a configuration, with the intermediate numbers."""
 
-    fit: int  # replicas in one instance's memory
+    fit: int  # replicas that fit in an instance's memory
     for_memory: int  # instances that all replicas need
-    hours: float | None  # of work a day; None where no latency was measured
+    hours: float | None  # hours of work a day; None where no latency was measured
     for_work: int | None  # instances that the work needs
     instances: int  # the larger of both
-    monthly: float
+    monthly: float  # in the price list's currency
 
 
 def check(cost: PriceConfig) -> None:
-    """Raise ConfigError for a number that makes no price list."""
+    """Raise ConfigError for a number that a price list cannot hold."""
     for key in ("memory_gb", "replicas", "utilisation", "hours_per_month"):
         if not getattr(cost, key) > 0:
             raise ConfigError(f"cost.{key} ({getattr(cost, key)}) must be greater than 0.")

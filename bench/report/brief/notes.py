@@ -1,4 +1,4 @@
-"""What stands beside the numbers: what to be careful about, risks, what was not measured, what made them."""
+"""The sentences beside the numbers: what to be careful about, risks, what was not measured, what the page was made from."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from bench.report.brief.text import fill, mark_text, model_text
+from bench.report.brief.text import mark_text, model_text
 from bench.report.decision import Subject
 from bench.report.runs import SECTION, ids_sha256
 from bench.store import Covered
@@ -23,37 +23,36 @@ def notes(
     covered: Sequence[Covered],
     words: dict[str, Any],
 ) -> dict[str, Any]:
-    """Return the page's lists of sentences (`care`, `risks`, `unknown`) and its `footer`.
+    """Return the page's lists of sentences (`care`, `risks`, `unknown`), the care in a sentence (`limits`) and the `footer`.
 
-    `runs` are those of the page's own section: neither the footer nor the failures are about any other.
+    `runs` are those of the page's section: neither the footer nor the failures are about another section.
     """
     known = runs.dropna(subset=["provenance.commit"])
-    commits = {
-        f"{commit[:12]}{words['dirty'] if dirty else ''}"
-        for commit, dirty in zip(known["provenance.commit"], known.dirty, strict=True)
-    }
+    versions = zip(known["provenance.commit"], known.dirty, strict=True)
+    commits = sorted({commit[:12] + (words["dirty"] if dirty else "") for commit, dirty in versions})
     devices = sorted(runs["provenance.device"].dropna().unique())
-    made = {"count": f"{len(runs):,}", "digest": ids_sha256(runs)[:16]}
-    made |= {"commits": ", ".join(sorted(commits)) or "?", "devices": ", ".join(devices) or "?"}
     care = _care(about, words)
     return {
         "care": care,
-        "limits": fill(words["limits"], {"care": words["clauses"].join(care)}),
+        "limits": words["limits"].format(care=words["clauses"].join(care)),
         "risks": words["risks"]["lines"] + [_covered(text, covered, words) for text in covered],
         "unknown": _unknown(runs, table, about, problems, words),
-        "footer": fill(words["footer"], made),
+        "footer": words["footer"].format(
+            count=f"{len(runs):,}",
+            digest=ids_sha256(runs)[:16],
+            commits=", ".join(commits) or "?",
+            devices=", ".join(devices) or "?",
+        ),
     }
 
 
 def _covered(text: Covered, covered: Sequence[Covered], words: dict[str, Any]) -> str:
-    """Return the sentence about one text. Texts whose files have the same name are told apart by their digest."""
+    """Return the sentence about a text's coverage. A digest tells texts apart whose files have the same name."""
     namesakes = sum(other.corpus == text.corpus for other in covered)
     shares = {"unknown": "unknown_rate", "badly": "badly_fitted_rate"}
     facts = {name: f"{100 * text.facts[key]:.1f}" for name, key in shares.items()}
-    return fill(
-        words["risks"]["covered"],
-        {"corpus": text.text if namesakes > 1 else text.corpus, "label": text.name, **facts},
-    )
+    corpus = text.text if namesakes > 1 else text.corpus
+    return str(words["risks"]["covered"].format(corpus=corpus, label=text.name, **facts))
 
 
 def _care(about: Subject, words: dict[str, Any]) -> list[str]:
@@ -67,18 +66,18 @@ def _care(about: Subject, words: dict[str, Any]) -> list[str]:
         "single": [task for place, task in places if max((i["seeds"][place] for i in items), default=0) == 1],
         "besides": [task for place, task in places if place not in about.matter],
     }
-    said = {key: [fill(cares[key], {"tasks": join(tasks)})] if tasks else [] for key, tasks in lists.items()}
+    texts = {key: [cares[key].format(tasks=join(tasks))] if tasks else [] for key, tasks in lists.items()}
     marked = [
-        fill(cares["marked"], {"task": task, "mark": mark_text(mark, words)})
+        cares["marked"].format(task=task, mark=mark_text(mark, words))
         for task, mark in marks
         if mark.kind != "synthetic"
     ]
     collapsed = [
-        fill(cares["collapsed"], {"task": task, "count": count, "seeds": about.dense["seeds"][place]})
+        cares["collapsed"].format(task=task, count=count, seeds=about.dense["seeds"][place])
         for place, task in places
         if about.dense and (count := about.dense["collapsed"][place])
     ]
-    return [*said["synthetic"], *marked, *said["single"], *said["besides"], *collapsed]
+    return [*texts["synthetic"], *marked, *texts["single"], *texts["besides"], *collapsed]
 
 
 def _unknown(
@@ -88,26 +87,32 @@ def _unknown(
     problems: Sequence[tuple[str, str]],
     words: dict[str, Any],
 ) -> list[str]:
-    """Return what nobody should read into the page."""
+    """Return what the page says nothing about: tasks without a score, unfinished and unreadable runs, other sections."""
     texts, join, first = words["unknown"], words["separator"].join, about.part.iloc[0]
+    sentences = [*texts["lines"], *([texts["unprofiled"]] if pd.isna(first.tokens) else [])]
+
+    # The suite's tasks, of those that conf/task declares and those with records.
     declared = [yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted(TASKS.glob("*.yaml"))]
     names = [task["name"] for task in declared if task["suite"] == first.suite]
     names += [task for task in about.part[~about.part.is_mean].task.unique() if task not in names]
     without = [name for name in names if name not in {column["task"] for column in about.columns}]
-    said = [*texts["lines"], *([texts["unprofiled"]] if pd.isna(first.tokens) else [])]
     if without:
-        said.append(fill(texts["tasks"], {"suite": first.suite, "tasks": join(without)}))
+        sentences.append(texts["tasks"].format(suite=first.suite, tasks=join(without)))
+
+    # Runs and records that are missing.
     failed = runs[runs.status != "ok"]
     if len(failed):
         run = failed.iloc[0]
-        about_run = {"label": run.configuration, "task": run.task, "seed": run.seed}
+        run_text = {"label": run.configuration, "task": run.task, "seed": run.seed}
         message = "" if pd.isna(run.error_message) else f" ({run.error_message})"
         outcome = {"count": len(failed), "status": words["statuses"][run.status], "message": message}
-        said.append(fill(texts["unfinished"], about_run | outcome))
+        sentences.append(texts["unfinished"].format(**run_text, **outcome))
     if problems:
         path, reason = problems[0]
-        said.append(fill(texts["unreadable"], {"count": len(problems), "path": path, "reason": reason}))
+        sentences.append(texts["unreadable"].format(count=len(problems), path=path, reason=reason))
+
+    # Other sections.
     every = table.drop_duplicates(SECTION)
     others = every[(every[SECTION] != first[SECTION]).any(axis=1)].to_dict("records")
     shown = [f"{model_text(row, words)} ({row['suite']})" for row in others]
-    return said + ([fill(texts["others"], {"others": join(shown)})] if shown else [])
+    return sentences + ([texts["others"].format(others=join(shown))] if shown else [])

@@ -1,24 +1,22 @@
-"""The page's three tables: what stands at the head of each line, and a configuration's cell on each."""
+"""The page's three tables: the head of each line, and a configuration's cell on it."""
 
 from typing import Any, NamedTuple
 
 import pandas as pd
 
 from bench.report.brief import costing
-from bench.report.brief.text import fill, mark_text, percent_text, reason_text, size_text
+from bench.report.brief.text import mark_text, percent_text, reason_text, size_text
 from bench.report.decision import Item, Subject
 from bench.settings.schema import PriceConfig
 
-CHOSEN = (
-    "mean",
-    "worst",
-)  # lines that depend on the tasks that matter; a configuration's own cells leave them empty
+# Lines that depend on the tasks that matter: `cells` leaves them empty.
+CHOSEN = ("mean", "worst")
 COMPARE = ("size", "file", "total", "latency1", "latency32", "memory", "monthly")
 COST = ("fit", "for_memory", "hours", "for_work", "instances", "monthly", "saving")
 
 
 class Line(NamedTuple):
-    """The head of a line; its place among all lines is where a configuration's cell is found."""
+    """The head of a line; a configuration's cell has the same index in `cells`."""
 
     table: str  # compare | hurt | cost
     head: str
@@ -28,25 +26,22 @@ class Line(NamedTuple):
 def values(
     row: dict[str, Any], dense: dict[str, Any], cost: PriceConfig, words: dict[str, Any]
 ) -> dict[str, str]:
-    """Return everything that texts and tables say about a line of the score table, whatever tasks matter."""
+    """Return all texts about a configuration that do not depend on the tasks that matter. `row` is its main line, `dense` dense's."""
     none = words["unmeasured"]
-    found = {"label": row["configuration"] if row is not dense else words["dense"]}
+    texts = {"label": row["configuration"] if row is not dense else words["dense"]}
     for name, key in (("size", "embedding_bytes"), ("file", "file_bytes"), ("total", "total_bytes")):
         own, whole = row[f"size.{key}"], dense[f"size.{key}"]
         known = pd.notna(own) and pd.notna(whole)
         saved = percent_text(abs(1 - own / whole)) if known else none
-        text = none if pd.isna(own) else size_text(own)
-        change = words["compare"]["smaller" if known and own <= whole else "larger"]
-        compared = fill(change, {"size": text, "saved": saved}) if known and row is not dense else text
-        found |= {
-            name: text,
-            f"{name}_cell": compared,
-            f"{name}_saved": percent_text(1 - own / whole) if known else none,
-        }
+        texts[name] = texts[f"{name}_cell"] = none if pd.isna(own) else size_text(own)
+        texts[f"{name}_saved"] = percent_text(1 - own / whole) if known else none
+        if known and row is not dense:
+            change = words["compare"]["smaller" if own <= whole else "larger"]
+            texts[f"{name}_cell"] = change.format(size=texts[name], saved=saved)
     for name, key in (("latency1", "latency_ms.small"), ("latency32", "latency_ms.large")):
-        found[name] = none if pd.isna(row[key]) else f"{row[key]:.1f}\u00a0ms"
-    found["memory"] = none if pd.isna(row["memory_bytes"]) else size_text(row["memory_bytes"])
-    return found | _money(costing.bill(cost, row), costing.bill(cost, dense), cost, words)
+        texts[name] = none if pd.isna(row[key]) else f"{row[key]:.1f}\u00a0ms"
+    texts["memory"] = none if pd.isna(row["memory_bytes"]) else size_text(row["memory_bytes"])
+    return texts | _money(costing.bill(cost, row), costing.bill(cost, dense), cost, words)
 
 
 def _money(
@@ -65,7 +60,7 @@ def _money(
         "for_work": none if bill.for_work is None else f"{bill.for_work:,}",
         "instances": f"{bill.instances:,}",
         "monthly": f"{cost.currency}\u00a0{bill.monthly:,.0f}",
-        "saving": fill(texts[kind], {"amount": f"{cost.currency}\u00a0{abs(less):,.0f}", "share": share}),
+        "saving": texts[kind].format(amount=f"{cost.currency}\u00a0{abs(less):,.0f}", share=share),
     }
 
 
@@ -80,11 +75,12 @@ def cells(item: Item, known: dict[str, str], words: dict[str, Any], dense: bool)
 def _task_cell(item: Item, task: int, words: dict[str, Any], dense: bool) -> str:
     score, loss, half = (item[key][task] for key in ("score", "loss", "half"))
     if score is None or (loss is None and not dense):
-        return fill(words["hurt"]["without"], {"why": reason_text(item["why"][task], words)})
+        return str(words["hurt"]["without"].format(why=reason_text(item["why"][task], words)))
     interval = "" if half is None else f" ±\u00a0{half:.2f}"
     text = f"{score:.1f}" if dense else f"{0.0 - loss:+.2f}".replace("-", "−") + interval
-    counts = {"text": text, "count": item["collapsed"][task], "seeds": item["seeds"][task]}
-    return fill(words["hurt"]["collapsed"], counts) if item["collapsed"][task] else text
+    collapsed = item["collapsed"][task]
+    counted = words["hurt"]["collapsed"].format(text=text, count=collapsed, seeds=item["seeds"][task])
+    return str(counted) if collapsed else text
 
 
 def lines(about: Subject, cost: PriceConfig, words: dict[str, Any]) -> list[Line]:
@@ -97,7 +93,7 @@ def lines(about: Subject, cost: PriceConfig, words: dict[str, Any]) -> list[Line
         "device": words["unmeasured"] if pd.isna(first.device) else first.device,
         "small": first["batch.small"],
         "large": first["batch.large"],
-        "tokens": fill(compare["tokens"], {"tokens": int(first.tokens)}) if in_use else "",
+        "tokens": compare["tokens"].format(tokens=int(first.tokens)) if in_use else "",
         "example": words["example"] if cost.example else "",
         "memory_gb": f"{cost.memory_gb:g}",
         "replicas": f"{cost.replicas:,}",
@@ -106,22 +102,22 @@ def lines(about: Subject, cost: PriceConfig, words: dict[str, Any]) -> list[Line
         "price": f"{cost.currency}\u00a0{cost.price_per_gpu_hour or 0:.2f}",
         "hours_per_month": f"{cost.hours_per_month:g}",
     }
-    heads = [Line("compare", fill(compare[key], shown)) for key in (*CHOSEN, *COMPARE)]
+    heads = [Line("compare", compare[key].format(**shown)) for key in (*CHOSEN, *COMPARE)]
     tasks = [
         Line("hurt", column["task"], _task_note(column, place, about, words))
         for place, column in enumerate(about.columns)
     ]
-    return heads + tasks + [Line("cost", fill(words["cost"][key], shown)) for key in COST]
+    return heads + tasks + [Line("cost", words["cost"][key].format(**shown)) for key in COST]
 
 
 def _task_note(column: dict[str, Any], place: int, about: Subject, words: dict[str, Any]) -> str:
-    """Return metric, split, what is not official and the seeds of a task."""
+    """Return a task's metric, split, marks and number of seeds."""
     texts = words["hurt"]
-    marks = [fill(texts["marked"], {"mark": mark_text(mark, words)}) for mark in column["unofficial"]]
+    marks = [texts["marked"].format(mark=mark_text(mark, words)) for mark in column["unofficial"]]
     items = [*about.options, *([about.dense] if about.dense else [])]
     counts = [item["seeds"][place] for item in items if item["seeds"][place]]
     low, high = min(counts, default=0), max(counts, default=0)
-    shown = fill(texts["seed" if low == high else "seeds"], {"low": low, "high": high})
+    shown = texts["seed" if low == high else "seeds"].format(low=low, high=high)
     metric = column["headline.metric"]
-    split = fill(texts["split"], {"split": column["headline.split"]})
+    split = texts["split"].format(split=column["headline.split"])
     return " · ".join([f"{words['metrics'].get(metric, metric)}{column['scaling']}", split, *marks, shown])

@@ -1,17 +1,11 @@
-"""Numbers and names put into the page's texts; a number and its unit are never parted (U+00A0)."""
+"""Numbers and names as the page's texts show them; a number and its unit are never parted (U+00A0)."""
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from bench.report.names import Mark
 
 UNITS = (("GB", 10**9), ("MB", 10**6), ("kB", 10**3), ("B", 1))
-
-
-def fill(text: str, values: Mapping[str, object]) -> str:
-    """Return the text with every {name} replaced, as brief.js does it; values are never searched for names."""
-    return re.sub(r"\{(\w+)\}", lambda match: str(values[match[1]]), text)
 
 
 def size_text(count: float) -> str:
@@ -22,28 +16,28 @@ def size_text(count: float) -> str:
 
 
 def percent_text(share: float) -> str:
-    """Return a share with one decimal, such as "97.5 %"; two where one would say 100.0."""
+    """Return a share with one decimal, such as "97.5 %", or with two where one decimal would give 100.0."""
     return f"{100 * share:.{2 if 0.9995 <= share < 1 else 1}f}\u00a0%"
 
 
 def model_text(row: Any, words: Mapping[str, Any]) -> str:
     """Return the model's name, marked if its weights are random."""
-    return fill(words["random_weights"], row) if row["weights"] == "random" else str(row["model"])
+    return str(words["random_weights"] if row["weights"] == "random" else "{model}").format(
+        model=row["model"]
+    )
 
 
 def mark_text(mark: Mark, words: Mapping[str, Any]) -> str:
     """Return what is not official about a task's data."""
     texts, counts = words["marks"], {"rows": f"{mark.rows or 0:,}", "total": f"{mark.total or 0:,}"}
-    rows = "" if mark.rows is None else fill(texts["part" if mark.total else "rows"], counts)
-    return fill(texts[mark.kind], {"split": mark.split, "rows": rows})
+    rows = "" if mark.rows is None else texts["part" if mark.total else "rows"].format(**counts)
+    return str(texts[mark.kind].format(split=mark.split, rows=rows))
 
 
 def reason_text(why: str, words: Mapping[str, Any]) -> str:
-    """Return why there is no number; `why` is as the score table says it, such as "not run" or "1 failed, 2 oom"."""
+    """Return why there is no number; `why` comes from the score table, such as "not run" or "1 failed, 2 oom"."""
     if why in words["reasons"]:
         return str(words["reasons"][why])
     counts = [part.split() for part in why.split(", ")]
-    return str(words["separator"]).join(
-        fill(words["counted"], {"count": count, "status": words["statuses"][status]})
-        for count, status in counts
-    )
+    texts = [words["counted"].format(count=n, status=words["statuses"][status]) for n, status in counts]
+    return str(words["separator"]).join(texts)
