@@ -22,10 +22,10 @@ def layers(backbones: Sequence[str], device: torch.device, repeats: int) -> list
     """Return for each backbone's dense and f=3 layer the milliseconds of a forward and backward pass, and the peak of memory in bytes.
 
     The passes are on 32 x 128 random token ids, on a GPU replayed as a CUDA graph as in training. The layers take turns;
-    `milliseconds` holds the mean of each turn, `ratio` that of their medians to the dense layer's. The peak is that of the
-    layer's weights and passes. An error ends its backbone's part only, and stands in its rows.
+    `milliseconds` holds the mean of each turn, `ratio` the ratio of their median to the dense layer's. The peak covers the
+    layer's weights and passes. An error ends the measurement of its backbone only, and is written to its rows.
     """
-    found = []
+    results = []
     for backbone in backbones:
         rows: list[dict[str, Any]] = [
             {
@@ -44,8 +44,8 @@ def layers(backbones: Sequence[str], device: torch.device, repeats: int) -> list
             log.exception("perf | the layers of %s", backbone)
             for row in rows:
                 row["error"] = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-        found += rows
-    return found
+        results += rows
+    return results
 
 
 def _measure(rows: list[dict[str, Any]], device: torch.device, repeats: int) -> None:
@@ -76,7 +76,7 @@ def _layer(backbone: str, embedding: str, device: torch.device) -> tuple[nn.Modu
 
 
 class Passes:
-    """Does a forward and a backward pass when called; has done one already. Holds what its graph reads."""
+    """Does a forward and a backward pass when called. It holds the tensors that its CUDA graph reads."""
 
     def __init__(self, module: nn.Module, width: int, device: torch.device) -> None:
         generator = torch.Generator().manual_seed(0)

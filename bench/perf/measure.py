@@ -1,4 +1,4 @@
-"""`bench perf`: every side in turn, several times over, each number written down as soon as it is there."""
+"""`bench perf`: measure all sides by turns, several times, and write each number at once."""
 
 import gc
 import json
@@ -14,9 +14,10 @@ from typing import Any
 
 import torch
 
+from bench.models.architectures import build
 from bench.perf.layers import layers
 from bench.perf.selection import Cell, cells, resolve
-from bench.perf.sides import EngineSide, Side, TrainerSide, TunedTrainerSide, make_side
+from bench.perf.sides import TOGETHER, EngineSide, Side, TrainerSide, TunedTrainerSide, Work, make_side
 from bench.perf.startup import startup
 from bench.perf.table import markdown
 from bench.perf.workload import flops_per_row, matrix_rate, synthetic_rows
@@ -32,7 +33,7 @@ EVALUATION_ROWS = {"cuda": 408, "cpu": 64}
 def measure(config: RunConfig, device: torch.device) -> Path:
     """Measure what `config.perf` selects and return the JSON file; the table lies beside it.
 
-    The file is written anew after every number, so that a run that is cut off keeps what it has. A side that fails is
+    Both files are rewritten after every number, so that an interrupted measurement keeps its numbers. A side that fails is
     recorded with its error, and the others go on.
     """
     perf = resolve(config.perf, device.type == "cuda")
@@ -75,9 +76,9 @@ def measure(config: RunConfig, device: torch.device) -> Path:
 
 
 def slug(facts: dict[str, Any], perf: PerfConfig) -> str:
-    """Return a file's name: the device's ("nvidia-h200", "cpu-2-threads"), and a digest of settings that are not the usual ones.
+    """Return a file's name: the device's ("nvidia-h200", "cpu-2-threads"), and a digest of settings that are not the defaults.
 
-    So a part that is measured again does not take the place of the whole.
+    The digest keeps a partial measurement from overwriting the whole one.
     """
     name = f"cpu-{facts['threads']}-threads" if facts["device"] == "cpu" else facts["device"]
     plain = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
@@ -87,7 +88,7 @@ def slug(facts: dict[str, Any], perf: PerfConfig) -> str:
 
 
 class Contestant:
-    """One side on one cell, and the row of the report that its numbers go to; an error ends its part only."""
+    """A side on a cell, and the report's row with its numbers."""
 
     side: Side
 
@@ -111,46 +112,35 @@ class Contestant:
         }
 
     def start(self) -> None:
-        """Make the side and train for the first time; the peak of memory is that of both, above what others hold."""
+        """Build the side and train for the first time. The peak of memory covers both, above what other sides hold."""
         row, on_gpu = self.row, self.device.type == "cuda"
+
+        # Memory before.
         gc.collect()
         held = torch.cuda.memory_allocated(self.device) if on_gpu else 0
         if on_gpu:
             torch.cuda.reset_peak_memory_stats(self.device)
+
+        # The start, and a measurement.
         begun = time.perf_counter()
         train = synthetic_rows(row["backbone"], TRAINING_ROWS, seed=0)
         evaluation = synthetic_rows(row["backbone"], EVALUATION_ROWS[self.device.type], seed=1)
-        self.side = make_side(
-            row["side"],
-            row["backbone"],
-            row["embedding"],
-            train,
-            evaluation,
-            row["batch_size"],
-            self.device,
-            self.steps,
-            self.perf.repeats,
-            self.perf.together,
-        )
-        row |= {
-            "start_seconds": time.perf_counter() - begun,
-            "runs": self.side.runs,
-            "dtype": self.side.dtype,
-            "fallback": self.side.fallback,
-        }
+        seeds = range(self.perf.together if row["side"] in TOGETHER else 1)
+        models = [build(row["backbone"], row["embedding"], self.device, seed) for seed in seeds]
+        work = Work(train, evaluation, row["batch_size"], self.steps, self.perf.repeats, self.device)
+        self.side = make_side(row["side"], models, work)
+        row["start_seconds"] = time.perf_counter() - begun
+        row |= {"runs": self.side.runs, "dtype": self.side.dtype, "fallback": self.side.fallback}
         self.train()
         if on_gpu:
             row["peak_memory_bytes"] = torch.cuda.max_memory_allocated(self.device) - held
 
     def train(self) -> None:
         """Measure the training once."""
-        row = self.row
-        row["examples_per_second"].append(
-            row["runs"] * row["batch_size"] * self.steps / self.side.train(self.steps)
-        )
-        row["matrix_flops_per_second"] = statistics.median(row["examples_per_second"]) * flops_per_row(
-            row["backbone"]
-        )
+        row, examples = self.row, self.row["runs"] * self.row["batch_size"] * self.steps
+        row["examples_per_second"].append(examples / self.side.train())
+        rate = statistics.median(row["examples_per_second"])
+        row["matrix_flops_per_second"] = rate * flops_per_row(row["backbone"])
 
     def evaluate(self) -> None:
         """Measure the evaluation once."""
@@ -160,7 +150,7 @@ class Contestant:
 
     @contextmanager
     def guarded(self) -> Iterator[None]:
-        """Note an error in the row."""
+        """Write an error to the row instead of raising it."""
         try:
             yield
         except Exception as error:
@@ -171,7 +161,7 @@ class Contestant:
 def _measure_cell(
     cell: Cell, perf: PerfConfig, device: torch.device, rows: list[dict[str, Any]], write: Callable[[], None]
 ) -> None:
-    """Measure the cell's sides by turns, so that a card that slows down slows all of them."""
+    """Measure the cell's sides by turns, so that a card that slows down slows all of them alike."""
     contestants = [Contestant(cell, embedding, name, perf, device) for embedding, name in cell.contestants]
     rows += [contestant.row for contestant in contestants]
     turns = [

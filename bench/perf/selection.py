@@ -1,6 +1,7 @@
-"""What one `bench perf` measures, and in which order."""
+"""What a `bench perf` measures, and in which order."""
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 
 from bench.errors import ConfigError, unknown
 from bench.models.architectures import ARCHITECTURES, EMBEDDINGS
@@ -10,7 +11,7 @@ from bench.settings.schema import PerfConfig
 
 @dataclass(frozen=True)
 class Cell:
-    """Sides that are measured by turns on one backbone with one batch size; each is an embedding and a side's name."""
+    """Sides that are measured by turns on a backbone with a batch size; a contestant is an embedding and a side's name."""
 
     backbone: str
     batch_size: int
@@ -19,30 +20,24 @@ class Cell:
 
 def resolve(perf: PerfConfig, on_gpu: bool) -> PerfConfig:
     """Return `perf` with its nulls filled in for the device; raises ConfigError for an unknown name or a number below 1."""
-    whole = PerfConfig(
+    whole = replace(
+        perf,
         backbones=perf.backbones or (["bert-base", "minilm", "xlm-r-base"] if on_gpu else ["minilm"]),
-        embeddings=perf.embeddings,
         batch_sizes=perf.batch_sizes or ([32, 128] if on_gpu else [32]),
         sides=perf.sides or (list(SIDES) if on_gpu else ["trainer", "trainer_tuned", "eager"]),
         examples=perf.examples or (1600 if on_gpu else 64),
-        repeats=perf.repeats,
-        together=perf.together,
-        startup=perf.startup,
-        layers=perf.layers,
     )
-    for key, names, available in (
-        ("backbones", whole.backbones, ARCHITECTURES),
-        ("embeddings", whole.embeddings, EMBEDDINGS),
-        ("sides", whole.sides, SIDES),
-    ):
-        for name in names or ():
-            if name not in available:
-                raise ConfigError(unknown(f"perf.{key}", name, available))
-    for key, values in (
-        ("batch_sizes", whole.batch_sizes),
-        ("examples", [whole.examples]),
-        ("repeats", [whole.repeats]),
-    ):
+    available: dict[str, Collection[str]] = {
+        "backbones": ARCHITECTURES,
+        "embeddings": EMBEDDINGS,
+        "sides": SIDES,
+    }
+    for key, names in available.items():
+        for name in getattr(whole, key):
+            if name not in names:
+                raise ConfigError(unknown(f"perf.{key}", name, names))
+    numbers = {"batch_sizes": whole.batch_sizes, "examples": [whole.examples], "repeats": [whole.repeats]}
+    for key, values in numbers.items():
         if any(value is None or value < 1 for value in values or ()):
             raise ConfigError(f"perf.{key} ({values}) must be at least 1.")
     if whole.together < 2:
@@ -53,10 +48,10 @@ def resolve(perf: PerfConfig, on_gpu: bool) -> PerfConfig:
 
 
 def cells(perf: PerfConfig) -> list[Cell]:
-    """Return the cells in the order of their weight: small batches first.
+    """Return the cells, small batches first.
 
-    The Trainer trains the dense model only. Runs train side by side at the smallest batch size, which leaves most of a card
-    idle, and in cells of their own: a card does not hold them beside all the others.
+    The Trainer trains the dense model only. Sides of several models train at the smallest batch size, which leaves most of a
+    card idle, and in separate cells: a card does not hold them beside all other sides.
     """
     sizes, backbones, sides = sorted(perf.batch_sizes or []), perf.backbones or [], perf.sides or []
     alone = [side for side in sides if side not in TOGETHER]

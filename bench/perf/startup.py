@@ -1,4 +1,4 @@
-"""How long a user waits: from the start of a process to its first training step, and from one run to the next."""
+"""How long a user waits: from the start of a process to its first training step, and from a run to the next."""
 
 import os
 import subprocess
@@ -17,15 +17,15 @@ from bench.runs.provenance import ROOT
 
 
 class Startup(TypedDict):
-    first_step_seconds: (
-        float | None
-    )  # from the start of the process, with everything cached on disk, Python's bytecode too
-    next_run_seconds: float | None  # from the end of a run to the first step of the next, in the same worker
+    # From the start of the process, with everything cached on disk, Python's bytecode too.
+    first_step_seconds: float | None
+    # From the end of a run to the first step of the next, in the same worker.
+    next_run_seconds: float | None
     error: str | None
 
 
 def startup(device: torch.device) -> Startup:
-    """Return the seconds measured on `bench run` and `bench sweep` in processes of their own, on MiniLM's architecture."""
+    """Return the seconds of `bench run` and `bench sweep` in new processes, on MiniLM's architecture."""
     try:
         first, following = _measured(device)
     except BenchError as error:
@@ -36,34 +36,23 @@ def startup(device: torch.device) -> Startup:
 def _measured(device: torch.device) -> tuple[float, float]:
     with tempfile.TemporaryDirectory() as folder:
         _save_model(Path(folder) / "model")
-        model = [
-            "model.name=random",
-            "model.source=local",
-            f"model.path={folder}/model",
-            "model.sha256=null",
-            "model.revision=null",
-        ]
         common = [
-            *model,
-            "task=lexical_sentiment",
-            f"device={device.type}",
-            f"results_dir={folder}/results",
-            f"cache_dir={folder}/cache",
+            *("model.name=random", "model.source=local", f"model.path={folder}/model"),
+            *("model.sha256=null", "model.revision=null", "task=lexical_sentiment", f"device={device.type}"),
+            *(f"results_dir={folder}/results", f"cache_dir={folder}/cache"),
         ]
-        one = ["run", *common, "embedding=dense", "training.max_steps=4"]
         environment = dict(os.environ)
-        if environment.pop(
-            "PYTHONDONTWRITEBYTECODE", None
-        ):  # as container images set it: each process would compile every module
+        # Container images set this: each process would compile every module.
+        if environment.pop("PYTHONDONTWRITEBYTECODE", None):
             environment["PYTHONPYCACHEPREFIX"] = f"{folder}/bytecode"
-        _times([*one, "seed=0"], ["| step 1/"], environment)  # fills the caches
-        (first,) = _times([*one, "seed=1"], ["| step 1/"], environment)
-        _, end, step = _times(
-            ["sweep", *common, "sweep=smoke", "workers=1"],
-            ["| step 1/", "1 of 2 runs ended", "| step 1/"],
-            environment,
-        )
-        return first, step - end
+
+        # A run that fills the caches, a run that uses them, and two runs in a worker.
+        run, step = ["run", *common, "embedding=dense", "training.max_steps=4"], "| step 1/"
+        _times([*run, "seed=0"], [step], environment)
+        (first,) = _times([*run, "seed=1"], [step], environment)
+        sweep = ["sweep", *common, "sweep=smoke", "workers=1"]
+        _, end, second = _times(sweep, [step, "1 of 2 runs ended", step], environment)
+        return first, second - end
 
 
 def _save_model(folder: Path) -> None:
@@ -75,14 +64,9 @@ def _save_model(folder: Path) -> None:
 def _times(arguments: Sequence[str], words: Sequence[str], environment: dict[str, str]) -> list[float]:
     """Return when, in seconds from the start of `python -m bench <arguments>`, its log first holds each of `words` in turn."""
     begun, times, lines = time.perf_counter(), list[float](), list[str]()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "bench", *arguments],
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    command = [sys.executable, "-m", "bench", *arguments]
+    silent, pipe = subprocess.DEVNULL, subprocess.PIPE
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=silent, stderr=pipe, text=True)
     assert process.stderr is not None
     for line in process.stderr:
         lines.append(line)

@@ -1,8 +1,12 @@
 """The report's numbers as a Markdown table."""
 
 import statistics
-from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
+
+import jinja2
+
+from bench.text import markdown_table
 
 LABELS = {
     "trainer": "Trainer, as documented",
@@ -14,23 +18,25 @@ LABELS = {
     "compile_together": "ours, compiled and CUDA graphs",
 }
 COLUMNS = (
-    "backbone",
-    "embedding",
-    "batch",
-    "side",
-    "training, examples/s",
-    "min – max",
-    "× Trainer",
-    "× Trainer tuned",
-    "evaluation, examples/s",
-    "matrix rate",
-    "peak memory",
-    "start",
+    *(
+        "backbone",
+        "embedding",
+        "batch",
+        "side",
+        "training, examples/s",
+        "min – max",
+        "× Trainer",
+        "× Trainer tuned",
+    ),
+    *("evaluation, examples/s", "matrix rate", "peak memory", "start"),
 )
 
 
+LAYER_COLUMNS = ("backbone", "layer", "ms", "× dense", "peak memory")
+
+
 def median(values: list[float]) -> float | None:
-    """Return the median, None of nothing."""
+    """Return the median, or None without values."""
     return statistics.median(values) if values else None
 
 
@@ -42,65 +48,31 @@ def label(row: dict[str, Any]) -> str:
 
 def ratio(row: dict[str, Any], rows: list[dict[str, Any]], side: str) -> float | None:
     """Return the row's training throughput over that of `side` on the dense model of the same backbone and batch size."""
+    wanted = (side, "dense", row["backbone"], row["batch_size"])
     for other in rows:
-        if (other["side"], other["embedding"], other["backbone"], other["batch_size"]) == (
-            side,
-            "dense",
-            row["backbone"],
-            row["batch_size"],
-        ):
-            mine, theirs = median(row["examples_per_second"]), median(other["examples_per_second"])
-            return mine / theirs if mine and theirs else None
+        if (other["side"], other["embedding"], other["backbone"], other["batch_size"]) == wanted:
+            ours, theirs = median(row["examples_per_second"]), median(other["examples_per_second"])
+            return ours / theirs if ours and theirs else None
     return None
 
 
 def markdown(report: dict[str, Any]) -> str:
-    """Return the report as Markdown: what was measured where, how each side is set, and a table of the rows."""
-    facts, rate, start = report["provenance"], report["matrix_flops_per_second"], report["startup"]
-    packages = ", ".join(
-        f"{name} {facts['packages'][name]}" for name in ("torch", "transformers") if name in facts["packages"]
-    )
-    lines = [
-        "# Training speed",
-        "",
-        f"Device: {facts['device']} ({facts['threads']} CPU threads). Python {facts['python']}, {packages}, CUDA {facts['cuda'] or 'none'}. "
-        f"Commit {facts['commit']}{' with changes' if facts['dirty'] else ''}.",
-        "",
-        f"Data: {report['data']}. Medians of {report['settings']['repeats']} repeats of about {report['settings']['examples']} rows, the sides by "
-        "turns; ratios are to the Trainer on the dense model with the same batch size."
-        + ("" if report["complete"] else " **The measurement was cut off: rows are missing.**"),
-        "",
-    ]
-    lines += [f"- {how}" for how in report["sides"].values()]
-    if rate:
-        lines += [
-            "",
-            f'A large bf16 matrix product ran at {rate / 1e12:.0f} TFLOP/s; "matrix rate" is the share of it that a side\'s training '
-            "reaches, counted on real tokens.",
-        ]
-    if start and start["error"]:
-        lines += ["", f"The start could not be measured: {start['error']}"]
-    elif start:
-        lines += [
-            "",
-            f"From process start to first step: {start['first_step_seconds']:.1f} s with everything cached, Python's bytecode too; "
-            f"from one run's end to the next one's first step in a warm worker: {start['next_run_seconds']:.1f} s (MiniLM's architecture).",
-        ]
-    lines += ["", *_table(COLUMNS, [_cells(row, report) for row in report["rows"]])]
-    if report["layers"]:
-        lines += [
-            "",
-            "The embedding layer alone, forward and backward on 32 x 128 random tokens, fp32 (on a GPU as a CUDA graph):",
-            "",
-        ]
-        lines += _table(
-            ("backbone", "layer", "ms", "× dense", "peak memory"), [_layer(row) for row in report["layers"]]
-        )
-    return "\n".join(lines) + "\n"
-
-
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    return ["| " + " | ".join(row) + " |" for row in (columns, ["---"] * len(columns), *rows)]
+    """Return the report as Markdown: what was measured where, each side's settings, and a table of the rows."""
+    context = {
+        **report,
+        "packages": ", ".join(
+            f"{name} {version}"
+            for name, version in report["provenance"]["packages"].items()
+            if name in ("torch", "transformers")
+        ),
+        "table": markdown_table(COLUMNS, [_cells(row, report) for row in report["rows"]]),
+        "layers": markdown_table(LAYER_COLUMNS, [_layer(row) for row in report["layers"]])
+        if report["layers"]
+        else "",
+    }
+    loader = jinja2.FileSystemLoader(Path(__file__).parent)
+    environment = jinja2.Environment(loader=loader, trim_blocks=True, undefined=jinja2.StrictUndefined)
+    return environment.get_template("table.md.j2").render(context).rstrip("\n") + "\n"
 
 
 def _layer(row: dict[str, Any]) -> list[str]:

@@ -1,4 +1,4 @@
-"""What is measured: synthetic rows as long as MRPC's."""
+"""The work that is measured: synthetic rows as long as MRPC's, and their floating point operations."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -29,7 +29,7 @@ class Rows:
         return np.array([len(row) for row in self.ids])
 
     def dataset(self, pad_to: int | None = None, pad_token_id: int = 0) -> datasets.Dataset:
-        """Return the rows as a tokenised data set, padded to `pad_to` tokens if that is given (with an attention mask)."""
+        """Return the rows as a tokenised data set with an attention mask, padded to `pad_to` tokens if that is set."""
         columns: dict[str, list[list[int]]] = {"input_ids": self.ids}
         if self.token_type_ids is not None:
             columns["token_type_ids"] = self.token_type_ids
