@@ -15,7 +15,7 @@ from bench.runs.identity import Prepared, prepare
 from bench.settings.compose import compose_config
 from bench.statistics import Summary, summarise
 from bench.store import Record
-from bench.store.records import HeadlinePart
+from bench.store.schema import HeadlinePart
 
 ENGINES = ("eager", "graph", "compile")  # the others are compared with the first
 TASKS = ("mrpc", "rte", "stsb")
