@@ -140,7 +140,7 @@ class EmbeddingMethod(Generic[C]):
             number = getattr(config, self.scaled)
             if number is None:
                 raise ConfigError(
-                    f"embedding.{self.scaled} is not set: {config.name} needs one from {low} to {high:,}, or embedding.budget."
+                    f"embedding.{self.scaled} is not set: give a number from {low} to {high:,}, or embedding.budget."
                 )
             if not low <= number <= high:
                 raise ConfigError(f"embedding.{self.scaled} ({number}) must lie between {low} and {high:,}.")

@@ -54,7 +54,7 @@ class Projections(nn.Module):
 
 
 class Projection(nn.Module):
-    """One of the layers of `Projections`, in the place of the layer."""
+    """A layer of `Projections`, in the place of the original layer."""
 
     def __init__(self, joint: Projections, number: int) -> None:
         super().__init__()
@@ -67,8 +67,8 @@ class Projection(nn.Module):
 class Bf16Weights:
     """bf16 copies of the linear layers' weights, which take the place of the weights until `restore`.
 
-    The numbers are those of autocast. Autocast casts each weight before its product and each gradient after it: about two
-    hundred small kernels a step, which a GPU has to wait for. Here a few large kernels cast all of them at once.
+    The numbers are those of autocast, which casts each weight before its product and each gradient after it: about two
+    hundred small kernels a step, and a GPU waits for their launches. Here a few large kernels cast all tensors at once.
     """
 
     def __init__(self, model: nn.Module) -> None:

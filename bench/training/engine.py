@@ -87,7 +87,7 @@ class GraphEngine(Engine):
         return graph
 
     def _run_branches(self, length: int) -> None:
-        """Run a step of each lane on a stream of its own."""
+        """Run a step of each lane on the lane's branch."""
         for branch in self.branches:
             branch.wait_stream(self.stream)
         try:
@@ -161,7 +161,7 @@ def _first_possible(choice: str, lanes: Sequence[Lane]) -> tuple[Engine, str | N
 def _undo_capture(lanes: Sequence[Lane], random_state: Tensor) -> None:
     """Restore the lanes and the random state after a capture that failed."""
     torch.cuda.synchronize()
-    # Replace the state of the generator: the old one still takes itself to be in a capture.
+    # Replace the state of the generator: the old state still counts as being captured.
     generator = torch.cuda.default_generators[torch.cuda.current_device()]
     generator.graphsafe_set_state(generator.clone_state())
     torch.cuda.set_rng_state(random_state)
