@@ -3,7 +3,7 @@
 import copy
 from collections import Counter
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ from bench.training.batching import Examples, training_batches
 from bench.training.engine import buckets, make_engine
 from bench.training.finetune import Diverged, Outcome, Trainee, finetune, finetune_together
 
-STEPS = 50
+STEPS = 24  # three epochs
 CONFIG = TrainingConfig(max_steps=STEPS, batch_size=8, learning_rate=1e-3)
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 DEVICES = ["cpu", pytest.param("cuda", marks=needs_gpu)]
@@ -84,7 +84,7 @@ def test_the_eager_engine_is_a_plain_loop_also_where_a_batch_is_not_full(dtype, 
         ],
         lr=1e-3,
     )
-    rates = get_linear_schedule_with_warmup(optimizer, 5, STEPS)
+    rates = get_linear_schedule_with_warmup(optimizer, int(0.1 * STEPS), STEPS)
     stream, losses = training_batches(data.lengths, 8, 0), []
     for _ in range(STEPS):
         inputs, labels = data.batch(next(stream))
@@ -104,11 +104,16 @@ def test_the_eager_engine_is_a_plain_loop_also_where_a_batch_is_not_full(dtype, 
     np.testing.assert_allclose(weights, weights_of(plain), atol=2e-4 * tolerance)
 
 
+@cache
+def trained_by_whole_batches(dtype):
+    return run_engine("eager", "cpu", dtype)
+
+
 @pytest.mark.parametrize(("dtype", "tolerance"), [("fp32", 1), ("bf16", 100)])
 @pytest.mark.parametrize("device_batch", [1, 3, 4])
 def test_a_batch_in_parts_trains_as_the_whole_batch_does(device_batch, dtype, tolerance):
     """Batches of 8, the last of an epoch with 5 rows: parts of 3 leave an unequal rest, parts of 4 and 1 also empty ones."""
-    _, _, whole, weights = run_engine("eager", "cpu", dtype)
+    _, _, whole, weights = trained_by_whole_batches(dtype)
     engine, _, parts, same = run_engine("eager", "cpu", dtype, device_batch=device_batch)
     assert engine.lanes[0].device_batch == device_batch
     np.testing.assert_allclose(parts, whole, atol=2e-5 * tolerance)
@@ -335,7 +340,7 @@ def test_a_divergent_lane_stops_no_other():
     first, second = finetune_together(
         [Trainee(broken, examples(), CONFIG, 0, "t"), Trainee(sound, examples(), CONFIG, 3, "t")], "fp32"
     )
-    assert isinstance(first, Diverged) and "after 0 of 50 steps" in str(first)
+    assert isinstance(first, Diverged) and f"after 0 of {STEPS} steps" in str(first)
     alone = finetune(model(), examples(), CONFIG, seed=3, dtype="fp32", name="t")
     assert isinstance(second, Outcome) and second.runs_at_once == 2
     np.testing.assert_allclose(second.curve, alone.curve, atol=2e-5)
