@@ -1,1 +1,1 @@
-"""One run: what it is, how it is carried out, what it leaves."""
+"""A run: its identity, its execution, its record."""

@@ -1,4 +1,4 @@
-"""Peak memory and latency of a model, as they go into a record."""
+"""Peak memory and latency of a model, for its record."""
 
 import resource
 import statistics
@@ -16,7 +16,7 @@ STATUS = Path("/proc/self/status")
 
 
 def reset_peak_memory(device: torch.device) -> None:
-    """Start a new peak for `peak_memory_bytes` (on Linux and CUDA; elsewhere the peak is the process's)."""
+    """Reset the peak that `peak_memory_bytes` returns; only on Linux and CUDA, elsewhere it spans the process's life."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     elif STATUS.exists():
@@ -24,7 +24,7 @@ def reset_peak_memory(device: torch.device) -> None:
 
 
 def peak_memory_bytes(device: torch.device) -> int:
-    """Return the peak since the reset: allocated by torch on a GPU, resident in the process on a CPU."""
+    """Return the peak since the reset: on a GPU allocated by torch, on a CPU resident in the process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     if STATUS.exists():

@@ -18,7 +18,7 @@ from bench.runs.identity import Prepared
 from bench.runs.loading import Loaded, examples_of
 from bench.tasks import data as task_data
 from bench.tasks.data import Rows
-from bench.tasks.scoring import score_split
+from bench.tasks.scoring import headline_of, score_split
 from bench.training import processes
 from bench.training.batching import Examples
 from bench.training.finetune import Outcome, predict
@@ -81,19 +81,16 @@ def evaluated(
     parts["training"]["oom_retries"] = oom_retries
 
     # Score last: whatever fails here, predictions and parts are kept.
-    reported = task.splits[task.evaluate[0]]
     metrics: dict[str, dict[str, float]] = {}
     try:
         for role in task.evaluate:
             metrics |= score_split(
                 task, task.splits[role], [(part.language, part.values, part.split) for part in answered[role]]
             )
-        value = metrics[reported][task.headline]
+        headline = headline_of(task, metrics)
     except Exception as error:
         raise Unscored(error, parts) from error
-    log.info("%s | %s %s = %.4f", prepared.name, reported, task.headline, value)
-    headline = {"split": reported, "metric": task.headline, "value": value}
-    headline["higher_is_better"] = task.higher_is_better
+    log.info("%s | %s %s = %.4f", prepared.name, headline["split"], headline["metric"], headline["value"])
     return parts | {"metrics": metrics, "headline": headline}
 
 

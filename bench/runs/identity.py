@@ -1,4 +1,4 @@
-"""What a run is: its configuration checked, resolved, in canonical form, with an id. Loads no weights."""
+"""A run's identity: its configuration checked, resolved and in canonical form, with an id. Loads no weights."""
 
 import re
 from dataclasses import asdict, dataclass, fields, replace
@@ -11,7 +11,7 @@ from bench.errors import ConfigError, unknown
 from bench.models import pretrained
 from bench.models.body import FORMS
 from bench.settings.choices import CHOICES
-from bench.settings.schema import ModelConfig, RunConfig, TaskConfig, TrainedRecovery, TrainingConfig
+from bench.settings.schema import ModelConfig, RunConfig, TaskConfig, TrainedRecovery
 from bench.store import digest
 from bench.tasks import corpora
 from bench.tasks import data as task_data
@@ -20,14 +20,21 @@ from bench.training.engine import ENGINES
 from bench.training.precision import DTYPES
 
 TEACHERS = ("none", "dense")
-NOT_IDENTITY = {"eval_batch_size", "engine", "device_batch"}  # of TrainingConfig: cannot change the result
-TEACHING = {"teacher", "teacher_weight"}  # of TrainingConfig: nothing without a teacher
-DESCRIPTIVE = {"official_rows", "chance", "majority", "average", "notes", "higher_is_better"}  # of TaskConfig
+# Keys of TrainingConfig that cannot change a result, and those that mean nothing without a teacher.
+NOT_IDENTITY = {"eval_batch_size", "engine", "device_batch"}
+TEACHING = {"teacher", "teacher_weight"}
+# Keys of TrainingConfig that must be greater than 0, where they are set.
+POSITIVE = [
+    *("epochs", "max_steps", "batch_size", "device_batch", "eval_batch_size", "learning_rate"),
+    *("max_grad_norm", "max_length", "max_train_examples"),
+]
+# Keys of TaskConfig that only describe the task.
+DESCRIPTIVE = {"official_rows", "chance", "majority", "average", "notes", "higher_is_better"}
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A run that can start: `config` is resolved, `canonical` is what decides the result, `run_id` its digest."""
+    """A run that can start: `config` is resolved, `canonical` decides the result, `run_id` is its digest."""
 
     config: RunConfig
     canonical: dict[str, Any]
@@ -39,13 +46,15 @@ class Prepared:
 
 
 def prepare(config: RunConfig) -> Prepared:
-    """Return the checked and resolved run. Raises ConfigError or DataError before anything is loaded."""
-    _check_numbers(config)
+    """Return the checked and resolved run; raises ConfigError or DataError before any weights are loaded."""
+    _check(config)
     for key, name in (("model.name", config.model.name), ("task.name", config.task.name)):
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
             raise ConfigError(
                 f"{key} ({name}) may hold letters, digits, '.', '_' and '-' only: it becomes a folder's name."
             )
+
+    # Look at the model: its identity, the shape of its table, the longest sequence.
     masked_lm = config.recovery.name == "masked_lm"
     model_identity, (vocab_size, width), longest = _model(_frozen(config.model), masked_lm)
     if longest is not None and config.training.max_length > longest:
@@ -53,6 +62,8 @@ def prepare(config: RunConfig) -> Prepared:
             f"training.max_length ({config.training.max_length}) is more than the {longest} positions of the model "
             f"'{config.model.name}': use training.max_length={longest} or less."
         )
+
+    # Resolve the embedding, and keep the keys that decide it and its codes.
     chosen = method(config.embedding.name)
     used, assignment = assignment_of(config), None
     embedding = chosen.resolve(
@@ -64,12 +75,16 @@ def prepare(config: RunConfig) -> Prepared:
         parts["assignment"] = assignment = bench.assignment.identity(used)
     if chosen.needs_counts(embedding):
         parts["embedding"]["corpus"] = config.assignment.corpus
+
+    # Texts count by content.
     recovery = asdict(config.recovery)
     if isinstance(config.recovery, TrainedRecovery):
         recovery["frozen_steps"] = 0  # a former key: records hold its default
     for part in (*parts.values(), recovery):
         if "corpus" in part:
             part["corpus"] = corpora.identity(part["corpus"], config.data)
+
+    # Bring all that decides the result into one form.
     unused = NOT_IDENTITY | (TEACHING if config.training.teacher == "none" else set())
     source = task_data.resolve_source(config.task, config.data)
     roles = ["train", *config.task.evaluate, *config.task.predict]
@@ -94,7 +109,7 @@ def prepare(config: RunConfig) -> Prepared:
 
 
 def with_seed(run: Prepared, seed: int) -> Prepared:
-    """Return the run with another seed; raises ConfigError for one that the random generators do not take."""
+    """Return the run with another seed; raises ConfigError for a seed that the random generators refuse."""
     _check_seed("seed", seed)
     canonical = run.canonical | {"seed": seed}
     name = f"{run.name.rpartition('/')[0]}/s{seed}"
@@ -109,7 +124,7 @@ def run_id(canonical: dict[str, Any]) -> str:
 
 
 def slug(embedding: dict[str, Any], assignment: dict[str, Any] | None) -> str:
-    """Return a short folder name of the method, for people; runs are told apart by their id."""
+    """Return a short folder name of the method, for people: it need not be unique, as ids are."""
     keys = fields(CHOICES["embedding"][embedding["name"]])
     always = [key.name for key in keys if key.name in embedding and not key.metadata.get("option")]
     options = [key.name for key in keys if key.name in embedding and key.metadata.get("option")]
@@ -132,57 +147,26 @@ def _frozen(model: ModelConfig) -> tuple[tuple[str, Any], ...]:
     return tuple((f.name, getattr(model, f.name)) for f in fields(model))
 
 
-@cache  # a plan asks for the same few models thousands of times
+@cache  # a plan reads the same few models thousands of times
 def _model(
     items: tuple[tuple[str, Any], ...], masked_lm: bool
 ) -> tuple[dict[str, Any], tuple[int, int], int | None]:
+    """Return the model's identity, its table's shape (V, d) and the longest sequence; raises ConfigError as its checks do."""
     model = ModelConfig(**dict(items))
-    if masked_lm and model.source != "hub":  # a hub's files may not be on the node that plans
+    if masked_lm and model.source != "hub":  # the node that plans may lack a hub's files
         pretrained.check_masked_lm_head(model)
     if model.source == "local":
         pretrained.check_classifier(model)
     return pretrained.identity(model), pretrained.shape(model), pretrained.positions(model)
 
 
-def _check_numbers(config: RunConfig) -> None:
-    training: TrainingConfig = config.training
-    positive = (
-        "epochs",
-        "max_steps",
-        "batch_size",
-        "learning_rate",
-        "max_grad_norm",
-        "max_length",
-        "max_train_examples",
-        "eval_batch_size",
-        "device_batch",
-    )
-    recovered = ("steps", "batch_size", "learning_rate", "table_factor", "max_length")
-    groups: list[tuple[str, Any, tuple[str, ...]]] = [("training", training, positive)]
-    if isinstance(config.recovery, TrainedRecovery):
-        groups.append(("recovery", config.recovery, recovered))
-        if config.recovery.seed < 0:
-            raise ConfigError(f"recovery.seed ({config.recovery.seed}) must be 0 or greater.")
-    for group, part, keys in groups:
-        for key in keys:
-            value = getattr(part, key)
-            if value is not None and not value > 0:
-                raise ConfigError(f"{group}.{key} ({value}) must be greater than 0.")
-    if training.weight_decay < 0:
-        raise ConfigError(f"training.weight_decay ({training.weight_decay}) must be 0 or greater.")
-    _check_seed("seed", config.seed)
-    if isinstance(config.recovery, TrainedRecovery):
-        _check_seed("recovery.seed", config.recovery.seed)
-    if not 0 < training.teacher_weight <= 1:
-        raise ConfigError(
-            f"training.teacher_weight ({training.teacher_weight}) must be greater than 0, and 1 at most."
-        )
-    if not 0 <= training.warmup_fraction <= 1:
-        raise ConfigError(f"training.warmup_fraction ({training.warmup_fraction}) must lie between 0 and 1.")
+def _check(config: RunConfig) -> None:
+    """Raise ConfigError for a number out of range, an unknown choice, or a task that cannot be scored."""
+    _check_numbers(config)
     for key, value, allowed in (
-        ("training.dtype", training.dtype, DTYPES),
-        ("training.engine", training.engine, ENGINES),
-        ("training.teacher", training.teacher, TEACHERS),
+        ("training.dtype", config.training.dtype, DTYPES),
+        ("training.engine", config.training.engine, ENGINES),
+        ("training.teacher", config.training.teacher, TEACHERS),
         ("body", config.body, FORMS),
         ("device", config.device, ("auto", "cpu", "cuda")),
     ):
@@ -201,6 +185,27 @@ def _check_numbers(config: RunConfig) -> None:
     check_metrics(task)
 
 
+def _check_numbers(config: RunConfig) -> None:
+    training, recovery = config.training, config.recovery
+    positive = {f"training.{key}": getattr(training, key) for key in POSITIVE}
+    _check_seed("seed", config.seed)
+    if isinstance(recovery, TrainedRecovery):
+        keys = ("steps", "batch_size", "learning_rate", "table_factor", "max_length")
+        positive |= {f"recovery.{key}": getattr(recovery, key) for key in keys}
+        _check_seed("recovery.seed", recovery.seed)
+    for key, value in positive.items():
+        if value is not None and not value > 0:
+            raise ConfigError(f"{key} ({value}) must be greater than 0.")
+    if training.weight_decay < 0:
+        raise ConfigError(f"training.weight_decay ({training.weight_decay}) must be 0 or greater.")
+    if not 0 < training.teacher_weight <= 1:
+        raise ConfigError(
+            f"training.teacher_weight ({training.teacher_weight}) must be greater than 0, and 1 at most."
+        )
+    if not 0 <= training.warmup_fraction <= 1:
+        raise ConfigError(f"training.warmup_fraction ({training.warmup_fraction}) must lie between 0 and 1.")
+
+
 def _check_seed(key: str, seed: int) -> None:
-    if not 0 <= seed < 2**32:  # what NumPy's old generator takes, which transformers seeds too
+    if not 0 <= seed < 2**32:  # the range of NumPy's legacy generator, which transformers seeds too
         raise ConfigError(f"{key} ({seed}) must be from 0 to {2**32 - 1}.")

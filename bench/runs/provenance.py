@@ -1,4 +1,4 @@
-"""Where a record comes from: code, packages, machine."""
+"""The origin of a record: code, packages, machine."""
 
 import logging
 import os
@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-PACKAGES = (
+PACKAGES = [
     "torch",
     "transformers",
     "datasets",
@@ -24,39 +24,25 @@ PACKAGES = (
     "hydra-core",
     "scikit-learn",
     "numpy",
-)
+]
 ROOT = Path(__file__).resolve().parents[2]
-
-
-# By these git would answer for another repository: a hook, from which somebody may run us, sets them.
+# A git hook sets these variables, and git would answer for the hook's repository.
 ELSEWHERE = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY")
 
 log = logging.getLogger("bench")
 
 
 def _state() -> tuple[str | None, bool | None]:
-    """Return the commit, and whether tracked code differs from it; None for what git does not say.
+    """Return the commit, and whether tracked code differs from it; None for what git does not tell.
 
-    Git refuses clones that belong to another user, whose settings could run programs. Here it may read this one: the code in it
-    is running already. Where a clone's commit stays unknown, a warning says why.
+    Git refuses clones of another user, whose settings could run programs. It may read this clone, as the code in it is
+    running already. If a clone's commit stays unknown, a warning says why.
     """
     try:
+        git = ["git", "--no-optional-locks", "-c", f"safe.directory={ROOT}", "-C", str(ROOT)]
+        status = ["status", "--porcelain=v2", "--branch", "--untracked-files=no", "--", ".", ":!results"]
         done = subprocess.run(
-            [
-                "git",
-                "--no-optional-locks",
-                "-c",
-                f"safe.directory={ROOT}",
-                "-C",
-                str(ROOT),
-                "status",
-                "--porcelain=v2",
-                "--branch",
-                "--untracked-files=no",
-                "--",
-                ".",
-                ":!results",
-            ],
+            [*git, *status],
             capture_output=True,
             text=True,
             timeout=20,
@@ -75,7 +61,7 @@ def _state() -> tuple[str | None, bool | None]:
 
 @cache
 def provenance(device: torch.device) -> dict[str, Any]:
-    """Return commit, versions and machine of this process; `dirty` says whether tracked code was changed."""
+    """Return commit, versions and machine of this process; `dirty`: tracked code differs from the commit."""
     commit, dirty = _state()
     return {
         "commit": commit,
@@ -94,7 +80,10 @@ def provenance(device: torch.device) -> dict[str, Any]:
 
 
 def without_folders(words: Sequence[str]) -> str:
-    """Return the words as a shell command, with absolute paths cut to their last part: a record is published, and folders name people."""
+    """Return the words as a shell command, absolute paths cut to their last part.
+
+    Records are published, and folders name people.
+    """
     return shlex.join(re.sub(r"(?<![\w.])/(?:[^/]+/)+", ".../", word) for word in words)
 
 

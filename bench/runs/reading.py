@@ -1,4 +1,4 @@
-"""Whether a classifier reads rows as bench gives them: padded on the right, with every token counting."""
+"""Whether a classifier reads rows as bench feeds them: padding on the right is ignored, and every token counts."""
 
 from typing import Any, cast
 
@@ -9,16 +9,16 @@ from torch import Tensor
 from bench.errors import ConfigError
 from bench.training.batching import Examples
 
-READ = 16  # tokens of a row are enough to see how a model reads
+READ = 16  # tokens of a row, enough to see how a model reads
 
 
 @torch.no_grad()
 def check_reading(model: Any, rows: Examples, max_length: int, path: str | None) -> None:
     """Raise ConfigError for a classifier whose answer depends on padding, or not on the words between first and last.
 
-    Decoders and other architectures can answer either way without an error, so that their scores would be chance: GPT-2
-    reads the token before the first padding that its config.json names, XLNet the row's last position, and a BERT with
-    `is_decoder` shows its first token none of the others. The model is on the CPU, with dropout off.
+    Such architectures raise no error, and score as chance: GPT-2 reads the token before the first padding that its
+    config.json names, XLNet reads the row's last position, and in a BERT with `is_decoder` the first token sees no
+    other. The model must be on the CPU, with dropout off.
     """
     longest = int(rows.lengths.argmax())
     length = min(READ, int(rows.lengths[longest]), max_length - 1)

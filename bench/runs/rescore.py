@@ -1,4 +1,4 @@
-"""Metrics computed again from stored predictions, without training: after a metric was added, corrected or renamed."""
+"""Metrics computed again from stored predictions, after a metric was added, corrected or renamed."""
 
 import shutil
 from dataclasses import fields, replace
@@ -11,25 +11,19 @@ from bench.runs.identity import run_id
 from bench.settings.schema import DataConfig, TaskConfig
 from bench.store import Record
 from bench.tasks import data as task_data
-from bench.tasks.scoring import check_scoring, score_split
+from bench.tasks.scoring import check_scoring, headline_of, score_split
 
-SAME = (
-    "columns",
-    "label_column",
-    "labels",
-    "label_range",
-    "hub",
-    "revision",
-)  # or the stored answers mean something else
+# Keys that must not change: otherwise the stored predictions mean something else.
+SAME = ("columns", "label_column", "labels", "label_range", "hub", "revision")
 RENEWED = ("task_version", "metrics", "headline")  # taken from the task's file as it is now
 
 
 def rescore(record: Record, data: DataConfig, results_dir: Path) -> bool:
-    """Score a trained run's stored answers by the task's file as it is now; return whether the record changed.
+    """Score a run's stored predictions with the task's current file; return whether the record changed.
 
-    A run whose own scoring failed becomes `ok` by it.
-    The metrics are part of a run's identity: where they changed, the record and its predictions move to the new run_id.
-    Raises BenchError where predictions or data are missing, or are not those of the run.
+    A run whose scoring failed becomes `ok`. The metrics are part of a run's identity: where they changed, the record and
+    its predictions move to the new run_id. Raises BenchError where predictions or data are missing or belong to another
+    run.
     """
     task = _task_now(record)
     check_scoring(task)
@@ -40,25 +34,15 @@ def rescore(record: Record, data: DataConfig, results_dir: Path) -> bool:
     folder = store.predictions_folder(results_dir, record["name"], record["run_id"])
     metrics: dict[str, dict[str, float]] = {}
     for role in task.evaluate:
-        split = task.splits[role]
-        metrics |= score_split(
-            task,
-            split,
-            [
-                (
-                    language,
-                    store.read_predictions(folder, store.split_name(split, language)),
-                    task_data.load_split(task, data, role, language),
-                )
-                for language in task_data.languages_of(task, role)
-            ],
-        )
-    config = record["config"] | {
-        "task": record["config"]["task"] | {key: getattr(task, key) for key in RENEWED}
-    }
+        split, answered = task.splits[role], []
+        for language in task_data.languages_of(task, role):
+            predictions = store.read_predictions(folder, store.split_name(split, language))
+            answered.append((language, predictions, task_data.load_split(task, data, role, language)))
+        metrics |= score_split(task, split, answered)
+    renewed = record["config"]["task"] | {key: getattr(task, key) for key in RENEWED}
+    config = record["config"] | {"task": renewed}
     if (metrics, config) == (record["metrics"], record["config"]):
         return False
-    reported = task.splits[task.evaluate[0]]
     new: dict[str, Any] = record | {
         "run_id": run_id(config),
         "config": config,
@@ -66,12 +50,7 @@ def rescore(record: Record, data: DataConfig, results_dir: Path) -> bool:
         "error": None,
         "metrics": metrics,
         "task": dict(record["task"] or {}) | {"version": task.task_version},
-        "headline": {
-            "split": reported,
-            "metric": task.headline,
-            "value": metrics[reported][task.headline],
-            "higher_is_better": task.higher_is_better,
-        },
+        "headline": headline_of(task, metrics),
     }
     store.write(new, results_dir)  # type: ignore[arg-type]
     if new["run_id"] != record["run_id"]:
@@ -81,7 +60,7 @@ def rescore(record: Record, data: DataConfig, results_dir: Path) -> bool:
 
 
 def _task_now(record: Record) -> TaskConfig:
-    """Return the record's task with the metrics of its file; raises BenchError where the file has become another task."""
+    """Return the record's task with the metrics of its current file; raises BenchError where the task itself changed."""
     then = record["config"]["task"]
     now = task_data.read_task(record.get("chosen", {}).get("task", then["name"]))
     for key in SAME:

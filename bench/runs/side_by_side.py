@@ -1,4 +1,4 @@
-"""Runs of one task and recipe trained side by side, so that they fill a GPU; each gives its own ordinary record."""
+"""Runs of the same task and recipe trained side by side, so that they fill a GPU; each has an ordinary record."""
 
 import logging
 from collections.abc import Sequence
@@ -21,9 +21,9 @@ log = logging.getLogger("bench")
 
 
 def execute_together(runs: Sequence[Prepared]) -> list[Record] | None:
-    """Return the records of the runs, already written; None, having said why, where they cannot be trained side by side.
+    """Carry out the runs and return their records, which are written; None where they cannot train side by side.
 
-    Such is the case if one of them fails to load, or there is no room for all. Raises as `execute` does, and TimeLimit.
+    That is logged: a run failed to load, or the device has no room for all. Raises as `execute` does, and TimeLimit.
     """
     for run in runs:
         check_folders(run)
@@ -45,7 +45,9 @@ def execute_together(runs: Sequence[Prepared]) -> list[Record] | None:
         outcome = outcomes[place]
         if isinstance(outcome, Diverged):
             raise outcome
-        model = cast(Any, loaded[place].model).to(device)  # one at a time, as an evaluation takes memory too
+        model = cast(Any, loaded[place].model).to(
+            device
+        )  # one model at a time, as evaluation takes memory too
         try:
             return evaluated(runs[place], loaded[place], outcome, device)
         finally:
@@ -61,6 +63,6 @@ def _trained(runs: Sequence[Prepared], device: torch.device) -> tuple[list[Loade
     trainees = trainees_of(runs, loaded, device)
     transformers.set_seed(config.seed)
     outcomes = finetune_together(trainees, resolve_dtype(config.training.dtype, device))
-    for one in loaded:
-        cast(Any, one.model).to("cpu")
+    for part in loaded:
+        cast(Any, part.model).to("cpu")
     return loaded, outcomes

@@ -9,7 +9,7 @@ import numpy as np
 
 from bench.errors import BenchError, ConfigError, EnvironmentBroken, unknown
 from bench.settings.schema import TaskConfig
-from bench.store import split_name
+from bench.store import HeadlinePart, split_name
 from bench.tasks.data import Rows
 from bench.tasks.metrics import METRICS
 
@@ -80,6 +80,18 @@ def score_groups(task: TaskConfig, predictions: np.ndarray, rows: Rows) -> dict[
     return {
         name: {"rows": len(rows_of)} | score(task, np.asarray(predictions)[rows_of], labels[rows_of])
         for name, rows_of in members.items()
+    }
+
+
+def headline_of(task: TaskConfig, metrics: dict[str, dict[str, float]]) -> HeadlinePart:
+    """Return the record's headline: the task's main metric of the first split that it evaluates."""
+    split = task.splits[task.evaluate[0]]
+    value = metrics[split][task.headline]
+    return {
+        "split": split,
+        "metric": task.headline,
+        "value": value,
+        "higher_is_better": task.higher_is_better,
     }
 
 
