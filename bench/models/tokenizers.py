@@ -28,24 +28,24 @@ def load_tokenizer(config: ModelConfig) -> "PreTrainedTokenizerBase":
     """
     where, options = pretrained.locate(config)
     tokenizer = pretrained.from_pretrained("AutoTokenizer", config, where, options)
-    place = f"model.path ({config.path})"
+    key = f"model.path ({config.path})"
     if tokenizer.pad_token_id is None:
         raise ConfigError(
-            f"{place}: the tokenizer has no padding token; set pad_token in its tokenizer_config.json."
+            f"{key}: the tokenizer has no padding token; set pad_token in its tokenizer_config.json."
         )
     ids, rows = tokenizer.get_vocab().values(), pretrained.shape(config)[0]
     if len(ids) < LEAST * rows:
         raise ConfigError(
-            f"{place}: the tokenizer has {len(ids):,} tokens for a table of {rows:,} rows, so its files are missing, cut "
+            f"{key}: the tokenizer has {len(ids):,} tokens for a table of {rows:,} rows, so its files are missing, cut "
             "short or another model's; put the model's own (tokenizer.json, or its vocabulary) into the folder."
         )
     if max(ids) >= rows:
         raise ConfigError(
-            f"{place}: the tokenizer has ids up to {max(ids):,}, but the table has {rows:,} rows; use the tokenizer that the "
+            f"{key}: the tokenizer has ids up to {max(ids):,}, but the table has {rows:,} rows; use the tokenizer that the "
             "model was trained with, or add rows to the table (resize_token_embeddings)."
         )
     if len(ids) < USUAL * rows:
-        log.warning("%s: the tokenizer has %d tokens for a table of %d rows", place, len(ids), rows)
+        log.warning("%s: the tokenizer has %d tokens for a table of %d rows", key, len(ids), rows)
     return cast("PreTrainedTokenizerBase", tokenizer)
 
 

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -40,20 +41,23 @@ def execute_together(runs: Sequence[Prepared]) -> list[Record] | None:
             str(error).splitlines()[0] if str(error) else type(error).__name__,
         )
         return None
+    return [
+        recorded(run, device, partial(_evaluated, run, part, outcome, device))
+        for run, part, outcome in zip(runs, loaded, outcomes, strict=True)
+    ]
 
-    def parts(place: int) -> dict[str, Any]:
-        outcome = outcomes[place]
-        if isinstance(outcome, Diverged):
-            raise outcome
-        model = cast(Any, loaded[place].model).to(
-            device
-        )  # one model at a time, as evaluation takes memory too
-        try:
-            return evaluated(runs[place], loaded[place], outcome, device)
-        finally:
-            model.to("cpu")
 
-    return [recorded(run, device, lambda place=place: parts(place)) for place, run in enumerate(runs)]  # type: ignore[misc]
+def _evaluated(
+    run: Prepared, loaded: Loaded, outcome: Outcome | Diverged, device: torch.device
+) -> dict[str, Any]:
+    """Return the record's parts of a trained run; raises Diverged."""
+    if isinstance(outcome, Diverged):
+        raise outcome
+    model = cast(Any, loaded.model).to(device)  # alone there, as evaluation takes memory too
+    try:
+        return evaluated(run, loaded, outcome, device)
+    finally:
+        model.to("cpu")
 
 
 def _trained(runs: Sequence[Prepared], device: torch.device) -> tuple[list[Loaded], list[Outcome | Diverged]]:

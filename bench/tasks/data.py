@@ -98,7 +98,7 @@ def resolve_source(task: TaskConfig, data: DataConfig) -> str:
         return "generated"
     if data.root is None:
         return "hub"
-    return "official" if official.found(task, Path(data.root)) else "parquet"
+    return "official" if official.exists(task, Path(data.root)) else "parquet"
 
 
 def languages_of(task: TaskConfig, role: str) -> list[str | None]:

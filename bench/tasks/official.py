@@ -92,7 +92,7 @@ def _key(task: TaskConfig) -> str:
     return "xnli" if task.suite == "xnli" else task.hub_config or task.name
 
 
-def found(task: TaskConfig, root: Path) -> bool:
+def exists(task: TaskConfig, root: Path) -> bool:
     """Return whether `root` holds official files of the task."""
     layout = LAYOUTS.get(_key(task))
     return layout is not None and bool(_present(layout, root))
