@@ -10,6 +10,7 @@ from bench.settings.compose import choices, compose_config
 from bench.settings.schema import DataConfig
 from bench.tasks import data as task_data
 from bench.tasks import sources
+from bench.tasks.specs import read_task
 
 # What a model is loaded from; a repository's other frameworks and pickled weights stay there.
 MODEL_FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]
@@ -68,7 +69,7 @@ def _model(name: str) -> Fetched:
 
 def _parts(name: str) -> Iterable[tuple[str, str | None]]:
     """Yield (task, language) for all that a task reads: its own data, and that of tasks whose splits it borrows."""
-    task = task_data.read_task(name)
+    task = read_task(name)
     for role in dict.fromkeys(["train", *task.splits]):
         for language in task_data.languages_of(task, role):
             wanted, _ = task_data.locate_split(task, DataConfig(), role, language)
@@ -76,7 +77,7 @@ def _parts(name: str) -> Iterable[tuple[str, str | None]]:
 
 
 def _data(name: str, language: str | None) -> Fetched:
-    task = task_data.read_task(name)
+    task = read_task(name)
     shown = name if language is None else f"{name}/{language}"
     if task_data.resolve_source(task, DataConfig()) == "generated":
         return Fetched(f"{shown} (made by the package)", 0, Path(sources.__file__).parent)

@@ -10,7 +10,7 @@ import pytest
 from bench.models.pretrained import locate
 from bench.settings.compose import compose_config
 from bench.store import read_all
-from bench.tasks.data import read_task
+from bench.tasks.specs import read_task
 from tests.support.commands import run_bench
 from tests.support.hub import hub
 

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from bench.settings.compose import compose_config
-from bench.tasks.data import task_names
 from bench.tasks.inventory import inventory
+from bench.tasks.specs import task_names
 
 
 def tasks(overrides: Sequence[str]) -> int:

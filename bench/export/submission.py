@@ -11,7 +11,7 @@ from bench import store
 from bench.errors import BenchError
 from bench.runs.identity import Prepared
 from bench.settings.schema import TaskConfig
-from bench.tasks.data import read_task
+from bench.tasks.specs import read_task
 
 # (task, split) -> file, as gluebenchmark.com/faq lists them.
 FILES = {

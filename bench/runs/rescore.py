@@ -12,6 +12,7 @@ from bench.settings.schema import DataConfig, TaskConfig
 from bench.store import Record
 from bench.tasks import data as task_data
 from bench.tasks.scoring import check_scoring, headline_of, score_split
+from bench.tasks.specs import read_task
 
 # Keys that must not change: otherwise the stored predictions mean something else.
 SAME = ("columns", "label_column", "labels", "label_range", "hub", "revision")
@@ -62,7 +63,7 @@ def rescore(record: Record, data: DataConfig, results_dir: Path) -> bool:
 def _task_now(record: Record) -> TaskConfig:
     """Return the record's task with the metrics of its current file; raises BenchError where the task itself changed."""
     then = record["config"]["task"]
-    now = task_data.read_task(record.get("chosen", {}).get("task", then["name"]))
+    now = read_task(record.get("chosen", {}).get("task", then["name"]))
     for key in SAME:
         if then[key] != getattr(now, key):
             raise BenchError(

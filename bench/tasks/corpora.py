@@ -5,7 +5,8 @@ from dataclasses import replace
 
 from bench.settings.schema import DataConfig
 from bench.store import sha256
-from bench.tasks.data import data_identity, load_split, read_task
+from bench.tasks.data import data_identity, load_split
+from bench.tasks.specs import read_task
 from bench.tasks.text import passages as lines_of
 
 

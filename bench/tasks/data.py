@@ -1,6 +1,5 @@
-"""A task's definition and its splits, read from any source and checked against the definition."""
+"""A task's splits, read from any source and checked against the task's definition."""
 
-import copy
 import hashlib
 import json
 import re
@@ -12,8 +11,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from bench.errors import DataError, unknown
 from bench.settings.schema import DataConfig, TaskConfig
@@ -21,8 +18,7 @@ from bench.store import file_sha256, sha256
 from bench.tasks import official, sources
 from bench.tasks.columns import checked
 from bench.tasks.sources import Request
-
-TASK_FILES = Path(__file__).resolve().parents[2] / "conf" / "task"
+from bench.tasks.specs import read_task
 
 
 @dataclass(frozen=True)
@@ -59,29 +55,6 @@ class Rows:
 def _rows(table: pa.Table) -> Rows:
     table = table.combine_chunks()
     return Rows(table, _digest(table))
-
-
-def task_names() -> list[str]:
-    """Return the names of all tasks, part file each."""
-    return sorted(path.stem for path in TASK_FILES.glob("*.yaml"))
-
-
-def read_task(name: str) -> TaskConfig:
-    """Return the task of conf/task/<name>.yaml, without overrides; raises DataError for an unknown name or key."""
-    return copy.deepcopy(_parsed(TASK_FILES / f"{name}.yaml"))
-
-
-@cache  # a plan reads the same few tasks thousands of times
-def _parsed(path: Path) -> TaskConfig:
-    if not path.is_file():
-        raise DataError(unknown("task", path.stem, task_names()))
-    try:
-        merged = OmegaConf.merge(OmegaConf.structured(TaskConfig), OmegaConf.load(path))
-    except OmegaConfBaseException as error:
-        raise DataError(
-            f"conf/task/{path.name} does not fit TaskConfig: {str(error).splitlines()[0]}."
-        ) from error
-    return OmegaConf.to_object(merged)  # type: ignore[return-value]
 
 
 def resolve_source(task: TaskConfig, data: DataConfig) -> str:

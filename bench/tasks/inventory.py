@@ -10,6 +10,7 @@ from bench.errors import DataError, MissingData
 from bench.settings.schema import DataConfig, TaskConfig
 from bench.tasks import data as task_data
 from bench.tasks import parquet, sources
+from bench.tasks.specs import read_task
 
 
 def inventory(data: DataConfig, names: Sequence[str]) -> pd.DataFrame:
@@ -21,7 +22,7 @@ def inventory(data: DataConfig, names: Sequence[str]) -> pd.DataFrame:
     if data.root is not None:
         sources.checked_root(Path(data.root))
     lines = []
-    for task in map(task_data.read_task, names):
+    for task in map(read_task, names):
         source = task_data.resolve_source(task, data)
         for split in _splits(task, source, data):
             counts = _rows(task, data, split, source)

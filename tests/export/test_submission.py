@@ -15,7 +15,7 @@ from bench.errors import BenchError
 from bench.export.submission import write_submission
 from bench.runs.identity import Prepared
 from bench.sweep.plan import make
-from bench.tasks.data import read_task
+from bench.tasks.specs import read_task
 from tests.support.commands import run_bench
 
 # File -> (task, rows, allowed predictions), from GLUE's FAQ and its sample submission.

@@ -10,7 +10,8 @@ import pytest
 
 from bench.errors import DataError
 from bench.settings.schema import DataConfig
-from bench.tasks.data import Rows, load_split, read_task
+from bench.tasks.data import Rows, load_split
+from bench.tasks.specs import read_task
 
 TEXTS = ["one", "zwei ü", "三"]
 RTE = dataclasses.replace(read_task("rte"), official_rows={})

@@ -14,15 +14,8 @@ import pytest
 
 from bench.errors import DataError
 from bench.settings.schema import DataConfig, TaskConfig
-from bench.tasks.data import (
-    Rows,
-    data_identity,
-    languages_of,
-    load_split,
-    read_task,
-    resolve_source,
-    split_facts,
-)
+from bench.tasks.data import Rows, data_identity, languages_of, load_split, resolve_source, split_facts
+from bench.tasks.specs import read_task
 from tests.tasks.rows import write_split
 
 GOOD: dict[str, list[Any]] = {"a": ["x", "y\ty", 'say "z"', "ü\n"], "b": list("1234"), "label": [0, 1, 1, 0]}

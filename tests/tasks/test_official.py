@@ -9,7 +9,8 @@ import pytest
 
 from bench.errors import DataError
 from bench.settings.schema import DataConfig
-from bench.tasks.data import Rows, data_identity, load_split, read_task, resolve_source
+from bench.tasks.data import Rows, data_identity, load_split, resolve_source
+from bench.tasks.specs import read_task
 
 Row = dict[str, Any]
 Cells = Callable[[int, Row, str], list[Any]]  # place in the file, row, label as the file writes it -> fields

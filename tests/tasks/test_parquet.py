@@ -17,8 +17,9 @@ from bench.cli.main import main
 from bench.errors import DataError
 from bench.settings.compose import compose_config
 from bench.settings.schema import DataConfig, TaskConfig
-from bench.tasks.data import data_identity, load_split, read_task
+from bench.tasks.data import data_identity, load_split
 from bench.tasks.inventory import inventory
+from bench.tasks.specs import read_task
 
 ROWS = {"sentence1": list("abcdef"), "sentence2": list("ghijkl"), "label": [0, 1, 0, 1, 0, 1]}
 RTE = dataclasses.replace(read_task("rte"), official_rows={})

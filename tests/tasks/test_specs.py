@@ -6,9 +6,10 @@ import pytest
 from bench.errors import DataError
 from bench.settings.compose import compose_config
 from bench.settings.schema import DataConfig
-from bench.tasks.data import load_split, read_task, task_names
+from bench.tasks.data import load_split
 from bench.tasks.metrics import METRICS
 from bench.tasks.scoring import score
+from bench.tasks.specs import read_task, task_names
 
 GLUE = {"cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli"}
 # Headline metrics as the GLUE and XNLI papers name them.

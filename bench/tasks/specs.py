@@ -1,0 +1,36 @@
+"""A task's definition, read from its file in conf/task/."""
+
+import copy
+from functools import cache
+from pathlib import Path
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from bench.errors import DataError, unknown
+from bench.settings.schema import TaskConfig
+
+TASK_FILES = Path(__file__).resolve().parents[2] / "conf" / "task"
+
+
+def task_names() -> list[str]:
+    """Return the names of all tasks, part file each."""
+    return sorted(path.stem for path in TASK_FILES.glob("*.yaml"))
+
+
+def read_task(name: str) -> TaskConfig:
+    """Return the task of conf/task/<name>.yaml, without overrides; raises DataError for an unknown name or key."""
+    return copy.deepcopy(_parsed(TASK_FILES / f"{name}.yaml"))
+
+
+@cache  # a plan reads the same few tasks thousands of times
+def _parsed(path: Path) -> TaskConfig:
+    if not path.is_file():
+        raise DataError(unknown("task", path.stem, task_names()))
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(TaskConfig), OmegaConf.load(path))
+    except OmegaConfBaseException as error:
+        raise DataError(
+            f"conf/task/{path.name} does not fit TaskConfig: {str(error).splitlines()[0]}."
+        ) from error
+    return OmegaConf.to_object(merged)  # type: ignore[return-value]
