@@ -76,11 +76,9 @@ def resolve_source(task: TaskConfig, data: DataConfig) -> str:
 
 def languages_of(task: TaskConfig, role: str) -> list[str | None]:
     """Return the languages of a role: all for evaluation and prediction, else the training language (None without)."""
-    return (
-        [*task.languages]
-        if task.languages and role in [*task.evaluate, *task.predict]
-        else [task.train_language]
-    )
+    if task.languages and role in [*task.evaluate, *task.predict]:
+        return [*task.languages]
+    return [task.train_language]
 
 
 def load_split(
@@ -91,28 +89,26 @@ def load_split(
     `language` defaults to `task.train_language`. With `labels=False` labels may be hidden (-1) or absent. Raises
     DataError where the split is missing or contradicts the task.
     """
+    # Read the splits.
     request, spec = locate_split(task, data, role, language)
     tables: dict[str, pa.Table] = {}
     for split in _names(spec):
         part = replace(request, split=split)
         tables[split] = checked(sources.read(part), task, part, labels)
+
+    # Cut them as the slices say, and join the parts.
+    key = f"task.splits.{role} ({task.splits[role]})"
     lengths = {split: table.num_rows for split, table in tables.items()}
     try:
         parts = [tables[split].slice(start, end - start) for split, start, end in _parts(spec, lengths)]
     except (ValueError, AssertionError) as error:
-        raise DataError(
-            f"task.splits.{role} ({task.splits[role]}) cannot be cut from {lengths}: {error}"
-        ) from error
+        raise DataError(f"{key} cannot be cut from {lengths}: {error}") from error
     try:
         table = pa.concat_tables(parts, promote_options="permissive")
     except pa.ArrowException as error:
-        raise DataError(
-            f"task.splits.{role} ({task.splits[role]}) joins splits with different columns: {error}."
-        ) from error
+        raise DataError(f"{key} joins splits with different columns: {error}.") from error
     if not table.num_rows:
-        raise DataError(
-            f"task.splits.{role} ({task.splits[role]}) selects no row of {lengths}: widen the slice."
-        )
+        raise DataError(f"{key} selects no row of {lengths}: widen the slice.")
     return _rows(table)
 
 
@@ -151,8 +147,7 @@ def data_identity(task: TaskConfig, data: DataConfig, roles: Iterable[str]) -> s
                     digests.add(f"{split}:{_generated_digest(part.task.name, split)}")
                 for name, path in sources.files(part).items():
                     stat = path.stat()
-                    digest = _file_digest(path, stat.st_mtime_ns, stat.st_size)
-                    digests.add(f"{name}:{digest}")
+                    digests.add(f"{name}:{_file_digest(path, stat.st_mtime_ns, stat.st_size)}")
     lines = [*dict.fromkeys(revisions), *sorted(digests)]
     if not digests:
         return "hub:" + "+".join(lines)
@@ -198,11 +193,8 @@ def _parts(spec: str, lengths: dict[str, int] | None) -> list[tuple[str, int, in
     from datasets import ReadInstruction  # 600 modules
 
     instruction = ReadInstruction.from_spec(spec)
-    return (
-        [(part.splitname, part.from_, part.to) for part in instruction.to_absolute(lengths)]
-        if lengths
-        else []
-    )
+    absolute = instruction.to_absolute(lengths) if lengths else []
+    return [(part.splitname, part.from_, part.to) for part in absolute]
 
 
 def _names(spec: str) -> list[str]:
