@@ -53,6 +53,8 @@ def compressed(
     # The tokenizer's, as a model's configuration can name another token (Multilingual MiniLM: <s>).
     padding = cast(int | None, tokenizer.pad_token_id)
     vocabulary = vocabulary_of(config, tokenizer, texts, len(table))
+
+    # Give each token its codes.
     codes = None
     if assignment is not None:
         kind = bench.assignment.vectors_of(assignment)
@@ -68,6 +70,8 @@ def compressed(
             weights=None if vocabulary is None else _clustered(vocabulary, kept, padding),
             cache_dir=Path(config.cache_dir),
         )
+
+    # Build the module on the pretrained table.
     source = Source(
         table,
         padding,
@@ -78,6 +82,8 @@ def compressed(
         generator=torch.Generator().manual_seed(config.seed),
     )
     module = chosen.build(embedding, source)
+
+    # Where code rows are shared, the module decides the codes.
     for part in module.modules():
         if isinstance(part, Shared):
             codes = bench.assignment.described(part.codes(), stored=True, injective=False)
@@ -98,6 +104,8 @@ def swap(
     embedding, table = config.embedding, pretrained.table(model)
     chosen = method(embedding.name)
     module, codes = compressed(config, model, tokenizer, texts)
+
+    # Measure the fit on the module as it is before any training.
     padding = cast(int | None, tokenizer.pad_token_id)
     fit: FitPart = {
         "relative_error": None,
