@@ -38,8 +38,9 @@ def file_sha256(*paths: Path) -> str:
 
 def array_sha256(array: np.ndarray) -> str:
     """Return the SHA-256 of shape (int64) and contents, both little-endian."""
-    shape = np.array(array.shape, dtype="<i8")
-    return sha256(shape.tobytes() + array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes())
+    digest = hashlib.sha256(np.array(array.shape, dtype="<i8").tobytes())
+    digest.update(np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<")).data)
+    return digest.hexdigest()
 
 
 def key(*parts: object) -> str:
