@@ -21,7 +21,7 @@ def numbers(column: pa.ChunkedArray) -> np.ndarray:
 
 
 def checked(raw: Raw, task: TaskConfig, request: Request, labelled: bool) -> pa.Table:
-    """Return the table with the task's text columns (string), `label` (int64; float32 for a regression), idx and groups.
+    """Return the table with text columns (string), `label` (int64; float32 for a regression), idx and groups.
 
     Raises DataError where the data contradict the task. With `labelled=False` labels may be hidden or absent.
     """
@@ -113,6 +113,7 @@ def _checked_labels(
 
     Raises DataError for labels that are missing, hidden or out of range.
     """
+    # Refuse labels that are missing or hidden.
     label = _numeric(column, task, request)
     missing = label.null_count
     values = numbers(label.drop_null() if missing else label)
@@ -129,17 +130,19 @@ def _checked_labels(
             f"{request} hides {hidden} of its {len(label)} labels (-1): it can be predicted, not trained on or scored; "
             f"select a split with labels in task.splits.{request.role} or task.evaluate."
         )
-    low, high = (
-        (0, len(task.labels) - 1) if task.labels else task.label_range or (float("-inf"), float("inf"))
-    )
+
+    # Refuse labels out of range.
+    key, (low, high) = "label_range", task.label_range or (float("-inf"), float("inf"))
+    if task.labels:
+        key, low, high = "labels", 0, len(task.labels) - 1
     least, most = values.min().item(), values.max().item()
     if least < low or most > high:
-        key = "labels" if task.labels else "label_range"
         raise DataError(
             f"task.{key} allows {low} to {high}, and {request} has labels from {least} to {most}."
         )
+
+    # Translate codes of a file that has the same classes in another order.
     if task.labels and raw.class_names and raw.class_names != task.labels and not _is(column, *TEXT, *BYTES):
-        # The file has the same classes in another order.
         ours = np.array([task.labels.index(name) for name in raw.class_names])
         return pa.chunked_array([pa.array(ours[values], pa.int64())])
     return label
