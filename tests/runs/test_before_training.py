@@ -94,7 +94,7 @@ def test_metrics_that_cannot_be_computed_here(
     def broken(name: str) -> None:
         raise ImportError("No module named 'sklearn'")
 
-    monkeypatch.setattr("bench.tasks.metrics._module", broken)
+    monkeypatch.setattr("bench.tasks.scoring._evaluator", broken)
     with pytest.raises(EnvironmentBroken, match=r"task\.metrics \(accuracy\) .*No module named 'sklearn'"):
         run(compose_config([*tiny, "embedding=dense"]))
     assert not (tmp_path / "cache" / "tokenised").exists(), "it had begun"
