@@ -50,7 +50,7 @@ class Comparison:
 
 
 def compare(overrides: Sequence[str], tasks: Sequence[str] = TASKS) -> list[Comparison]:
-    """Return the comparisons of each task, from records below results_dir/sameness; missing runs are carried out.
+    """Return the comparisons of each task, from records below results_dir/equivalence; missing runs are carried out.
 
     Raises BenchError if a run failed or an engine fell back to another.
     """
@@ -85,7 +85,7 @@ def _headline(record: Record, engine: str) -> HeadlinePart:
 
 def _record(prepared: Prepared, engine: str) -> Record:
     """Return the record of an earlier run that finished, else of a new run."""
-    folder = Path(prepared.config.results_dir) / "sameness" / engine
+    folder = Path(prepared.config.results_dir) / "equivalence" / engine
     path = store.path_of(folder, prepared.name, prepared.run_id)
     if path.exists() and (record := store.read(path))["status"] == "ok":
         return record

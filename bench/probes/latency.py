@@ -1,4 +1,4 @@
-"""`bench cost`: what a model costs in use with each of several embeddings, all measured in turn on one device.
+"""`bench latency`: what a model costs in use with each of several embeddings, all measured in turn on one device.
 
 Latency: one body, whose embedding is exchanged, so that nothing else differs; rounds in which every embedding answers once, in a new
 order each, and ratios to the dense embedding within a round. Cold start and memory: fresh processes that load what is stored.

@@ -1,4 +1,4 @@
-"""A measurement of `bench cost` as a JSON file and a page with two tables."""
+"""A measurement of `bench latency` as a JSON file and a page with two tables."""
 
 import json
 from pathlib import Path

@@ -84,7 +84,7 @@ for measure in SIZES:
 
 @figure("costs")
 def costs(part: pd.DataFrame) -> Chart | None:
-    """Return the main score against latency, memory and file size: those in use where `bench cost` measured them."""
+    """Return the main score against latency, memory and file size: those in use where `bench latency` measured them."""
     first = part.iloc[0]
     tokens = "" if pd.isna(first.tokens) else f" × {first.tokens:.0f} tokens"
     batches = {

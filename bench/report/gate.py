@@ -114,7 +114,7 @@ def _sizes(runs: pd.DataFrame, config: RunConfig) -> Iterator[Check]:
 def _latencies(runs: pd.DataFrame, config: RunConfig) -> Iterator[Check]:
     for key, limit in config.gate.latency_ms.items():
         time, how = slowest(runs, int(key.removeprefix("batch")), config.gate) or (math.inf, "")
-        measured = f"{time:.2f} ms ({how})" if how else "not measured: run `bench cost`"
+        measured = f"{time:.2f} ms ({how})" if how else "not measured: run `bench latency`"
         yield Check(f"latency_ms.{key}", f"{limit:g} ms at most", measured, bool(how) and time <= limit)
 
 

@@ -1,6 +1,6 @@
 """Latency and memory of configurations in use.
 
-`bench cost` measures both. Where it did not, the numbers are those that each run noted beside its training.
+`bench latency` measures both. Where it did not, the numbers are those that each run noted beside its training.
 """
 
 from typing import Any
@@ -17,7 +17,7 @@ NOTED = {
     "latency_ms.large": "cost.latency_ms.batch32",
     "memory_bytes": "cost.peak_memory_bytes",
 }
-IN_REPORT = "Measured by `bench cost`, ratios within one measurement with a 95 % interval; all cells are in the records and in `cost/`.\n"
+IN_REPORT = "Measured by `bench latency`, ratios within one measurement with a 95 % interval; all cells are in the records and in `latency/`.\n"
 SHOWN = ["model file", "cold start (s)", "loading (s)", "before (MB)", "resident (MB)", "peak (MB)"]
 
 
@@ -25,7 +25,7 @@ def in_use(runs: pd.DataFrame, columns: list[str]) -> tuple[dict[str, Any], pd.D
     """Return where a section's costs were measured, and config_id -> latency_ms.small, latency_ms.large, memory_bytes.
 
     `runs` are the section's headline runs. Where: `machine` in words (empty: nowhere), device, batch.small, batch.large, and
-    the `tokens` of each row if `bench cost` measured. Noted costs are those of the machine with most runs: medians over a
+    the `tokens` of each row if `bench latency` measured. Noted costs are those of the machine with most runs: medians over a
     configuration's seeds, and the mean of these over the tasks in `columns`; a configuration that lacks a task has none.
     """
     dense = runs[runs.kind == "dense"]
@@ -52,7 +52,7 @@ def in_use(runs: pd.DataFrame, columns: list[str]) -> tuple[dict[str, Any], pd.D
 
 
 def _profiled(runs: pd.DataFrame, dense: dict[str, ProfilePart]) -> tuple[dict[str, Any], pd.DataFrame]:
-    """Return what `in_use` does, from the profiles of `bench cost`: on a GPU if it measured there, at the longest rows.
+    """Return what `in_use` does, from the profiles of `bench latency`: on a GPU if it measured there, at the longest rows.
 
     Latency is the dense model's median times the paired ratio to it. Ratios are taken within a round, so the drift of a shared
     machine cancels out.
@@ -68,17 +68,17 @@ def _profiled(runs: pd.DataFrame, dense: dict[str, ProfilePart]) -> tuple[dict[s
         scaled = {cell["batch"]: times[cell["batch"]] * (cell["ratio_to_dense"] or 1.0) for cell in longest}
         latency = {"latency_ms.small": scaled.get(small), "latency_ms.large": scaled.get(large)}
         lines[str(config_id)] = latency | {"memory_bytes": profile["peak_bytes"]}
-    where = {"machine": f"{device} by bench cost", "device": device, "tokens": tokens}
+    where = {"machine": f"{device} by bench latency", "device": device, "tokens": tokens}
     return where | {"batch.small": small, "batch.large": large}, pd.DataFrame.from_dict(lines, orient="index")
 
 
 def slowest(runs: pd.DataFrame, batch: int, gate: GateConfig) -> tuple[float, str] | None:
     """Return the median latency in ms of a configuration's runs on its slowest device, and how it was measured.
 
-    A measurement by `bench cost` comes before those that runs noted. None where neither has the batch, the device and the tokens
+    A measurement by `bench latency` comes before those that runs noted. None where neither has the batch, the device and the tokens
     of the gate.
     """
-    # By `bench cost`: the longest rows on each device.
+    # By `bench latency`: the longest rows on each device.
     measured: list[tuple[str, LatencyPart]] = []
     for device, profile in (pair for profiles in runs.profiles.dropna() for pair in profiles.items()):
         shapes = [cell for cell in profile["latency"] if cell["batch"] == batch]
@@ -88,7 +88,7 @@ def slowest(runs: pd.DataFrame, batch: int, gate: GateConfig) -> tuple[float, st
     if measured:
         device, cell = max(measured, key=lambda pair: pair[1]["p50_ms"])
         shape = f"{batch} × {cell['tokens']} tokens, {cell['rounds']} rounds"
-        return cell["p50_ms"], f"`bench cost` on {device}, {shape}; ratio to dense {ratio(cell)}"
+        return cell["p50_ms"], f"`bench latency` on {device}, {shape}; ratio to dense {ratio(cell)}"
 
     # Noted by the runs, on rows of no fixed length.
     key = f"cost.latency_ms.batch{batch}"
@@ -97,7 +97,7 @@ def slowest(runs: pd.DataFrame, batch: int, gate: GateConfig) -> tuple[float, st
     runs = runs.dropna(subset=["provenance.device"])
     runs = runs[runs["provenance.device"].map(device_key) == gate.device] if gate.device else runs
     times = runs[key].astype(float).groupby(runs["provenance.device"]).median().dropna()
-    how = f"noted by the runs on {times.idxmax()}, without `bench cost`" if len(times) else ""
+    how = f"noted by the runs on {times.idxmax()}, without `bench latency`" if len(times) else ""
     return (float(times.max()), how) if how else None
 
 
@@ -120,7 +120,7 @@ def sizes(profile: ProfilePart) -> list[str]:
 
 
 def side_by_side(part: pd.DataFrame, runs: pd.DataFrame, scores: dict[Any, str]) -> str:
-    """Return a Markdown table of a section, a line per configuration and device; empty where `bench cost` measured nothing.
+    """Return a Markdown table of a section, a line per configuration and device; empty where `bench latency` measured nothing.
 
     `scores` are the configurations' main scores as text, by config_id.
     """

@@ -14,6 +14,7 @@ REMOVED = {
     "assignment.iterations": "it was removed: embedding codes of assignment=contextual always take 4 rounds",
     "recovery.frozen_steps": "it was removed: a recovery always trains the whole model",
 }
+RENAMED = {"cost": "price"}  # groups
 
 
 @dataclass

@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from bench.errors import ConfigError, unknown
-from bench.settings.choices import CHOICES, REMOVED, Choice, keys, others, refused
+from bench.settings.choices import CHOICES, REMOVED, RENAMED, Choice, keys, others, refused
 from bench.settings.schema import RunConfig, check_finite
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
@@ -98,6 +98,8 @@ def explain(error: Exception, overrides: Sequence[str]) -> ConfigError:
         value = next((o.partition("=")[2] for o in overrides if o.partition("=")[0] == key), "")
         group, _, inner = key.partition(".")
         part = getattr(_chosen(overrides), group, None)
+        if group in RENAMED:
+            return ConfigError(f"{key} ({value}) is called {key.replace(group, RENAMED[group], 1)} now.")
         if key in REMOVED:
             return ConfigError(f"{key} ({value}) is no key any more: {REMOVED[key]}. Leave it out.")
         if isinstance(part, Choice) and inner.partition(".")[0] not in keys(type(part)):

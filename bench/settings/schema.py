@@ -183,7 +183,7 @@ class ReportConfig:
 
 @dataclass
 class PriceConfig:
-    """A price list and a load, one YAML file in `conf/cost/`: what the brief works the saving out from."""
+    """A price list and a load, one YAML file in `conf/price/`: what the brief works the saving out from."""
 
     name: str = "???"
     example: bool = False  # amounts are marked as examples to be replaced
@@ -208,11 +208,11 @@ class GateConfig:
     coverage: dict[str, dict[str, float]] = field(default_factory=dict)
     embedding_bytes: int | None = None
     total_bytes: int | None = None  # of the whole model
-    # batch<rows> -> longest median forward; of `bench cost` where it was run
+    # batch<rows> -> longest median forward; of `bench latency` where it was run
     latency_ms: dict[str, float] = field(default_factory=dict)
     # where latency is checked, as `cost.profiles` names it; null: the slowest of those measured
     device: str | None = None
-    tokens: int | None = None  # of each row, as `bench cost` measured; null: its longest
+    tokens: int | None = None  # of each row, as `bench latency` measured; null: its longest
 
 
 @dataclass
@@ -228,7 +228,7 @@ class DriftConfig:
 
 @dataclass
 class ProfileConfig:
-    """What `bench cost` measures: every batch size at every length."""
+    """What `bench latency` measures: every batch size at every length."""
 
     batch_sizes: list[int] = field(default_factory=lambda: [1, 8, 32])
     lengths: list[int] = field(default_factory=lambda: [16, 64, 128])  # tokens
@@ -322,11 +322,11 @@ class RunConfig:
     workers: int | None = None
     launcher: LauncherConfig = field(default_factory=LauncherConfig)
     drift: DriftConfig = field(default_factory=DriftConfig)  # read by `drift` only
-    profile: ProfileConfig = field(default_factory=ProfileConfig)  # read by `cost` only
+    profile: ProfileConfig = field(default_factory=ProfileConfig)  # read by `latency` only
     search: SearchConfig = field(default_factory=SearchConfig)  # read by `search` only
     perf: PerfConfig = field(default_factory=PerfConfig)  # read by `perf` only
     report: ReportConfig = field(default_factory=ReportConfig)
-    cost: PriceConfig = field(default_factory=PriceConfig)
+    price: PriceConfig = field(default_factory=PriceConfig)
     gate: GateConfig = field(default_factory=GateConfig)
 
 

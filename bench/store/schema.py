@@ -94,7 +94,7 @@ class LatencyPart(TypedDict):
 
 
 class ProfilePart(TypedDict):
-    """Measured by `bench cost` with random weights, on which speed and memory do not depend."""
+    """Measured by `bench latency` with random weights, on which speed and memory do not depend."""
 
     dtype: str  # fp32 | bf16
     file_bytes: int  # of the whole model, as a safetensors file

@@ -58,12 +58,15 @@ def golden(**latency: float) -> list[Record]:
 
 
 def page(
-    records: list[Record], problems: Sequence[tuple[str, str]] = (), cost: PriceConfig = PRICES, **report: Any
+    records: list[Record],
+    problems: Sequence[tuple[str, str]] = (),
+    price: PriceConfig = PRICES,
+    **report: Any,
 ) -> str:
     """Return the page for the records."""
     frame = to_frame(records)
     return brief.page(
-        frame, score_table(frame, 1.0), problems, [], RunConfig(report=ReportConfig(**report), cost=cost)
+        frame, score_table(frame, 1.0), problems, [], RunConfig(report=ReportConfig(**report), price=price)
     )
 
 
@@ -149,7 +152,7 @@ def test_what_costs_more_is_not_called_a_saving() -> None:
                 "batch1": 12.0,
                 "batch32": 640.0,
             }  # 12 instances, where dense needs 10 for its memory
-    seen = text(page(runs, cost=replace(PRICES, requests_per_day=25.9e6)))
+    seen = text(page(runs, price=replace(PRICES, requests_per_day=25.9e6)))
     assert "with the dense model: USD 14,000; difference: USD 2,800 (20.0 %) more." in seen
 
 
@@ -196,13 +199,13 @@ def test_a_measurement_of_its_own_comes_before_what_runs_noted() -> None:
 
 
 def test_without_a_price_list_there_are_no_amounts() -> None:
-    seen = text(page(golden(), cost=PriceConfig()))
+    seen = text(page(golden(), price=PriceConfig()))
     assert "No price list is set" in seen and "USD" not in seen and "Cost a month no price set" in seen
 
 
 def test_a_model_that_no_instance_holds_has_no_bill() -> None:
     small = replace(PRICES, memory_gb=0.05)  # dense needs 90 MB, pq f=48 Q=60 needs 45 MB
-    seen = text(page(golden(batch1=12.0, batch32=64.0), cost=small))
+    seen = text(page(golden(batch1=12.0, batch32=64.0), price=small))
     assert (
         "h too large for an instance USD 140,000" in seen
         and "a month – dense is too large for an instance" in seen
@@ -338,8 +341,8 @@ def test_the_page_grows_by_less_than_735_bytes_a_configuration() -> None:
         (["report.language=fr"], "Unknown report.language 'fr'"),
         (["report.tolerated_loss=-1"], "report.tolerated_loss (-1) must be 0 or greater"),
         (["report.model=bert"], "Unknown report.model 'bert'"),
-        (["cost.replicas=0"], "cost.replicas (0) must be greater than 0"),
-        (["cost.utilisation=2"], "cost.utilisation (2.0) must be 1 at most"),
+        (["price.replicas=0"], "price.replicas (0) must be greater than 0"),
+        (["price.utilisation=2"], "price.utilisation (2.0) must be 1 at most"),
     ],
 )
 def test_a_wrong_setting_is_named(overrides: list[str], words: str, tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         ("blocked", "en", [record("pq8")]),
     ):
         frame = to_frame(records)
-        config = RunConfig(report=ReportConfig(language=language), cost=PRICES)
+        config = RunConfig(report=ReportConfig(language=language), price=PRICES)
         (folder / f"{name}.html").write_text(
             brief.page(frame, score_table(frame, 1.0), [], [], config), encoding="utf-8"
         )

@@ -59,19 +59,19 @@ NAMES = set(
         r"\w+",
         """
     pq dense sequential f Q minilm bert  glue lexical other  mrpc rte stsb cola ax mnli qnli qqp sst wnli entailment lexical_entailment
-    lexical_sentiment  train train_subset validation  notes runs half json INDEX md conf cost example yaml CPU
+    lexical_sentiment  train train_subset validation  notes runs half json INDEX md conf price example yaml CPU
     bench coverage  report tasks embedding price_per_gpu_hour  A B C ABC ID SHA USD GB MB kB ms
 """,
     )
 )
 
 
-def pages(name: str, cost: PriceConfig = PRICES) -> Iterator[str]:
+def pages(name: str, price: PriceConfig = PRICES) -> Iterator[str]:
     """Yield the English and the Japanese page of the records."""
     records, asked = PAGES[name]
     frame = to_frame(records)
     for language in ("en", "ja"):
-        config = RunConfig(report=ReportConfig(language=language, **asked), cost=cost)
+        config = RunConfig(report=ReportConfig(language=language, **asked), price=price)
         yield brief.page(frame, score_table(frame, 1.0), PROBLEMS, COVERED, config)
 
 
@@ -93,10 +93,10 @@ def seen(page: str) -> str:
     )
 
 
-@pytest.mark.parametrize("cost", [PRICES, PriceConfig(name="unset")], ids=["prices", "no prices"])
+@pytest.mark.parametrize("price", [PRICES, PriceConfig(name="unset")], ids=["prices", "no prices"])
 @pytest.mark.parametrize("name", PAGES)
-def test_no_english_is_on_the_japanese_page(name: str, cost: PriceConfig) -> None:
-    english, japanese = map(seen, pages(name, cost))
+def test_no_english_is_on_the_japanese_page(name: str, price: PriceConfig) -> None:
+    english, japanese = map(seen, pages(name, price))
     written = yaml.safe_load((brief.HERE / "en.yaml").read_text(encoding="utf-8"))
     fragments = {piece.strip(" .,;:()") for words in leaves(written) for piece in re.split(r"\{\w+\}", words)}
     sentences = {piece for piece in fragments if re.search("[a-z]{3}", piece) and piece not in NAMES}

@@ -215,7 +215,7 @@ def test_costs_are_those_in_use_where_they_were_measured(tmp_path: Path) -> None
     assert all(
         said in drawn
         for said in (
-            "cost on cpu by bench cost",
+            "cost on cpu by bench latency",
             "latency of a batch of 1 × 128 tokens",
             "peak memory in use",
         )

@@ -46,17 +46,17 @@ def checked(
         (
             "+gate.latency_ms.batch1=12",
             "latency_ms.batch1",
-            "12.00 ms (noted by the runs on CPU, without `bench cost`)",
+            "12.00 ms (noted by the runs on CPU, without `bench latency`)",
             True,
         ),
         (
             "+gate.latency_ms.batch1=11.9",
             "latency_ms.batch1",
-            "12.00 ms (noted by the runs on CPU, without `bench cost`)",
+            "12.00 ms (noted by the runs on CPU, without `bench latency`)",
             False,
         ),
-        ("+gate.latency_ms.batch32=99", "latency_ms.batch32", "not measured: run `bench cost`", False),
-        ("+gate.latency_ms.batch8=99", "latency_ms.batch8", "not measured: run `bench cost`", False),
+        ("+gate.latency_ms.batch32=99", "latency_ms.batch32", "not measured: run `bench latency`", False),
+        ("+gate.latency_ms.batch8=99", "latency_ms.batch8", "not measured: run `bench latency`", False),
         (
             "+gate.coverage.notes.known=0.5",
             "coverage.notes.known",
@@ -106,18 +106,18 @@ def profiled(slower: dict[str, float]) -> list[Record]:
     [
         (
             [],
-            "12.80 ms (`bench cost` on cpu, 1 × 128 tokens, 50 rounds; ratio to dense 0.980 [0.950, 1.020])",
+            "12.80 ms (`bench latency` on cpu, 1 × 128 tokens, 50 rounds; ratio to dense 0.980 [0.950, 1.020])",
         ),  # the slower device, the longest rows
         (
             ["gate.tokens=16"],
-            "1.60 ms (`bench cost` on cpu, 1 × 16 tokens, 50 rounds; ratio to dense 0.980 [0.950, 1.020])",
+            "1.60 ms (`bench latency` on cpu, 1 × 16 tokens, 50 rounds; ratio to dense 0.980 [0.950, 1.020])",
         ),
         (
             ["gate.device=nvidia-a"],
-            "1.28 ms (`bench cost` on nvidia-a, 1 × 128 tokens, 50 rounds; ratio to dense 0.980 [0.950, 1.020])",
+            "1.28 ms (`bench latency` on nvidia-a, 1 × 128 tokens, 50 rounds; ratio to dense 0.980 [0.950, 1.020])",
         ),
-        (["gate.tokens=64"], "not measured: run `bench cost`"),
-        (["gate.device=nvidia-b"], "not measured: run `bench cost`"),
+        (["gate.tokens=64"], "not measured: run `bench latency`"),
+        (["gate.device=nvidia-b"], "not measured: run `bench latency`"),
     ],
 )
 def test_latency_is_that_of_the_measurement_where_there_is_one(limits: list[str], measured: str) -> None:
@@ -135,7 +135,7 @@ def test_what_runs_noted_counts_on_the_device_that_was_asked_for() -> None:
     other = checked(runs, "+gate.latency_ms.batch32=13", "gate.device=nvidia-a")["latency_ms.batch32"]
     assert (
         one.measured.startswith("12.00 ms (noted by the runs on CPU")
-        and other.measured == "not measured: run `bench cost`"
+        and other.measured == "not measured: run `bench latency`"
     )
 
 

@@ -17,7 +17,7 @@ def prepared(*overrides: str):
 
 
 @pytest.mark.parametrize(
-    "group", ["model", "task", "embedding", "assignment", "recovery", "training", "cost", "gate"]
+    "group", ["model", "task", "embedding", "assignment", "recovery", "training", "price", "gate"]
 )
 def test_every_shipped_choice_composes_under_its_own_name(group):
     assert choices(group)
@@ -46,6 +46,8 @@ def test_every_shipped_choice_composes_under_its_own_name(group):
         (["recovery.steps=9"], ["recovery.steps (9)", "recovery=none", "distil, masked_lm"]),
         (["launcher.account=me"], ["launcher.account (me)", "launcher=local", "slurm"]),
         (["?recovery.stpes=9"], ["Unknown key 'recovery.stpes'", "Did you mean 'recovery.steps'"]),
+        (["cost=example"], ["cost (example) is called price now"]),
+        (["cost.replicas=3"], ["cost.replicas (3) is called price.replicas now"]),
         (["embedding.rotation=0"], ["embedding.rotation (0) is no key any more"]),
         (["assignment.layer=2"], ["assignment.layer (2) is no key any more", "middle layer"]),
         (["?recovery.frozen_steps=2"], ["recovery.frozen_steps (2) is no key any more"]),

@@ -26,7 +26,7 @@ def check(config: RunConfig) -> None:
     """Raise ConfigError for an unknown language and an impossible price list."""
     if config.report.language not in LANGUAGES:
         raise ConfigError(unknown("report.language", config.report.language, LANGUAGES))
-    costing.check(config.cost)
+    costing.check(config.price)
 
 
 def page(

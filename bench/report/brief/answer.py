@@ -26,12 +26,12 @@ def decided(about: Subject, config: RunConfig, words: dict[str, Any]) -> dict[st
     items, tolerance = [*about.options, about.dense], config.report.tolerated_loss
 
     # What every answer says, and each configuration as the script reads it: lists by task, `cells` by line.
-    known = [tables.values(item["row"], about.dense["row"], config.cost, words) for item in items]
+    known = [tables.values(item["row"], about.dense["row"], config.price, words) for item in items]
     device = about.part.device.iloc[0]
     common = {
         "model": about.part.model.iloc[0],
         "device": words["unmeasured"] if pd.isna(device) else device,
-        "example": words["example"] if config.cost.example else "",
+        "example": words["example"] if config.price.example else "",
         **{f"dense_{key}": known[-1][key] for key in ("size", "latency1", "monthly")},
     }
     shown = [
@@ -61,7 +61,7 @@ def decided(about: Subject, config: RunConfig, words: dict[str, Any]) -> dict[st
         },
         "answer": _answer(best[0], about, tolerance, common | shown[order[0]]["values"], words),
         "labels": [shown[place]["values"]["label"] for place in order],
-        "lines": list(zip(tables.lines(about, config.cost, words), zip(*columns, strict=True), strict=True)),
+        "lines": list(zip(tables.lines(about, config.price, words), zip(*columns, strict=True), strict=True)),
         "chart": chart.svg(items, about.matter, order, words),
         "slider": max(SLIDER, tolerance),
     }

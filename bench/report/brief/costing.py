@@ -23,30 +23,30 @@ class Bill(NamedTuple):
     monthly: float  # in the price list's currency
 
 
-def check(cost: PriceConfig) -> None:
+def check(price: PriceConfig) -> None:
     """Raise ConfigError for a number that a price list cannot hold."""
     for key in ("memory_gb", "replicas", "utilisation", "hours_per_month"):
-        if not getattr(cost, key) > 0:
-            raise ConfigError(f"cost.{key} ({getattr(cost, key)}) must be greater than 0.")
-    if cost.utilisation > 1:
-        raise ConfigError(f"cost.utilisation ({cost.utilisation}) must be 1 at most.")
+        if not getattr(price, key) > 0:
+            raise ConfigError(f"price.{key} ({getattr(price, key)}) must be greater than 0.")
+    if price.utilisation > 1:
+        raise ConfigError(f"price.utilisation ({price.utilisation}) must be 1 at most.")
     for key in ("price_per_gpu_hour", "requests_per_day"):
-        if (getattr(cost, key) or 0) < 0:
-            raise ConfigError(f"cost.{key} ({getattr(cost, key)}) must be 0 or greater.")
+        if (getattr(price, key) or 0) < 0:
+            raise ConfigError(f"price.{key} ({getattr(price, key)}) must be 0 or greater.")
 
 
-def bill(cost: PriceConfig, row: dict[str, Any]) -> Bill | None:
+def bill(price: PriceConfig, row: dict[str, Any]) -> Bill | None:
     """Return the month's bill for a line of the score table: its model's bytes, and its time for a request in the large batch.
 
     None without a price or a size, or where one replica exceeds an instance's memory.
     """
     total, time = row["size.total_bytes"], row["latency_ms.large"]
-    fit = 0 if pd.isna(total) else int(cost.memory_gb * GB // total)
-    if cost.price_per_gpu_hour is None or fit == 0:
+    fit = 0 if pd.isna(total) else int(price.memory_gb * GB // total)
+    if price.price_per_gpu_hour is None or fit == 0:
         return None
-    for_memory = math.ceil(cost.replicas / fit)
-    hours = None if pd.isna(time) else cost.requests_per_day * time / row["batch.large"] / HOUR_MS
-    for_work = None if hours is None else math.ceil(hours / (24 * cost.utilisation))
+    for_memory = math.ceil(price.replicas / fit)
+    hours = None if pd.isna(time) else price.requests_per_day * time / row["batch.large"] / HOUR_MS
+    for_work = None if hours is None else math.ceil(hours / (24 * price.utilisation))
     instances = max(for_memory, for_work or 0)
-    monthly = instances * cost.price_per_gpu_hour * cost.hours_per_month
+    monthly = instances * price.price_per_gpu_hour * price.hours_per_month
     return Bill(fit, for_memory, hours, for_work, instances, monthly)

@@ -24,7 +24,7 @@ class Line(NamedTuple):
 
 
 def values(
-    row: dict[str, Any], dense: dict[str, Any], cost: PriceConfig, words: dict[str, Any]
+    row: dict[str, Any], dense: dict[str, Any], price: PriceConfig, words: dict[str, Any]
 ) -> dict[str, str]:
     """Return all texts about a configuration that do not depend on the tasks that matter. `row` is its main line, `dense` dense's."""
     none = words["unmeasured"]
@@ -41,15 +41,15 @@ def values(
     for name, key in (("latency1", "latency_ms.small"), ("latency32", "latency_ms.large")):
         texts[name] = none if pd.isna(row[key]) else f"{row[key]:.1f}\u00a0ms"
     texts["memory"] = none if pd.isna(row["memory_bytes"]) else size_text(row["memory_bytes"])
-    return texts | _money(costing.bill(cost, row), costing.bill(cost, dense), cost, words)
+    return texts | _money(costing.bill(price, row), costing.bill(price, dense), price, words)
 
 
 def _money(
-    bill: costing.Bill | None, dense: costing.Bill | None, cost: PriceConfig, words: dict[str, Any]
+    bill: costing.Bill | None, dense: costing.Bill | None, price: PriceConfig, words: dict[str, Any]
 ) -> dict[str, str]:
     none, texts = words["unmeasured"], words["cost"]
     if bill is None:
-        return dict.fromkeys(COST, texts["no_price" if cost.price_per_gpu_hour is None else "no_room"])
+        return dict.fromkeys(COST, texts["no_price" if price.price_per_gpu_hour is None else "no_room"])
     less = 0.0 if dense is None else dense.monthly - bill.monthly
     kind = "no_dense" if dense is None else "saved" if less > 0 else "more" if less < 0 else "zero"
     share = percent_text(abs(less) / dense.monthly if dense and less else 0.0)
@@ -59,8 +59,8 @@ def _money(
         "hours": none if bill.hours is None else f"{bill.hours:,.1f}",
         "for_work": none if bill.for_work is None else f"{bill.for_work:,}",
         "instances": f"{bill.instances:,}",
-        "monthly": f"{cost.currency}\u00a0{bill.monthly:,.0f}",
-        "saving": texts[kind].format(amount=f"{cost.currency}\u00a0{abs(less):,.0f}", share=share),
+        "monthly": f"{price.currency}\u00a0{bill.monthly:,.0f}",
+        "saving": texts[kind].format(amount=f"{price.currency}\u00a0{abs(less):,.0f}", share=share),
     }
 
 
@@ -83,7 +83,7 @@ def _task_cell(item: Item, task: int, words: dict[str, Any], dense: bool) -> str
     return str(counted) if collapsed else text
 
 
-def lines(about: Subject, cost: PriceConfig, words: dict[str, Any]) -> list[Line]:
+def lines(about: Subject, price: PriceConfig, words: dict[str, Any]) -> list[Line]:
     """Return the heads of all lines: the comparison, the tasks, the cost."""
     first, compare = about.part.iloc[0], dict(words["compare"])
     in_use = pd.notna(first.tokens)
@@ -94,13 +94,13 @@ def lines(about: Subject, cost: PriceConfig, words: dict[str, Any]) -> list[Line
         "small": first["batch.small"],
         "large": first["batch.large"],
         "tokens": compare["tokens"].format(tokens=int(first.tokens)) if in_use else "",
-        "example": words["example"] if cost.example else "",
-        "memory_gb": f"{cost.memory_gb:g}",
-        "replicas": f"{cost.replicas:,}",
-        "requests": f"{cost.requests_per_day:,.0f}",
-        "utilisation": f"{100 * cost.utilisation:g}",
-        "price": f"{cost.currency}\u00a0{cost.price_per_gpu_hour or 0:.2f}",
-        "hours_per_month": f"{cost.hours_per_month:g}",
+        "example": words["example"] if price.example else "",
+        "memory_gb": f"{price.memory_gb:g}",
+        "replicas": f"{price.replicas:,}",
+        "requests": f"{price.requests_per_day:,.0f}",
+        "utilisation": f"{100 * price.utilisation:g}",
+        "price": f"{price.currency}\u00a0{price.price_per_gpu_hour or 0:.2f}",
+        "hours_per_month": f"{price.hours_per_month:g}",
     }
     heads = [Line("compare", compare[key].format(**shown)) for key in (*CHOSEN, *COMPARE)]
     tasks = [
