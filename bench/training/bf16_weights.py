@@ -73,7 +73,7 @@ class Bf16Weights:
 
     def __init__(self, model: nn.Module) -> None:
         self.replaced: list[tuple[nn.Module, str, nn.Module | nn.Parameter]] = []  # owner, name, original
-        # Of each weight its copy, and the weight's rows of the copy.
+        # weight -> its copy, and the rows of the copy that are the weight's
         self.copies: dict[nn.Parameter, tuple[nn.Parameter, slice]] = {}
         self.joints: list[Projections] = []
         layers = [layer for _, layer in model.named_modules(remove_duplicate=False)]

@@ -161,7 +161,7 @@ def _train(trainees: Sequence[Trainee], lanes: Sequence[Lane]) -> list[Outcome |
 
 
 class Progress:
-    """The losses of lanes that train side by side, as far as they have been read from the device, with a line in the log."""
+    """The losses of lanes that train side by side, read from the device at intervals and logged."""
 
     def __init__(self, name: str, steps: int, lanes: Sequence[Lane]) -> None:
         self.name, self.steps, self.lanes = name, steps, lanes
