@@ -48,11 +48,6 @@ class Prepared:
 def prepare(config: RunConfig) -> Prepared:
     """Return the checked and resolved run; raises ConfigError or DataError before any weights are loaded."""
     _check(config)
-    for key, name in (("model.name", config.model.name), ("task.name", config.task.name)):
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-            raise ConfigError(
-                f"{key} ({name}) may hold letters, digits, '.', '_' and '-' only: it becomes a folder's name."
-            )
 
     # Look at the model: its identity, the shape of its table, the longest sequence.
     masked_lm = config.recovery.name == "masked_lm"
@@ -161,8 +156,13 @@ def _model(
 
 
 def _check(config: RunConfig) -> None:
-    """Raise ConfigError for a number out of range, an unknown choice, or a task that cannot be scored."""
+    """Raise ConfigError for a number out of range, a bad name, an unknown choice, or a task that cannot be scored."""
     _check_numbers(config)
+    for key, name in (("model.name", config.model.name), ("task.name", config.task.name)):
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+            raise ConfigError(
+                f"{key} ({name}) may hold letters, digits, '.', '_' and '-' only: it becomes a folder's name."
+            )
     for key, value, allowed in (
         ("training.dtype", config.training.dtype, DTYPES),
         ("training.engine", config.training.engine, ENGINES),

@@ -14,9 +14,8 @@ class Covered(NamedTuple):
     name: str  # of the configuration: <model>/<method-slug>
     embedding_id: str  # bench.report.names.embedding_id
     facts: dict[str, float]
-    text: str = (
-        ""  # bench.probes.coverage.text_slug; empty in older files, which name texts by `corpus` alone
-    )
+    # bench.probes.coverage.text_slug; empty in older files, which name texts by `corpus` alone
+    text: str = ""
 
 
 def read_coverage(results_dir: Path) -> list[Covered]:
