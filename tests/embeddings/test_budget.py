@@ -70,7 +70,7 @@ def test_the_largest_number_that_fits_is_chosen(name, key, budget):
         ("subspace", {"code_rows": 200, "keep_dense": 5}),
     ],
 )
-def test_of_all_subspaces_and_rows_those_whose_codes_say_most_are_chosen(name, keys, budget):
+def test_the_subspaces_and_rows_with_the_most_informative_codes_are_chosen(name, keys, budget):
     most, fitting = float(budget[:-1]) / 100 * DENSE, []
     for f, rows in itertools.product(range(1, 33), range(2, VOCAB_SIZE + 1)):
         if keys.get("subspaces", f) != f or (
@@ -107,7 +107,7 @@ def test_the_smallest_budget_that_an_error_names_is_enough():
         assert stored(name, with_budget(name, enough)) <= float(enough[:-1]) / 100 * DENSE
 
 
-def test_an_injective_assignment_gets_rows_enough_and_codes_that_cost_nothing_leave_room():
+def test_an_injective_assignment_gets_enough_rows_and_free_codes_leave_room():
     tight = SubspaceConfig(budget="10%")
     injective, free = (
         method("subspace").resolve(tight, VOCAB_SIZE, WIDTH, ASSIGNMENTS[name])
@@ -130,7 +130,7 @@ def test_an_injective_assignment_gets_rows_enough_and_codes_that_cost_nothing_le
         ),
     ],
 )
-def test_a_budget_that_makes_no_sense_is_refused(keys, message):
+def test_an_invalid_budget_is_refused(keys, message):
     with pytest.raises(ConfigError, match=message):
         method("subspace").resolve(SubspaceConfig(**keys), VOCAB_SIZE, WIDTH)
 

@@ -124,7 +124,7 @@ def test_random_tables_are_seeded_and_as_wide_as_asked():
         ("trimmed", {"rows": 20}),
     ],
 )
-def test_kept_tokens_have_their_rows_and_the_rest_is_fitted_as_if_they_were_not_there(name, keys):
+def test_kept_tokens_have_their_rows_and_the_fit_of_the_rest_ignores_them(name, keys):
     table = torch.randn(300, 12, generator=torch.Generator().manual_seed(5))
     _, plain, _ = reference.built(name, keys, 300, 12, True, table)
     _, module, _ = reference.built(name, keys | {"keep_dense": 9}, 300, 12, True, table)

@@ -27,7 +27,7 @@ def test_the_product_is_the_gradient_of_torchs_embedding(rows, shape, padded, se
     )
 
 
-def test_the_product_is_exact_also_where_it_is_compiled_for_bf16():
+def test_the_product_is_exact_when_compiled_under_bf16_autocast():
     table, ids = torch.randn(20, 8, requires_grad=True), torch.randint(0, 20, (4, 6))
     gradient = torch.randn(4, 6, 8)
     with torch.autocast("cpu", torch.bfloat16):
@@ -40,7 +40,7 @@ def test_the_product_is_exact_also_where_it_is_compiled_for_bf16():
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=needs_gpu)])
 @pytest.mark.parametrize("rows", [2, 500, 30522])
 @pytest.mark.parametrize("padding", [None, 1])
-def test_a_lookup_is_torchs_embedding_and_the_same_each_time(rows, padding, device):
+def test_a_lookup_equals_torchs_embedding_and_is_deterministic(rows, padding, device):
     generator = torch.Generator().manual_seed(0)
     table = torch.randn(rows, 64, generator=generator).to(device).requires_grad_()
     ids = torch.randint(0, rows, (32, 56), generator=generator).to(device)

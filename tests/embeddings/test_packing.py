@@ -12,13 +12,13 @@ from bench.embeddings.packing import bits_per_code, pack, unpack
 
 
 @given(st.integers(2, 2**20))
-def test_bits_tell_all_rows_apart_and_not_one_more_than_needed(rows):
+def test_bits_distinguish_all_rows_and_are_as_few_as_possible(rows):
     bits = bits_per_code(rows)
     assert 2**bits >= rows > 2 ** (bits - 1)
 
 
 @given(st.data(), st.integers(2, 70_000), array_shapes(max_dims=2, max_side=20))
-def test_codes_come_back_and_their_length_is_that_of_the_formula(data, rows, shape):
+def test_codes_survive_packing_in_the_bytes_of_the_formula(data, rows, shape):
     codes = data.draw(arrays(np.int32, shape, elements=st.integers(0, rows - 1)))
     packed = pack(codes, rows)
     assert packed.dtype == np.uint8

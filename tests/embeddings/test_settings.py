@@ -80,7 +80,7 @@ def test_default_rows_are_the_integer_root_even_of_perfect_powers(root):
         ({"subspaces": 500, "sub_dim": 1}, ["embedding.subspaces (500)", "fewer subspaces"]),
     ],
 )
-def test_a_width_that_cannot_be_made_says_what_to_change(changes, words):
+def test_an_impossible_width_says_what_to_change(changes, words):
     with pytest.raises(ConfigError) as error:
         method("subspace").resolve(SubspaceConfig(**changes), 1000, 24)
     for word in words:

@@ -146,7 +146,7 @@ def test_a_share_that_is_missing_or_damaged_is_refused():
 
 
 @pytest.mark.parametrize("compose", ["concat", "sum"])
-def test_nothing_of_the_codes_of_every_token_is_made_in_training_or_inference(compose):
+def test_training_and_inference_never_expand_the_codes_to_all_tokens(compose):
     vocab_size, width, f, number, masked = 50_000, 48, 24, 1000, 2
     codes, share = np.zeros((number, f), dtype=np.int32), np.arange(vocab_size) % number
     sub_dim = 2 if compose == "concat" else width
@@ -159,7 +159,7 @@ def test_nothing_of_the_codes_of_every_token_is_made_in_training_or_inference(co
     assert inner.weight.grad is not None and largest.numel == masked * vocab_size
 
 
-def test_the_names_of_runs_and_their_identity_say_it():
+def test_names_and_identities_of_runs_include_code_rows():
     keys = [
         "task=lexical_sentiment",
         "assignment=pq",
@@ -175,7 +175,7 @@ def test_the_names_of_runs_and_their_identity_say_it():
     assert one.canonical["embedding"]["code_rows"] == 900 and "code_rows" not in other.canonical["embedding"]
 
 
-def test_a_run_counts_its_codes_and_its_bytes_and_comes_back_from_its_files(tiny, tmp_path):
+def test_a_run_records_its_codes_and_bytes_and_its_files_load_again(tiny, tmp_path):
     overrides = [
         *tiny,
         "embedding=subspace",

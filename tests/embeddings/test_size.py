@@ -84,7 +84,7 @@ def test_formula_is_the_modules_parameters_and_the_files_bytes(name, keys, codes
 
 
 @pytest.mark.parametrize(("name", "keys", "codes_stored"), [case for case in SETTINGS if case[0] != "dense"])
-def test_a_saved_embedding_gives_the_same_vectors_and_the_same_file_again(name, keys, codes_stored):
+def test_a_saved_embedding_loads_with_the_same_vectors_and_saves_the_same_file(name, keys, codes_stored):
     config, module, codes = built(name, keys, VOCAB_SIZE, WIDTH, codes_stored)
     copy = empty(config, VOCAB_SIZE, WIDTH, 0, None if codes_stored else codes)
     with torch.no_grad():
@@ -113,7 +113,7 @@ def test_padding_is_zero_and_the_tied_decoder_is_that_of_the_materialised_table(
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3)
 
 
-def test_hashed_vectors_tell_tokens_apart():
+def test_hashed_vectors_distinguish_tokens():
     _, module, _ = built("hash_only", {}, VOCAB_SIZE, 64, False)
     signs = module.materialise()[1:].sign().detach()
     likeness = (signs @ signs.T / 64).fill_diagonal_(0)
@@ -125,7 +125,7 @@ def test_every_method_is_counted_here():
     assert {name for name, _, _ in SETTINGS} == set(CHOICES["embedding"])
 
 
-def test_a_method_that_is_not_there_is_named_with_the_nearest():
+def test_an_unknown_method_is_refused_with_the_nearest_name():
     with pytest.raises(
         ConfigError,
         match=r"Unknown embedding 'subspce'\. Did you mean 'subspace'\? Available: codebook, dense, ",
@@ -133,7 +133,7 @@ def test_a_method_that_is_not_there_is_named_with_the_nearest():
         method("subspce")
 
 
-def test_code_bits_that_fill_no_whole_byte_are_rounded_up_once():
+def test_code_bits_are_rounded_up_to_whole_bytes_once():
     assert [Size(0, bits).bytes for bits in (0, 1, 8, 9)] == [0, 1, 1, 2]
     assert Size(5, 3).bytes == 21
 
@@ -152,7 +152,7 @@ def test_code_bits_that_fill_no_whole_byte_are_rounded_up_once():
         (250_002, 8, 5, 0.002, 0.100),
     ],
 )
-def test_table_of_the_methods_description(vocab_size, subspaces, rows, params, stored):
+def test_sizes_equal_the_table_of_the_methods_description(vocab_size, subspaces, rows, params, stored):
     chosen = method("subspace")
     config = chosen.resolve(SubspaceConfig(subspaces=subspaces), vocab_size, 768)
     size, dense = (

@@ -197,7 +197,7 @@ def test_missing_and_damaged_codes_are_refused():
 
 
 @pytest.mark.parametrize("compose", ["concat", "sum"])
-def test_no_tensor_of_the_tables_size_is_made_in_training_or_inference(compose):
+def test_training_and_inference_never_build_a_dense_table(compose):
     vocab_size, width, tokens, masked = 250_002, 768, 64, 4
     layer = SubspaceEmbedding(
         sequential(vocab_size, 3, 63),

@@ -107,7 +107,7 @@ def test_each_attention_is_one_product_and_the_layers_come_back(model):
     assert all(weight.dtype == torch.float32 for weight in model.parameters())
 
 
-def test_a_step_reaches_the_copies():
+def test_refresh_updates_the_copies():
     plain, copied = Attentions(), Attentions()
     bf16 = Bf16Weights(copied)
     with torch.no_grad():
@@ -117,7 +117,7 @@ def test_a_step_reaches_the_copies():
     torch.testing.assert_close(outcome(copied)[0], outcome(plain)[0], rtol=2e-2, atol=2e-2)
 
 
-def test_what_was_not_used_has_no_gradient_of_an_earlier_step():
+def test_an_unused_layer_has_no_gradient_of_an_earlier_step():
     """Two layers; the second serves the first step, and the second part only of the next but one."""
     layers = nn.ModuleDict({"first": nn.Linear(4, 4), "second": nn.Linear(4, 4)})
     first, second = layers["first"].weight, layers["second"].weight
@@ -143,7 +143,7 @@ def test_what_was_not_used_has_no_gradient_of_an_earlier_step():
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_bf16_copies_leave_their_layers_again_and_a_tied_weight_stays_one(device):
+def test_close_restores_the_fp32_weights_and_keeps_tied_weights_tied(device):
     trained = BertForMaskedLM(
         BertConfig(
             vocab_size=30, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64

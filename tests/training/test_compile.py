@@ -19,7 +19,7 @@ needs_compiler = pytest.mark.skipif(
 
 @needs_compiler
 @pytest.mark.parametrize(("dtype", "tolerance"), [("fp32", 2e-5), ("bf16", 2e-3)])
-def test_compiled_modules_train_as_others_do_and_leave_the_model_as_it_was(dtype, tolerance):
+def test_compiled_modules_train_like_eager_ones_and_leave_the_model_unchanged(dtype, tolerance):
     plain, compiled = lane(model(), examples(), dtype), lane(model(), examples(), dtype)
     compiled.compile()
     assert any(matrix.copy is not None for matrix in compiled.fused.matrices) == (dtype == "bf16")
@@ -35,7 +35,7 @@ def test_compiled_modules_train_as_others_do_and_leave_the_model_as_it_was(dtype
     assert not any("forward" in vars(module) for module in compiled.model.modules())
 
 
-def test_an_encoder_with_a_table_of_its_own_is_not_compiled_around_its_blocks():
+def test_an_encoder_that_holds_a_table_is_not_compiled_around_its_blocks():
     """MPNet's encoder looks relative positions up."""
     config = MPNetConfig(
         vocab_size=30, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64
@@ -47,7 +47,7 @@ def test_an_encoder_with_a_table_of_its_own_is_not_compiled_around_its_blocks():
 
 
 @needs_compiler
-def test_what_is_compiled_once_serves_other_runs_also_with_another_embedding_of_the_kind():
+def test_compiled_code_serves_other_runs_and_other_sizes_of_the_embedding():
     def trained(rows):
         smaller = model()
         swap_embedding(

@@ -129,7 +129,7 @@ def test_only_the_embedding_trains_in_bf16_where_the_body_is_frozen():
     assert changed == {"bert.embeddings.word_embeddings.weight"}
 
 
-def test_what_a_rehearsal_left_in_the_bf16_copies_is_no_part_of_the_first_step():
+def test_the_first_step_ignores_gradients_that_a_rehearsal_left_in_bf16_copies():
     def first_step(own):
         own.step(40)
         return torch.cat([p.grad.flatten() for p in own.parameters if p.grad is not None])
@@ -170,7 +170,7 @@ def test_graphs_exist_for_rounded_lengths_and_never_exceed_the_longest():
 
 
 @given(st.lists(st.integers(1, 200), min_size=1), st.floats(1e6, 1e13))
-def test_a_graph_pads_the_steps_it_takes_over_by_no_more_than_another_graph_is_worth(lengths, flops):
+def test_a_graph_pads_shorter_steps_by_no_more_than_another_graph_costs(lengths, flops):
     padded = buckets(lengths, max(lengths), flops)
     waste = Counter[int]()
     for length, top in zip(lengths, padded, strict=True):
@@ -200,7 +200,7 @@ def test_graph_losses_are_those_of_the_eager_engine(dtype, tolerance, choice, gr
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_a_rehearsal_sees_padding_in_every_row_and_what_comes_after_it_does_not(device):
+def test_only_a_rehearsal_sees_padding_in_every_row(device):
     data = examples(device)
     own, other = lane(model(device), data), lane(model(device), data)
     rows = torch.arange(8, device=device)
@@ -240,7 +240,7 @@ def test_examples_that_need_no_padding_can_be_compiled_too():
 
 
 @needs_gpu
-def test_training_by_graphs_repeats_itself_to_the_bit_also_at_the_size_of_a_real_model():
+def test_training_by_graphs_is_reproducible_to_the_bit_at_the_size_of_a_real_model():
     generator = torch.Generator().manual_seed(0)
     ids, labels = (
         torch.randint(0, top, (n,), generator=generator).cuda() for top, n in ((30522, 64 * 48), (2, 64))
@@ -300,7 +300,7 @@ def test_a_step_that_cannot_be_captured_falls_back_to_eager_from_the_same_weight
 
 @needs_gpu
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
-def test_a_step_that_cannot_be_compiled_is_captured_as_it_is(dtype, monkeypatch):
+def test_a_step_that_cannot_be_compiled_is_captured_uncompiled(dtype, monkeypatch):
     def broken(*_, **__):
         raise RuntimeError("no compiler here")
 

@@ -1,4 +1,4 @@
-"""The training loop: its schedule, its learning, its end in NaN; prediction in the order of the data."""
+"""The training loop: schedule, learning and NaN losses; predictions in the order of the data."""
 
 import numpy as np
 import pytest
@@ -64,7 +64,7 @@ def test_vectors_do_not_decay_and_every_parameter_is_trained():
 
 
 @pytest.mark.parametrize("regression", [False, True])
-def test_it_learns_what_can_be_learned_and_counts_what_it_did(regression):
+def test_training_learns_the_task_and_reports_its_steps(regression):
     trained, data = model(1 if regression else 2), examples(regression=regression)
     outcome = finetune(
         trained,
@@ -102,7 +102,7 @@ def test_predictions_come_in_the_order_of_the_examples():
     np.testing.assert_allclose(together, np.stack(alone), atol=1e-5)
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_remedy():
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_cure():
     with pytest.raises(
         Diverged, match=r"no longer a finite number after \d+ of 40 steps: lower training.learning_rate"
     ):

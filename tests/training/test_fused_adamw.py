@@ -14,7 +14,7 @@ from tests.training.test_engine import CONFIG, STEPS, examples, lane, model, wei
 
 
 @pytest.mark.parametrize("in_bf16", [False, True])
-def test_a_step_is_pytorchs(in_bf16):
+def test_a_step_equals_that_of_pytorch(in_bf16):
     """Against the optimizer in float64, over steps whose gradients differ by orders of magnitude."""
     generator = torch.Generator().manual_seed(0)
     weights = [torch.randn(5, 7, generator=generator) for _ in range(2)]
@@ -78,7 +78,7 @@ def test_only_gradients_of_a_whole_batch_stay_in_bf16():
     assert in_bf16 == [linear, 0, 0]
 
 
-def test_a_lane_that_gives_it_up_trains_as_if_it_had_never_had_it():
+def test_a_lane_trains_as_before_once_it_is_uncompiled():
     losses, weights = trained(lane(model(), examples(), "bf16"))
     own = fused(lane(model(), examples(), "bf16"))
     own.uncompile()
@@ -86,7 +86,7 @@ def test_a_lane_that_gives_it_up_trains_as_if_it_had_never_had_it():
     assert torch.equal(found, losses) and torch.equal(same, weights)
 
 
-def test_a_rehearsal_that_breaks_leaves_no_gradients_behind():
+def test_a_rehearsal_that_fails_leaves_no_gradients_behind():
     def gradients(own):
         seen = []
         own.fused.update = lambda _, gradients, *rest: seen.extend(
@@ -122,7 +122,7 @@ def test_the_norm_of_gradients_in_bf16_is_not_rounded_to_bf16():
     assert total_norm(gradients).item() == pytest.approx(exact.item(), rel=1e-6)
 
 
-def test_a_matrix_that_no_gradient_reaches_stays_as_it_is():
+def test_a_matrix_without_a_gradient_is_unchanged():
     """Not even decay reaches it, as in PyTorch's optimizer."""
     larger = model()
     larger.spare = nn.Linear(32, 32)
@@ -131,7 +131,7 @@ def test_a_matrix_that_no_gradient_reaches_stays_as_it_is():
     assert torch.equal(larger.spare.weight, before)
 
 
-def test_what_fails_in_the_making_leaves_the_copies_where_they_are():
+def test_a_failed_construction_leaves_the_copies_unchanged():
     own = lane(model(), examples(), "bf16")
     before = len(own.bf16.copies)
     with pytest.raises(RuntimeError):
