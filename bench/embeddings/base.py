@@ -183,21 +183,21 @@ class EmbeddingMethod(Generic[C]):
     def size(self, config: C, vocab_size: int, width: int, codes_stored: bool) -> Size:
         """Return the size of a resolved configuration by formula.
 
-        With V tokens, width d, W = 4 bytes a float and b(n) = ceil(log2 n) bits for one of n (method.md, section 3):
+        With V tokens, width d, W = 4 bytes per float and b(n) = ceil(log2 n) bits per code of n (method.md, section 3):
 
-        | method | floats (times W) | besides |
+        | method | floats (times W) | plus |
         |---|---|---|
         | dense | V d | |
         | subspace, codebook, residual, hashing | concat f Q s, sum f Q d, + projection, + V gains of codebook |
             V f b(Q) bits of codes if stored, or U f b(Q) + V b(U) with U code rows |
         | quotient_remainder | (m + ceil(V/m)) d | |
         | low_rank | r (V + d) | |
-        | truncated | r V | d bits: which dimensions |
+        | truncated | r V | d bits, the mask of dimensions |
         | trimmed | K d | K b(V) bits of ids |
-        | quantised | V d, of 8 or 4 bits | a 2-byte scale a group |
+        | quantised | V d, in 8 or 4 bits | 2 bytes per group, its scale |
         | mean, hash_only | d, 1 | |
         | with K kept rows | + K d | K b(V) bits of ids |
-        | with int8 tables | a byte a number of tables and kept rows | a 2-byte scale a sub-table, or a row |
+        | with int8 tables | 1 byte per number of tables and kept rows | 2 bytes per sub-table or row, its scale |
         """
         tables, fp32 = self.tables(config, vocab_size, width), self.fp32_params(config, vocab_size, width)
         bits, dtype = self.code_bits(config, vocab_size, width, codes_stored), "fp32"
