@@ -1,4 +1,4 @@
-"""A body in fewer bits: its values against numpy, and what a run with one evaluates, counts, keeps and exports."""
+"""A body in fewer bits: its values against numpy, and what such a run evaluates, counts, keeps and exports."""
 
 import json
 from dataclasses import replace

@@ -20,7 +20,7 @@ SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
 def write_vocabulary(folder: Path, words: list[str], rows: int = 30522) -> None:
-    """Replace the folder's tokenizer by one of these words, filled up to as many tokens as the table has rows."""
+    """Replace the folder's tokenizer by a tokenizer of these words, padded to as many tokens as the table has rows."""
     for path in folder.glob("*token*"):
         path.unlink()
     filled = [*SPECIAL, *words, *(f"unused{i}" for i in range(rows))][:rows]
@@ -62,7 +62,7 @@ def another_models(folder: Path) -> None:
 
 
 def plain(folder: Path, **special: str) -> None:
-    """Replace the folder's tokenizer by one of the same tokens that names only these as special."""
+    """Replace the folder's tokenizer by a tokenizer with the same tokens and only these special tokens."""
     backend = AutoTokenizer.from_pretrained(folder).backend_tokenizer
     backend.no_padding()  # or transformers takes the padding token from there
     no_files(folder)

@@ -1,4 +1,4 @@
-"""Other people's architectures: each is trained properly or refused in one sentence before it is."""
+"""Other architectures are either trained properly or refused in a sentence before training."""
 
 import json
 from pathlib import Path

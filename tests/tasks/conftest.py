@@ -1,4 +1,4 @@
-"""Real data where it is at hand, and small data made here."""
+"""Real data where they are available, and small generated data."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Small parquet files made here."""
+"""Small generated parquet files."""
 
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from bench.settings.schema import TaskConfig
 def write_split(
     root: Path, task: TaskConfig, split: str, columns: dict[str, list[Any]], names: list[str] | None = None
 ) -> Path:
-    """Return the parquet file of one split, with class names in its metadata where `names` are given."""
+    """Return the parquet file of a split, with class names in its metadata where `names` are given."""
     path = root / task.suite / (task.hub_config or task.name) / f"{split}.parquet"
     dataset = datasets.Dataset.from_dict(columns)
     if names:

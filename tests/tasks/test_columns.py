@@ -1,4 +1,4 @@
-"""Odd columns are read where their meaning is plain; else one sentence blames what is wrong."""
+"""Odd columns are read where their meaning is clear; otherwise a sentence names the fault."""
 
 import dataclasses
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Splits are read as they are, and whatever is wrong with them is said."""
+"""Splits are read unchanged, and a message names every fault."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""Rows found against official rows, for whatever is there."""
+"""The rows that exist beside the official rows."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The official TSV files give the rows that parquet gives, and what is wrong in them is said."""
+"""The official TSV files have the same rows as parquet, and a message names every fault."""
 
 import dataclasses
 from collections.abc import Callable
@@ -164,7 +164,7 @@ def test_glue_files_read_as_parquet_row_by_row(
 
 
 def test_mrpc_as_microsoft_publishes_it(tmp_path: Path, real: DataConfig) -> None:
-    """GLUE's train and validation splits are one file, told apart by a list of ids; idx counts over both."""
+    """GLUE's train and validation splits are one file, separated by a list of ids; idx counts over both."""
     task, data = read_task("mrpc"), DataConfig(root=str(tmp_path))
     parts = {role: load_split(task, real, role) for role in ("train", "validation", "test")}
     both = [(r, role) for role in ("train", "validation") for r in parts[role].table.to_pylist()]

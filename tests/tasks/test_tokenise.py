@@ -1,4 +1,4 @@
-"""Tokenised splits equal the tokenizer's own answer, and the cache never gives another content's."""
+"""Tokenised splits equal the tokenizer's output, and the cache never returns other content."""
 
 import dataclasses
 import multiprocessing
