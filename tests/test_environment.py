@@ -30,7 +30,7 @@ NAMELESS = ["unshare", "--user", "--map-user=12345"]  # a user id that no file o
 COUNT = """
 import os, torch
 from bench.runs.loading import pick_device
-from bench.sweep.local import default_workers
+from bench.sweep.pool import default_workers
 os.sched_setaffinity(0, range(os.cpu_count()))
 torch.set_num_threads(4)
 pick_device("cpu")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bench import store
 from bench.store import claims
-from bench.sweep import slurm
+from bench.sweep import launchers
 
 
 @dataclass(frozen=True)
@@ -22,12 +22,12 @@ class Garbage:
 def find(results_dir: Path, cache_dir: Path) -> list[Garbage]:
     """Return what may go: claims of the dead, temporary files, predictions and models without a record, jobs' files, the cache.
 
-    While a run is carried out in `results_dir`, or a job of it waits on Slurm, only claims of the dead may go.
+    While a run is carried out in `results_dir`, or a job of it waits in a queue, only claims of the dead may go.
     """
     every = list(results_dir.rglob("*.claim[0-9]*"))
     dead = [path for path in every if claims.expired(path)]
     found = [_garbage(path, "claim of a process that ended") for path in dead]
-    if len(dead) < len(every) or slurm.busy(results_dir):
+    if len(dead) < len(every) or any(launcher.busy(results_dir) for launcher in launchers.every()):
         return found
     kept = results_dir.resolve()
     return [

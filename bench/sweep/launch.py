@@ -9,7 +9,7 @@ from pathlib import Path
 from bench import store
 from bench.runs.identity import Prepared
 from bench.store import claims
-from bench.sweep import jobs, slurm, worker
+from bench.sweep import launchers, worker
 from bench.sweep.plan import UNDONE, Item, Plan, against_store, make
 from bench.sweep.select import Selection
 from bench.sweep.worker import finished
@@ -59,7 +59,7 @@ def describe(plan: Plan) -> str:
 def sweep(overrides: Sequence[str], selection: Selection | None = None, wait: bool = False) -> Outcome:
     """Carry out a sweep's plan and return how it ended.
 
-    On Slurm it returns when the jobs are submitted, or with `wait` when they have ended.
+    On a cluster it returns when the jobs are submitted, or with `wait` when they have ended.
     """
     plan = make(overrides, selection)
     store.check_writable(Path(plan.config.results_dir), Path(plan.config.cache_dir))
@@ -69,24 +69,26 @@ def sweep(overrides: Sequence[str], selection: Selection | None = None, wait: bo
 def carry_out(plan: Plan, wait: bool) -> Outcome:
     """Carry out what a plan has to do and return how it ended.
 
-    On Slurm it returns when the jobs are submitted, or if it shall `wait` when they have ended. What killed workers or jobs
-    left is begun again, a few times: not what jobs left that ended with an error, which would meet them again.
+    A detached launcher lets it return when the jobs are submitted; with `wait` it returns when they have ended. Runs that
+    killed workers or jobs left without a record are started again, a few times.
 
     Raises KeyboardInterrupt if the sweep is cancelled meanwhile.
     """
-    todo, config, cancelled = plan.todo(), plan.config, cancel_file(plan)
+    todo, cancelled = plan.todo(), plan.cancel_file()
+    launcher = launchers.named(plan.config.launcher.name)(plan)
     log.info("%d runs to do, %d of %d done before", len(todo), plan.counts()["ok"], len(plan.runs))
     if not todo:
         return Outcome(plan, todo)
-    if config.launcher.name == "slurm" and not wait:
-        slurm.submit(todo, plan, cancelled)
+    if launcher.detached and not wait:
+        launcher.submit(todo)
         return Outcome(against_store(plan.sweep, plan.declared), todo, submitted=True)
     moved, begun = _moved_aside(todo), claims.clock(cancelled.parent)
     for turn in range(1 + AGAIN):
         left = [item for item in todo if not finished(item)]
         if turn:
             log.warning("%d runs are missing and begun again (%d of %d)", len(left), turn, AGAIN)
-        words, again = _turn(left, plan, cancelled)
+        launcher.submit(left)
+        words, retryable = launcher.wait(left)
         if cancelled.exists() and cancelled.stat().st_mtime >= begun:
             raise KeyboardInterrupt("cancelled")
         if all(map(finished, todo)):
@@ -94,7 +96,7 @@ def carry_out(plan: Plan, wait: bool) -> Outcome:
             break
         for line in words:
             log.warning(line)
-        if not again:
+        if not retryable:
             break
     repaired = [
         f"repaired {item.name}: its record could not be read and is now {path}; the run was done again"
@@ -104,38 +106,18 @@ def carry_out(plan: Plan, wait: bool) -> Outcome:
     return Outcome(against_store(plan.sweep, plan.declared), todo, [*repaired, *words])
 
 
-def _turn(items: Sequence[Item], plan: Plan, cancelled: Path) -> tuple[list[str], bool]:
-    """Carry runs out once; return the last words of those who did, and whether what they left may be begun again."""
-    if plan.config.launcher.name == "slurm":
-        folder = slurm.submit(items, plan, cancelled)
-        slurm.wait(items, plan)
-        return jobs.last_words(folder), jobs.killed(folder)
-    from bench.sweep import local
-
-    workers = plan.config.workers or local.default_workers(plan.config.device)
-    local.carry_out(items, plan.config, min(workers, len(items)), cancelled=cancelled)
-    return [], True
-
-
 def _moved_aside(items: Sequence[Item]) -> dict[str, Path]:
     """Return the unreadable records that lie beside the runs' own, by run_id."""
     paths = {item.run_id: worker.aside(Path(item.record)) for item in items}
     return {run_id: path for run_id, path in paths.items() if path.exists()}
 
 
-def cancel_file(plan: Plan) -> Path:
-    """Return the file whose touching stops every launcher that began before, on any node."""
-    path = Path(plan.config.results_dir) / "jobs" / f"{plan.sweep.name}.cancel"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path
-
-
 def cancel(overrides: Sequence[str], seeds: int | None = None) -> str:
     """Stop a sweep wherever it runs, return what was stopped: running runs are recorded as interrupted."""
     plan = make(overrides, Selection(seeds=seeds))
     running = sum(claims.holder(plan.path(run)) is not None for run in plan.runs)
-    cancel_file(plan).touch()
-    taken = slurm.cancel(plan)
+    plan.cancel_file().touch()
+    taken = sum(launcher(plan).cancel() for launcher in launchers.every())
     return f"cancelled {plan.sweep.name}: {running} running runs are stopped, {taken} jobs are taken from the queue"
 
 
@@ -170,20 +152,22 @@ def status(overrides: Sequence[str], selection: Selection | None = None) -> tupl
     open_runs = [run for run in plan.runs if plan.status(run) != "ok"]
     held = {run.run_id: holder for run in open_runs if (holder := claims.holder(plan.path(run))) is not None}
     plan = replace(plan, known={run_id: known for run_id, known in plan.known.items() if run_id not in held})
-    queued = slurm.queue(plan)
+    kinds = [launcher(plan) for launcher in launchers.every()]
+    queues = [launcher.jobs() for launcher in kinds]
+    queued = [job for queue in queues for job in queue or []]
     lines = [
         f"running {run.name} on {held[run.run_id].get('host', 'a node')}"
         for run in open_runs
         if run.run_id in held
     ]
-    lines += [f"job {job.id} {job.state} {job.reason}" for job in queued or []]
+    lines += [f"job {job.id} {job.state} {job.reason}" for job in queued]
     waiting = sum(plan.status(run) in UNDONE for run in open_runs) - len(held) if queued else 0
     counts = [("done", plan.counts()["ok"]), ("running", len(held)), ("queued", waiting)]
     unseen = (
         plan.counts().total() - plan.counts()["ok"] - len(held) - waiting - sum(map(plan.failed, plan.runs))
     )
-    if unseen and queued == [] and (folder := jobs.newest(plan)):
-        lines += jobs.last_words(folder)
+    if unseen and not any(queues) and None not in queues:
+        lines += [line for launcher in kinds for line in launcher.last_words()]
     return [*lines, *_failures(plan), _line(counts, plan, unseen)], any(map(plan.failed, plan.runs))
 
 

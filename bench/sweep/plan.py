@@ -12,8 +12,8 @@ from bench import store
 from bench.errors import ConfigError, Impossible, unknown
 from bench.runs.identity import Prepared, prepare, run_id, with_seed
 from bench.settings.compose import choices, compose_config, text_of
-from bench.settings.schema import RunConfig, Slurm
-from bench.sweep import sbatch
+from bench.settings.schema import RunConfig
+from bench.sweep import launchers
 from bench.sweep.pace import Pace, examples
 from bench.sweep.select import Selection
 
@@ -163,6 +163,12 @@ class Plan:
         """Return where a run's record lies."""
         return _path(run)
 
+    def cancel_file(self) -> Path:
+        """Return the file whose touching stops everybody, on any node, who began the sweep before. Its folder is there."""
+        path = Path(self.config.results_dir) / "jobs" / f"{self.sweep.name}.cancel"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
     def todo(self) -> list[Item]:
         """Return the runs that `overwrite` says to do: part by part, in each the longest first."""
         wanted = [run for run in self.runs if self.status(run) in POLICIES[self.config.overwrite]]
@@ -262,5 +268,4 @@ def check(config: RunConfig) -> None:
         value = getattr(config.launcher, key, None)
         if value is not None and value <= least:
             raise ConfigError(f"launcher.{key} ({value}) must be greater than {least}.")
-    if isinstance(config.launcher, Slurm):
-        sbatch.check(config.launcher)
+    launchers.named(config.launcher.name).check(config.launcher)

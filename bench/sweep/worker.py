@@ -51,7 +51,7 @@ class Signals:
     def listen(cls) -> None:
         for number in (*heard(), signal.SIGUSR2):
             signal.signal(number, cls.receive)
-        # blocked since the process began, see local.py
+        # blocked since the process began, see pool.py
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
     @classmethod

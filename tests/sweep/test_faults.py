@@ -15,8 +15,8 @@ from bench.cli.main import main
 from bench.errors import EnvironmentBroken
 from bench.runs.execute import execute
 from bench.stopping import stoppable
-from bench.sweep.local import Pool, gpus
 from bench.sweep.plan import Item, make
+from bench.sweep.pool import Pool, gpus
 from bench.sweep.view import View
 from bench.sweep.worker import DEATHS, Settings, limited
 from tests.support import faults

@@ -5,8 +5,8 @@ from omegaconf import OmegaConf
 
 from bench.errors import ConfigError
 from bench.settings.schema import Slurm
+from bench.sweep.launchers.slurm.sbatch import check, parameters
 from bench.sweep.plan import make
-from bench.sweep.sbatch import check, parameters
 
 
 @pytest.fixture
