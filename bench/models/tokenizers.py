@@ -51,9 +51,9 @@ def load_tokenizer(config: ModelConfig) -> "PreTrainedTokenizerBase":
 
 def check_for_run(tokenizer: "PreTrainedTokenizerBase", config: RunConfig) -> None:
     """Raise ConfigError unless the tokenizer has the special tokens, and sequences the room for text, that the run needs."""
-    if config.recovery.name == "masked_lm" and tokenizer.mask_token_id is None:
+    if config.recovery.needs_masked_lm_head and tokenizer.mask_token_id is None:
         raise ConfigError(
-            f"recovery=masked_lm needs a mask token, which the tokenizer of {config.model.name} lacks: use recovery=distil."
+            f"recovery={config.recovery.name} needs a mask token, which the tokenizer of {config.model.name} lacks: use recovery=distil."
         )
     texts = len(config.task.columns)
     special = tokenizer.num_special_tokens_to_add(pair=texts > 1)

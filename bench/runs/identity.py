@@ -50,7 +50,7 @@ def prepare(config: RunConfig) -> Prepared:
     _check(config)
 
     # Look at the model: its identity, the shape of its table, the longest sequence.
-    masked_lm = config.recovery.name == "masked_lm"
+    masked_lm = config.recovery.needs_masked_lm_head
     model_identity, (vocab_size, width), longest = _model(_frozen(config.model), masked_lm)
     if longest is not None and config.training.max_length > longest:
         raise ConfigError(

@@ -26,10 +26,10 @@ from bench.tasks.scoring import check_scoring
 from bench.tasks.tokenise import tokenise
 from bench.training import processes
 from bench.training.batching import Examples
-from bench.training.distil import recover
 from bench.training.finetune import Trainee
 from bench.training.lane import TASK
 from bench.training.precision import resolve_dtype
+from bench.training.recoveries import recover
 from bench.training.teacher import Student, teacher_logits, with_teacher
 
 log = logging.getLogger("bench")

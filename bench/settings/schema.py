@@ -82,6 +82,7 @@ class RecoveryConfig(Choice):
     """What is trained between the swap and the fine-tuning, on text without labels."""
 
     choice_of: ClassVar[str] = "recovery"
+    needs_masked_lm_head: ClassVar[bool] = False  # and a mask token
     name: str = "???"
 
 
@@ -117,6 +118,7 @@ class Distil(TrainedRecovery):
 class MaskedLm(TrainedRecovery):
     """Guess masked tokens through the tied decoder, as in pretraining: Devlin et al., NAACL 2019. Needs a masked-LM head."""
 
+    needs_masked_lm_head: ClassVar[bool] = True
     name: str = "masked_lm"
     batch_size: int = 32
     learning_rate: float = 5e-5

@@ -14,7 +14,7 @@ from bench.runs.identity import prepare
 from bench.runs.reading import check_reading
 from bench.settings.compose import compose_config
 from bench.settings.schema import ModelConfig
-from bench.training.distil import unlabelled
+from bench.training.recoveries import unlabelled
 from tests.models.test_families import FAMILIES, new_model
 
 WIDTH = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24}

@@ -16,9 +16,11 @@ from bench.runs.execute import run
 from bench.runs.identity import prepare
 from bench.settings.compose import compose_config
 from bench.settings.schema import TrainingConfig
-from bench.training.distil import HiddenStates, MaskedTokens, unlabelled
 from bench.training.finetune import finetune
 from bench.training.lane import Objective
+from bench.training.recoveries import unlabelled
+from bench.training.recoveries.distil import HiddenStates
+from bench.training.recoveries.masked_lm import MaskedTokens
 
 TEXTS = ["the film is a joy", "a dull and long evening", "they sing", "nothing happens at all in this town"]
 QUICK = ["recovery.steps=4", "recovery.batch_size=8", "recovery.max_length=16"]

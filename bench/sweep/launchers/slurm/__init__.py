@@ -3,7 +3,6 @@
 Everything passes through the shared results folder: the plan's file, claims and records. The queue only says what waits.
 """
 
-import hashlib
 import json
 import logging
 import os
@@ -22,7 +21,7 @@ from bench.errors import ConfigError, EnvironmentBroken
 from bench.logs import set_up_logging
 from bench.settings import schema
 from bench.settings.compose import compose_config
-from bench.store import claims, write_atomically
+from bench.store import claims, sha256, write_atomically
 from bench.sweep.launchers import Ending, Job, Launcher
 from bench.sweep.launchers.slurm import ended, sbatch
 from bench.sweep.plan import Item
@@ -192,7 +191,7 @@ LAUNCHER = SlurmArray
 
 
 def _digest(results_dir: Path) -> str:
-    return hashlib.sha256(str(results_dir.resolve()).encode()).hexdigest()[:8]
+    return sha256(str(results_dir.resolve()))[:8]
 
 
 def _squeue(*arguments: str) -> list[str] | None:

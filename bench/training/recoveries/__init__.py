@@ -1,18 +1,16 @@
 """Recovery: what a smaller embedding lost is trained back on text without labels, once for every task of a sweep.
 
-`distil` matches the dense model's embeddings and hidden states (after Jiao et al., TinyBERT, Findings of EMNLP 2020);
-`masked_lm` guesses masked tokens (Devlin et al., NAACL 2019) through the decoder that is tied to the embedding.
+`recovery=<name>` chooses `learner` of bench/training/recoveries/<name>.py; its keys are a class in bench/settings/schema.py.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 import transformers
 from filelock import FileLock
 from safetensors import safe_open
@@ -30,8 +28,16 @@ from bench.training.finetune import Outcome, finetune
 from bench.training.lane import Objective
 
 VERSION = 1  # raised whenever a change here changes a recovered model
-# share of the tokens that are to be guessed; of these 80 % are hidden, 10 % replaced, 10 % left
-MASKED = 0.15
+
+# Takes the model, whose embedding has been swapped, the run, the tokenizer and the device. Returns the module to train, whose
+# output's `logits` (B,) are each row's loss, and the model whose encoder it trains: the given one, or one that shares its embedding.
+Learner = Callable[
+    [PreTrainedModel, RunConfig, PreTrainedTokenizerBase, torch.device], tuple[nn.Module, PreTrainedModel]
+]
+
+
+def _learner(name: str) -> Learner:
+    return cast(Learner, import_module(f"{__name__}.{name}").learner)
 
 
 def recover(
@@ -105,20 +111,11 @@ def _train(
     dtype: str,
     name: str,
 ) -> Outcome:
-    """Train the encoder in place; return what was done."""
+    """Train the encoder in place and return the outcome."""
     recovery = cast(TrainedRecovery, config.recovery)
     data = unlabelled(tokenizer, texts, recovery.max_length, device)
     embedding = model.get_input_embeddings()
-    learner: nn.Module
-    if recovery.name == "distil":
-        cast(Any, model).to(device)
-        teacher = pretrained.load_model(config.model, "none")
-        learner = HiddenStates(model.base_model, cast(Any, teacher).to(device))
-    else:
-        pretrained.check_masked_lm_head(config.model)
-        guesser = pretrained.load_model(config.model, "masked_lm")
-        pretrained.swap_embedding(guesser, embedding)
-        learner = MaskedTokens(cast(PreTrainedModel, cast(Any, guesser).to(device)), tokenizer)
+    learner, trained = _learner(recovery.name)(model, config, tokenizer, device)
     transformers.set_seed(recovery.seed)
     objective = Objective(lambda rows, _: rows, frozenset(embedding.parameters()), recovery.table_factor)
     part = config.training.device_batch or config.training.batch_size
@@ -130,17 +127,10 @@ def _train(
         engine=config.training.engine,
         device_batch=-(-recovery.batch_size * part // config.training.batch_size),
     )
-    outcome = finetune(
-        learner,
-        data,
-        recipe,
-        seed=recovery.seed,
-        dtype=dtype,
-        name=f"{name} {recovery.name}",
-        objective=objective,
-    )
-    if recovery.name == "masked_lm":
-        model.base_model.load_state_dict(_encoder(guesser), strict=False)
+    name = f"{name} {recovery.name}"
+    outcome = finetune(learner, data, recipe, seed=recovery.seed, dtype=dtype, name=name, objective=objective)
+    if trained is not model:
+        model.base_model.load_state_dict(_encoder(trained), strict=False)
     return outcome
 
 
@@ -157,56 +147,3 @@ def unlabelled(
         labels=torch.zeros(len(ids), dtype=torch.int64, device=device),
         pad={"input_ids": cast(int, tokenizer.pad_token_id)},
     )
-
-
-class HiddenStates(nn.Module):
-    """The student's distance from the teacher: of each layer ||S - T||^2 / ||T||^2 over a row's tokens, the mean over layers.
-
-    Both without dropout: only so is the teacher a fixed target, and the dense student, the control, at zero from the start.
-    """
-
-    def __init__(self, student: nn.Module, teacher: nn.Module) -> None:
-        super().__init__()
-        self.student, self._teacher = (
-            student.eval(),
-            (teacher.eval().requires_grad_(False),),
-        )  # in a tuple: not trained, not saved
-
-    def train(self, mode: bool = True) -> "HiddenStates":
-        return super().train(False)
-
-    def forward(self, **inputs: Tensor) -> SimpleNamespace:
-        """Return `logits` (B,): each row's distance."""
-        with torch.no_grad():
-            wanted = torch.stack(self._teacher[0](**inputs, output_hidden_states=True).hidden_states).float()
-        found = torch.stack(self.student(**inputs, output_hidden_states=True).hidden_states).float()
-        real = inputs["attention_mask"][None, :, :, None]
-        distance = ((found - wanted).square() * real).sum((2, 3)) / (wanted.square() * real).sum((2, 3))
-        return SimpleNamespace(logits=distance.mean(0))
-
-
-class MaskedTokens(nn.Module):
-    """The cross-entropy of tokens that were masked: 15 % of a row's, the special ones excepted."""
-
-    special: Tensor
-
-    def __init__(self, model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> None:
-        super().__init__()
-        self.model, self.mask, self.vocab_size = model, cast(int, tokenizer.mask_token_id), len(tokenizer)
-        device = next(model.parameters()).device
-        self.register_buffer(
-            "special", torch.tensor(tokenizer.all_special_ids, device=device), persistent=False
-        )
-
-    def forward(self, input_ids: Tensor, **inputs: Tensor) -> SimpleNamespace:
-        """Return `logits` (B,): each row's part of the mean cross-entropy of the batch's chosen tokens, times B."""
-        draw, kind = torch.rand(2, *input_ids.shape, device=input_ids.device)
-        chosen = (draw < MASKED) & ~torch.isin(input_ids, self.special)
-        shown = input_ids.masked_fill(chosen & (kind < 0.8), self.mask)
-        shown = torch.where(chosen & (kind >= 0.9), torch.randint_like(input_ids, self.vocab_size), shown)
-        logits = self.model(input_ids=shown, **inputs).logits.float()
-        losses = (
-            F.cross_entropy(logits.flatten(0, 1), input_ids.flatten(), reduction="none").view_as(draw)
-            * chosen
-        )
-        return SimpleNamespace(logits=losses.sum(1) * len(input_ids) / chosen.sum().clamp(min=1))
