@@ -1,22 +1,37 @@
-"""Which token shares which row of which sub-table: one registry of assignments, and a cache of their codes."""
+"""Which token shares which row of which sub-table, and a cache of codes that take long.
 
-from collections.abc import Callable
+`assignment=<name>` chooses `ASSIGNMENT` of bench/assignment/<name>.py; its keys are a class in bench/settings/assignments.py.
+"""
+
 from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from bench import store
-from bench.assignment.digits import hashed, integer_root, sequential, shuffled
+from bench.assignment.base import VECTORS, Assignment, Request
+from bench.assignment.digits import integer_root, sequential
 from bench.assignment.vectors import LAYER, TokenVectors
 from bench.errors import BenchError, ConfigError, unknown
-from bench.settings.schema import AssignmentConfig
+from bench.settings.assignments import AssignmentConfig, ClusteredConfig, SeededConfig
+from bench.settings.choices import CHOICES
 
-__all__ = ["ASSIGNMENTS", "Codes", "TokenVectors", "assign", "check", "identity", "integer_root"]
+__all__ = [
+    "Assignment",
+    "Codes",
+    "TokenVectors",
+    "assign",
+    "check",
+    "computed",
+    "identity",
+    "integer_root",
+    "kind",
+]
 
 VERSION = 1  # of the algorithms; raised whenever a change alters codes
-ITERATIONS = 4  # rounds of a contextual assignment
 SOURCES = {"static": "pretrained embedding table", "context": "matrix of token vectors"}
 
 
@@ -31,87 +46,40 @@ class Codes:
     injective: bool  # the assignment guarantees that all differ
 
 
-@dataclass(frozen=True)
-class Assignment:
-    """How codes are made: `build(points, V, f, Q, config, weights)`; the points (V, d) are the tokens' vectors."""
-
-    build: Callable[[np.ndarray, int, int, int, AssignmentConfig, np.ndarray | None], np.ndarray]
-    settings: tuple[str, ...] = ()  # keys and constants that decide the codes
-    # one of VECTORS: those that stand for the tokens unless `assignment.vectors` says otherwise
-    vectors: str | None = None
-    injective: bool = True
-    stored: bool = True
-
-
-def _contextual(
-    x: np.ndarray, v: int, f: int, q: int, config: AssignmentConfig, weights: np.ndarray | None
-) -> np.ndarray:
-    # with joblib, which runs whose codes are cached or computed do not need
-    from bench.assignment.contextual import contextual_codes
-
-    return contextual_codes(x, f, q, ITERATIONS, config.seed, weights)
-
-
-def _pq(
-    x: np.ndarray, v: int, f: int, q: int, config: AssignmentConfig, weights: np.ndarray | None
-) -> np.ndarray:
-    from bench.assignment.clusters import product_quantisation  # as above
-
-    return product_quantisation(x, f, q, config.seed, weights)
-
-
-def _residual(
-    x: np.ndarray, v: int, f: int, q: int, config: AssignmentConfig, weights: np.ndarray | None
-) -> np.ndarray:
-    from bench.assignment.clusters import residual_quantisation  # as above
-
-    return residual_quantisation(x, f, q, config.seed, weights)
-
-
-VECTORS = ("static", "context", "both")
-ASSIGNMENTS = {
-    "sequential": Assignment(lambda _, v, f, q, config, w: sequential(v, f, q), stored=False),
-    "random": Assignment(lambda _, v, f, q, config, w: shuffled(v, f, q, config.seed), ("seed",)),
-    "hash": Assignment(lambda _, v, f, q, config, w: hashed(v, f, q, config.seed), ("seed",), injective=False, stored=False),
-    "contextual": Assignment(_contextual, ("corpus", "layer", "iterations", "seed"), "context"),
-    "pq": Assignment(_pq, ("seed",), "static", injective=False),
-    "residual": Assignment(_residual, ("seed",), "static", injective=False),
-}  # fmt: skip
-
-
+@cache
 def kind(name: str) -> Assignment:
     """Return the assignment called `name`; raises ConfigError with the nearest name if there is none."""
-    if name not in ASSIGNMENTS:
-        raise ConfigError(unknown("assignment", name, ASSIGNMENTS))
-    return ASSIGNMENTS[name]
+    if name not in CHOICES["assignment"]:
+        raise ConfigError(unknown("assignment", name, CHOICES["assignment"]))
+    return cast(Assignment, import_module(f"bench.assignment.{name}").ASSIGNMENT)
 
 
 def vectors_of(config: AssignmentConfig) -> str | None:
     """Return which vectors stand for the tokens (one of VECTORS), or None where none are needed."""
-    default = ASSIGNMENTS[config.name].vectors
-    return default and (config.vectors or default)
+    chosen = config.vectors if isinstance(config, ClusteredConfig) else None
+    return chosen or kind(config.name).vectors
 
 
 def check(config: AssignmentConfig, vocab_size: int, subspaces: int, rows: int) -> None:
     """Raise ConfigError where this assignment cannot be made; needs no weights."""
-    kind(config.name)
-    if config.vectors not in (None, *VECTORS):
-        raise ConfigError(unknown("assignment.vectors", config.vectors, VECTORS))
-    if not 0 <= config.frequency_power <= 2:
-        raise ConfigError(f"assignment.frequency_power ({config.frequency_power}) must be from 0 to 2.")
+    if isinstance(config, ClusteredConfig):
+        if config.vectors not in (None, *VECTORS):
+            raise ConfigError(unknown("assignment.vectors", config.vectors, VECTORS))
+        if not 0 <= config.frequency_power <= 2:
+            raise ConfigError(f"assignment.frequency_power ({config.frequency_power}) must be from 0 to 2.")
     for key, value, least, most in (
         ("embedding.subspaces", subspaces, 1, 2**16),
         ("embedding.rows", rows, 2, 2**31),  # codes are int32
         (
             "assignment.seed",
-            config.seed,
+            _seed(config),
             0,
             2**32 - 1,
-        ),  # what NumPy's old generator takes, as scikit-learn uses it
+        ),  # the range of NumPy's old generator, which scikit-learn uses
     ):
         if not least <= value <= most:
             raise ConfigError(f"{key} ({value}) must be from {least} to {most}.")
-    if ASSIGNMENTS[config.name].injective and rows**subspaces < vocab_size:
+    if kind(config.name).injective and rows**subspaces < vocab_size:
         raise ConfigError(
             f"embedding.rows ({rows}) ** embedding.subspaces ({subspaces}) = {rows**subspaces:,} codes are too few for "
             f"the {vocab_size:,} tokens of an injective assignment: use "
@@ -121,18 +89,26 @@ def check(config: AssignmentConfig, vocab_size: int, subspaces: int, rows: int) 
 
 def identity(config: AssignmentConfig) -> dict[str, Any]:
     """Return the name and the settings that decide the codes: what belongs to a run's identity."""
-    chosen, vectors, keys = ASSIGNMENTS[config.name], vectors_of(config), set[str]()
+    chosen, vectors = kind(config.name), vectors_of(config)
+    decides = {"name": config.name, **chosen.constants}
+    if isinstance(config, SeededConfig):
+        decides["seed"] = config.seed
     if vectors != chosen.vectors:
-        keys |= {"vectors"} | ({"corpus", "layer"} if vectors != "static" else set())
-    if chosen.vectors and config.frequency_power:
-        keys |= {"frequency_power", "corpus"}
-    former = {"layer": LAYER, "iterations": ITERATIONS}  # keys once, so that records hold them
-    unused = {"corpus", "layer"} if vectors == "static" else set()
-    return {"name": config.name} | {
-        key: former[key] if key in former else getattr(config, key)
-        for key in (*chosen.settings, *sorted(keys))
-        if key not in unused - keys
-    }
+        decides["vectors"] = vectors
+    if vectors in ("context", "both"):
+        decides |= {"corpus": config.corpus, "layer": LAYER}
+    if isinstance(config, ClusteredConfig) and config.frequency_power:
+        decides |= {"frequency_power": config.frequency_power, "corpus": config.corpus}
+    return decides
+
+
+def _seed(config: AssignmentConfig) -> int:
+    return config.seed if isinstance(config, SeededConfig) else 0
+
+
+def computed(config: AssignmentConfig, vocab_size: int, subspaces: int, rows: int) -> np.ndarray:
+    """Return the codes (V, f) of an assignment that computes them from the token ids."""
+    return kind(config.name).build(Request(vocab_size, subspaces, rows, _seed(config)))
 
 
 def assign(
@@ -153,28 +129,26 @@ def assign(
     BenchError for values that are not finite, EnvironmentBroken for a cache that cannot be written.
     """
     check(config, vocab_size, subspaces, rows)
-    chosen, wanted = ASSIGNMENTS[config.name], vectors_of(config)
-    given = {
-        "static": None if table is None else TokenVectors(store.array_sha256(table), lambda: table),
-        "context": vectors,
-    }
-    needed = {name: given[name] for name in given if wanted in (name, "both")}
-    weights = weights if wanted else None
+    chosen, kinds = kind(config.name), vectors_of(config)
+
+    # The vectors that stand for the tokens, and their digests.
+    static = None if table is None else TokenVectors(store.array_sha256(table), lambda: table)
+    given = {"static": static, "context": vectors}
+    needed = {name: _present(name, given[name]) for name in given if kinds in (name, "both")}
+    weights = weights if needed else None
 
     def build() -> np.ndarray:
-        found = [
-            _checked(_present(name, one).compute(), vocab_size, subspaces, SOURCES[name])
-            for name, one in needed.items()
+        points = [
+            _checked(part.compute(), vocab_size, subspaces, SOURCES[name]) for name, part in needed.items()
         ]
-        if found and rows >= vocab_size:  # a row for every token: no clusters to find, and no error
+        if points and rows >= vocab_size:  # a row for every token: no clusters to find, and no error
             return sequential(vocab_size, 1, rows).repeat(subspaces, axis=1)
-        points = (
-            found[0] if len(found) == 1 else _side_by_side(found, subspaces) if found else np.empty((0, 0))
-        )
-        return chosen.build(points, vocab_size, subspaces, rows, config, weights)
+        joined = _side_by_side(points, subspaces) if len(points) > 1 else next(iter(points), None)
+        return chosen.build(Request(vocab_size, subspaces, rows, _seed(config), joined, weights))
 
+    # The codes, cached where they take long.
     if chosen.stored:
-        sources = [_present(name, one).key for name, one in needed.items()]
+        sources = [part.key for part in needed.values()]
         digest = store.key(VERSION, identity(config), vocab_size, subspaces, rows, sources, weights)
         codes = store.cached_array(cache_dir / "codes" / f"{digest}.safetensors", build)
     else:

@@ -99,33 +99,6 @@ def nearest_rows(points: np.ndarray, rows: np.ndarray) -> np.ndarray:
     return places
 
 
-def product_quantisation(
-    table: np.ndarray, subspaces: int, rows: int, seed: int, weights: Weights = None
-) -> np.ndarray:
-    """Return each token's nearest centroid in every subspace of the table (V, d): codes (V, f) (Jegou et al. 2011)."""
-
-    def one(part: np.ndarray) -> np.ndarray:
-        return nearest(part, centroids(part, rows, seed, per_centroid=256, max_iter=50, weights=weights))
-
-    parts = [table[:, s] for s in subspace_slices(table.shape[1], subspaces)]
-    with workers() as pool:
-        return np.stack(pool(delayed(one)(part) for part in parts), axis=1)
-
-
-def residual_quantisation(
-    table: np.ndarray, subspaces: int, rows: int, seed: int, weights: Weights = None
-) -> np.ndarray:
-    """Return codes (V, f) whose i-th stands for what the first i-1 centroids leave over (Chen, Guan & Wang, Sensors 2010)."""
-    left, codes = table.copy(), []
-    with workers():
-        for _ in range(subspaces):
-            # the tables are refitted
-            means = centroids(left, rows, seed, per_centroid=256, max_iter=10, weights=weights)
-            codes.append(nearest(left, means))
-            left -= means[codes[-1]]
-    return np.stack(codes, axis=1)
-
-
 def rank_within(keys: np.ndarray, priority: np.ndarray) -> np.ndarray:
     """Return each element's place, from 0, among those with its key, highest priority first (ties: lowest index)."""
     order = np.lexsort((-priority, keys))

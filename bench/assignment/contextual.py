@@ -1,9 +1,12 @@
-"""Injective codes that let related tokens share sub-vectors: capacity-limited k-means, digit by digit."""
+"""`assignment=contextual`: related tokens share sub-vectors and all codes differ, by k-means under a capacity, digit by digit."""
 
 import numpy as np
 from joblib import Parallel, delayed
 
+from bench.assignment.base import Assignment
 from bench.assignment.clusters import Weights, centroids, limit, match, nearest, subspace_slices, workers
+
+ITERATIONS = 4  # rounds
 
 
 def _codes(parts: list[np.ndarray], tables: list[np.ndarray], weights: Weights, pool: Parallel) -> np.ndarray:
@@ -69,3 +72,10 @@ def contextual_codes(
             if error < best_error:
                 best, best_error = codes, error
     return best
+
+
+ASSIGNMENT = Assignment(
+    lambda ask: contextual_codes(ask.vectors(), ask.subspaces, ask.rows, ITERATIONS, ask.seed, ask.weights),
+    vectors="context",
+    constants={"iterations": ITERATIONS},
+)

@@ -3,15 +3,15 @@
 A method is the `METHOD` of `bench/embeddings/<name>.py`, and a class with its keys in bench/settings/embeddings.py.
 """
 
-from dataclasses import replace
 from functools import cache
 from importlib import import_module
 from typing import Any, cast
 
 from bench.embeddings.base import EmbeddingMethod
 from bench.errors import ConfigError, unknown
-from bench.settings.choices import CHOICES
-from bench.settings.schema import AssignmentConfig, RunConfig
+from bench.settings.assignments import AssignmentConfig
+from bench.settings.choices import CHOICES, named
+from bench.settings.schema import RunConfig
 
 
 @cache
@@ -28,4 +28,6 @@ def assignment_of(config: RunConfig) -> AssignmentConfig | None:
     if not chosen.assigned:
         return None
     own = chosen.own_assignment
-    return replace(config.assignment, name=own) if own else config.assignment
+    if own is None:
+        return config.assignment
+    return cast(AssignmentConfig, named("assignment", vars(config.assignment) | {"name": own}))

@@ -2,26 +2,25 @@
 
 import json
 import shutil
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from bench.assignment import ASSIGNMENTS
+from bench.assignment import computed
 from bench.embeddings import method
 from bench.embeddings.base import Source
 from bench.errors import BenchError
 from bench.models.body import pack, unpack
 from bench.models.checkpoint import WEIGHTS
 from bench.models.pretrained import swap_embedding
-from bench.settings.choices import CHOICES, keys
+from bench.settings.assignments import AssignmentConfig, SequentialConfig
+from bench.settings.choices import named
 from bench.settings.embeddings import EmbeddingConfig
-from bench.settings.schema import AssignmentConfig
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -60,7 +59,7 @@ def save_compressed(
         "architecture": type(model).__name__,
         "embedding": asdict(config),
         "codes_stored": codes_stored,
-        "assignment": asdict(assignment or AssignmentConfig(name="sequential")),
+        "assignment": asdict(assignment or SequentialConfig()),
         "vocab_size": model.config.vocab_size,
         "tied": model.config.tie_word_embeddings or not (head is None or isinstance(head, nn.Linear)),
         "shared": shared,
@@ -127,9 +126,8 @@ def _without_values(folder: Path, description: dict[str, Any]) -> "PreTrainedMod
     settings = _settings(description["embedding"], folder / DESCRIPTION)
     chosen, codes, stored = method(settings.name), None, description["codes_stored"]
     if chosen.assigned and not stored:
-        assignment, (subspaces, rows) = _assignment(description["assignment"]), chosen.codes(settings)
-        build = ASSIGNMENTS[assignment.name].build
-        codes = build(np.empty(0), vocab_size, subspaces, rows, assignment, None)
+        assignment = cast(AssignmentConfig, named("assignment", description["assignment"]))
+        codes = computed(assignment, vocab_size, *chosen.codes(settings))
 
     # Initial values would take most of the time, and the file's replace them.
     with no_init_weights():
@@ -145,7 +143,7 @@ def _without_values(folder: Path, description: dict[str, Any]) -> "PreTrainedMod
 def _settings(stored: dict[str, Any], path: Path) -> EmbeddingConfig:
     """Return the embedding's configuration; raises BenchError for an option that bench no longer has.
 
-    Older files have the keys of every method, those that this method does not use at their defaults.
+    Older files have the keys of every method and assignment, those that the chosen one does not use at their defaults.
     """
     name = stored["name"]
     gain = stored.get("gain") and name != "codebook"
@@ -154,11 +152,4 @@ def _settings(stored: dict[str, Any], path: Path) -> EmbeddingConfig:
             f"{path} describes an embedding with gains, a rotation or tables in {stored.get('table_dtype')}, which bench no "
             "longer has: load it with the version that wrote it, and export it with --materialise."
         )
-    kind: Any = CHOICES["embedding"][name]
-    return cast(EmbeddingConfig, kind(**{key: stored[key] for key in keys(kind) & set(stored)}))
-
-
-def _assignment(stored: dict[str, Any]) -> AssignmentConfig:
-    """Return the assignment. Older files have further keys, on which codes that are not stored do not depend."""
-    known = {field.name for field in fields(AssignmentConfig)}
-    return AssignmentConfig(**{key: value for key, value in stored.items() if key in known})
+    return cast(EmbeddingConfig, named("embedding", stored))

@@ -20,8 +20,9 @@ from bench.embeddings.table_error import decile_errors, relative_error, squared_
 from bench.embeddings.wrappers import Shared
 from bench.models import pretrained, storage
 from bench.models.sizes import sizes
+from bench.settings.assignments import AssignmentConfig, ClusteredConfig
 from bench.settings.embeddings import DenseConfig, LowRankConfig, SubspaceConfig, TablesConfig
-from bench.settings.schema import AssignmentConfig, RunConfig
+from bench.settings.schema import RunConfig
 from bench.store import FitPart, SizePart
 from bench.tasks.corpora import passages
 from bench.tasks.data import Rows
@@ -144,7 +145,7 @@ def vocabulary_of(
 ) -> Vocabulary | None:
     """Return the tokens' counts in the corpus, or None where neither embedding nor assignment depends on them."""
     chosen, assignment = method(config.embedding.name), assignment_of(config)
-    power = 0.0 if assignment is None else assignment.frequency_power
+    power = assignment.frequency_power if isinstance(assignment, ClusteredConfig) else 0.0
     if isinstance(config.embedding, LowRankConfig):
         power = config.embedding.frequency_power
     if not (power or chosen.needs_counts(config.embedding)):

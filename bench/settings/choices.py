@@ -1,8 +1,9 @@
 """Groups whose choices have different keys: a class for each choice, and what is said of a key that a choice does not have."""
 
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from bench.errors import ConfigError, unknown
 
@@ -32,6 +33,12 @@ class Choice:
 def keys(kind: type[Choice]) -> set[str]:
     """Return the keys that the choice has."""
     return {field.name for field in fields(kind)}
+
+
+def named(group: str, values: Mapping[str, Any]) -> "Choice":
+    """Return the choice of the group that `values["name"]` names. Values of keys that it does not have are left out."""
+    kind = CHOICES[group][values["name"]]
+    return kind(**{key: values[key] for key in keys(kind) & values.keys()})
 
 
 def others(chosen: Choice) -> set[str]:

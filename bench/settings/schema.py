@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, is_dataclass
 from typing import Any, ClassVar
 
 from bench.errors import ConfigError
+from bench.settings.assignments import AssignmentConfig
 from bench.settings.choices import Choice
 from bench.settings.embeddings import EmbeddingConfig
 
@@ -61,20 +62,6 @@ class TaskConfig:
     majority: float | None = None
     average: bool = True  # part of the suite's average
     notes: str | None = None
-
-
-@dataclass
-class AssignmentConfig:
-    """Which token shares which piece. Ignored by methods that assign nothing."""
-
-    name: str = "???"  # sequential | random | contextual | pq | residual | hash
-    # "task" (its training texts), splits of tasks ("mrpc:train+rte:train") or a text file
-    corpus: str = "task"
-    # static (the pretrained table) | context | both; null: context for contextual, else static
-    vectors: str | None = None
-    # contextual, pq, residual: a token's error counts (occurrences in the corpus + 1)^power
-    frequency_power: float = 0.0
-    seed: int = 0  # of codes and clusters; the run's seed leaves it alone, so that seeds are paired over one assignment
 
 
 @dataclass

@@ -4,14 +4,15 @@ import hashlib
 import logging
 import struct
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
-from bench.assignment import ASSIGNMENTS, Codes, TokenVectors, assign, check, identity
+from bench.assignment import Codes, TokenVectors, assign, check, identity
 from bench.errors import BenchError, ConfigError, EnvironmentBroken
-from bench.settings.schema import AssignmentConfig
+from bench.settings.assignments import AssignmentConfig
+from bench.settings.choices import CHOICES, named
 
 TABLE = np.random.default_rng(0).standard_normal((300, 12)).astype(np.float32)
 
@@ -27,14 +28,18 @@ class Counted:
         return self.points
 
 
+def config(name: str, **settings: Any) -> AssignmentConfig:
+    return cast(AssignmentConfig, named("assignment", {"name": name, **settings}))
+
+
 def make(name: str, cache: Path, *, vectors: Any = None, key: str = "k", table: np.ndarray = TABLE, rows: int = 7,
          f: int = 3, **settings: Any) -> Codes:  # fmt: skip
     given = TokenVectors(key, vectors or Counted())
-    return assign(AssignmentConfig(name=name, **settings), vocab_size=300, subspaces=f, rows=rows, table=table,
+    return assign(config(name, **settings), vocab_size=300, subspaces=f, rows=rows, table=table,
                   vectors=given, cache_dir=cache)  # fmt: skip
 
 
-@pytest.mark.parametrize("name", sorted(ASSIGNMENTS))
+@pytest.mark.parametrize("name", sorted(CHOICES["assignment"]))
 def test_codes_come_with_checksum_and_facts(name: str, tmp_path: Path) -> None:
     found = make(name, tmp_path)
     contents = struct.pack("<2q", 300, 3) + b"".join(
@@ -120,7 +125,6 @@ def test_points_of_another_shape_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "sizes", "message"),
     [
-        ({"name": "contextal"}, (9, 2, 3), "Did you mean 'contextual'"),
         ({"name": "random"}, (30_522, 3, 30), r"embedding.rows \(30\) \*\* embedding.subspaces \(3\) = 27,000 "
          r"codes are too few for the 30,522 tokens of an injective assignment: use embedding.rows=32 or more, "
          r"or assignment=pq\."),
@@ -133,10 +137,10 @@ def test_wrong_settings_are_refused(
     settings: dict[str, Any], sizes: tuple[int, int, int], message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
-        check(AssignmentConfig(**settings), *sizes)
+        check(config(**settings), *sizes)
 
 
 def test_seed_zero_is_a_seed() -> None:
-    check(AssignmentConfig(name="random", seed=0), 8, 3, 2)
-    assert identity(AssignmentConfig(name="random", seed=0, corpus="x")) == {"name": "random", "seed": 0}
-    assert identity(AssignmentConfig(name="sequential", seed=5)) == {"name": "sequential"}
+    check(config("random", seed=0), 8, 3, 2)
+    assert identity(config("random", seed=0, corpus="x")) == {"name": "random", "seed": 0}
+    assert identity(config("sequential")) == {"name": "sequential"}

@@ -8,7 +8,8 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 from sklearn.cluster import KMeans
 
-from bench.assignment.clusters import limit, match, nearest, product_quantisation, subspace_slices, workers
+from bench.assignment.clusters import limit, match, nearest, subspace_slices, workers
+from bench.assignment.pq import product_quantisation
 
 
 def squared_error(points: np.ndarray, codes: np.ndarray) -> float:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from bench.assignment import integer_root
 from bench.assignment.contextual import contextual_codes
-from bench.assignment.digits import shuffled
+from bench.assignment.random import shuffled
 from tests.assignment.test_clusters import squared_error
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -61,7 +61,7 @@ def test_more_rounds_are_never_worse(seed: int) -> None:
 DIGESTS = """
 import hashlib, numpy as np
 from bench.assignment.contextual import contextual_codes
-from bench.assignment.clusters import product_quantisation
+from bench.assignment.pq import product_quantisation
 points = np.random.default_rng(0).standard_normal((3000, 64)).astype(np.float32)
 tight, loose = contextual_codes(points, 2, 55, 2, 0), contextual_codes(points, 5, 8, 2, 0)
 pq = product_quantisation(points, 5, 20, 0)

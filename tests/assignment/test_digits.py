@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.assignment import assign, integer_root
-from bench.settings.schema import AssignmentConfig
+from bench.settings.choices import named
 
 
 def codes(name: str, vocab_size: int, subspaces: int, rows: int, tmp: Path, seed: int = 0) -> np.ndarray:
-    config = AssignmentConfig(name=name, seed=seed)
+    config = named("assignment", {"name": name, "seed": seed})
     return assign(
         config, vocab_size=vocab_size, subspaces=subspaces, rows=rows, table=None, vectors=None, cache_dir=tmp
     ).codes

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from bench.assignment import ASSIGNMENTS
+from bench.assignment import kind
 from bench.embeddings import method
 from bench.errors import ConfigError
 from bench.settings.choices import CHOICES
@@ -110,7 +110,7 @@ def test_the_smallest_budget_that_an_error_names_is_enough():
 def test_an_injective_assignment_gets_enough_rows_and_free_codes_leave_room():
     tight = SubspaceConfig(budget="10%")
     injective, free = (
-        method("subspace").resolve(tight, VOCAB_SIZE, WIDTH, ASSIGNMENTS[name])
+        method("subspace").resolve(tight, VOCAB_SIZE, WIDTH, kind(name))
         for name in ("contextual", "sequential")
     )
     assert injective.rows**injective.subspaces >= VOCAB_SIZE

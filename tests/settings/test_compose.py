@@ -43,6 +43,10 @@ def test_every_shipped_choice_composes_under_its_own_name(group):
             ["embedding=low_rank", "embedding.rank=3", "embedding.subspaces=8", "embedding.bits=4"],
             ["embedding.subspaces (8)", "not used by embedding=low_rank", "only by residual, subspace"],
         ),
+        (
+            ["assignment=sequential", "assignment.vectors=both"],
+            ["assignment.vectors (both)", "assignment=sequential", "contextual, pq, residual"],
+        ),
         (["recovery.steps=9"], ["recovery.steps (9)", "recovery=none", "distil, masked_lm"]),
         (["launcher.account=me"], ["launcher.account (me)", "launcher=local", "slurm"]),
         (["?recovery.stpes=9"], ["Unknown key 'recovery.stpes'", "Did you mean 'recovery.steps'"]),
@@ -179,7 +183,6 @@ def test_committed_records_keep_their_ids():
             ["assignment=pq", "assignment.frequency_power=0.5", "assignment.corpus=README.md"],
             False,
         ),
-        (["assignment=sequential"], ["assignment=sequential", "assignment.frequency_power=0.5"], True),
         (["assignment=pq"], ["assignment=pq", "embedding.keep_dense=9"], False),
         (
             ["assignment=pq", "embedding.keep_dense=9"],

@@ -1,0 +1,39 @@
+"""What an assignment is, and what it is asked for."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+VECTORS = ("static", "context", "both")  # what can stand for the tokens: `assignment.vectors`
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """What codes are made of: V tokens, f sub-tables of Q rows, and for clusters the tokens' vectors."""
+
+    vocab_size: int  # V
+    subspaces: int  # f
+    rows: int  # Q
+    seed: int = 0
+    points: np.ndarray | None = None  # (V, d): the tokens' vectors
+    weights: np.ndarray | None = None  # (V,): what each token's error counts; None: all the same
+
+    def vectors(self) -> np.ndarray:
+        """Return the points of an assignment that clusters them."""
+        assert self.points is not None
+        return self.points
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """How codes are made, and what is known of them before they are."""
+
+    build: Callable[[Request], np.ndarray]  # codes (V, f), int32 in 0..Q-1
+    vectors: str | None = (
+        None  # one of VECTORS: what stands for the tokens unless `assignment.vectors` is set
+    )
+    injective: bool = True  # all codes differ
+    stored: bool = True  # False where codes are computed from the token id and cost no bytes
+    constants: Mapping[str, Any] = field(default_factory=dict)  # part of a run's identity, beside its keys

@@ -1,0 +1,27 @@
+"""`assignment=pq`: product quantisation (Jegou et al., TPAMI 2011)."""
+
+import numpy as np
+from joblib import delayed
+
+from bench.assignment.base import Assignment
+from bench.assignment.clusters import Weights, centroids, nearest, subspace_slices, workers
+
+
+def product_quantisation(
+    table: np.ndarray, subspaces: int, rows: int, seed: int, weights: Weights = None
+) -> np.ndarray:
+    """Return each token's nearest centroid in every subspace of the table (V, d): codes (V, f) (Jegou et al. 2011)."""
+
+    def one(part: np.ndarray) -> np.ndarray:
+        return nearest(part, centroids(part, rows, seed, per_centroid=256, max_iter=50, weights=weights))
+
+    parts = [table[:, s] for s in subspace_slices(table.shape[1], subspaces)]
+    with workers() as pool:
+        return np.stack(pool(delayed(one)(part) for part in parts), axis=1)
+
+
+ASSIGNMENT = Assignment(
+    lambda ask: product_quantisation(ask.vectors(), ask.subspaces, ask.rows, ask.seed, ask.weights),
+    vectors="static",
+    injective=False,
+)

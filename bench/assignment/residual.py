@@ -1,0 +1,27 @@
+"""`assignment=residual`: residual quantisation, for sums of rows (Chen, Guan & Wang, Sensors 2010)."""
+
+import numpy as np
+
+from bench.assignment.base import Assignment
+from bench.assignment.clusters import Weights, centroids, nearest, workers
+
+
+def residual_quantisation(
+    table: np.ndarray, subspaces: int, rows: int, seed: int, weights: Weights = None
+) -> np.ndarray:
+    """Return codes (V, f) whose i-th stands for what the first i-1 centroids leave over (Chen, Guan & Wang, Sensors 2010)."""
+    left, codes = table.copy(), []
+    with workers():
+        for _ in range(subspaces):
+            # the tables are refitted
+            means = centroids(left, rows, seed, per_centroid=256, max_iter=10, weights=weights)
+            codes.append(nearest(left, means))
+            left -= means[codes[-1]]
+    return np.stack(codes, axis=1)
+
+
+ASSIGNMENT = Assignment(
+    lambda ask: residual_quantisation(ask.vectors(), ask.subspaces, ask.rows, ask.seed, ask.weights),
+    vectors="static",
+    injective=False,
+)

@@ -1,0 +1,75 @@
+"""The keys of each assignment, a class each: which token shares which row of which sub-table."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from bench.settings.choices import Choice
+
+
+@dataclass
+class AssignmentConfig(Choice):
+    """What every assignment takes. A method that assigns nothing reads the corpus only, and that where it counts tokens."""
+
+    choice_of: ClassVar[str] = "assignment"
+    name: str = "???"
+    # "task" (its training texts), splits of tasks ("mrpc:train+rte:train") or a text file with one passage a line
+    corpus: str = "task"
+
+
+@dataclass
+class SequentialConfig(AssignmentConfig):
+    """Base-Q digits of the token id, which cost no stored codes: complementary partitions, Shi et al., KDD 2020."""
+
+    name: str = "sequential"
+
+
+@dataclass
+class SeededConfig(AssignmentConfig):
+    """What assignments take that draw random numbers."""
+
+    seed: int = 0  # the run's seed leaves it alone, so that seeds are paired over one assignment
+
+
+@dataclass
+class RandomConfig(SeededConfig):
+    """Base-Q digits of a seeded permutation of the token ids: the control for every claim about assignment."""
+
+    name: str = "random"
+
+
+@dataclass
+class HashConfig(SeededConfig):
+    """A hash of the token id, free to store; codes may coincide: the hashing trick, Weinberger et al., ICML 2009."""
+
+    name: str = "hash"
+
+
+@dataclass
+class ClusteredConfig(SeededConfig):
+    """What assignments take that cluster vectors of the tokens."""
+
+    vectors: str | None = (
+        None  # static (the pretrained table) | context | both; null: what the assignment is named for
+    )
+    frequency_power: float = 0.0  # a token's error counts (occurrences in the corpus + 1)^power
+
+
+@dataclass
+class ContextualConfig(ClusteredConfig):
+    """Related tokens share sub-vectors, all codes differ: balanced k-means after Jaiswal & Liu, CIKM 2023. Vectors: context."""
+
+    name: str = "contextual"
+
+
+@dataclass
+class PqConfig(ClusteredConfig):
+    """k-means in each subspace, codes may coincide: product quantisation, Jegou et al., TPAMI 2011. Vectors: static."""
+
+    name: str = "pq"
+
+
+@dataclass
+class ResidualAssignmentConfig(ClusteredConfig):
+    """Each code's centroid stands for what the ones before leave over, for embedding.compose=sum. Vectors: static."""
+
+    name: str = "residual"
