@@ -62,20 +62,11 @@ def vectors_of(config: AssignmentConfig) -> str | None:
 
 def check(config: AssignmentConfig, vocab_size: int, subspaces: int, rows: int) -> None:
     """Raise ConfigError where this assignment cannot be made; needs no weights."""
-    if isinstance(config, ClusteredConfig):
-        if config.vectors not in (None, *VECTORS):
-            raise ConfigError(unknown("assignment.vectors", config.vectors, VECTORS))
-        if not 0 <= config.frequency_power <= 2:
-            raise ConfigError(f"assignment.frequency_power ({config.frequency_power}) must be from 0 to 2.")
+    if isinstance(config, ClusteredConfig) and config.vectors not in (None, *VECTORS):
+        raise ConfigError(unknown("assignment.vectors", config.vectors, VECTORS))
     for key, value, least, most in (
         ("embedding.subspaces", subspaces, 1, 2**16),
         ("embedding.rows", rows, 2, 2**31),  # codes are int32
-        (
-            "assignment.seed",
-            _seed(config),
-            0,
-            2**32 - 1,
-        ),  # the range of NumPy's old generator, which scikit-learn uses
     ):
         if not least <= value <= most:
             raise ConfigError(f"{key} ({value}) must be from {least} to {most}.")

@@ -11,7 +11,8 @@ from bench.errors import ConfigError, unknown
 from bench.models import pretrained
 from bench.models.body import FORMS
 from bench.settings.choices import CHOICES
-from bench.settings.schema import ModelConfig, RunConfig, TaskConfig, TrainedRecovery
+from bench.settings.numbers import check_numbers
+from bench.settings.schema import ModelConfig, RunConfig, TrainedRecovery
 from bench.store import digest
 from bench.tasks import corpora
 from bench.tasks import data as task_data
@@ -23,11 +24,6 @@ TEACHERS = ("none", "dense")
 # Keys of TrainingConfig that cannot change a result, and those that mean nothing without a teacher.
 NOT_IDENTITY = {"eval_batch_size", "engine", "device_batch"}
 TEACHING = {"teacher", "teacher_weight"}
-# Keys of TrainingConfig that must be greater than 0, where they are set.
-POSITIVE = [
-    *("epochs", "max_steps", "batch_size", "device_batch", "eval_batch_size", "learning_rate"),
-    *("max_grad_norm", "max_length", "max_train_examples"),
-]
 # Keys of TaskConfig that only describe the task.
 DESCRIPTIVE = {"official_rows", "chance", "majority", "average", "notes", "higher_is_better"}
 
@@ -105,12 +101,11 @@ def prepare(config: RunConfig) -> Prepared:
 
 def with_seed(run: Prepared, seed: int) -> Prepared:
     """Return the run with another seed; raises ConfigError for a seed that the random generators refuse."""
-    _check_seed("seed", seed)
+    config = replace(run.config, seed=seed)
+    check_numbers(config)
     canonical = run.canonical | {"seed": seed}
     name = f"{run.name.rpartition('/')[0]}/s{seed}"
-    return replace(
-        run, config=replace(run.config, seed=seed), canonical=canonical, run_id=run_id(canonical), name=name
-    )
+    return replace(run, config=config, canonical=canonical, run_id=run_id(canonical), name=name)
 
 
 def run_id(canonical: dict[str, Any]) -> str:
@@ -156,8 +151,7 @@ def _model(
 
 
 def _check(config: RunConfig) -> None:
-    """Raise ConfigError for a number out of range, a bad name, an unknown choice, or a task that cannot be scored."""
-    _check_numbers(config)
+    """Raise ConfigError for a bad name, an unknown choice, or a task that cannot be scored."""
     for key, name in (("model.name", config.model.name), ("task.name", config.task.name)):
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
             raise ConfigError(
@@ -172,7 +166,7 @@ def _check(config: RunConfig) -> None:
     ):
         if value not in allowed:
             raise ConfigError(unknown(key, value, allowed))
-    task: TaskConfig = config.task
+    task = config.task
     if not task.evaluate:
         raise ConfigError(
             "task.evaluate ([]) names no role: name one to score, as in task.evaluate=[validation]."
@@ -183,29 +177,3 @@ def _check(config: RunConfig) -> None:
                 f"task.evaluate names the role '{role}', but task.splits has only: {', '.join(task.splits)}."
             )
     check_metrics(task)
-
-
-def _check_numbers(config: RunConfig) -> None:
-    training, recovery = config.training, config.recovery
-    positive = {f"training.{key}": getattr(training, key) for key in POSITIVE}
-    _check_seed("seed", config.seed)
-    if isinstance(recovery, TrainedRecovery):
-        keys = ("steps", "batch_size", "learning_rate", "table_factor", "max_length")
-        positive |= {f"recovery.{key}": getattr(recovery, key) for key in keys}
-        _check_seed("recovery.seed", recovery.seed)
-    for key, value in positive.items():
-        if value is not None and not value > 0:
-            raise ConfigError(f"{key} ({value}) must be greater than 0.")
-    if training.weight_decay < 0:
-        raise ConfigError(f"training.weight_decay ({training.weight_decay}) must be 0 or greater.")
-    if not 0 < training.teacher_weight <= 1:
-        raise ConfigError(
-            f"training.teacher_weight ({training.teacher_weight}) must be greater than 0, and 1 at most."
-        )
-    if not 0 <= training.warmup_fraction <= 1:
-        raise ConfigError(f"training.warmup_fraction ({training.warmup_fraction}) must lie between 0 and 1.")
-
-
-def _check_seed(key: str, seed: int) -> None:
-    if not 0 <= seed < 2**32:  # the range of NumPy's legacy generator, which transformers seeds too
-        raise ConfigError(f"{key} ({seed}) must be from 0 to {2**32 - 1}.")

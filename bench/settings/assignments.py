@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from bench.settings.choices import Choice
+from bench.settings.numbers import number, seed
 
 
 @dataclass
@@ -27,7 +28,7 @@ class SequentialConfig(AssignmentConfig):
 class SeededConfig(AssignmentConfig):
     """What assignments take that draw random numbers."""
 
-    seed: int = 0  # the run's seed leaves it alone, so that seeds are paired over one assignment
+    seed: int = seed()  # the run's seed leaves it alone, so that seeds are paired over one assignment
 
 
 @dataclass
@@ -48,10 +49,10 @@ class HashConfig(SeededConfig):
 class ClusteredConfig(SeededConfig):
     """What assignments take that cluster vectors of the tokens."""
 
-    vectors: str | None = (
-        None  # static (the pretrained table) | context | both; null: what the assignment is named for
-    )
-    frequency_power: float = 0.0  # a token's error counts (occurrences in the corpus + 1)^power
+    # static (the pretrained table) | context | both; null: what the assignment is named for
+    vectors: str | None = None
+    # a token's error counts (occurrences in the corpus + 1)^power
+    frequency_power: float = number(0.0, least=0, most=2)
 
 
 @dataclass

@@ -23,7 +23,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from bench.errors import ConfigError, unknown
 from bench.settings.choices import CHOICES, REMOVED, RENAMED, Choice, keys, others, refused
-from bench.settings.schema import RunConfig, check_finite
+from bench.settings.numbers import check_numbers
+from bench.settings.schema import RunConfig
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 QUOTED = re.compile(r"""(['"])(\\.|(?!\1)[^\\])*\1""", re.DOTALL)
@@ -137,7 +138,7 @@ def _keys(node: Any, prefix: str = "") -> set[str]:
 def typed(config: DictConfig, chosen: Mapping[str, str | None]) -> RunConfig:
     """Return the composed configuration as a RunConfig that notes what was `chosen` of each group.
 
-    Raises ConfigError for a value that is missing or not finite, and for a key that '+' added and the schema does not have.
+    Raises ConfigError for a value that is missing or not within its limits, and for a key that '+' added and the schema does not have.
     """
     try:
         made = cast(RunConfig, OmegaConf.to_object(config))
@@ -145,7 +146,7 @@ def typed(config: DictConfig, chosen: Mapping[str, str | None]) -> RunConfig:
         raise ConfigError(f"The configuration is incomplete: {str(error).splitlines()[0]}.") from error
     if extra := _extra(made):
         raise ConfigError(unknown("key", extra, _keys(_schema(RunConfig))).split(" Available:")[0])
-    check_finite(made)
+    check_numbers(made)
     made.chosen = {group: name for group, name in chosen.items() if group in _groups() and name}
     return made
 
@@ -178,7 +179,7 @@ def compose_config(overrides: Sequence[str]) -> RunConfig:
         ValueError,
     ) as error:  # ValueError: a group set to null or a number
         raise explain(error, overrides) from error
-    check_finite(made)
+    check_numbers(made)
     return made
 
 

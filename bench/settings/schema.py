@@ -1,13 +1,12 @@
 """The typed configuration of one run. Hydra fills it from `conf/`; these dataclasses are its schema."""
 
-import math
-from dataclasses import dataclass, field, is_dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from bench.errors import ConfigError
 from bench.settings.assignments import AssignmentConfig
 from bench.settings.choices import Choice
 from bench.settings.embeddings import EmbeddingConfig
+from bench.settings.numbers import number, seed
 
 
 @dataclass
@@ -85,13 +84,13 @@ class TrainedRecovery(RecoveryConfig):
     """What every recovery takes that trains."""
 
     corpus: str = "task"  # "task", splits of tasks such as "mrpc:train+qnli:train_subset", or a text file
-    steps: int = 4000
-    batch_size: int = 256
-    learning_rate: float = 1e-4
-    table_factor: float = 10.0  # the embedding learns at so many times the rate
-    max_length: int = 64  # tokens
+    steps: int = number(4000, above=0)
+    batch_size: int = number(256, above=0)
+    learning_rate: float = number(1e-4, above=0)
+    table_factor: float = number(10.0, above=0)  # the embedding learns at so many times the rate
+    max_length: int = number(64, above=0)  # tokens
     # of batches and masks; the run's seed leaves it alone: one recovered model serves every seed
-    seed: int = 0
+    seed: int = seed()
 
 
 @dataclass
@@ -107,32 +106,34 @@ class MaskedLm(TrainedRecovery):
 
     needs_masked_lm_head: ClassVar[bool] = True
     name: str = "masked_lm"
-    batch_size: int = 32
-    learning_rate: float = 5e-5
+    batch_size: int = number(32, above=0)
+    learning_rate: float = number(5e-5, above=0)
 
 
 @dataclass
 class TrainingConfig:
     """The fine-tuning recipe."""
 
-    epochs: float = 3.0
-    max_steps: int | None = None  # overrides epochs
-    batch_size: int = 32
-    learning_rate: float = 5e-5
-    weight_decay: float = 0.01
-    warmup_fraction: float = 0.1  # of all steps, linear from 0; then linear decay to 0
-    max_grad_norm: float = 1.0
-    max_length: int = 128  # tokens, pairs included
-    max_train_examples: int | None = None  # a seeded subset of the training split; recorded and shown
+    epochs: float = number(3.0, above=0)
+    max_steps: int | None = number(None, above=0)  # overrides epochs
+    batch_size: int = number(32, above=0)
+    learning_rate: float = number(5e-5, above=0)
+    weight_decay: float = number(0.01, least=0)
+    # of all steps, linear from 0; then linear decay to 0
+    warmup_fraction: float = number(0.1, least=0, most=1)
+    max_grad_norm: float = number(1.0, above=0)
+    max_length: int = number(128, above=0)  # tokens, pairs included
+    # a seeded subset of the training split; recorded and shown
+    max_train_examples: int | None = number(None, above=0)
     # none | dense: also learn the logits of the fine-tuned dense model (same task and seed)
     teacher: str = "none"
-    teacher_weight: float = 0.5  # share of the loss that the teacher's logits make
+    teacher_weight: float = number(0.5, above=0, most=1)  # share of the loss that the teacher's logits make
     # auto (graph on a GPU, eager on a CPU) | eager | graph | compile (worth it for long runs)
     engine: str = "auto"
     dtype: str = "auto"  # auto (bf16 on a GPU, fp32 on a CPU) | fp32 | bf16
-    eval_batch_size: int = 128
+    eval_batch_size: int = number(128, above=0)
     # rows that go through the model at once, gradients accumulated to batch_size; null: all
-    device_batch: int | None = None
+    device_batch: int | None = number(None, above=0)
 
 
 @dataclass
@@ -239,10 +240,12 @@ class SearchConfig:
     # key or group -> its values: a candidate has one of each
     space: dict[str, list[Any]] = field(default_factory=dict)
     # candidates that Optuna proposes; several processes at once may go beyond it by one each
-    trials: int = 24
-    batch: int = 6  # trials that a process takes at once: they are fitted, compared and trained together
-    seeds: int = 4  # of the candidates near the front; all others have seed 0 only
-    slack: float = 0.05  # share by which a smaller or equal embedding's fit must be better to keep a candidate from training
+    trials: int = number(24, least=1)
+    # trials that a process takes at once: they are fitted, compared and trained together
+    batch: int = number(6, least=1)
+    seeds: int = number(4, least=1)  # of the candidates near the front; all others have seed 0 only
+    # share by which a smaller or equal embedding's fit must be better to keep a candidate from training
+    slack: float = number(0.05, least=0)
 
 
 @dataclass
@@ -252,9 +255,9 @@ class LauncherConfig(Choice):
     choice_of: ClassVar[str] = "launcher"
     name: str = "???"
     # minutes of a run, or of runs trained at once, before `timeout` is recorded
-    time_limit: float | None = None
+    time_limit: float | None = number(None, above=0)
     # runs of one task and recipe that train side by side: for a GPU that one leaves half idle
-    runs_at_once: int = 1
+    runs_at_once: int = number(1, least=1)
 
 
 @dataclass
@@ -269,15 +272,15 @@ class Slurm(LauncherConfig):
     """A Slurm array whose tasks take runs, one after another, until their time is nearly over. Needs a shared folder."""
 
     name: str = "slurm"
-    tasks: int = 16  # of the array, all running at once where the cluster has room
+    tasks: int = number(16, least=1)  # of the array, all running at once where the cluster has room
     partition: str | None = None  # null: the cluster's default
     account: str | None = None
     # of a task, one worker each; 0: one worker on the CPU; null: not asked for, one worker a visible GPU
-    gpus: int | None = 1
-    cpus: int | None = 8  # of a task; null: not asked for
-    memory_gb: float | None = 48  # of a task; null: not asked for
-    minutes: int = 240  # of a task
-    requeues: int = 20  # times that a task whose time is over starts again
+    gpus: int | None = number(1, least=0)
+    cpus: int | None = number(8, least=1)  # of a task; null: not asked for
+    memory_gb: float | None = number(48, above=0)  # of a task; null: not asked for
+    minutes: int = number(240, least=1)  # of a task
+    requeues: int = number(20, least=0)  # times that a task whose time is over starts again
     # shell lines before a task begins, such as "module load cuda"
     setup: list[str] = field(default_factory=list)
     # further options of sbatch by their long names, such as gres: gpu:a100:1; true: an option without a value
@@ -296,7 +299,7 @@ class RunConfig:
     training: TrainingConfig = field(default_factory=TrainingConfig)
     body: str = "fp32"  # fp32 | bf16 | int8 (linear layers): how all but the embedding is stored after the training; computed with in fp32
     data: DataConfig = field(default_factory=DataConfig)
-    seed: int = 0
+    seed: int = seed()
     # Below: where and how, never what. Not part of a run's identity.
     chosen: dict[str, str] = field(default_factory=dict)  # group -> file of conf/<group>/, noted by Hydra
     results_dir: str = "results"
@@ -308,7 +311,7 @@ class RunConfig:
     sweep: Any = None  # a sweep's declaration (conf/sweep/), read by `plan`, `sweep`, `status`
     overwrite: str = "only-missing"  # which runs of a sweep are run: only-missing (interrupted ones too) | failed (these too) | always | never
     # processes of a local sweep; null: one a GPU, or one a CPU core. In a worker: those that share its GPU
-    workers: int | None = None
+    workers: int | None = number(None, least=1)
     launcher: LauncherConfig = field(default_factory=LauncherConfig)
     drift: DriftConfig = field(default_factory=DriftConfig)  # read by `drift` only
     profile: ProfileConfig = field(default_factory=ProfileConfig)  # read by `latency` only
@@ -317,14 +320,3 @@ class RunConfig:
     report: ReportConfig = field(default_factory=ReportConfig)
     price: PriceConfig = field(default_factory=PriceConfig)
     gate: GateConfig = field(default_factory=GateConfig)
-
-
-def check_finite(node: Any, key: str = "") -> None:
-    """Raise ConfigError for a NaN or infinite number below `node`: no comparison with a limit would refuse it."""
-    if isinstance(node, float) and not math.isfinite(node):
-        raise ConfigError(f"{key} ({node}) must be a finite number.")
-    below = vars(node) if is_dataclass(node) else node if isinstance(node, dict) else {}
-    for name, child in below.items():
-        check_finite(child, f"{key}.{name}" if key else str(name))
-    for place, child in enumerate(node if isinstance(node, list) else []):
-        check_finite(child, f"{key}[{place}]")

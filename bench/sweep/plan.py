@@ -253,19 +253,4 @@ def check(config: RunConfig) -> None:
     """Raise ConfigError for settings of a sweep that make no sense."""
     if config.overwrite not in POLICIES:
         raise ConfigError(unknown("overwrite", config.overwrite, POLICIES))
-    if config.workers is not None and config.workers < 1:
-        raise ConfigError(f"workers ({config.workers}) must be 1 or greater.")
-    for key, least in (
-        ("time_limit", 0),
-        ("tasks", 0),
-        ("cpus", 0),
-        ("memory_gb", 0),
-        ("minutes", 0),
-        ("gpus", -1),
-        ("requeues", -1),
-        ("runs_at_once", 0),
-    ):
-        value = getattr(config.launcher, key, None)
-        if value is not None and value <= least:
-            raise ConfigError(f"launcher.{key} ({value}) must be greater than {least}.")
     launchers.named(config.launcher.name).check(config.launcher)

@@ -81,11 +81,6 @@ class Search:
         _check(self.settings.space, self.settings.fixed, self.others)
         if not self.settings.tasks:
             raise ConfigError("search.tasks is empty: name at least one task.")
-        for key in ("trials", "batch", "seeds"):
-            if getattr(self.settings, key) < 1:
-                raise ConfigError(f"search.{key} ({getattr(self.settings, key)}) must be 1 or greater.")
-        if self.settings.slack < 0:
-            raise ConfigError(f"search.slack ({self.settings.slack}) must be 0 or greater.")
         self.possible, impossible = self._candidates()
         if not self.possible:
             raise impossible[0]

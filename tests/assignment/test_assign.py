@@ -130,7 +130,6 @@ def test_points_of_another_shape_are_refused(tmp_path: Path) -> None:
          r"or assignment=pq\."),
         ({"name": "pq"}, (9, 0, 3), r"embedding.subspaces \(0\)"),
         ({"name": "pq"}, (9, 2, 1), r"embedding.rows \(1\)"),
-        ({"name": "pq", "seed": -1}, (9, 2, 3), r"assignment.seed \(-1\)"),
     ],
 )  # fmt: skip
 def test_wrong_settings_are_refused(
