@@ -1,4 +1,4 @@
-"""A worker: takes runs from the plan, one after another, through claims; shared by one machine and a cluster."""
+"""A worker: a process that takes runs from the plan, one after another, through claims. All launchers use it."""
 
 import gc
 import json
@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -30,20 +31,20 @@ log = logging.getLogger("bench")
 
 @dataclass(frozen=True)
 class Settings:
-    """What a worker is told: `ends` and `patience` are for a job whose time is limited."""
+    """The conditions of a worker. `ends` and `patience` are for a job whose time is limited."""
 
     threads: int  # for torch
     gpu: str | None  # for CUDA_VISIBLE_DEVICES; null: as it is
     time_limit: float | None  # minutes a run
-    ends: float | None = None  # when this machine takes its workers away, time.time()
-    patience: float | None = None  # seconds to wait for runs that others hold; null: until they end
-    quiet: bool = False
-    runs_at_once: int = 1
-    sharing: int = 1  # workers that use the same GPU, this one included
+    ends: float | None = None  # time.time() at which the job ends
+    patience: float | None = None  # seconds to wait for runs that other workers hold; null: until they end
+    quiet: bool = False  # log through the launcher, and warnings only
+    runs_at_once: int = 1  # runs trained side by side
+    sharing: int = 1  # workers that use the same GPU, this worker included
 
 
 class Signals:
-    """What stops the program stops a run, which writes an `interrupted` record; outside a run it stops the worker."""
+    """A signal that stops the program stops its run, which writes an `interrupted` record; between runs it stops the worker."""
 
     arrived = False
 
@@ -77,7 +78,7 @@ def limited(minutes: float | None) -> Iterator[None]:
 
 
 def finished(item: Item) -> bool:
-    """Return whether the run has got a record since it was planned; an interrupted or unreadable one does not count."""
+    """Return whether the run has a record that is newer than the plan; an interrupted or unreadable record does not count."""
     path = Path(item.record)
     stamp = store.stamp(path)
     if stamp is None or stamp == item.stamp:
@@ -89,26 +90,20 @@ def finished(item: Item) -> bool:
 
 
 def take(items: Sequence[Item], settings: Settings) -> Iterator[tuple[Item, Claim]]:
-    """Yield runs with the claims on them until all are finished, or held by others for longer than patience."""
+    """Yield runs with their claims until all are finished, or other workers have held the rest for longer than patience."""
     left, waited, first = list(items), 0.0, True
     while left:
         held = []
         for item in left:
-            fits = (
-                first
-                or settings.ends is None
-                or time.time() + (item.seconds or 0) * settings.runs_at_once < settings.ends
-            )
+            needed = (item.seconds or 0) * settings.runs_at_once
+            fits = first or settings.ends is None or time.time() + needed < settings.ends
             if not fits or finished(item):
                 continue
-            claim = claims.take(Path(item.record))
-            if claim is None:
-                held.append(item)
-            elif finished(item):  # by another, between the two looks
-                claim.release()
-            else:
+            if claim := _claim(item):
                 first, waited = False, 0.0
                 yield item, claim
+            else:
+                held.append(item)
         left = held
         if left:
             if settings.patience is not None and waited > settings.patience:
@@ -117,50 +112,51 @@ def take(items: Sequence[Item], settings: Settings) -> Iterator[tuple[Item, Clai
             waited += POLL
 
 
-def companions(item: Item, items: Sequence[Item], settings: Settings) -> Iterator[tuple[Item, Claim]]:
-    """Yield runs to train together with `item`, with the claims on them: the task and the recipe are the same, and nobody has begun them."""
-    wanted = settings.runs_at_once - 1
-    for other in items:
-        if (
-            wanted
-            and item.alike
-            and other.alike == item.alike
-            and other is not item
-            and not finished(other)
-            and claims.untouched(Path(other.record))
-        ):
-            if not (claim := claims.take(Path(other.record))):
-                continue
-            if finished(other):  # by another, between the two looks
-                claim.release()
-                continue
-            wanted -= 1
-            yield other, claim
+def companions(item: Item, items: Sequence[Item], settings: Settings) -> list[tuple[Item, Claim]]:
+    """Return runs to train beside `item`, with their claims: of the same task and recipe, and never begun before."""
+    others = (
+        other
+        for other in items
+        if item.alike
+        and other.alike == item.alike
+        and other is not item
+        and not finished(other)
+        and claims.untouched(Path(other.record))
+    )
+    claimed = ((other, claim) for other in others if (claim := _claim(other)))
+    return list(islice(claimed, settings.runs_at_once - 1))
+
+
+def _claim(item: Item) -> Claim | None:
+    """Return a claim on the run, or None where another worker holds it or has just finished it."""
+    claim = claims.take(Path(item.record))
+    if claim and finished(item):  # by another worker, between the two looks
+        claim.release()
+        return None
+    return claim
 
 
 def carry_out(held: Sequence[tuple[Item, Claim]], settings: Settings, say: Callable[..., None]) -> list[str]:
-    """Return the statuses of the records that are there when the runs have ended. Raises what `execute` raises."""
+    """Carry the runs out and return the statuses of their records. Raises what `execute` raises."""
     from bench.runs.execute import execute, failure
     from bench.runs.identity import prepare
     from bench.runs.side_by_side import execute_together
     from bench.settings.compose import compose_config
 
-    runs = [prepare(compose_config([*item.overrides, f"workers={settings.sharing}"])) for item, _ in held]
-    for (item, _), prepared in zip(held, runs, strict=True):
-        if prepared.run_id != item.run_id:
+    # Prepare the runs as they were planned.
+    items = [item for item, _ in held]
+    runs = [prepare(compose_config([*item.overrides, f"workers={settings.sharing}"])) for item in items]
+    for item, run in zip(items, runs, strict=True):
+        if run.run_id != item.run_id:
             raise EnvironmentBroken(
                 f"{item.name}: code, configuration or data changed since the sweep was planned: start it again."
             )
         move_unreadable(Path(item.record))
     if (deaths := held[0][1].deaths) >= DEATHS:
-        return [
-            failure(
-                runs[0],
-                "failed",
-                f"The process of this run was killed or crashed {deaths} times; the system's log may say why.",
-            )["status"]
-        ]
-    items = [item for item, _ in held]
+        words = f"The process of this run was killed or crashed {deaths} times; the system's log may say why."
+        return [failure(runs[0], "failed", words)["status"]]
+
+    # Train several side by side, if there are several.
     if len(runs) > 1:
         for run in runs:
             say("begin", run.run_id, run.name)
@@ -168,11 +164,13 @@ def carry_out(held: Sequence[tuple[Item, Claim]], settings: Settings, say: Calla
             return statuses
         if gpu_is_broken():
             os._exit(1)  # the claims stay behind: each run counts one death, and trains alone from then on
+
+    # Train one after another, each with the whole time limit.
     statuses = []
     for item, run in zip(items, runs, strict=True):
         free_gpu()
-        say("begin", run.run_id, run.name)  # so does its own time
-        statuses += _within_time([item], [run], lambda one: [execute(one[0])], settings)
+        say("begin", run.run_id, run.name)
+        statuses += _within_time([item], [run], lambda alone: [execute(alone[0])], settings)
     return statuses
 
 
@@ -182,13 +180,18 @@ def _within_time(
     execute: Callable[[Sequence[Prepared]], list[Record] | None],
     settings: Settings,
 ) -> list[str]:
-    """Return the statuses of the runs' records, `timeout` for those that had none when their time was over; empty if `execute` returns None."""
+    """Return the statuses of the runs' records, empty if `execute` returns None.
+
+    Runs without a record when their time is over get a `timeout` record.
+    """
     from bench.runs.execute import failure
 
     try:
         with limited(settings.time_limit):
             return [record["status"] for record in execute(runs) or []]
-    except TimeLimit as error:  # it came while several trained at once, or while the record was being written
+    except (
+        TimeLimit
+    ) as error:  # it came while several trained side by side, or while the record was being written
         return [
             store.read(Path(item.record))["status"]
             if finished(item)
@@ -210,7 +213,7 @@ def gpu_is_broken() -> bool:
 
 
 def free_gpu() -> None:
-    """Give back the GPU memory that ended runs left in torch's cache: other workers may share the card."""
+    """Return the GPU memory in torch's cache that ended runs left: other workers may share the card."""
     import torch
 
     if torch.cuda.is_initialized():
@@ -219,12 +222,12 @@ def free_gpu() -> None:
 
 
 def aside(record: Path) -> Path:
-    """Return where a record is moved that cannot be read: <record>.corrupt."""
+    """Return the path that an unreadable record is moved to: <record>.corrupt."""
     return record.with_name(f"{record.name}.corrupt")
 
 
 def move_unreadable(path: Path) -> None:
-    """Move a record that cannot be read aside and name it."""
+    """Move a record aside that cannot be read, and log its name."""
     try:
         store.read(path)
     except FileNotFoundError:
@@ -232,32 +235,35 @@ def move_unreadable(path: Path) -> None:
     except (ValueError, OSError) as error:
         path.replace(aside(path))
         log.error(
-            "%s could not be read (%s): moved to %s.corrupt, the run is done again", path, error, path.name
+            "%s could not be read (%s): it is now %s.corrupt, and the run starts again",
+            path,
+            error,
+            path.name,
         )
 
 
 def work(items: Sequence[Item], settings: Settings, say: Callable[..., None]) -> bool:
-    """Carry out runs until none is left; return False if a fresh process should go on (a failure can leave a GPU broken).
+    """Carry out runs until none is left; return False where a fresh process should go on, as a failure can break a GPU.
 
-    `say(event, run_id, text)` tells the launcher of each `begin` and `end`.
+    `say(event, run_id, text)` reports each `begin` and `end` to the launcher.
     """
     for item, claim in take(items, settings):
         held = [(item, claim), *([] if claim.deaths else companions(item, items, settings))]
         with ExitStack() as stack:
-            for _, own in held:
-                stack.callback(own.release)
-                stack.enter_context(own.beating())
+            for _, each in held:
+                stack.callback(each.release)
+                stack.enter_context(each.beating())
             statuses = carry_out(held, settings, say)
             free_gpu()
-        for (one, _), status in zip(held, statuses, strict=True):
-            say("end", one.run_id, status)
+        for (ended, _), status in zip(held, statuses, strict=True):
+            say("end", ended.run_id, status)
         if not {*statuses} <= {"ok", "diverged"}:
             return False
     return True
 
 
 class Forwarded(logging.Handler):
-    """Sends what is logged to the launcher."""
+    """A log handler that sends messages to the launcher."""
 
     def __init__(self, say: Callable[[str, str, str], None]) -> None:
         super().__init__()
@@ -268,16 +274,14 @@ class Forwarded(logging.Handler):
 
 
 def main(connection: Any, plan: Path, settings: Settings) -> None:
-    """The worker's process: `plan` holds the items, what it tells goes through `connection`; exits when no run is left."""
+    """Work in this process until no run is left. `plan` is the file of items; events go through `connection`."""
     Signals.listen()
     if settings.gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = settings.gpu  # before CUDA is touched
     say = partial(_send, connection)
     try:
         set_up_logging()
-        if (
-            settings.quiet
-        ):  # the launcher draws on the terminal, and prints warnings where they do not tear it
+        if settings.quiet:  # the launcher draws on the terminal, and prints warnings above its drawing
             logging.getLogger().handlers = [Forwarded(say)]
             log.setLevel(logging.WARNING)
         import torch
@@ -293,7 +297,7 @@ def main(connection: Any, plan: Path, settings: Settings) -> None:
         last = ("broken", "", str(error))
     except KeyboardInterrupt:
         last = ("stopped", "", "")
-    Signals.arrived = True  # nothing is left to be stopped: what Python does at its end stays undisturbed
+    Signals.arrived = True  # nothing is left to stop: a signal must not disturb Python's exit
     with suppress(KeyboardInterrupt):
         say(*last)
 
