@@ -1,4 +1,4 @@
-"""Space: what can be made again or belongs to nobody. Records, also unreadable ones moved aside, are never touched."""
+"""Free space: files that can be made again or belong to nobody. Records, also unreadable ones moved aside, always stay."""
 
 import shutil
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from bench.sweep import launchers
 
 @dataclass(frozen=True)
 class Garbage:
-    """A file or folder that may go, and why."""
+    """A file or folder that may be deleted, and why."""
 
     path: Path
     reason: str
@@ -20,18 +20,18 @@ class Garbage:
 
 
 def find(results_dir: Path, cache_dir: Path) -> list[Garbage]:
-    """Return what may go: claims of the dead, temporary files, predictions and models without a record, jobs' files, the cache.
+    """Return what may be deleted: dead processes' claims, temporary files, what has no record, jobs' files, the cache.
 
-    While a run is carried out in `results_dir`, or a job of it waits in a queue, only claims of the dead may go.
+    While a run goes on in `results_dir`, or a job for it waits in a queue, that is dead processes' claims only.
     """
     every = list(results_dir.rglob("*.claim[0-9]*"))
     dead = [path for path in every if claims.expired(path)]
-    found = [_garbage(path, "claim of a process that ended") for path in dead]
+    expired = [_garbage(path, "claim of a process that ended") for path in dead]
     if len(dead) < len(every) or any(launcher.busy(results_dir) for launcher in launchers.every()):
-        return found
+        return expired
     kept = results_dir.resolve()
     return [
-        *found,
+        *expired,
         *(
             _garbage(path, f"{kind} without a record")
             for kind in ("predictions", "models")
@@ -48,7 +48,7 @@ def find(results_dir: Path, cache_dir: Path) -> list[Garbage]:
 
 
 def remove(garbage: Garbage) -> None:
-    """Delete it."""
+    """Delete the file or folder."""
     if garbage.path.is_dir() and not garbage.path.is_symlink():
         shutil.rmtree(garbage.path)
     else:

@@ -7,7 +7,7 @@ from bench.store import Record
 
 
 def examples(config: RunConfig) -> float | None:
-    """Return how many training examples a run reads, repetitions counted; None if its task does not say its size."""
+    """Return the number of training examples that a run reads, with repetitions; None if its task states no size."""
     training, rows = config.training, config.task.official_rows.get("train")
     if training.max_steps is not None:
         return training.max_steps * training.batch_size
@@ -17,7 +17,7 @@ def examples(config: RunConfig) -> float | None:
 
 
 class Pace:
-    """Seconds of training per example: of the same model on the same task, else of the same model, else of anything."""
+    """Seconds of training per example: of the same model on the same task, else of the same model, else of all runs."""
 
     def __init__(self) -> None:
         self._seconds: dict[tuple[str, ...], float] = defaultdict(float)
@@ -33,7 +33,7 @@ class Pace:
                 self._examples[key] += training["seconds"] * training["examples_per_second"]
 
     def seconds(self, config: RunConfig) -> float | None:
-        """Return the expected seconds of training, or None where nothing is known."""
+        """Return the expected seconds of training, or None without a record to go by."""
         count = examples(config)
         known = [key for key in self._keys(config.model.name, config.task.name) if key in self._examples]
         return (

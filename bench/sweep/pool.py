@@ -1,4 +1,4 @@
-"""The workers of one machine: warm processes that cannot take each other down, replaced when they die."""
+"""The workers of one machine: warm processes that cannot take each other down, and that are replaced when they die."""
 
 import json
 import logging
@@ -27,22 +27,24 @@ from bench.sweep.view import View
 from bench.sweep.worker import Settings
 
 log = logging.getLogger("bench")
-GRACE = 30.0  # seconds a worker may take to write its record when it is stopped, or when a run's time is over
-STILLBORN = 5  # workers in a row that die before they begin: there is something wrong with the machine
+GRACE = (
+    30.0  # seconds in which a worker must write its record when it is stopped, or when a run's time is over
+)
+STILLBORN = 5  # workers in a row that die before their first run: something is wrong with the machine
 
 
 def default_workers(device: str) -> int:
-    """Return one worker a GPU, or one a CPU core this process may use: by its affinity and its container's quota."""
+    """Return the number of GPUs, or of CPU cores that the affinity and the container's quota leave to this process."""
     return gpu_count(device) or int(cpu_count())
 
 
 def gpu_count(device: str) -> int:
-    """Return how many GPUs this process may use."""
+    """Return the number of GPUs that this process may use."""
     return torch.cuda.device_count() if device != "cpu" else 0
 
 
 def gpus(device: str, workers: int) -> list[str | None]:
-    """Return what each worker sets CUDA_VISIBLE_DEVICES to: one GPU each, in turn; null on the CPU."""
+    """Return each worker's CUDA_VISIBLE_DEVICES: the GPUs in turn, None on the CPU."""
     count = gpu_count(device)
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     names = visible.split(",")[:count] if visible else [str(number) for number in range(count)]
@@ -51,20 +53,20 @@ def gpus(device: str, workers: int) -> list[str | None]:
 
 @dataclass
 class Slot:
-    """One worker's place: its process and what it last said."""
+    """A worker's process and its last words."""
 
     settings: Settings
     process: BaseProcess
     connection: Connection
-    run_id: str | None = None  # of the run that it carries out
+    run_id: str | None = None  # of its present run
     begun: float = 0.0
     last: str = ""  # event
-    stillborn: int = 0
+    stillborn: int = 0  # workers before it in this slot that died before their first run
     hears: bool = True  # the connection is open
 
 
 class Pool:
-    """Workers that carry out `items` together with whoever else takes runs from the same results folder."""
+    """Workers that carry out `items`, together with all others that take runs from the same results folder."""
 
     def __init__(
         self, items: Sequence[Item], settings: Sequence[Settings], view: View, cancelled: Path
@@ -72,13 +74,13 @@ class Pool:
         self.view, self.cancelled = view, cancelled
         self.named = {item.run_id: item for item in items}
         self.begun = claims.clock(cancelled.parent)
-        # A file, not an argument: what exceeds a pipe's 64 KiB blocks the launcher for ever if a worker dies before it reads.
+        # A file, not an argument: more than a pipe's 64 KiB would block the pool for ever if a worker died before it read.
         self.plan = cancelled.with_name(f"{cancelled.stem}-{uuid.uuid4().hex[:8]}.json")
         write_atomically(self.plan, json.dumps([asdict(item) for item in items]))
-        self.slots = [self._start(one) for one in settings]
+        self.slots = [self._start(each) for each in settings]
 
     def run(self) -> None:
-        """Return when no run is left. Raises EnvironmentBroken if nothing would work, KeyboardInterrupt if stopped."""
+        """Work until no run is left. Raises EnvironmentBroken where no run could succeed, KeyboardInterrupt if stopped."""
         try:
             while self.slots:
                 sources = [slot.connection for slot in self.slots if slot.hears]
@@ -86,7 +88,9 @@ class Pool:
                     [*sources, *(slot.process.sentinel for slot in self.slots)], timeout=1
                 )
                 for slot in list(self.slots):
-                    ended = slot.process.exitcode is not None  # asked before its last words are read
+                    ended = (
+                        slot.process.exitcode is not None
+                    )  # before its last words are read, or some could be missed
                     self._hear(slot)
                     self._check_time(slot)
                     if ended:
@@ -97,7 +101,7 @@ class Pool:
             self.stop()
 
     def stop(self) -> None:
-        """End all workers: the running ones write `interrupted` records, whatever signals come meanwhile."""
+        """End all workers. The running ones write `interrupted` records, whatever signals come meanwhile."""
         deafen()
         for slot in self.slots:
             slot.process.terminate()
@@ -114,7 +118,7 @@ class Pool:
         context = multiprocessing.get_context("spawn")
         receiver, sender = context.Pipe(duplex=False)
         process = context.Process(target=worker.main, args=(sender, self.plan, settings))
-        # inherited: no Ctrl-C before it listens
+        # The worker inherits the mask: no Ctrl-C reaches it before it listens.
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         process.start()
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
@@ -141,14 +145,14 @@ class Pool:
         limit = slot.settings.time_limit
         if limit is None or slot.run_id is None or time.monotonic() - slot.begun < limit * 60 + GRACE:
             return
-        slot.process.kill()  # the alarm did not reach it: it hangs outside Python
+        slot.process.kill()  # the alarm did not reach the worker, which hangs outside Python
         slot.process.join()
         record_timeout(self.named[slot.run_id], limit)
         self.view.tell("end", self.named[slot.run_id], "timeout")
         slot.run_id = None
 
     def _follow(self, slot: Slot) -> None:
-        """Put a new worker in the place of one that ended, unless it found nothing left to do."""
+        """Start a new worker for one that ended, unless that had no run left or was stopped."""
         self.slots.remove(slot)
         if slot.last == "stopped":
             log.error("a worker was stopped by a signal from outside; the others go on without it")
@@ -180,21 +184,21 @@ def carry_out(
     ends: float | None = None,
     patience: float | None = None,
 ) -> None:
-    """Return when no run is left to `workers` processes. Raises EnvironmentBroken, or KeyboardInterrupt if stopped."""
+    """Carry the runs out with `workers` processes. Raises EnvironmentBroken, or KeyboardInterrupt if stopped."""
     with stoppable(), View(items) as view:
-        places = gpus(config.device, workers)
+        visible = gpus(config.device, workers)
         settings = [
             Settings(
-                max(1, default_workers("cpu") // workers),
-                gpu,
-                config.launcher.time_limit,
-                ends,
-                patience,
-                view.live,
-                config.launcher.runs_at_once,
-                places.count(gpu),
+                threads=max(1, default_workers("cpu") // workers),
+                gpu=gpu,
+                time_limit=config.launcher.time_limit,
+                ends=ends,
+                patience=patience,
+                quiet=view.live,
+                runs_at_once=config.launcher.runs_at_once,
+                sharing=visible.count(gpu),
             )
-            for gpu in places
+            for gpu in visible
         ]
         Pool(items, settings, view, cancelled).run()
 
@@ -206,10 +210,6 @@ def record_timeout(item: Item, limit: float) -> None:
     from bench.settings.compose import compose_config
 
     if claim := claims.take(Path(item.record)):
-        failure(
-            prepare(compose_config(item.overrides)),
-            "timeout",
-            f"The run took longer than launcher.time_limit ({limit:g} "
-            "minutes) and did not react: its process was killed.",
-        )
+        words = f"The run took longer than launcher.time_limit ({limit:g} minutes) and did not react: its process was killed."
+        failure(prepare(compose_config(item.overrides)), "timeout", words)
         claim.release()

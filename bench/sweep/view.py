@@ -21,7 +21,7 @@ log = logging.getLogger("bench")
 
 
 class View:
-    """Use as a context; `tell` it what workers begin and end. Time left is judged by the runs' expected lengths."""
+    """A context that shows what `tell` reports. The time left follows from the runs' expected lengths."""
 
     def __init__(self, items: Sequence[Item]) -> None:
         known = [item.seconds for item in items if item.seconds]
@@ -52,9 +52,9 @@ class View:
         self._progress.stop()
 
     def tell(self, event: str, item: Item, text: str) -> None:
-        """Show that a worker began a run, ended it with the status `text`, or was lost with it."""
+        """Show that a worker began a run ("begin"), ended it with the status `text` ("end"), or died with it ("lost")."""
         if event == "begin":
-            if item.run_id not in self._running:  # it is told again where runs did not train side by side
+            if item.run_id not in self._running:  # a run begins twice where training side by side failed
                 self._running[item.run_id] = self._progress.add_task(item.name, total=None)
             return
         if item.run_id in self._running:

@@ -1,4 +1,4 @@
-"""How the jobs of a Slurm array ended: what their folder, their logs and Slurm itself say about it."""
+"""How the jobs of a Slurm array ended, by their folder, their logs and Slurm itself."""
 
 import json
 import re
@@ -13,7 +13,7 @@ SHOWN = 8  # jobs whose last words are shown
 
 
 def newest(plan: Plan) -> Path | None:
-    """Return the folder of the sweep's newest array, or None if it has none or the array left no run undone."""
+    """Return the folder of the sweep's newest array, or None if there is none or all runs of it have records."""
     plans = (Path(plan.config.results_dir) / "jobs").glob(f"{plan.sweep.name}-{'[0-9a-f]' * 8}/plan.json")
     found = max(plans, key=lambda path: path.stat().st_mtime, default=None)
     if found is None or all(finished(Item(**item)) for item in json.loads(found.read_text())["items"]):
@@ -22,12 +22,12 @@ def newest(plan: Plan) -> Path | None:
 
 
 def killed(folder: Path) -> bool:
-    """Return whether a job of the array ended without a word of its own: killed, or never begun."""
+    """Return whether a job of the array has no result: it was killed, or never began."""
     return any(not _result(folder, job).exists() for job in _jobs(folder))
 
 
 def last_words(folder: Path) -> list[str]:
-    """Return how the array's jobs ended, one line each, killed ones first: Slurm's state, the log's last lines and its place."""
+    """Return a line for each of the array's jobs, killed ones first: Slurm's state, the log's path and its last lines."""
     jobs = sorted(_jobs(folder), key=lambda job: _result(folder, job).exists())
     states = _states(jobs[0].partition("_")[0]) if jobs else {}
     lines = []
@@ -47,21 +47,21 @@ def _result(folder: Path, job: str) -> Path:
 
 
 def _end(path: Path) -> str:
-    """Return the last lines of a job's log, in one line, and where it lies."""
+    """Return the path of a job's log and its last lines, in one line."""
     try:
         with open(path, "rb") as file:
             file.seek(max(0, path.stat().st_size - 4000))
             lines = file.read().decode(errors="replace").splitlines()
     except FileNotFoundError:
         return f"it has no log {path}"
-    said = " / ".join(line.strip() for line in lines[-3:] if line.strip())
-    return f"its log {path} ends: {''.join(sign if sign.isprintable() else ' ' for sign in said)}"
+    words = " / ".join(line.strip() for line in lines[-3:] if line.strip())
+    return f"its log {path} ends: {''.join(sign if sign.isprintable() else ' ' for sign in words)}"
 
 
 def _states(number: str) -> dict[str, str]:
-    """Return the state and exit status of an array's jobs by their numbers, of those that Slurm has not forgotten.
+    """Return the state and exit status of an array's jobs by their numbers, as far as Slurm remembers them.
 
-    Many clusters keep no accounts that users may read: then the controller is asked, which forgets a job after minutes.
+    Many clusters keep no accounts that users may read. Then the controller answers, which forgets a job after minutes.
     """
     accounts = _ask("sacct", "-n", "-X", "-P", f"--jobs={number}", "--format=JobID,State,ExitCode")
     fields = [line.split("|") for line in accounts.splitlines()]
@@ -74,8 +74,8 @@ def _states(number: str) -> dict[str, str]:
 
 
 def _ask(*command: str) -> str:
-    """Return what a command of Slurm prints; nothing where there is no such command, or it refuses."""
+    """Return the output of a command of Slurm, "" where the command is missing or fails."""
     if shutil.which(command[0]) is None:
         return ""
-    asked = subprocess.run(command, capture_output=True, text=True)
-    return asked.stdout if asked.returncode == 0 else ""
+    answer = subprocess.run(command, capture_output=True, text=True)
+    return answer.stdout if answer.returncode == 0 else ""

@@ -1,4 +1,4 @@
-"""What a Slurm job asks for: the keys of `launcher` as sbatch's options, and those that a site adds (launcher.options)."""
+"""The options of sbatch: those that the keys of `launcher` stand for, and those that a site adds (launcher.options)."""
 
 import re
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from bench.errors import ConfigError
 from bench.settings.schema import Slurm
 
-# sbatch's options that a key of the launcher stands for; where the key is null, launcher.options may set them
+# sbatch's options, each with the launcher's key that stands for it. Where the key is null, launcher.options may set them.
 KEYS = {
     "partition": "partition",
     "account": "account",
@@ -23,7 +23,7 @@ KEYS = {
     "requeue": "requeues",
     "no-requeue": "requeues",
 }
-# options without which tasks do not find their work or their log, or are not warned before their end
+# Options without which tasks would not find their work or their log, or would not be warned before their end.
 OWN = (
     *("array", "chdir", "error", "input", "job-name", "nodes", "ntasks", "ntasks-per-node", "open-mode"),
     *("output", "parsable", "quiet", "signal", "tasks-per-node", "test-only", "wait", "wrap"),
@@ -31,7 +31,7 @@ OWN = (
 
 
 def parameters(launcher: Slurm) -> dict[str, Any]:
-    """Return submitit's parameters for what a task asks for; a value of None is no option of sbatch at all."""
+    """Return submitit's parameters for a task. A value of None leaves the option of sbatch out."""
     return {
         "time": launcher.minutes,
         "partition": launcher.partition,
