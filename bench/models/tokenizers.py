@@ -8,7 +8,8 @@ from torch import Tensor
 
 from bench.errors import ConfigError
 from bench.models import pretrained
-from bench.settings.schema import ModelConfig, RunConfig, TrainedRecovery
+from bench.settings.recoveries import TrainedRecoveryConfig
+from bench.settings.schema import ModelConfig, RunConfig
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -62,7 +63,7 @@ def check_for_run(tokenizer: "PreTrainedTokenizerBase", config: RunConfig) -> No
             "The tokenizer of %s puts no special token ([CLS], [SEP]) around a text", config.model.name
         )
     lengths = [("training", config.training.max_length, special + texts)]
-    if isinstance(config.recovery, TrainedRecovery):
+    if isinstance(config.recovery, TrainedRecoveryConfig):
         lengths.append(("recovery", config.recovery.max_length, tokenizer.num_special_tokens_to_add() + 1))
     for key, length, least in lengths:
         if length < least:

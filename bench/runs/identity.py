@@ -12,7 +12,8 @@ from bench.models import pretrained
 from bench.models.body import FORMS
 from bench.settings.choices import CHOICES
 from bench.settings.numbers import check_numbers
-from bench.settings.schema import ModelConfig, RunConfig, TrainedRecovery
+from bench.settings.recoveries import TrainedRecoveryConfig
+from bench.settings.schema import ModelConfig, RunConfig
 from bench.store import digest
 from bench.tasks import corpora
 from bench.tasks import data as task_data
@@ -69,7 +70,7 @@ def prepare(config: RunConfig) -> Prepared:
 
     # Texts count by content.
     recovery = asdict(config.recovery)
-    if isinstance(config.recovery, TrainedRecovery):
+    if isinstance(config.recovery, TrainedRecoveryConfig):
         recovery["frozen_steps"] = 0  # a former key: records hold its default
     for part in (*parts.values(), recovery):
         if "corpus" in part:

@@ -18,7 +18,8 @@ from bench.models import pretrained, swap
 from bench.models.tokenizers import MUCH_UNKNOWN, check_for_run, load_tokenizer, unknown_share
 from bench.runs.identity import Prepared
 from bench.runs.reading import check_reading
-from bench.settings.schema import RunConfig, TrainedRecovery
+from bench.settings.recoveries import TrainedRecoveryConfig
+from bench.settings.schema import RunConfig
 from bench.store import FitPart, SizePart
 from bench.tasks import data as task_data
 from bench.tasks.data import Rows
@@ -102,7 +103,7 @@ def load(prepared: Prepared, device: torch.device) -> Loaded:
     # Train back on text without labels what the smaller embedding lost.
     recovery: dict[str, Any] = {"name": "none"}
     dtype = resolve_dtype(config.training.dtype, device)
-    if isinstance(config.recovery, TrainedRecovery):
+    if isinstance(config.recovery, TrainedRecoveryConfig):
         unlabelled = swap.texts_of(config.recovery.corpus, config, texts)()
         recovery = recover(
             model, config, prepared.canonical["model"], tokenizer, unlabelled, device, dtype, prepared.name

@@ -1,12 +1,13 @@
 """The typed configuration of one run. Hydra fills it from `conf/`; these dataclasses are its schema."""
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 from bench.settings.assignments import AssignmentConfig
-from bench.settings.choices import Choice
 from bench.settings.embeddings import EmbeddingConfig
+from bench.settings.launchers import LauncherConfig
 from bench.settings.numbers import number, seed
+from bench.settings.recoveries import RecoveryConfig
 
 
 @dataclass
@@ -61,53 +62,6 @@ class TaskConfig:
     majority: float | None = None
     average: bool = True  # part of the suite's average
     notes: str | None = None
-
-
-@dataclass
-class RecoveryConfig(Choice):
-    """What is trained between the swap and the fine-tuning, on text without labels."""
-
-    choice_of: ClassVar[str] = "recovery"
-    needs_masked_lm_head: ClassVar[bool] = False  # and a mask token
-    name: str = "???"
-
-
-@dataclass
-class NoRecovery(RecoveryConfig):
-    """Straight from the swap to the fine-tuning."""
-
-    name: str = "none"
-
-
-@dataclass
-class TrainedRecovery(RecoveryConfig):
-    """What every recovery takes that trains."""
-
-    corpus: str = "task"  # "task", splits of tasks such as "mrpc:train+qnli:train_subset", or a text file
-    steps: int = number(4000, above=0)
-    batch_size: int = number(256, above=0)
-    learning_rate: float = number(1e-4, above=0)
-    table_factor: float = number(10.0, above=0)  # the embedding learns at so many times the rate
-    max_length: int = number(64, above=0)  # tokens
-    # of batches and masks; the run's seed leaves it alone: one recovered model serves every seed
-    seed: int = seed()
-
-
-@dataclass
-class Distil(TrainedRecovery):
-    """Match the dense model's embeddings and hidden states: after TinyBERT, Jiao et al., EMNLP 2020."""
-
-    name: str = "distil"
-
-
-@dataclass
-class MaskedLm(TrainedRecovery):
-    """Guess masked tokens through the tied decoder, as in pretraining: Devlin et al., NAACL 2019. Needs a masked-LM head."""
-
-    needs_masked_lm_head: ClassVar[bool] = True
-    name: str = "masked_lm"
-    batch_size: int = number(32, above=0)
-    learning_rate: float = number(5e-5, above=0)
 
 
 @dataclass
@@ -246,45 +200,6 @@ class SearchConfig:
     seeds: int = number(4, least=1)  # of the candidates near the front; all others have seed 0 only
     # share by which a smaller or equal embedding's fit must be better to keep a candidate from training
     slack: float = number(0.05, least=0)
-
-
-@dataclass
-class LauncherConfig(Choice):
-    """Who carries out a sweep."""
-
-    choice_of: ClassVar[str] = "launcher"
-    name: str = "???"
-    # minutes of a run, or of runs trained at once, before `timeout` is recorded
-    time_limit: float | None = number(None, above=0)
-    # runs of one task and recipe that train side by side: for a GPU that one leaves half idle
-    runs_at_once: int = number(1, least=1)
-
-
-@dataclass
-class Local(LauncherConfig):
-    """Workers on this machine: one a GPU, or `workers` of them."""
-
-    name: str = "local"
-
-
-@dataclass
-class Slurm(LauncherConfig):
-    """A Slurm array whose tasks take runs, one after another, until their time is nearly over. Needs a shared folder."""
-
-    name: str = "slurm"
-    tasks: int = number(16, least=1)  # of the array, all running at once where the cluster has room
-    partition: str | None = None  # null: the cluster's default
-    account: str | None = None
-    # of a task, one worker each; 0: one worker on the CPU; null: not asked for, one worker a visible GPU
-    gpus: int | None = number(1, least=0)
-    cpus: int | None = number(8, least=1)  # of a task; null: not asked for
-    memory_gb: float | None = number(48, above=0)  # of a task; null: not asked for
-    minutes: int = number(240, least=1)  # of a task
-    requeues: int = number(20, least=0)  # times that a task whose time is over starts again
-    # shell lines before a task begins, such as "module load cuda"
-    setup: list[str] = field(default_factory=list)
-    # further options of sbatch by their long names, such as gres: gpu:a100:1; true: an option without a value
-    options: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass

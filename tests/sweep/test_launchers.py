@@ -7,7 +7,7 @@ import pytest
 from bench.errors import ConfigError
 from bench.settings import compose
 from bench.settings.choices import CHOICES
-from bench.settings.schema import Slurm
+from bench.settings.launchers import SlurmConfig
 from bench.sweep import launchers
 
 
@@ -30,7 +30,9 @@ def test_a_sites_file_sets_its_own_values_of_a_launcher(conf):
     site = "defaults: [slurm]\npartition: gpu\naccount: nlp\nmemory_gb: null\noptions: {qos: long}\n"
     (conf / "launcher" / "ours.yaml").write_text(site)
     launcher = compose.compose_config(["launcher=ours", "launcher.tasks=3"]).launcher
-    assert launcher == Slurm(partition="gpu", account="nlp", memory_gb=None, options={"qos": "long"}, tasks=3)
+    assert launcher == SlurmConfig(
+        partition="gpu", account="nlp", memory_gb=None, options={"qos": "long"}, tasks=3
+    )
     with pytest.raises(ConfigError, match=r"launcher\.tsks"):
         compose.compose_config(["launcher=ours", "launcher.tsks=3"])
     with pytest.raises(ConfigError, match="Did you mean 'ours'"):

@@ -4,7 +4,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from bench.errors import ConfigError
-from bench.settings.schema import Slurm
+from bench.settings.launchers import SlurmConfig
 from bench.sweep.launchers.slurm.sbatch import check, parameters
 from bench.sweep.plan import make
 
@@ -106,5 +106,5 @@ def test_what_is_no_option_or_the_launchers_own_is_refused_in_a_sentence(slurm, 
 )
 def test_no_name_and_no_value_adds_a_line_to_the_jobs_script(launcher):
     with pytest.raises(ConfigError) as refused:
-        check(OmegaConf.to_object(OmegaConf.structured(Slurm(name="slurm", **launcher))))
+        check(OmegaConf.to_object(OmegaConf.structured(SlurmConfig(name="slurm", **launcher))))
     assert "\n" not in str(refused.value)

@@ -1,6 +1,6 @@
 """Launchers: who carries out a sweep, on this machine or on a cluster.
 
-`launcher=<name>` chooses `LAUNCHER` of bench/sweep/launchers/<name>; its keys are a class in bench/settings/schema.py.
+`launcher=<name>` chooses `LAUNCHER` of bench/sweep/launchers/<name>; its keys are a class in bench/settings/launchers.py.
 Nothing else in the program knows a launcher's name.
 """
 

@@ -1,6 +1,7 @@
 """Recovery: what a smaller embedding lost is trained back on text without labels, once for every task of a sweep.
 
-`recovery=<name>` chooses `learner` of bench/training/recoveries/<name>.py; its keys are a class in bench/settings/schema.py.
+`recovery=<name>` chooses `learner` of bench/training/recoveries/<name>.py; its keys are a class in
+bench/settings/recoveries.py.
 """
 
 import json
@@ -21,7 +22,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from bench import store
 from bench.errors import BenchError, DataError
 from bench.models import pretrained
-from bench.settings.schema import RunConfig, TrainedRecovery, TrainingConfig
+from bench.settings.recoveries import TrainedRecoveryConfig
+from bench.settings.schema import RunConfig, TrainingConfig
 from bench.training import processes
 from bench.training.batching import Examples
 from bench.training.finetune import Outcome, finetune
@@ -58,7 +60,7 @@ def recover(
     """
     if not texts:
         raise DataError(
-            f"recovery.corpus ({cast(TrainedRecovery, config.recovery).corpus}) is empty: give one with text."
+            f"recovery.corpus ({cast(TrainedRecoveryConfig, config.recovery).corpus}) is empty: give one with text."
         )
     path = Path(config.cache_dir) / "recovered" / f"{_key(model, config, identity, texts, dtype)}.safetensors"
     store.make_folder(path.parent)
@@ -112,7 +114,7 @@ def _train(
     name: str,
 ) -> Outcome:
     """Train the encoder in place and return the outcome."""
-    recovery = cast(TrainedRecovery, config.recovery)
+    recovery = cast(TrainedRecoveryConfig, config.recovery)
     data = unlabelled(tokenizer, texts, recovery.max_length, device)
     embedding = model.get_input_embeddings()
     learner, trained = _learner(recovery.name)(model, config, tokenizer, device)

@@ -19,8 +19,8 @@ from typing import Any, cast
 
 from bench.errors import ConfigError, EnvironmentBroken
 from bench.logs import set_up_logging
-from bench.settings import schema
 from bench.settings.compose import compose_config
+from bench.settings.launchers import SlurmConfig
 from bench.store import claims, sha256, write_atomically
 from bench.sweep.launchers import Ending, Job, Launcher
 from bench.sweep.launchers.slurm import ended, sbatch
@@ -46,7 +46,7 @@ class Task:
         stored = json.loads(self.plan_file.read_text())
         items = [Item(**item) for item in stored["items"]]
         config = compose_config(items[0].overrides)
-        launcher = cast(schema.Slurm, config.launcher)
+        launcher = cast(SlurmConfig, config.launcher)
         gpus = gpu_count(config.device) if launcher.gpus is None else launcher.gpus
         carry_out(
             items,
@@ -66,7 +66,7 @@ class Task:
         return DelayedSubmission(Task(self.plan_file))
 
 
-def warning(launcher: schema.Slurm) -> int:
+def warning(launcher: SlurmConfig) -> int:
     """Return how many seconds before its end a task is told to stop.
 
     From a fifth of its time on, submitit would take the end of the time for a preemption and start the task again for ever.
@@ -81,7 +81,7 @@ class SlurmArray(Launcher):
     folder: Path  # with the plan and the logs of the array that `submit` made
 
     @staticmethod
-    def check(config: schema.Slurm) -> None:
+    def check(config: SlurmConfig) -> None:
         """Raise ConfigError for options that sbatch would not take, or that the launcher sets itself."""
         sbatch.check(config)
 
@@ -108,7 +108,7 @@ class SlurmArray(Launcher):
             ) from error
 
         # Write the plan beside the logs, where every node reads it.
-        launcher, cancelled = cast(schema.Slurm, self.plan.config.launcher), self.plan.cancel_file()
+        launcher, cancelled = cast(SlurmConfig, self.plan.config.launcher), self.plan.cancel_file()
         self.folder = (cancelled.parent / f"{self.plan.sweep.name}-{uuid.uuid4().hex[:8]}").absolute()
         plan_file = self.folder / "plan.json"
         stored = {"cancelled": str(cancelled.absolute()), "items": [asdict(item) for item in items]}

@@ -4,7 +4,7 @@ import re
 from typing import Any
 
 from bench.errors import ConfigError
-from bench.settings.schema import Slurm
+from bench.settings.launchers import SlurmConfig
 
 # sbatch's options, each with the launcher's key that stands for it. Where the key is null, launcher.options may set them.
 KEYS = {
@@ -30,7 +30,7 @@ OWN = (
 )
 
 
-def parameters(launcher: Slurm) -> dict[str, Any]:
+def parameters(launcher: SlurmConfig) -> dict[str, Any]:
     """Return submitit's parameters for a task. A value of None leaves the option of sbatch out."""
     return {
         "time": launcher.minutes,
@@ -44,7 +44,7 @@ def parameters(launcher: Slurm) -> dict[str, Any]:
     }
 
 
-def check(launcher: Slurm) -> None:
+def check(launcher: SlurmConfig) -> None:
     """Raise ConfigError for an entry of launcher.options that is no option, or that the launcher sets itself.
 
     submitit writes names as they are and keeps line breaks in values: either could add a line to the job's script.
@@ -71,7 +71,7 @@ def _check_text(key: str, value: Any) -> None:
         raise ConfigError(f"{key} ({value!r}) must be one line of printable text.")
 
 
-def _check_free(launcher: Slurm, name: str, value: Any) -> None:
+def _check_free(launcher: SlurmConfig, name: str, value: Any) -> None:
     """Raise ConfigError if the launcher sets the option itself. A beginning counts as well: sbatch completes names."""
     key = f"launcher.options.{name}"
     if own := next((own for own in OWN if own.startswith(name)), None):
