@@ -33,8 +33,8 @@ POLICIES = {  # `overwrite`: the statuses that are run
 class Sweep:
     """A file of conf/sweep/: every point times the grid, each with the fixed overrides. All values are Hydra overrides.
 
-    Instead of points and a grid it can have `parts`, each with points, a grid and fixed overrides of its own; their order is
-    the order in which they are run. An override that begins with a question mark holds only where its key is used.
+    Instead of points and a grid it can have `parts`, each with points, a grid and fixed overrides, which run in their order.
+    An override that begins with a question mark holds only where its key is used.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Sweep:
         ] or [self]
 
     def overrides(self, grid: dict[str, list[Any]]) -> list[tuple[int, list[str]]]:
-        """Return the number of its part and the overrides of every run; `grid` replaces values of the file's."""
+        """Return each run's part (a number) and overrides; `grid` replaces values of the file's grid."""
         return [
             (number, [*part.fixed, *point, *cell])
             for number, part in enumerate(self.cut())
@@ -90,15 +90,15 @@ def load(overrides: Sequence[str]) -> tuple[Sweep, list[str]]:
 
 @dataclass(frozen=True)
 class Item:
-    """A run to do, as workers get it: small, and plain JSON."""
+    """A run to do, in the form that workers get: small, and plain JSON."""
 
     run_id: str
     name: str
     overrides: list[str]
-    record: str  # the file where its record lies, or will
-    stamp: str | None  # of the record that the plan saw: as long as it is this one, the run is to be done
+    record: str  # path of its record
+    stamp: str | None  # of the record that the plan saw: the run is finished once the stamp differs
     seconds: float | None  # of training, expected
-    alike: str | None = None  # shared with the runs that can train beside it; null: it has to train alone
+    alike: str | None = None  # shared by runs that can train side by side; null: the run has to train alone
 
 
 class Declared(NamedTuple):
@@ -114,11 +114,10 @@ def expand(sweep: Sweep, others: Sequence[str], selection: Selection | None = No
     selection = selection or Selection()
     grid = {} if selection.seeds is None else {"seed": list(range(selection.seeds))}
     runs: dict[str, Declared] = {}
-    first: dict[
-        tuple[str, ...], Prepared
-    ] = {}  # of several seeds: the others differ from it in the seed alone
-    for part, own in sweep.overrides(grid):
-        overrides = [*own, *others]
+    # By the overrides without the seed: runs of other seeds differ from the first one in nothing else.
+    first: dict[tuple[str, ...], Prepared] = {}
+    for part, declared in sweep.overrides(grid):
+        overrides = [*declared, *others]
         rest = tuple(override for override in overrides if not SEED.fullmatch(override))
         seeds = [int(match[1]) for override in overrides if (match := SEED.fullmatch(override))]
         try:
@@ -130,14 +129,13 @@ def expand(sweep: Sweep, others: Sequence[str], selection: Selection | None = No
             raise
         prepared = with_seed(first[rest], seeds[-1]) if seeds else first[rest]
         runs.setdefault(prepared.run_id, Declared(prepared, overrides, part))
-    return {
-        run.run_id: runs[run.run_id] for run in selection.choose([declared.run for declared in runs.values()])
-    }
+    chosen = selection.choose([declared.run for declared in runs.values()])
+    return {run.run_id: runs[run.run_id] for run in chosen}
 
 
 @dataclass(frozen=True)
 class Known:
-    """What the store has of a run: the record's status, or `unreadable`, and the failure's last line."""
+    """A run's record in the store: its status, or `unreadable`, and the failure's last line."""
 
     status: str
     message: str
@@ -151,46 +149,44 @@ class Plan:
     runs: list[Prepared]
     declared: dict[str, Declared]  # by run_id
     known: dict[str, Known]  # run_id -> its record
-    stamps: dict[str, str | None]  # run_id -> of its record, taken before that was read
+    stamps: dict[str, str | None]  # run_id -> stamp of its record, from before the record was read
     pace: Pace
 
     @property
     def config(self) -> RunConfig:
-        """Return what the runs share: folders, device, launcher."""
+        """Return the first run's configuration, for what all share: folders, device, launcher."""
         return self.runs[0].config
 
     def path(self, run: Prepared) -> Path:
-        """Return where a run's record lies."""
+        """Return the path of a run's record."""
         return _path(run)
 
     def cancel_file(self) -> Path:
-        """Return the file whose touching stops everybody, on any node, who began the sweep before. Its folder is there."""
+        """Return the file that stops all earlier launchers of the sweep, on any node, once it is touched. Make its folder."""
         path = Path(self.config.results_dir) / "jobs" / f"{self.sweep.name}.cancel"
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
     def todo(self) -> list[Item]:
-        """Return the runs that `overwrite` says to do: part by part, in each the longest first."""
-        wanted = [run for run in self.runs if self.status(run) in POLICIES[self.config.overwrite]]
-        expected = {run.run_id: self.pace.seconds(run.config) for run in wanted}
-        wanted.sort(
-            key=lambda run: (
-                self.declared[run.run_id].part,
-                -(expected[run.run_id] or 0),
-                -(examples(run.config) or 0),
-            )
-        )
+        """Return the runs that `overwrite` selects: part by part, and in each the longest first."""
+        selected = [run for run in self.runs if self.status(run) in POLICIES[self.config.overwrite]]
+        seconds = {run.run_id: self.pace.seconds(run.config) for run in selected}
+
+        def order(run: Prepared) -> tuple[float, ...]:
+            part = self.declared[run.run_id].part
+            return part, -(seconds[run.run_id] or 0), -(examples(run.config) or 0)
+
         return [
             Item(
-                run.run_id,
-                run.name,
-                self.declared[run.run_id].overrides,
-                str(self.path(run)),
-                self.stamps[run.run_id],
-                expected[run.run_id],
-                alike(run),
+                run_id=run.run_id,
+                name=run.name,
+                overrides=self.declared[run.run_id].overrides,
+                record=str(self.path(run)),
+                stamp=self.stamps[run.run_id],
+                seconds=seconds[run.run_id],
+                alike=alike(run),
             )
-            for run in wanted
+            for run in sorted(selected, key=order)
         ]
 
     def status(self, run: Prepared) -> str:
@@ -202,7 +198,7 @@ class Plan:
         return self.status(run) not in (*UNDONE, "ok")
 
     def counts(self) -> Counter[str]:
-        """Return how many runs there are of each status."""
+        """Return the number of runs of each status."""
         return Counter(self.status(run) for run in self.runs)
 
 
@@ -215,34 +211,32 @@ def make(overrides: Sequence[str], selection: Selection | None = None) -> Plan:
 
 
 def against_store(sweep: Sweep, declared: dict[str, Declared]) -> Plan:
-    """Return the plan of these runs with what the store has of them now."""
-    runs = [one.run for one in declared.values()]
+    """Return the plan of these runs with the records that the store has of them now."""
+    runs = [item.run for item in declared.values()]
     stamps = {run.run_id: store.stamp(_path(run)) for run in runs}
     known: dict[str, Known] = {}
     pace = Pace()
     for path, found in store.each(Path(runs[0].config.results_dir)):
-        own = path.stem.rpartition("-")[2]
+        digest = path.stem.rpartition("-")[2]
         if not isinstance(found, str):
             pace.add(found)
-            if own in stamps:
-                known[own] = Known(found["status"], (found["error"] or {}).get("message", ""))
-        elif own in stamps:
-            known[own] = Known("unreadable", f"{path}: {found}")
+            if digest in stamps:
+                known[digest] = Known(found["status"], (found["error"] or {}).get("message", ""))
+        elif digest in stamps:
+            known[digest] = Known("unreadable", f"{path}: {found}")
     return Plan(sweep, runs, declared, known, stamps, pace)
 
 
 def alike(run: Prepared) -> str | None:
-    """Return what a run shares with those that can train beside it: model, task, data and recipe, so that all do the same steps.
+    """Return a digest that runs share if they can train side by side: of model, task, data and recipe, so that steps are the same.
 
     None where results must repeat to the bit: beside others a run draws other random numbers than alone.
     """
-    own = ("teacher", "teacher_weight", "learning_rate")
-    recipe = {key: value for key, value in run.canonical["training"].items() if key not in own}
-    return (
-        None
-        if run.config.deterministic
-        else run_id({**{key: run.canonical[key] for key in ("model", "task", "data")}, "training": recipe})
-    )
+    if run.config.deterministic:
+        return None
+    differ = ("teacher", "teacher_weight", "learning_rate")
+    recipe = {key: value for key, value in run.canonical["training"].items() if key not in differ}
+    return run_id({**{key: run.canonical[key] for key in ("model", "task", "data")}, "training": recipe})
 
 
 def _path(run: Prepared) -> Path:
@@ -250,7 +244,7 @@ def _path(run: Prepared) -> Path:
 
 
 def check(config: RunConfig) -> None:
-    """Raise ConfigError for settings of a sweep that make no sense."""
+    """Raise ConfigError for settings that no sweep can use."""
     if config.overwrite not in POLICIES:
         raise ConfigError(unknown("overwrite", config.overwrite, POLICIES))
     launchers.named(config.launcher.name).check(config.launcher)
