@@ -1,7 +1,7 @@
-"""Groups whose choices have different keys: a class for each choice, and what is said of a key that a choice does not have."""
+"""Groups whose choices have different keys: a class for each choice, and the error for a key that the choice does not have."""
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
@@ -20,7 +20,7 @@ RENAMED = {"cost": "price"}  # groups
 
 @dataclass
 class Choice:
-    """One choice of a configuration group. A subclass with a `name` is offered under it and has the keys of its fields."""
+    """A choice of a configuration group. A subclass with a `name` is offered under that name, and its fields are its keys."""
 
     choice_of: ClassVar[str] = ""
     name: str = "???"
@@ -46,13 +46,19 @@ def others(chosen: Choice) -> set[str]:
     return set().union(*map(keys, CHOICES[chosen.choice_of].values())) - keys(type(chosen))
 
 
+def unknown_key(key: str, known: Iterable[str]) -> ConfigError:
+    """Return the error for a key that does not exist, with the most similar one. There are too many to list."""
+    return ConfigError(unknown("key", key, known).split(" Available:")[0])
+
+
 def refused(chosen: Choice, key: str, given: str | None) -> ConfigError:
-    """Return the sentence on a key that the chosen class does not have: which have it, or what was probably meant."""
+    """Return the error for a key that the chosen class does not have: the choices that have it, or the most similar key."""
     group, kinds = chosen.choice_of, CHOICES[chosen.choice_of]
     users = sorted(name for name, kind in kinds.items() if key in keys(kind))
     if not users:
-        known = {f"{group}.{name}" for kind in kinds.values() for name in keys(kind)}
-        return ConfigError(unknown("key", f"{group}.{key}", known).split(" Available:")[0])
+        return unknown_key(
+            f"{group}.{key}", {f"{group}.{name}" for kind in kinds.values() for name in keys(kind)}
+        )
     return ConfigError(
         f"{group}.{key} ({given}) is not used by {group}={chosen.name}, only by {', '.join(users)}: leave it out, or write "
         f"'?{group}.{key}={given}' to set it only where it is used."

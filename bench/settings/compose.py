@@ -1,4 +1,4 @@
-"""Hydra's side: overrides in, a typed RunConfig out, and errors that say what was meant.
+"""Hydra: overrides in, a typed RunConfig out, and errors with the key, the value and a suggestion.
 
 Hydra's grammar holds with one exception: the value of a key that the schema declares as text is taken as it is, so that
 `data.root=/data/R&D, 50% (a=b)` names that folder. Three forms keep their meaning: `null`, a value wholly in quotes, which
@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from bench.errors import ConfigError, unknown
-from bench.settings.choices import CHOICES, REMOVED, RENAMED, Choice, keys, others, refused
+from bench.settings.choices import CHOICES, REMOVED, RENAMED, Choice, keys, others, refused, unknown_key
 from bench.settings.numbers import check_numbers
 from bench.settings.schema import RunConfig
 
@@ -61,7 +61,7 @@ def type_of(key: str) -> Any:
 
 
 def in_hydras_grammar(override: str) -> str:
-    """Return the override with the value of a text key quoted as Hydra wants it; any other override as it is."""
+    """Return the override as Hydra needs it: the value of a text key in quotes, all others unchanged."""
     key, given, value = override.partition("=")
     if not given or type_of(key.lstrip("+")) not in (str, str | None):
         return override
@@ -71,8 +71,8 @@ def in_hydras_grammar(override: str) -> str:
 
 
 def explain(error: Exception, overrides: Sequence[str]) -> ConfigError:
-    """Return one clear sentence for what Hydra or OmegaConf refused."""
-    # A word that is no override, or a name that a group does not have: Hydra's own text is long and suggests nothing.
+    """Return the error in a sentence of ours for an error of Hydra or OmegaConf."""
+    # An override without a key or a value, or a name that a group does not have: Hydra's text is long and suggests nothing.
     for override in overrides:
         key, given, value = override.partition("=")
         if not key:
@@ -95,44 +95,45 @@ def explain(error: Exception, overrides: Sequence[str]) -> ConfigError:
 
     # A key that the configuration does not have.
     if match := re.search(r"Could not override '([^']+)'", text):
-        key = match[1]
-        value = next((o.partition("=")[2] for o in overrides if o.partition("=")[0] == key), "")
-        group, _, inner = key.partition(".")
-        part = getattr(_chosen(overrides), group, None)
-        if group in RENAMED:
-            return ConfigError(f"{key} ({value}) is called {key.replace(group, RENAMED[group], 1)} now.")
-        if key in REMOVED:
-            return ConfigError(f"{key} ({value}) is no key any more: {REMOVED[key]}. Leave it out.")
-        if isinstance(part, Choice) and inner.partition(".")[0] not in keys(type(part)):
-            return refused(part, inner, value)
-        if get_origin(type_of(key)) is dict or get_origin(type_of(key.rpartition(".")[0])) is dict:
-            added = next((line for line in text.splitlines() if line.startswith("To append")), "").partition(
-                " use "
-            )[2]
-            return ConfigError(
-                f"{key} is not there yet: correct the name, or add it with a plus, as in {added}."
-            )
-        return ConfigError(unknown("key", key, _keys(_schema(RunConfig))).split(" Available:")[0])
+        return _absent(match[1], overrides)
 
     # A value of another type.
     if match := re.match(r"Error merging override \+*([\w.]+)=(.*)", str(error)):
         reason = str(error.__cause__ or error).splitlines()[0].removesuffix(".")
         return ConfigError(f"{match[1]} ({match[2]}) has the wrong type: {reason}.")
-    lines = [
-        line.strip()
-        for line in text.split("full_key")[0].splitlines()
-        if line.strip() and "https:" not in line
-    ]
-    return ConfigError(f"The configuration cannot be composed: {' '.join(lines)}")
+
+    # Anything else, without the addresses and the stack that Hydra adds.
+    lines = map(str.strip, text.split("full_key")[0].splitlines())
+    words = " ".join(line for line in lines if line and "https:" not in line)
+    return ConfigError(f"The configuration cannot be composed: {words}")
+
+
+def _absent(key: str, overrides: Sequence[str]) -> ConfigError:
+    """Return the error for an override of a key that the configuration does not have."""
+    value = next((o.partition("=")[2] for o in overrides if o.partition("=")[0] == key), "")
+    group, _, inner = key.partition(".")
+    part = getattr(_chosen(overrides), group, None)
+    if group in RENAMED:
+        return ConfigError(f"{key} ({value}) is called {key.replace(group, RENAMED[group], 1)} now.")
+    if key in REMOVED:
+        return ConfigError(f"{key} ({value}) is no key any more: {REMOVED[key]}. Leave it out.")
+    if isinstance(part, Choice) and inner.partition(".")[0] not in keys(type(part)):
+        return refused(part, inner, value)
+    if dict in (get_origin(type_of(key)), get_origin(type_of(key.rpartition(".")[0]))):
+        return ConfigError(
+            f"{key} is not there yet: correct the name, or add it with a plus, as in +{key}={value}."
+        )
+    return unknown_key(key, _keys(_schema(RunConfig)))
 
 
 def _keys(node: Any, prefix: str = "") -> set[str]:
-    found = set()
+    """Return the dotted keys of a configuration and of those below it."""
+    names = set()
     for key in node:
-        found.add(prefix + str(key))
+        names.add(f"{prefix}{key}")
         if isinstance(node._get_node(key), DictConfig) and not node._is_none():
-            found |= _keys(node._get_node(key), f"{prefix}{key}.")
-    return found
+            names |= _keys(node._get_node(key), f"{prefix}{key}.")
+    return names
 
 
 def typed(config: DictConfig, chosen: Mapping[str, str | None]) -> RunConfig:
@@ -145,7 +146,7 @@ def typed(config: DictConfig, chosen: Mapping[str, str | None]) -> RunConfig:
     except OmegaConfBaseException as error:
         raise ConfigError(f"The configuration is incomplete: {str(error).splitlines()[0]}.") from error
     if extra := _extra(made):
-        raise ConfigError(unknown("key", extra, _keys(_schema(RunConfig))).split(" Available:")[0])
+        raise unknown_key(extra, _keys(_schema(RunConfig)))
     check_numbers(made)
     made.chosen = {group: name for group, name in chosen.items() if group in _groups() and name}
     return made
@@ -164,20 +165,17 @@ def _extra(node: Any) -> str | None:
 def compose_config(overrides: Sequence[str]) -> RunConfig:
     """Return the run that `overrides` describe, as `python -m bench run <overrides>` would start it.
 
-    An override that begins with a question mark, such as ?recovery.steps=10, holds only where the chosen method, recovery
-    or launcher has the key: for sweeps over several. Raises ConfigError with the key, the value and what was probably
-    meant. Hydra composes each choice of groups once;
-    single values are then set on a copy, so that a plan of thousands of runs takes seconds. Whatever is more than a single
-    value, or wrong, goes to Hydra as a whole: it alone refuses.
+    An override that begins with a question mark, such as ?recovery.steps=10, holds only where the chosen method, assignment,
+    recovery or launcher has the key: for sweeps over several. Raises ConfigError with the key, the value and a suggestion.
+
+    Hydra composes each choice of groups once. Single values are then set on a copy, so that a plan of thousands of runs takes
+    seconds. Overrides with anything more than a single value, or with a mistake, go to Hydra as a whole: it alone refuses.
     """
     overrides = _where_used(overrides)
     try:
         made = _quickly(overrides) or _copied(_composed(tuple(map(in_hydras_grammar, overrides))))
-    except (
-        HydraException,
-        OmegaConfBaseException,
-        ValueError,
-    ) as error:  # ValueError: a group set to null or a number
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        # ValueError comes from a group that is set to null or to a number.
         raise explain(error, overrides) from error
     check_numbers(made)
     return made
@@ -197,7 +195,7 @@ def _where_used(overrides: Sequence[str]) -> list[str]:
 
 
 def _quickly(overrides: Sequence[str]) -> RunConfig | None:
-    """Return the configuration if every override chooses from a group or sets a single value that is there, else None."""
+    """Return the configuration if every override chooses from a group or sets a single existing value, else None."""
     groups = tuple(override for override in overrides if override.partition("=")[0] in _groups())
     config = _copied(_composed(groups))
     for override in overrides:
@@ -230,7 +228,7 @@ def _composed(overrides: tuple[str, ...]) -> RunConfig:
 
 
 def _copied(node: Any) -> Any:
-    """Return a copy in which any key can be set; values are shared, which deepcopy takes ten times as long to find out."""
+    """Return a copy in which any key can be set. Values are shared, which makes it ten times as fast as deepcopy."""
     if isinstance(node, dict):
         return {key: _copied(value) for key, value in node.items()}
     if not is_dataclass(node):
@@ -268,7 +266,7 @@ def _value(override: str, owner: Any) -> tuple[str, Any] | None:
     return key, OmegaConf.to_object(value) if OmegaConf.is_config(value) else value
 
 
-@cache  # to make one takes longer than all else that an override needs; each only writes and reads its own key
+@cache  # it takes longer than all other work on an override, which writes and reads its key only
 def _schema(owner: Any) -> DictConfig:
     return cast(DictConfig, OmegaConf.structured(owner))
 

@@ -100,7 +100,7 @@ def test_both_compose_the_same(overrides):
         ("model=", "Unknown model ''. Available"),
         ("training=5", "Unknown training '5'. Available: default"),
         ("model@other=minilm", "Unknown key 'model@other'"),
-        ("task.splits.trian=x", "task.splits.trian is not there yet.*\\+task.splits.trian='x'"),
+        ("task.splits.trian=x", "task.splits.trian is not there yet.*\\+task.splits.trian=x"),
         ("gate.loss.mrpc=1", "gate.loss.mrpc is not there yet.*\\+gate.loss.mrpc=1"),
         ("gate.loss={mrpc:1}", "gate.loss is not there yet.*\\+gate.loss={mrpc:1}"),
         ("gate.coverage.notes.known=1", "is not there yet.*\\+gate.coverage.notes.known=1"),
