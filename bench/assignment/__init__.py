@@ -13,7 +13,7 @@ import numpy as np
 
 from bench import store
 from bench.assignment.base import VECTORS, Assignment, Request
-from bench.assignment.digits import integer_root, sequential
+from bench.assignment.digits import integer_root
 from bench.assignment.vectors import LAYER, TokenVectors
 from bench.errors import BenchError, ConfigError, unknown
 from bench.settings.assignments import AssignmentConfig, ClusteredConfig, SeededConfig
@@ -133,7 +133,7 @@ def assign(
             _checked(part.compute(), vocab_size, subspaces, SOURCES[name]) for name, part in needed.items()
         ]
         if points and rows >= vocab_size:  # a row for every token: no clusters to find, and no error
-            return sequential(vocab_size, 1, rows).repeat(subspaces, axis=1)
+            return np.arange(vocab_size, dtype=np.int32)[:, None].repeat(subspaces, axis=1)
         joined = _side_by_side(points, subspaces) if len(points) > 1 else next(iter(points), None)
         return chosen.build(Request(vocab_size, subspaces, rows, _seed(config), joined, weights))
 
