@@ -1,4 +1,4 @@
-"""What the verbs plan, sweep, retry, status and cancel do, on one machine and on a cluster alike."""
+"""The verbs plan, sweep, retry, status and cancel, whatever the launcher."""
 
 import logging
 from collections import Counter
@@ -14,7 +14,7 @@ from bench.sweep.plan import UNDONE, Item, Plan, against_store, make
 from bench.sweep.select import Selection
 from bench.sweep.worker import finished
 
-AGAIN = 3  # times that runs are begun again which killed workers or jobs left without a record
+AGAIN = 3  # times that runs start again which killed workers or jobs left without a record
 SHOWN = 10  # missing runs that the end of a sweep names
 
 log = logging.getLogger("bench")
@@ -24,36 +24,29 @@ log = logging.getLogger("bench")
 class Outcome:
     """How a sweep ended."""
 
-    plan: Plan  # against the store as it is afterwards
-    todo: list[Item]  # what there was to do
-    # what was repaired, and how the jobs that left runs behind ended
-    words: list[str] = field(default_factory=list)
-    submitted: bool = False  # jobs still work on what is missing
+    plan: Plan  # with the records that the store has afterwards
+    todo: list[Item]  # the runs that the sweep had to do
+    words: list[str] = field(
+        default_factory=list
+    )  # repaired records, and last words of jobs that left runs behind
+    submitted: bool = False  # jobs still work on the missing runs
 
     def missing(self) -> list[Prepared]:
-        """Return the runs that were to be done, have no record, and that nobody works on any more."""
-        meant = set() if self.submitted else {item.run_id for item in self.todo}
-        return [run for run in self.plan.runs if run.run_id in meant and self.plan.status(run) in UNDONE]
+        """Return the runs of `todo` that have no record and that nobody works on any more."""
+        ids = set() if self.submitted else {item.run_id for item in self.todo}
+        return [run for run in self.plan.runs if run.run_id in ids and self.plan.status(run) in UNDONE]
 
 
 def describe(plan: Plan) -> str:
-    """Return what a sweep is for, its runs by status, and what is to do with the hours it will take."""
+    """Return the purpose of a sweep, its runs by status, and the runs to do with the hours that they will take."""
     todo = plan.todo()
     known = [item.seconds for item in todo if item.seconds is not None]
-    hours = (
-        f", about {sum(known) / len(known) * len(todo) / 3600:.2f} hours of training, divided by the workers"
-        if known
-        else ""
-    )
-    return "\n".join(
-        [
-            f"{plan.sweep.name}: {plan.sweep.purpose}",
-            f"{len(plan.runs)} runs: "
-            + ", ".join(f"{n} {status}" for status, n in sorted(plan.counts().items())),
-            f"To do: {len(todo)}{hours}",
-            *(f"  {item.run_id} {item.name}" for item in todo),
-        ]
-    )
+    hours = sum(known) / len(known) * len(todo) / 3600 if known else None
+    expected = "" if hours is None else f", about {hours:.2f} hours of training, divided by the workers"
+    counts = ", ".join(f"{number} {status}" for status, number in sorted(plan.counts().items()))
+    lines = [f"{plan.sweep.name}: {plan.sweep.purpose}", f"{len(plan.runs)} runs: {counts}"]
+    lines += [f"To do: {len(todo)}{expected}", *(f"  {item.run_id} {item.name}" for item in todo)]
+    return "\n".join(lines)
 
 
 def sweep(overrides: Sequence[str], selection: Selection | None = None, wait: bool = False) -> Outcome:
@@ -74,6 +67,7 @@ def carry_out(plan: Plan, wait: bool) -> Outcome:
 
     Raises KeyboardInterrupt if the sweep is cancelled meanwhile.
     """
+    # Leave the runs to jobs that go on by themselves, unless the user waits for them.
     todo, cancelled = plan.todo(), plan.cancel_file()
     launcher = launchers.named(plan.config.launcher.name)(plan)
     log.info("%d runs to do, %d of %d done before", len(todo), plan.counts()["ok"], len(plan.runs))
@@ -82,11 +76,13 @@ def carry_out(plan: Plan, wait: bool) -> Outcome:
     if launcher.detached and not wait:
         launcher.submit(todo)
         return Outcome(against_store(plan.sweep, plan.declared), todo, submitted=True)
+
+    # Carry them out, and start again what killed workers or jobs left.
     moved, begun = _moved_aside(todo), claims.clock(cancelled.parent)
     for turn in range(1 + AGAIN):
         left = [item for item in todo if not finished(item)]
         if turn:
-            log.warning("%d runs are missing and begun again (%d of %d)", len(left), turn, AGAIN)
+            log.warning("%d runs are missing and start again (%d of %d)", len(left), turn, AGAIN)
         launcher.submit(left)
         words, retryable = launcher.wait(left)
         if cancelled.exists() and cancelled.stat().st_mtime >= begun:
@@ -98,22 +94,25 @@ def carry_out(plan: Plan, wait: bool) -> Outcome:
             log.warning(line)
         if not retryable:
             break
+
+    # Name the records that could not be read.
+    aside = {run_id: path for run_id, path in _moved_aside(todo).items() if run_id not in moved}
     repaired = [
-        f"repaired {item.name}: its record could not be read and is now {path}; the run was done again"
+        f"repaired {item.name}: its record could not be read and is now {aside[item.run_id]}; the run was done again"
         for item in todo
-        if (path := _moved_aside([item]).get(item.run_id)) and item.run_id not in moved and finished(item)
+        if item.run_id in aside and finished(item)
     ]
     return Outcome(against_store(plan.sweep, plan.declared), todo, [*repaired, *words])
 
 
 def _moved_aside(items: Sequence[Item]) -> dict[str, Path]:
-    """Return the unreadable records that lie beside the runs' own, by run_id."""
+    """Return the paths of unreadable records that were moved aside, by run_id."""
     paths = {item.run_id: worker.aside(Path(item.record)) for item in items}
     return {run_id: path for run_id, path in paths.items() if path.exists()}
 
 
 def cancel(overrides: Sequence[str], seeds: int | None = None) -> str:
-    """Stop a sweep wherever it runs, return what was stopped: running runs are recorded as interrupted."""
+    """Stop a sweep wherever it runs and return a line that counts what was stopped. Running runs are recorded as interrupted."""
     plan = make(overrides, Selection(seeds=seeds))
     running = sum(claims.holder(plan.path(run)) is not None for run in plan.runs)
     plan.cancel_file().touch()
@@ -124,11 +123,11 @@ def cancel(overrides: Sequence[str], seeds: int | None = None) -> str:
 def closing(outcome: Outcome) -> tuple[list[str], bool]:
     """Return the lines that end a sweep, and whether a run failed or is missing.
 
-    The lines: what was repaired, last words, failures, what is missing, and last the count of everything.
+    The lines are repaired records, last words, failures, missing runs, and a count of all runs.
     """
     plan, missing = outcome.plan, outcome.missing()
-    meant = {item.run_id for item in outcome.todo}
-    ok = Counter(run.run_id in meant for run in plan.runs if plan.status(run) == "ok")
+    ids = {item.run_id for item in outcome.todo}
+    ok = Counter(run.run_id in ids for run in plan.runs if plan.status(run) == "ok")
     lines = [
         *outcome.words,
         *_failures(plan),
@@ -147,39 +146,40 @@ def _missing(plan: Plan, runs: Sequence[Prepared]) -> list[str]:
 
 
 def status(overrides: Sequence[str], selection: Selection | None = None) -> tuple[list[str], bool]:
-    """Return a sweep's failures and its runs by state, from records, claims and the queue; and whether something failed."""
+    """Return lines with a sweep's failures and its runs by state, from records, claims and queues, and whether a run failed."""
     plan = make(overrides, selection)
     open_runs = [run for run in plan.runs if plan.status(run) != "ok"]
     held = {run.run_id: holder for run in open_runs if (holder := claims.holder(plan.path(run))) is not None}
     plan = replace(plan, known={run_id: known for run_id, known in plan.known.items() if run_id not in held})
-    kinds = [launcher(plan) for launcher in launchers.every()]
-    queues = [launcher.jobs() for launcher in kinds]
+
+    # Running runs and jobs.
+    all_launchers = [launcher(plan) for launcher in launchers.every()]
+    queues = [launcher.jobs() for launcher in all_launchers]
     queued = [job for queue in queues for job in queue or []]
-    lines = [
-        f"running {run.name} on {held[run.run_id].get('host', 'a node')}"
-        for run in open_runs
-        if run.run_id in held
-    ]
+    running = [run for run in open_runs if run.run_id in held]
+    lines = [f"running {run.name} on {held[run.run_id].get('host', 'a node')}" for run in running]
     lines += [f"job {job.id} {job.state} {job.reason}" for job in queued]
+
+    # The count of all. Missing runs that no job is left for come with the last words of the jobs.
+    done, failed = plan.counts()["ok"], sum(map(plan.failed, plan.runs))
     waiting = sum(plan.status(run) in UNDONE for run in open_runs) - len(held) if queued else 0
-    counts = [("done", plan.counts()["ok"]), ("running", len(held)), ("queued", waiting)]
-    unseen = (
-        plan.counts().total() - plan.counts()["ok"] - len(held) - waiting - sum(map(plan.failed, plan.runs))
-    )
-    if unseen and not any(queues) and None not in queues:
-        lines += [line for launcher in kinds for line in launcher.last_words()]
-    return [*lines, *_failures(plan), _line(counts, plan, unseen)], any(map(plan.failed, plan.runs))
+    missing = len(plan.runs) - done - len(held) - waiting - failed
+    if missing and not any(queues) and None not in queues:
+        lines += [line for launcher in all_launchers for line in launcher.last_words()]
+    counts = [("done", done), ("running", len(held)), ("queued", waiting)]
+    return [*lines, *_failures(plan), _line(counts, plan, missing)], failed > 0
 
 
 def _failures(plan: Plan) -> list[str]:
-    told = [run for run in plan.runs if plan.failed(run) or plan.status(run) == "unreadable"]
-    return [f"{plan.status(run)} {run.name}: {plan.known[run.run_id].message}" for run in told]
+    runs = [run for run in plan.runs if plan.failed(run) or plan.status(run) == "unreadable"]
+    return [f"{plan.status(run)} {run.name}: {plan.known[run.run_id].message}" for run in runs]
 
 
 def _line(counts: Sequence[tuple[str, int]], plan: Plan, missing: int | None = None) -> str:
-    """Return "done 118 | skipped 40 | failed 2 (oom 1, diverged 1)", and what is missing where something is."""
+    """Return a line such as "done 118 | skipped 40 | failed 2 (oom 1, diverged 1)", with "missing" where runs are."""
     kinds = Counter(plan.status(run) for run in plan.runs if plan.failed(run))
     missing = sum(plan.status(run) in UNDONE for run in plan.runs) if missing is None else missing
-    parts = [f"{name} {number}" for name, number in [*counts, *([("missing", missing)] if missing else [])]]
-    told = f" ({', '.join(f'{kind} {number}' for kind, number in sorted(kinds.items()))})" if kinds else ""
-    return " | ".join([*parts, f"failed {kinds.total()}{told}"])
+    parts = [f"{name} {number}" for name, number in counts]
+    parts += [f"missing {missing}"] if missing else []
+    details = f" ({', '.join(f'{kind} {number}' for kind, number in sorted(kinds.items()))})" if kinds else ""
+    return " | ".join([*parts, f"failed {kinds.total()}{details}"])

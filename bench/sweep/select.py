@@ -19,12 +19,16 @@ class Selection:
     seeds: int | None = None  # the seeds 0..n-1 instead of the file's
 
     def choose(self, runs: Sequence[Prepared]) -> list[Prepared]:
-        """Return the runs that are meant; raises ConfigError if there are none."""
-        wanted = [  # a value may hold a comma itself
-            (key, {values, *values.split(",")})
-            for key, _, values in (text.partition("=") for text in self.only)
+        """Return the selected runs; raises ConfigError if there are none."""
+        conditions = [text.partition("=")[::2] for text in self.only]
+        chosen = [
+            run
+            for run in runs
+            if all(
+                value_of(run.config, key) in (values, *values.split(","))  # a value may hold a comma itself
+                for key, values in conditions
+            )
         ]
-        chosen = [run for run in runs if all(value_of(run.config, key) in values for key, values in wanted)]
         if not chosen:
             raise ConfigError(
                 f"--only {' '.join(self.only)} matches none of the sweep's {len(runs)} runs: "
@@ -44,13 +48,9 @@ def value_of(config: RunConfig, key: str) -> str | None:
         if isinstance(node, Choice) and part in others(node):
             return None
         if part not in names:
-            raise ConfigError(
-                unknown(
-                    "key in --only",
-                    key,
-                    [key.rpartition(".")[0] + "." * ("." in key) + name for name in names],
-                )
-            )
+            group = key.rpartition(".")[0]
+            known = [f"{group}.{name}" if group else name for name in names]
+            raise ConfigError(unknown("key in --only", key, known))
         node = getattr(node, part)
     node = node.name if is_dataclass(node) and hasattr(node, "name") else node
     return "null" if node is None else str(node).lower() if isinstance(node, bool) else str(node)

@@ -153,7 +153,7 @@ def test_what_killed_jobs_leave_is_submitted_again(on_slurm, slurm, tmp_path, mo
     lines, failed = closing(launch.sweep(sweep, Selection(seeds=2), wait=True))
     killer.join()
     assert not failed and lines == ["done 4 | skipped 0 | failed 0"]
-    assert "4 runs are missing and begun again (1 of 3)" in caplog.text and "exit status" in caplog.text
+    assert "4 runs are missing and start again (1 of 3)" in caplog.text and "exit status" in caplog.text
     assert [record["status"] for record in results(tmp_path)] == ["ok"] * 4
 
 
