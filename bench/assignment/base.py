@@ -31,9 +31,8 @@ class Assignment:
     """How codes are made, and what is known of them before they are."""
 
     build: Callable[[Request], np.ndarray]  # codes (V, f), int32 in 0..Q-1
-    vectors: str | None = (
-        None  # one of VECTORS: what stands for the tokens unless `assignment.vectors` is set
-    )
+    # one of VECTORS: what stands for the tokens unless `assignment.vectors` is set
+    vectors: str | None = None
     injective: bool = True  # all codes differ
     stored: bool = True  # False where codes are computed from the token id and cost no bytes
     constants: Mapping[str, Any] = field(default_factory=dict)  # part of a run's identity, beside its keys

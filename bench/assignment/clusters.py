@@ -1,7 +1,7 @@
 """Clusters of the tokens in each subspace: k-means, nearest centroids, assignment under a capacity.
 
-Every kernel runs on one thread and the work is cut at places that do not depend on the number of threads, so the same
-seed gives the same codes however many cores there are.
+Every kernel runs on one thread, and the work is divided without regard to the number of threads, so that the same seed gives
+the same codes on any number of cores.
 """
 
 from collections.abc import Iterator
@@ -16,12 +16,12 @@ from threadpoolctl import threadpool_limits
 CHUNK = 1 << 22  # distances held at a time by one worker (16 MiB of float32)
 PART = 1 << 12  # points whose nearest rows one worker finds
 LEAST_SAMPLE = 1 << 15  # points k-means is trained on at least, where there are as many
-START_SAMPLE = 16  # points a centroid that k-means++ chooses from
+START_SAMPLE = 16  # points per centroid that k-means++ chooses from
 
 
 @contextmanager
 def workers() -> Iterator[Parallel]:
-    """Yield a pool of threads, one a core, whose BLAS and OpenMP use one thread each."""
+    """Yield a pool with a thread for each core, whose BLAS and OpenMP use one thread each."""
     with threadpool_limits(1), Parallel(n_jobs=-1, backend="threading") as pool:
         yield pool
 
@@ -32,11 +32,11 @@ def subspace_slices(width: int, subspaces: int) -> list[slice]:
     return [slice(int(a), int(b)) for a, b in pairwise(edges)]
 
 
-Weights = np.ndarray | None  # what each point's squared error counts, (n,); None: all the same
+Weights = np.ndarray | None  # of each point's squared error, (n,); None: all the same
 
 
 def _sample(points: np.ndarray, weights: Weights, size: int, seed: int) -> tuple[np.ndarray, Weights]:
-    """Return `size` of the points and their weights, a seeded choice in their order; all of them where there are no more."""
+    """Return a seeded choice of `size` points and their weights, in order; all of them where there are not more."""
     if len(points) <= size:
         return points, weights
     chosen = np.sort(np.random.default_rng(seed).choice(len(points), size, replace=False))
@@ -48,19 +48,16 @@ def centroids(
 ) -> np.ndarray:
     """Return k-means centroids of the weighted points, (rows, s) float32, trained on a seeded sample of them.
 
-    The sample has `per_centroid` points a centroid (faiss takes 256), but at least LEAST_SAMPLE. k-means++ starts from
-    a smaller one: on all points it takes longer than the clustering and ends no better.
+    The sample has `per_centroid` points for each centroid (faiss takes 256), but at least LEAST_SAMPLE. k-means++ starts
+    from a smaller sample: on all points it takes longer than the clustering and ends no better.
     """
-    from sklearn.cluster import (
-        KMeans,
-        kmeans_plusplus,
-    )  # a second of import, so only where there is something to cluster
+    # This import takes a second, so it stands where there is something to cluster.
+    from sklearn.cluster import KMeans, kmeans_plusplus
 
     points, weights = _sample(points, weights, max(per_centroid * rows, LEAST_SAMPLE), seed)
     some, their_weights = _sample(points, weights, START_SAMPLE * rows, seed)
-    with threadpool_limits(
-        1, user_api="openmp"
-    ):  # a thread's own setting: the pool's limit does not reach its workers
+    # The limit holds for this thread only, and the pool's does not reach it.
+    with threadpool_limits(1, user_api="openmp"):
         start, _ = kmeans_plusplus(some, rows, sample_weight=their_weights, random_state=seed)
         means = (
             KMeans(rows, init=start, n_init=1, max_iter=max_iter)
@@ -71,7 +68,7 @@ def centroids(
 
 
 def _costs(points: np.ndarray, table: np.ndarray) -> np.ndarray:
-    """Return squared distances (n, Q) less each point's own squared norm, which no comparison of centroids needs."""
+    """Return squared distances (n, Q) without each point's squared norm, which no comparison of centroids needs."""
     return cast(np.ndarray, np.square(table).sum(axis=1) - 2 * (points @ table.T))
 
 
@@ -85,9 +82,9 @@ def nearest(points: np.ndarray, table: np.ndarray) -> np.ndarray:
 
 
 def nearest_rows(points: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Return the place in `rows` (U,) of the point among these that is nearest to each of the points (V, d): (V,) int32.
+    """Return, for each of the points (V, d), the place in `rows` (U,) of the nearest point among those: (V,) int32.
 
-    Points that are among them have their own. Of equals the first is taken.
+    A point of `rows` gets its place. Of equal distances the first counts.
     """
     # products with equal rows can differ in their last bits
     first = np.sort(np.unique(points[rows], axis=0, return_index=True)[1])
@@ -112,7 +109,7 @@ def rank_within(keys: np.ndarray, priority: np.ndarray) -> np.ndarray:
 def _best_open(
     points: np.ndarray, table: np.ndarray, is_open: np.ndarray, place: np.ndarray
 ) -> tuple[np.ndarray, ...]:
-    """Return each point's nearest centroid among those open in its place, and how much dearer the second nearest is."""
+    """Return each point's nearest centroid among those open in its place, and the extra cost of the second nearest."""
     step = max(1, CHUNK // len(table))
     choices, regrets = [], []
     for start in range(0, len(points), step):
@@ -136,9 +133,9 @@ def limit(
 ) -> np.ndarray:
     """Return the digits (n,) changed so that no (group, digit) holds more than `capacity` points.
 
-    Given are the nearest centroids, (n,). Where too many points share one, those that would lose most by leaving stay
-    and the others ask at the next nearest that has room, until all are placed. Greedy: an exact matching lowered the
-    codes' final error on MiniLM's table by 0.1-0.2 % only. No group may have more than Q * capacity points.
+    `digit` holds the nearest centroids, (n,). Where too many points share a centroid, those that would lose most by leaving
+    stay, and the others ask for the next nearest with room, until all have a digit. Greedy: an exact matching lowered the
+    final error of the codes on MiniLM's table by 0.1-0.2 % only. No group may have more than Q * capacity points.
     """
     rows = len(table)
     cells, cell, sizes = np.unique(group * rows + digit, return_inverse=True, return_counts=True)
@@ -173,7 +170,7 @@ def match(
 ) -> np.ndarray:
     """Return digits (n,) that differ within each group, at the least total squared distance (Hungarian matching).
 
-    Groups whose nearest centroids differ already are left as they are: nothing is nearer. No group may exceed Q points.
+    Groups whose nearest centroids differ already stay as they are: nothing is nearer. No group may have more than Q points.
     """
     from scipy.optimize import linear_sum_assignment
 

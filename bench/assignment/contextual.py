@@ -12,8 +12,8 @@ ITERATIONS = 4  # rounds
 def _codes(parts: list[np.ndarray], tables: list[np.ndarray], weights: Weights, pool: Parallel) -> np.ndarray:
     """Return codes (V, f), all different: each digit near its sub-table's centroid, as far as room is left.
 
-    The tokens that share the first i-1 digits are a group of at most Q^(f-i+1); digit i may be given to Q^(f-i) of
-    them, and the last digit to one, so V <= Q^f tokens always find a place.
+    The tokens that share the first i-1 digits are a group of at most Q^(f-i+1). At most Q^(f-i) of them may get the same
+    digit i, and one token each last digit, so V <= Q^f tokens always have room.
     """
     vocab_size, subspaces, rows = len(parts[0]), len(parts), len(tables[0])
     codes = np.stack(
@@ -31,7 +31,7 @@ def _codes(parts: list[np.ndarray], tables: list[np.ndarray], weights: Weights, 
 def _means(
     part: np.ndarray, code: np.ndarray, table: np.ndarray, weights: Weights
 ) -> tuple[np.ndarray, float]:
-    """Return the mean of each code's points (an unused code keeps its old centroid), and the squared error left."""
+    """Return the mean of each code's points (an unused code keeps its old centroid), and the remaining squared error."""
     from scipy.sparse import csr_array
 
     weight = np.ones(len(code)) if weights is None else weights
@@ -50,9 +50,9 @@ def _means(
 def contextual_codes(
     vectors: np.ndarray, subspaces: int, rows: int, iterations: int, seed: int, weights: Weights = None
 ) -> np.ndarray:
-    """Return injective codes (V, f) int32 of the token vectors (V, d): the round with the least weighted squared error.
+    """Return injective codes (V, f) int32 of the token vectors (V, d), from the round with the least weighted squared error.
 
-    A round gives codes under the capacities and then moves the centroids to the means. Needs rows**subspaces >= V.
+    A round assigns codes under the capacities and then moves the centroids to the means. Needs rows**subspaces >= V.
     """
     parts = [np.ascontiguousarray(vectors[:, s]) for s in subspace_slices(vectors.shape[1], subspaces)]
     best, best_error = np.empty(0), np.inf

@@ -9,11 +9,11 @@ from bench.assignment.clusters import Weights, centroids, nearest, workers
 def residual_quantisation(
     table: np.ndarray, subspaces: int, rows: int, seed: int, weights: Weights = None
 ) -> np.ndarray:
-    """Return codes (V, f) whose i-th stands for what the first i-1 centroids leave over (Chen, Guan & Wang, Sensors 2010)."""
+    """Return codes (V, f): each names the centroid nearest to what the ones before leave of the token's vector."""
     left, codes = table.copy(), []
     with workers():
         for _ in range(subspaces):
-            # the tables are refitted
+            # Few rounds suffice: the embedding fits its tables to the codes.
             means = centroids(left, rows, seed, per_centroid=256, max_iter=10, weights=weights)
             codes.append(nearest(left, means))
             left -= means[codes[-1]]

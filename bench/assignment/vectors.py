@@ -16,22 +16,22 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 CONTEXT = 128  # tokens of a text that are read
-# tokens of text that are used: as much computing as the isolated tokens of a 30,522-word vocabulary
+# tokens of text that are used: as much computing as the isolated tokens of a vocabulary of 30,522
 BUDGET = 1 << 16
-LAYER = None  # the middle one, as records and the keys of cached vectors say it
-READ = 8 * BUDGET  # tokens of text among which they are chosen
+LAYER = None  # the middle layer, in records and in the keys of cached vectors
+READ = 8 * BUDGET  # tokens of text to choose from
 
 
 @dataclass(frozen=True)
 class TokenVectors:
-    """Token vectors that are computed only if they are needed: `key` names them, `compute` returns them, (V, d)."""
+    """Token vectors that are computed only if needed: `key` is their digest, `compute` returns them, (V, d)."""
 
     key: str
     compute: Callable[[], np.ndarray]
 
 
 def vectors_key(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", texts: Iterable[str]) -> str:
-    """Return a SHA-256 over what decides `token_vectors`: weights (no head, no pooler), vocabulary, texts."""
+    """Return a SHA-256 over all that decides `token_vectors`: weights (no head, no pooler), vocabulary, texts."""
     # The pooler comes after the layers, and is random where a checkpoint has none.
     state = {
         name: tensor.cpu().numpy()
@@ -47,10 +47,10 @@ def token_vectors(
     texts: Iterable[str],
     batch_size: int,
 ) -> np.ndarray:
-    """Return one vector a token, (V, d) float32: the mean of its hidden states over its occurrences in the texts.
+    """Return a vector for each token, (V, d) float32: the mean of its hidden states over its occurrences in the texts.
 
-    The states are those of the middle layer. A token that occurs in no text used has its state in `[CLS] token [SEP]`.
-    Which texts are used: `_informative`. The model is left as it was.
+    The states are those of the middle layer, in the texts that `_informative` selects. A token that is in none of them has
+    its state in `[CLS] token [SEP]`. The model stays as it was.
     """
     layer = model.config.num_hidden_layers // 2
     vocab_size = cast(nn.Embedding, model.get_input_embeddings()).num_embeddings
@@ -70,15 +70,15 @@ def token_vectors(
 def _informative(
     tokenizer: "PreTrainedTokenizerBase", texts: Iterable[str], vocab_size: int
 ) -> list[list[int]]:
-    """Return the token ids of the texts used: those that bring a new token, then the rest, up to BUDGET tokens."""
+    """Return the token ids of the texts to use: those with a new token, then the rest, up to BUDGET tokens."""
     unseen = np.ones(vocab_size, dtype=bool)
     new: list[list[int]] = []
     rest: list[list[int]] = []
     read = used = 0
     stream = iter(texts)
-    while used < BUDGET and read < READ and (some := list(islice(stream, 1024))):
+    while used < BUDGET and read < READ and (batch := list(islice(stream, 1024))):
         length = min(CONTEXT, tokenizer.model_max_length)
-        for ids in cast(list[list[int]], tokenizer(some, truncation=True, max_length=length)["input_ids"]):
+        for ids in cast(list[list[int]], tokenizer(batch, truncation=True, max_length=length)["input_ids"]):
             brings_new = unseen[ids].any()
             (new if brings_new else rest).append(ids)
             unseen[ids] = False
@@ -89,7 +89,7 @@ def _informative(
 
 
 class _Reached(Exception):
-    """Leaves the forward pass with the wanted hidden states, before the layers above are computed."""
+    """Leaves the forward pass with a layer's hidden states, before the layers above are computed."""
 
     def __init__(self, states: torch.Tensor) -> None:
         self.states = states
@@ -104,15 +104,13 @@ Batches = Iterator[tuple[torch.Tensor, torch.Tensor]]  # ids (n,), states (n, d)
 
 @contextmanager
 def _forward(model: "PreTrainedModel", layer: int) -> Iterator[Callable[[list[list[int]], int], Batches]]:
-    """Yield a function from sequences and a batch size to batches; restores the model and torch's threads.
+    """Yield a function from sequences and a batch size to batches; restore the model and torch's threads at the end.
 
-    Sequences go in batches of near lengths. On a CPU each batch is computed by one thread and the batches run side by
-    side: quicker for short sequences, and the sums do not depend on the number of threads.
+    A batch holds sequences of similar length. On a CPU one thread computes each batch, and batches run side by side: that
+    is faster for short sequences, and the sums do not depend on the number of threads.
     """
-    from joblib import (
-        Parallel,
-        delayed,
-    )  # 40 modules, which a run does not need where codes are cached or there are none
+    # 40 modules, which a run does not need where codes are cached or there are none
+    from joblib import Parallel, delayed
 
     base, device = model.base_model, model.device
     depth, training, threads = model.config.num_hidden_layers, model.training, torch.get_num_threads()

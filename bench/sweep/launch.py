@@ -26,9 +26,8 @@ class Outcome:
 
     plan: Plan  # with the records that the store has afterwards
     todo: list[Item]  # the runs that the sweep had to do
-    words: list[str] = field(
-        default_factory=list
-    )  # repaired records, and last words of jobs that left runs behind
+    # repaired records, and last words of jobs that left runs behind
+    words: list[str] = field(default_factory=list)
     submitted: bool = False  # jobs still work on the missing runs
 
     def missing(self) -> list[Prepared]:

@@ -27,9 +27,8 @@ from bench.sweep.view import View
 from bench.sweep.worker import Settings
 
 log = logging.getLogger("bench")
-GRACE = (
-    30.0  # seconds in which a worker must write its record when it is stopped, or when a run's time is over
-)
+# seconds in which a worker must write its record when it is stopped, or when a run's time is over
+GRACE = 30.0
 STILLBORN = 5  # workers in a row that die before their first run: something is wrong with the machine
 
 
@@ -88,9 +87,8 @@ class Pool:
                     [*sources, *(slot.process.sentinel for slot in self.slots)], timeout=1
                 )
                 for slot in list(self.slots):
-                    ended = (
-                        slot.process.exitcode is not None
-                    )  # before its last words are read, or some could be missed
+                    # before its last words are read, or some could be missed
+                    ended = slot.process.exitcode is not None
                     self._hear(slot)
                     self._check_time(slot)
                     if ended:
