@@ -138,7 +138,7 @@ def test_a_node_dies_a_job_is_preempted_and_the_controller_restarts(on_slurm, sl
 
 @needs_slurm
 def test_what_killed_jobs_leave_is_submitted_again(on_slurm, slurm, tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr("bench.sweep.launchers.slurm.SETTLE", 3)
+    monkeypatch.setattr("bench.sweep.launchers.queued.SETTLE", 3)
     sweep = [*on_slurm, "training.max_steps=200"]
 
     def kill_both() -> None:
@@ -161,7 +161,7 @@ def test_what_killed_jobs_leave_is_submitted_again(on_slurm, slurm, tmp_path, mo
 def test_runs_that_every_job_leaves_behind_are_missing_with_its_last_words(
     on_slurm, slurm, tmp_path, monkeypatch, capsys
 ):
-    monkeypatch.setattr("bench.sweep.launchers.slurm.SETTLE", 3)
+    monkeypatch.setattr("bench.sweep.launchers.queued.SETTLE", 3)
     sweep = [*on_slurm, 'launcher.setup=["echo out of luck >&2; kill -9 $$"]']
     assert main(["sweep", *sweep, "--wait"]) == 1
     *words, missing, count = capsys.readouterr().out.splitlines()
@@ -178,7 +178,7 @@ def test_runs_that_every_job_leaves_behind_are_missing_with_its_last_words(
 def test_what_a_job_leaves_that_ends_with_an_error_is_not_submitted_again(
     on_slurm, slurm, tmp_path, monkeypatch, capsys
 ):
-    monkeypatch.setattr("bench.sweep.launchers.slurm.SETTLE", 3)
+    monkeypatch.setattr("bench.sweep.launchers.queued.SETTLE", 3)
     runs = tmp_path / "results/runs"
     sweep = [*on_slurm, f'launcher.setup=["rm -r {runs}; ln -s /proc/nowhere {runs}"]']
     assert main(["sweep", *sweep, "--wait"]) == 1

@@ -34,7 +34,7 @@ class Ending(NamedTuple):
 
 
 class Launcher(ABC):
-    """Carries out the runs of one plan. A subclass without a queue needs only `submit`."""
+    """Carries out the runs of one plan. A subclass needs only `submit`; with a queue it is a QueuedLauncher."""
 
     detached: ClassVar[bool] = False  # `submit` returns at once, and the jobs outlive this process
 

@@ -11,7 +11,6 @@ import signal
 import subprocess
 import time
 import uuid
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -22,14 +21,13 @@ from bench.logs import set_up_logging
 from bench.settings.compose import compose_config
 from bench.settings.launchers import SlurmConfig
 from bench.store import claims, sha256, write_atomically
-from bench.sweep.launchers import Ending, Job, Launcher
+from bench.sweep.launchers import Ending, Job
+from bench.sweep.launchers.queued import QueuedLauncher
 from bench.sweep.launchers.slurm import ended, sbatch
 from bench.sweep.plan import Item
 from bench.sweep.worker import finished
 
 log = logging.getLogger("bench")
-POLL = 3.0  # seconds between two looks at the queue
-SETTLE = 30.0  # seconds until a file written on one node is seen on all others
 
 
 class Task:
@@ -74,10 +72,9 @@ def warning(launcher: SlurmConfig) -> int:
     return min(180, launcher.minutes * 6)
 
 
-class SlurmArray(Launcher):
+class SlurmArray(QueuedLauncher):
     """A job array of Slurm, found again by its job name from every node that has Slurm's commands."""
 
-    detached = True
     folder: Path  # with the plan and the logs of the array that `submit` made
 
     @staticmethod
@@ -138,28 +135,9 @@ class SlurmArray(Launcher):
             *(number, len(jobs), len(items), self.folder),
         )
 
-    def wait(self, items: Sequence[Item]) -> Ending:
-        """Return when all runs have records, or no job is left and nobody works on a run.
-
-        The runs that killed jobs left may be started again. A job that ended with an error would meet it again.
-        """
-        shown, quiet_since = None, None
-        while True:
-            jobs, done = self.jobs(), sum(map(finished, items))
-            states = Counter(
-                f"{job.state} {job.reason}" if job.state == "PENDING" else job.state for job in jobs or []
-            )
-            if (done, states) != shown:
-                shown = done, states
-                queued = [f"{'?' if jobs is None else len(jobs)} jobs in the queue"]
-                queued += [f"{number} {state}" for state, number in sorted(states.items())]
-                log.info("%d of %d runs ended, %s", done, len(items), ", ".join(queued))
-            working = jobs is None or jobs or any(claims.holder(Path(item.record)) for item in items)
-            quiet_since = None if working else quiet_since or time.monotonic()
-            settled = quiet_since is not None and time.monotonic() - quiet_since > SETTLE
-            if done == len(items) or settled:
-                return Ending(ended.last_words(self.folder), ended.killed(self.folder))
-            time.sleep(POLL)
+    def ending(self) -> Ending:
+        """Return the last words of the jobs. The runs of killed jobs may succeed; an error would meet them again."""
+        return Ending(ended.last_words(self.folder), retryable=ended.killed(self.folder))
 
     def jobs(self) -> list[Job] | None:
         """Return the sweep's jobs that wait or run: none where there is no Slurm, None if the queue does not answer."""
