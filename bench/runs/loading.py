@@ -30,7 +30,7 @@ from bench.training.batching import Examples
 from bench.training.finetune import Trainee
 from bench.training.lane import TASK
 from bench.training.precision import resolve_dtype
-from bench.training.recoveries import recover
+from bench.training.recoveries import Recovery
 from bench.training.teacher import Student, teacher_logits, with_teacher
 
 log = logging.getLogger("bench")
@@ -105,9 +105,9 @@ def load(prepared: Prepared, device: torch.device) -> Loaded:
     dtype = resolve_dtype(config.training.dtype, device)
     if isinstance(config.recovery, TrainedRecoveryConfig):
         unlabelled = swap.texts_of(config.recovery.corpus, config, texts)()
-        recovery = recover(
-            model, config, prepared.canonical["model"], tokenizer, unlabelled, device, dtype, prepared.name
-        )
+        identity, name = prepared.canonical["model"], prepared.name
+        recovering = Recovery(config, identity, tokenizer, unlabelled, device, dtype, name)
+        recovery = recovering.recover(model)
     return Loaded(model, tokenizer, splits, train, shares, size, fit, recovery)
 
 

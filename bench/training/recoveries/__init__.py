@@ -6,6 +6,7 @@ bench/settings/recoveries.py.
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
@@ -38,102 +39,99 @@ Learner = Callable[
 ]
 
 
-def _learner(name: str) -> Learner:
-    return cast(Learner, import_module(f"{__name__}.{name}").learner)
+@dataclass(frozen=True)
+class Recovery:
+    """The recovery of a run: all that decides the recovered model beside the model that it begins with."""
 
+    config: RunConfig
+    identity: dict[str, Any]  # of the pretrained model
+    tokenizer: PreTrainedTokenizerBase
+    texts: Sequence[str]
+    device: torch.device
+    dtype: str
+    name: str  # of the run, for the log
 
-def recover(
-    model: PreTrainedModel,
-    config: RunConfig,
-    identity: dict[str, Any],
-    tokenizer: PreTrainedTokenizerBase,
-    texts: Sequence[str],
-    device: torch.device,
-    dtype: str,
-    name: str,
-) -> dict[str, Any]:
-    """Put the recovered encoder into `model`, whose embedding has been swapped, and return the record's `recovery`.
+    def recover(self, model: PreTrainedModel) -> dict[str, Any]:
+        """Put the recovered encoder into `model`, whose embedding has been swapped, and return the record's `recovery`.
 
-    It is trained if no equal one lies in `cache_dir/recovered`; equal are those of the same model and initial embedding,
-    recipe, texts and number format. The pooler is no part of it. `identity` is the model's. Raises DataError for a corpus
-    without text, ConfigError where a masked-LM head is needed and the model has none, Diverged.
-    """
-    if not texts:
-        raise DataError(
-            f"recovery.corpus ({cast(TrainedRecoveryConfig, config.recovery).corpus}) is empty: give one with text."
+        The encoder, without a pooler, is trained unless an equal one lies in `cache_dir/recovered`: of the same model and
+        initial embedding, recipe, texts and number format. Raises DataError for a corpus without text, ConfigError where a
+        masked-LM head is needed and the model has none, Diverged.
+        """
+        if not self.texts:
+            raise DataError(f"recovery.corpus ({self._settings.corpus}) is empty: give one with text.")
+        path = Path(self.config.cache_dir) / "recovered" / f"{self._key(model)}.safetensors"
+        store.make_folder(path.parent)
+        with FileLock(path.with_suffix(".lock")):  # others who need the same model wait for it
+            reused = store.read_cached(path, load_file) is not None
+            if not reused:
+                processes.refuse_several("recovery", "recovered model")
+                outcome = self._train(model)
+                facts = {key: getattr(outcome, key) for key in ("steps", "seconds", "engine", "curve")}
+                cast(Any, model).to("cpu")
+                state = {key: value.contiguous() for key, value in _encoder(model).items()}
+                store.write_atomically(path, save(state, {"facts": json.dumps(facts)}))
+        with safe_open(path, "pt") as file:
+            facts = json.loads(file.metadata()["facts"])
+
+        # Load the file also where the model was just trained: tables in few bits are stored rounded, and all get the same.
+        missing, unexpected = model.base_model.load_state_dict(load_file(path), strict=False)
+        if unexpected or any(not key.startswith("pooler.") for key in missing):
+            raise BenchError(
+                f"{path} does not hold this model (missing {missing}, left over {unexpected}): delete it."
+            )
+        return {
+            "name": self._settings.name,
+            "sha256": pretrained.digest(path),
+            "reused": reused,
+            "texts": len(self.texts),
+            **facts,
+        }
+
+    @property
+    def _settings(self) -> TrainedRecoveryConfig:
+        return cast(TrainedRecoveryConfig, self.config.recovery)
+
+    def _key(self, model: PreTrainedModel) -> str:
+        recipe = {key: value for key, value in vars(self._settings).items() if key != "corpus"}
+        embedding = model.get_input_embeddings().state_dict()
+        table = {name: part.cpu().numpy() for name, part in embedding.items()}
+        return store.key(VERSION, recipe, self.identity, self.dtype, table, list(self.texts))
+
+    def _train(self, model: PreTrainedModel) -> Outcome:
+        """Train the encoder in place and return the outcome."""
+        settings, training = self._settings, self.config.training
+        data = unlabelled(self.tokenizer, self.texts, settings.max_length, self.device)
+        table = frozenset(model.get_input_embeddings().parameters())
+        make = cast(Learner, import_module(f"{__name__}.{settings.name}").learner)
+        learner, trained = make(model, self.config, self.tokenizer, self.device)
+        transformers.set_seed(settings.seed)
+        part = training.device_batch or training.batch_size
+        recipe = TrainingConfig(
+            max_steps=settings.steps,
+            batch_size=settings.batch_size,
+            learning_rate=settings.learning_rate,
+            weight_decay=0.0,
+            engine=training.engine,
+            device_batch=-(-settings.batch_size * part // training.batch_size),
         )
-    path = Path(config.cache_dir) / "recovered" / f"{_key(model, config, identity, texts, dtype)}.safetensors"
-    store.make_folder(path.parent)
-    with FileLock(path.with_suffix(".lock")):  # others who need the same model wait for it
-        reused = store.read_cached(path, load_file) is not None
-        if not reused:
-            processes.refuse_several("recovery", "recovered model")
-            outcome = _train(model, config, tokenizer, texts, device, dtype, name)
-            facts = {key: getattr(outcome, key) for key in ("steps", "seconds", "engine", "curve")}
-            cast(Any, model).to("cpu")
-            state = {key: value.contiguous() for key, value in _encoder(model).items()}
-            store.write_atomically(path, save(state, {"facts": json.dumps(facts)}))
-    with safe_open(path, "pt") as file:
-        facts = json.loads(file.metadata()["facts"])
-    # Also where it was trained just now: tables in few bits are stored rounded, and every user gets the same.
-    missing, unexpected = model.base_model.load_state_dict(load_file(path), strict=False)
-    if unexpected or any(not key.startswith("pooler.") for key in missing):
-        raise BenchError(
-            f"{path} does not hold this model (missing {missing}, left over {unexpected}): delete it."
+        outcome = finetune(
+            learner,
+            data,
+            recipe,
+            seed=settings.seed,
+            dtype=self.dtype,
+            name=f"{self.name} {settings.name}",
+            objective=Objective(lambda rows, _: rows, table, settings.table_factor),
         )
-    return {
-        "name": config.recovery.name,
-        "sha256": pretrained.digest(path),
-        "reused": reused,
-        "texts": len(texts),
-        **facts,
-    }
+        if trained is not model:
+            model.base_model.load_state_dict(_encoder(trained), strict=False)
+        return outcome
 
 
 def _encoder(model: PreTrainedModel) -> dict[str, Tensor]:
-    return {
-        key: value for key, value in model.base_model.state_dict().items() if not key.startswith("pooler.")
-    }
-
-
-def _key(
-    model: PreTrainedModel, config: RunConfig, identity: dict[str, Any], texts: Sequence[str], dtype: str
-) -> str:
-    recipe = {key: value for key, value in vars(config.recovery).items() if key != "corpus"}
-    embedding = {name: part.cpu().numpy() for name, part in model.get_input_embeddings().state_dict().items()}
-    return store.key(VERSION, recipe, identity, dtype, embedding, list(texts))
-
-
-def _train(
-    model: PreTrainedModel,
-    config: RunConfig,
-    tokenizer: PreTrainedTokenizerBase,
-    texts: Sequence[str],
-    device: torch.device,
-    dtype: str,
-    name: str,
-) -> Outcome:
-    """Train the encoder in place and return the outcome."""
-    recovery = cast(TrainedRecoveryConfig, config.recovery)
-    data = unlabelled(tokenizer, texts, recovery.max_length, device)
-    embedding = model.get_input_embeddings()
-    learner, trained = _learner(recovery.name)(model, config, tokenizer, device)
-    transformers.set_seed(recovery.seed)
-    objective = Objective(lambda rows, _: rows, frozenset(embedding.parameters()), recovery.table_factor)
-    part = config.training.device_batch or config.training.batch_size
-    recipe = TrainingConfig(
-        max_steps=recovery.steps,
-        batch_size=recovery.batch_size,
-        learning_rate=recovery.learning_rate,
-        weight_decay=0.0,
-        engine=config.training.engine,
-        device_batch=-(-recovery.batch_size * part // config.training.batch_size),
-    )
-    name = f"{name} {recovery.name}"
-    outcome = finetune(learner, data, recipe, seed=recovery.seed, dtype=dtype, name=name, objective=objective)
-    if trained is not model:
-        model.base_model.load_state_dict(_encoder(trained), strict=False)
-    return outcome
+    state = model.base_model.state_dict()
+    return {key: value for key, value in state.items() if not key.startswith("pooler.")}
 
 
 def unlabelled(
