@@ -90,8 +90,11 @@ class Source:
         weights = None if self.vocabulary is None else self.vocabulary.weights
         weights = np.ones(len(self.table)) if weights is None else weights
         weights[[] if self.padding_idx is None else [self.padding_idx]] = 0
-        weights[[] if self.kept is None else self.kept.numpy()] = 0
-        return torch.from_numpy(weights).unsqueeze(1)
+        return self.without_kept(torch.from_numpy(weights).unsqueeze(1))
+
+    def without_kept(self, rows: Tensor) -> Tensor:
+        """Return the rows (V, n) with zeros for kept tokens."""
+        return rows if self.kept is None else rows.index_fill(0, self.kept, 0)
 
 
 C = TypeVar("C", bound=EmbeddingConfig)

@@ -48,8 +48,7 @@ class QuotientRemainder(EmbeddingMethod[QuotientRemainderConfig]):
         low, high = ids % layer.rows, ids // layer.rows
 
         # Leave out kept tokens, and fit zero to padding.
-        counts = torch.ones(len(ids), 1)
-        counts[[] if source.kept is None else source.kept] = 0
+        counts = source.without_kept(torch.ones(len(ids), 1))
         table = source.table * counts
         table[[] if source.padding_idx is None else [source.padding_idx]] = 0
 

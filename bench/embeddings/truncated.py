@@ -53,8 +53,7 @@ class Truncated(EmbeddingMethod[TruncatedConfig]):
         return TruncatedEmbedding(*source.shape, config.rank or 0, source.padding_idx)
 
     def fit(self, layer: TruncatedEmbedding, config: TruncatedConfig, source: Source) -> None:
-        squares = source.table.square()
-        squares = squares if source.kept is None else squares.index_fill(0, source.kept, 0)
+        squares = source.without_kept(source.table.square())
         layer.dimensions = squares.sum(0).topk(config.rank or 0).indices.sort().values
         layer.weight.copy_(source.table[:, layer.dimensions])
 
