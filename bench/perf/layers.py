@@ -14,7 +14,7 @@ from bench.models.architectures import EMBEDDINGS, build
 from bench.perf.sides import synchronise
 
 ROWS, TOKENS = 32, 128
-COUNT = {"cuda": 50, "cpu": 5}  # passes of one turn
+COUNT = {"cuda": 50, "cpu": 5}  # passes in a turn
 log = logging.getLogger("bench")
 
 
@@ -57,8 +57,8 @@ def _measure(rows: list[dict[str, Any]], device: torch.device, repeats: int) -> 
         passes.append(Passes(*_layer(row["backbone"], row["embedding"], device), device))
         row["peak_memory_bytes"] = torch.cuda.max_memory_allocated(device) - held if on_gpu else None
     for _ in range(repeats):
-        for row, own in zip(rows, passes, strict=True):
-            row["milliseconds"].append(_milliseconds(own, device))
+        for row, layer in zip(rows, passes, strict=True):
+            row["milliseconds"].append(_milliseconds(layer, device))
     for row in rows:
         row["ratio"] = statistics.median(row["milliseconds"]) / statistics.median(rows[0]["milliseconds"])
 

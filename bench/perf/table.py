@@ -48,9 +48,9 @@ def label(row: dict[str, Any]) -> str:
 
 def ratio(row: dict[str, Any], rows: list[dict[str, Any]], side: str) -> float | None:
     """Return the row's training throughput over that of `side` on the dense model of the same backbone and batch size."""
-    wanted = (side, "dense", row["backbone"], row["batch_size"])
+    reference = (side, "dense", row["backbone"], row["batch_size"])
     for other in rows:
-        if (other["side"], other["embedding"], other["backbone"], other["batch_size"]) == wanted:
+        if (other["side"], other["embedding"], other["backbone"], other["batch_size"]) == reference:
             ours, theirs = median(row["examples_per_second"]), median(other["examples_per_second"])
             return ours / theirs if ours and theirs else None
     return None

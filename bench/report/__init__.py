@@ -133,7 +133,7 @@ def _draw(
 
 
 def _remove_older(results_dir: Path, written: list[Path]) -> None:
-    """Delete tables and figures that an earlier report wrote and this one has no data for, such as <what>--<model>--<suite>."""
+    """Delete tables and figures of an earlier report, such as <what>--<model>--<suite>, that this report has no data for."""
     single = ("breakdown", "published", "coverage", "parts")  # the last two: earlier names of two tables
     patterns = ("figures/*--*--*.*", "tables/*--*--*.*", *(f"tables/{name}.*" for name in single))
     for path in {path for pattern in patterns for path in results_dir.glob(pattern)} - {*written}:
@@ -191,7 +191,7 @@ def _is_breakdown(part: pd.DataFrame) -> bool:
 
 
 def _provenance(runs: pd.DataFrame) -> str:
-    """Return one line: number of records, digest over their ids, commits and devices."""
+    """Return a line: number of records, digest over their ids, commits and devices."""
     known = runs.dropna(subset=["provenance.commit"])
     commits = sorted(set(zip(known["provenance.commit"], known.dirty, strict=True)))
     shown = [f"{commit} (with uncommitted changes)" if dirty else str(commit) for commit, dirty in commits]

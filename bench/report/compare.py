@@ -24,7 +24,7 @@ HEAD = "Mean now minus mean before, over the seeds that both stores have. Clear:
 
 
 def compare(before: list[Record], now: list[Record]) -> pd.DataFrame:
-    """Return one line per model, task and configuration with its scores in both stores, worst changes first.
+    """Return a line for each model, task and configuration with its scores in both stores, worst changes first.
 
     Raises ConfigError where the stores' scores come from different versions of a task, metric or record.
     """
@@ -55,7 +55,7 @@ def write_comparison(before: list[Record], now: list[Record], results_dir: Path)
 
 
 def _line(runs: pd.DataFrame) -> dict[Any, Any]:
-    """Return the comparison of one configuration on one task."""
+    """Return the comparison of a configuration on a task."""
     first = runs.iloc[0]
     values = runs.pivot(index="seed", columns="store", values="headline.value") * first["scale"]
     values = values.reindex(columns=["before", "now"])
@@ -72,12 +72,12 @@ def _line(runs: pd.DataFrame) -> dict[Any, Any]:
         **first[["metric", "model", "suite", "configuration"]],
     }
     for store in ("before", "now"):
-        own = runs[runs.store == store]
+        lines = runs[runs.store == store]
         line |= {
             store: None if pairs.empty else float(pairs[store].mean()),
-            f"seeds_{store}": " ".join(map(str, sorted(own.seed))),
-            f"bytes_{store}": own["size.embedding_bytes"].max(),
-            f"latency_ms_{store}": own["cost.latency_ms.batch1"].astype(float).median(),
+            f"seeds_{store}": " ".join(map(str, sorted(lines.seed))),
+            f"bytes_{store}": lines["size.embedding_bytes"].max(),
+            f"latency_ms_{store}": lines["cost.latency_ms.batch1"].astype(float).median(),
         }
     return line
 

@@ -34,7 +34,7 @@ class Verdict(NamedTuple):
 
 
 class Subject(NamedTuple):
-    """What is decided about: one section, the tasks that can be compared in points, and what could be chosen."""
+    """What is decided about: a section, the tasks that can be compared in points, and the configurations on offer."""
 
     part: pd.DataFrame  # the section's lines of the score table
     columns: list[dict[Any, Any]]
@@ -46,27 +46,31 @@ class Subject(NamedTuple):
     missing: list[str]  # tasks that matter and have no score
 
 
-def subject(table: pd.DataFrame, wanted: ReportConfig) -> Subject:
+def subject(table: pd.DataFrame, question: ReportConfig) -> Subject:
     """Return what is decided about: report.model and report.suite, else the section with most scores.
 
     The tasks that matter are report.tasks, else those of the mean over most tasks that enough configurations have.
     Raises ConfigError for a model or suite without any record.
     """
     # The section.
-    for key, value in (("model", wanted.model), ("suite", wanted.suite)):
+    for key, value in (("model", question.model), ("suite", question.suite)):
         known = set(map(str, table[key]))
         if value is not None and value not in known:
             raise ConfigError(unknown(f"report.{key}", value, known))
-    asked = (table.model == (wanted.model or table.model)) & (table.suite == (wanted.suite or table.suite))
+    asked = (table.model == (question.model or table.model)) & (
+        table.suite == (question.suite or table.suite)
+    )
     if not asked.any():
-        raise ConfigError(f"report.suite ({wanted.suite}) has no records of report.model ({wanted.model}).")
+        raise ConfigError(
+            f"report.suite ({question.suite}) has no records of report.model ({question.model})."
+        )
     part = max(sections(table[asked]), key=lambda part: part[~part.is_mean].n.sum())
 
     # Its tasks, and those that matter.
     tasks = part[~part.is_mean & (part.scale == POINTS)]
     columns = tasks.drop_duplicates("column").to_dict("records")
     averaged = _averaged(part) or [column["column"] for column in columns]
-    names = wanted.tasks or [column["task"] for column in columns if column["column"] in averaged]
+    names = question.tasks or [column["task"] for column in columns if column["column"] in averaged]
     known = {column["task"] for column in columns}
 
     # Its configurations.

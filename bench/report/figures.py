@@ -72,7 +72,7 @@ def main_score(part: pd.DataFrame, measure: Measure) -> Chart | None:
 
 
 def tasks(part: pd.DataFrame, measure: Measure) -> Chart | None:
-    """Return small multiples: each task against a size; None where there is only one."""
+    """Return small multiples: each task against a size; None for a single task."""
     panels = [(lines, measure) for _, lines in part[~part.is_mean].groupby("column", sort=False)]
     return _chart(part, f"{measure.title}, task by task", panels) if len(panels) > 1 else None
 
@@ -123,13 +123,13 @@ def _points(lines: pd.DataFrame, measure: Measure) -> pd.DataFrame:
     return data
 
 
-def _chart(part: pd.DataFrame, against: str, wanted: list[tuple[pd.DataFrame, Measure]]) -> Chart | None:
+def _chart(part: pd.DataFrame, against: str, choice: list[tuple[pd.DataFrame, Measure]]) -> Chart | None:
     """Return the figure with a panel for each column and measure that has points; None where none has.
 
     Where there are several configurations a panel needs two points: a single point compares nothing. One panel is 10 x 6 inches;
     several stand two or three in a line on a wider page whose type grows with it.
     """
-    compared = [(_compared(lines, measure), measure) for lines, measure in wanted]
+    compared = [(_compared(lines, measure), measure) for lines, measure in choice]
     plotted = [(_points(lines, measure), min(2, len(lines)), measure) for lines, measure in compared]
     panels = [(points, measure) for points, least, measure in plotted if len(points) >= max(least, 1)]
     if not panels:
@@ -187,15 +187,15 @@ def _panel(
     for point in rows(floors):
         axes.axhline(point.mean, zorder=1, **_floor(kinds[point.kind][0]))
 
-    # Points with their intervals, a call a kind: one a point takes minutes for thousands of records.
+    # Points with their intervals, a call for each kind: a call for each point takes minutes with thousands of records.
     data = data[~data.floor]
     front = data[data.on_front].sort_values(["x", "mean"])
     axes.step(front.x, front["mean"], where="post", color=FRONT, linewidth=1.8, alpha=0.7, zorder=2)
-    for kind, own in data.groupby("kind", sort=False):
+    for kind, points in data.groupby("kind", sort=False):
         style = kinds[str(kind)]
-        spread = [own["mean"] - own.ci95_low, own.ci95_high - own["mean"]]
-        look = {**mark(style, 10), "markeredgecolor": "white", **_filling(own.body.iloc[0], style[0])}
-        axes.errorbar(own.x, own["mean"], spread, capsize=4, zorder=4, **look)
+        spread = [points["mean"] - points.ci95_low, points.ci95_high - points["mean"]]
+        look = {**mark(style, 10), "markeredgecolor": "white", **_filling(points.body.iloc[0], style[0])}
+        axes.errorbar(points.x, points["mean"], spread, capsize=4, zorder=4, **look)
 
     # An interval that goes on beyond the panel ends in an arrow head; a ring marks the knee.
     bottom, top = axes.get_ylim()

@@ -124,8 +124,8 @@ def side_by_side(part: pd.DataFrame, runs: pd.DataFrame, scores: dict[Any, str])
 
     `scores` are the configurations' main scores as text, by config_id.
     """
-    own = headline_runs(section_of(runs, part)).dropna(subset=["profiles"])
-    profiles = dict(zip(own.config_id, own.profiles, strict=True))
+    profiled = headline_runs(section_of(runs, part)).dropna(subset=["profiles"])
+    profiles = dict(zip(profiled.config_id, profiled.profiles, strict=True))
     lines = []
     for row in part[part.main].to_dict("records"):
         for device, profile in sorted((profiles.get(row["config_id"]) or {}).items()):

@@ -48,7 +48,7 @@ def read_published(folder: Path) -> pd.DataFrame:
 
 
 def beside(published: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
-    """Return one line for each of our numbers that a published number is about, with the difference ours - published."""
+    """Return a line for each of our numbers that a published number is about, with the difference ours - published."""
     lines = [line for claim in published.to_dict("records") for line in _lines(claim, table)]
     columns = [*COLUMNS, "ours", "interval", "difference"]
     return pd.DataFrame(lines, columns=columns).drop_duplicates(ignore_index=True)

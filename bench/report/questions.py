@@ -1,4 +1,4 @@
-"""Figures of one question each: languages, rare tokens, assignments, codebook grids, recovery."""
+"""Figures of a single question each: languages, rare tokens, assignments, codebook grids, recovery."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -42,7 +42,7 @@ def languages(part: pd.DataFrame) -> Chart | None:
     first = lines[lines.config_id == lines.config_id.iloc[0]].set_index("column")["mean"]
     others = first.drop("en", errors="ignore").sort_values(ascending=False)
     order = ["en"] * ("en" in first) + list(map(str, others.index))
-    largest = lines.drop_duplicates("kind").config_id  # of each kind: dots of one kind look alike
+    largest = lines.drop_duplicates("kind").config_id  # of each kind, whose dots look alike
     styles = kind_styles(set(lines.kind))
     title = title_of(part, "every language against English")
     with rc_context(STYLE):
@@ -50,14 +50,14 @@ def languages(part: pd.DataFrame) -> Chart | None:
         axes = figure.subplots()
         handles = []
         for index, config_id in enumerate(largest):
-            own = lines[(lines.config_id == config_id) & lines.column.isin(order)]
-            style, label = styles[own.kind.iloc[0]], own.configuration.iloc[0]
+            dots = lines[(lines.config_id == config_id) & lines.column.isin(order)]
+            style, label = styles[dots.kind.iloc[0]], dots.configuration.iloc[0]
             offset = 0.5 * (index / max(len(largest) - 1, 1) - 0.5)
-            spread = np.nan_to_num([own["mean"] - own.ci95_low, own.ci95_high - own["mean"]])
-            places = [order.index(name) + offset for name in own.column]
+            spread = np.nan_to_num([dots["mean"] - dots.ci95_low, dots.ci95_high - dots["mean"]])
+            places = [order.index(name) + offset for name in dots.column]
             bars: dict[str, Any] = {"xerr": spread, "elinewidth": 1, "zorder": 3}
-            handles.append(axes.errorbar(own["mean"], places, label=label, **bars, **mark(style, 8)))
-            for english in own[own.column == "en"]["mean"]:
+            handles.append(axes.errorbar(dots["mean"], places, label=label, **bars, **mark(style, 8)))
+            for english in dots[dots.column == "en"]["mean"]:
                 axes.axvline(english, color=style[0], linewidth=1, linestyle=":", zorder=1)
         axes.set_yticks(range(len(order)), order)
         axes.invert_yaxis()
@@ -124,7 +124,7 @@ def _differences(family: pd.DataFrame) -> Iterator[dict[str, Any]]:
 
 @figure("grid")
 def grids(part: pd.DataFrame) -> Chart | None:
-    """Return heat maps of the score over subspaces x rows, one for each family of embeddings in which both vary."""
+    """Return heat maps of the score over subspaces x rows, a map for each family of embeddings in which both vary."""
     names = {"config.embedding.subspaces": "subspaces", "config.embedding.rows": "rows"}
     lines = _embeddings(part).drop(columns="rows").rename(columns=names)
     families = lines.dropna(subset=["subspaces", "rows", "mean"]).groupby("table_family", sort=False)

@@ -95,7 +95,7 @@ def _derived(record: Record, place: int, widths: dict[str, int], suites: dict[st
     planned = {role: {"split": name} for role, name in (config["task"].get("splits") or {}).items()}
     splits, split = parts["task"].get("splits", {}), parts["headline"].get("split")
 
-    # Digests of ever less of the configuration, to find what differs in one thing only.
+    # Digests of ever less of the configuration, to find configurations that differ in a single setting.
     group = _without(config, "seed", "task", "data") | {"training": _without(training, "max_train_examples")}
     base = _without(group, "embedding", "assignment", "recovery", "body")
     base["training"] = _without(group["training"], "teacher", "teacher_weight")

@@ -44,7 +44,7 @@ def sections(table: pd.DataFrame) -> list[pd.DataFrame]:
 
 
 def _section(runs: pd.DataFrame, threshold: float) -> Iterator[dict[Any, Any]]:
-    """Yield the lines of one model on one suite."""
+    """Yield the lines of a model on a suite."""
     # Columns: each task, then means over tasks.
     counted = headline_runs(runs)
     tasks = [
@@ -79,9 +79,9 @@ def _section(runs: pd.DataFrame, threshold: float) -> Iterator[dict[Any, Any]]:
     for config_id, row in facts.to_dict("index").items():
         reference = references.get(str(config_id))
         for column in columns:
-            own, dense = (_by_seed(values, known, column["tasks"]) for known in (config_id, reference))
-            cell = _cell(own, None if reference == config_id else dense, column, threshold)
-            why = "" if own else _why_missing(column, statuses.get((config_id, column["column"])), weights)
+            ours, dense = (_by_seed(values, known, column["tasks"]) for known in (config_id, reference))
+            cell = _cell(ours, None if reference == config_id else dense, column, threshold)
+            why = "" if ours else _why_missing(column, statuses.get((config_id, column["column"])), weights)
             compared = reference == config_id or cell["paired_seeds"]
             cell |= {
                 "collapsed": sum(int(collapsed.get((config_id, task), 0)) for task in column["tasks"]),
@@ -129,7 +129,7 @@ def scaling(metric: str | None, scale: float) -> str:
 def _means(
     tasks: list[dict[str, Any]], values: dict[Any, dict[int, float]]
 ) -> tuple[list[dict[str, Any]], str]:
-    """Return the columns of means over tasks, the main one last, or why there are none."""
+    """Return the columns of means over tasks, the main column last, or why there are none."""
     averaged = [task for task in tasks if task["average"]]
     finished = [task for task in averaged if task["headline.metric"]]
     averaged = finished if len(finished) > 1 else averaged
@@ -220,7 +220,7 @@ def paired(ours: dict[int, list[float]], theirs: dict[int, list[float]]) -> tupl
 
 
 def _cell(
-    own: dict[int, list[float]],
+    by_seed: dict[int, list[float]],
     dense: dict[int, list[float]] | None,
     column: dict[str, Any],
     threshold: float,
@@ -230,11 +230,11 @@ def _cell(
     Differences are over the seeds that both have. With a single seed, intervals are over the evaluation rows.
     """
     rows = column["rows"]
-    score, change, share, worse = summarise(np.array(list(own.values())).T), NOTHING, NOTHING, None
+    score, change, share, worse = summarise(np.array(list(by_seed.values())).T), NOTHING, NOTHING, None
     if score.n == 1 and rows:
-        score = statistics.over_rows(rows, np.array(*own.values()) / 100).times(100)
+        score = statistics.over_rows(rows, np.array(*by_seed.values()) / 100).times(100)
     if dense is not None:
-        ours, theirs = paired(own, dense)
+        ours, theirs = paired(by_seed, dense)
         change, sign = summarise(ours - theirs), 1 if column["higher_is_better"] else -1
         ratio = statistics.ratio(ours, theirs) if column["higher_is_better"] else None
         share = NOTHING if ratio is None else summarise(100 * ratio)
@@ -245,12 +245,12 @@ def _cell(
             change = statistics.over_rows(rows, *shares).times(100)
             worse = statistics.probability_below_over_rows(rows, *shares, -threshold / 100)
     return {
-        "by_seed": own,
+        "by_seed": by_seed,
         "n": score.n,
         "mean": score.mean,
         "sd": score.sd,
         **_interval("ci95", score),
-        "seeds": " ".join(map(str, own)),
+        "seeds": " ".join(map(str, by_seed)),
         "difference_to_dense": change.mean,
         "difference_sd": change.sd,
         **_interval("difference_ci95", change),

@@ -22,7 +22,7 @@ HOW_TO_READ = (
     "packed codes.\n"
 )
 BUDGETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.04, 0.125, 0.25, 1.0)  # of the dense table's bytes
-# The columns of the CSV files: to show another one of the frames' columns, name it here.
+# The columns of the CSV files: to show another of the frames' columns, name it here.
 RESULTS = [
     *("title", "suite", "configuration", "task", "not_official", "headline.split", "metric"),
     *("size.embedding_params", "size.embedding_bytes", "body", "size.total_bytes"),
@@ -57,12 +57,12 @@ FAILURES = [
 
 
 def results(table: pd.DataFrame) -> pd.DataFrame:
-    """Return one line per configuration and task: score, difference to dense and percent of dense, each with its interval."""
+    """Return a line for each configuration and task: score, difference to dense and percent of dense, each with its interval."""
     return table[RESULTS].rename(columns={"title": "model"})
 
 
 def runs(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return one line a run with every metric (fractions), empty where the model's weights are random."""
+    """Return a line for each run with every metric (fractions), empty where the model's weights are random."""
     metrics = sorted(column for column in frame.columns if column.startswith("metrics."))
     return frame.assign(not_official=frame.marks.map("; ".join))[[*RUNS, *metrics]]
 
@@ -76,7 +76,7 @@ def csv(frame: pd.DataFrame) -> str:
 
 
 def completeness(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return one line per model, task and configuration: the seeds of each status, and those that only others have."""
+    """Return a line for each model, task and configuration: the seeds of each status, and those that only others have."""
     counted = headline_runs(frame)
     collapsed = (
         counted[counted["training.collapsed"].eq(True)].groupby([*SECTION, "column", "config_id"]).size()
@@ -86,9 +86,9 @@ def completeness(frame: pd.DataFrame) -> pd.DataFrame:
         seeds = on_task.groupby(["config_id", "status"]).seed.agg(set)
         labels = section_of(frame, on_task).drop_duplicates("config_id")
         for config_id, label in zip(labels.config_id, labels.configuration, strict=True):
-            found = {status: seeds.get((config_id, status), set()) for status in STATUSES}
-            found["missing"] = set(on_task.seed).difference(*found.values())
-            texts = {status: " ".join(map(str, sorted(numbers))) for status, numbers in found.items()}
+            by_status = {status: seeds.get((config_id, status), set()) for status in STATUSES}
+            by_status["missing"] = set(on_task.seed).difference(*by_status.values())
+            texts = {status: " ".join(map(str, sorted(numbers))) for status, numbers in by_status.items()}
             line = dict(zip(SECTION, section, strict=True)) | {"task": column, "configuration": label} | texts
             lines.append(line | {"collapsed": int(collapsed.get((*section, column, config_id), 0))})
     return pd.DataFrame(lines)
@@ -100,7 +100,7 @@ def begun(lines: pd.DataFrame) -> pd.Series:
 
 
 def completeness_counts(lines: pd.DataFrame) -> str:
-    """Return a Markdown table: per model and task how many of all configurations have run there, and the number of runs of each status."""
+    """Return a Markdown table: for each model and task how many configurations have a run, and the number of runs of each status."""
     counted = []
     for names, every in lines.groupby([*SECTION, "task"]):
         part = every[begun(every)]
@@ -112,7 +112,7 @@ def completeness_counts(lines: pd.DataFrame) -> str:
 
 
 def failures(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return one line for every run that did not finish, with its error's type and the first line of its message."""
+    """Return a line for every run that did not finish, with its error's type and the first line of its message."""
     return frame[frame.status != "ok"][FAILURES].rename(columns={"column": "task"}).fillna("")
 
 
@@ -136,15 +136,15 @@ def results_grid(part: pd.DataFrame) -> Grid:
     rows = []
     for _, line in shown.groupby("config_id", sort=False):
         cells = line.to_dict("records")
-        own, total = cells[0], cells[0]["size.total_bytes"]
+        first, total = cells[0], cells[0]["size.total_bytes"]
         sizes = [
-            _count(own[f"size.embedding_{key}s"], own[f"size.{key}_saving"]) for key in ("param", "byte")
+            _count(first[f"size.embedding_{key}s"], first[f"size.{key}_saving"]) for key in ("param", "byte")
         ]
         sizes += [_count(total, 1 - total / dense)] * bodies
         seeds = sorted({cell["n"] for cell in cells if cell["n"]})
         change = difference_text(next(cell for cell in cells if cell["main"]))
         many = " to ".join(map(str, dict.fromkeys([*seeds[:1], *seeds[-1:]])))
-        rows.append([own["configuration"], *sizes, many, *map(cell_text, cells), change])
+        rows.append([first["configuration"], *sizes, many, *map(cell_text, cells), change])
     return Grid(f"{main.title} on {main.suite}", head, rows, len(head) - 1, _mean_note(part))
 
 
@@ -161,9 +161,9 @@ def _mean_note(part: pd.DataFrame) -> str:
 
 
 def budget_grid(part: pd.DataFrame) -> Grid:
-    """Return a line per method, a column per budget: the largest embedding that fits in it and not in the one before.
+    """Return a line per method, a column per budget: the largest embedding that fits in it and not in the budget before.
 
-    It is chosen by its bytes alone, so that no score is picked for being high. Empty without compressed embeddings.
+    It is chosen by its bytes alone, so that no score is picked because it is high. Empty without compressed embeddings.
     """
     methods: dict[str, dict[float, str]] = defaultdict(dict)
     main = part[part.main]
@@ -219,15 +219,17 @@ def _estimate(row: dict[Any, Any], key: str, interval: str, sign: str = "") -> s
 
 
 def cautions(frame: pd.DataFrame) -> list[str]:
-    """Return sentences (plain text) about everything that keeps a number from being read as the official one."""
+    """Return sentences (plain text) about everything that keeps a number from being the official score."""
     marked = sorted(set(zip(frame.task, frame.marks, strict=True)))
-    said = [f"{task}: {mark}" for task, marks in marked for mark in marks]
+    sentences = [f"{task}: {mark}" for task, marks in marked for mark in marks]
     for model in sorted(set(frame[frame.weights == "random"].model)):
-        said.append(f"{model}: random weights, so no score is shown")
+        sentences.append(f"{model}: random weights, so no score is shown")
     ok = frame[frame.status == "ok"]
     for column, part in ok.groupby("column"):
         digests = part["task.data_sha256"].dropna().nunique()
-        said += [f"{column}: the data come from {digests} sources or versions"] if digests > 1 else []
+        sentences += [f"{column}: the data come from {digests} sources or versions"] if digests > 1 else []
     for column, count in sorted(Counter(ok.drop(headline_runs(frame).index).column).items()):
-        said.append(f"{column}: {count} older run(s) of the same configuration and seed are left out")
-    return said + ["some runs come from a working tree with uncommitted changes"] * bool(frame.dirty.any())
+        sentences.append(f"{column}: {count} older run(s) of the same configuration and seed are left out")
+    return sentences + ["some runs come from a working tree with uncommitted changes"] * bool(
+        frame.dirty.any()
+    )

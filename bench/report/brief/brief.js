@@ -1,5 +1,5 @@
 "use strict";
-// Answers again when the reader chooses tasks or a tolerance, by rule.js.
+// Answers again by rule.js when the reader chooses tasks or a tolerance.
 const { items, common, texts, tasks, first_task: firstTask, ...configured } = JSON.parse(document.getElementById("data").textContent);
 const options = items.slice(0, -1);
 const $ = (id) => document.getElementById(id);
@@ -114,13 +114,13 @@ function update() {
   showAnswer(ranked[0]);
   showTables(shown);
   showChart(shown);
-  points.forEach((one, place) => one.setAttribute("aria-label", describe(place)));
+  points.forEach((mark, place) => mark.setAttribute("aria-label", describe(place)));
   $("readout").textContent = texts.chart.hint;
 }
 
-points.forEach((one, place) => {
-  for (const [key, value] of Object.entries({ id: `point-${place}`, role: "option", "aria-label": describe(place) })) one.setAttribute(key, value);
-  one.addEventListener("pointerenter", () => point(place));
+points.forEach((mark, place) => {
+  for (const [key, value] of Object.entries({ id: `point-${place}`, role: "option", "aria-label": describe(place) })) mark.setAttribute(key, value);
+  mark.addEventListener("pointerenter", () => point(place));
 });
 $("chart").setAttribute("role", "group");
 for (const [key, value] of Object.entries({ role: "listbox", tabindex: 0, "aria-label": texts.chart.head })) $("points").setAttribute(key, value);
@@ -128,9 +128,9 @@ $("points").addEventListener("keydown", (event) => {
   const move = { ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1 }[event.key];
   if (!move) return;
   event.preventDefault();
-  const seen = points.filter((one) => !one.hasAttribute("hidden")).sort((a, b) => a.getAttribute("x") - b.getAttribute("x"));
+  const seen = points.filter((mark) => !mark.hasAttribute("hidden")).sort((a, b) => a.getAttribute("x") - b.getAttribute("x"));
   if (!seen.length) return;
-  const now = seen.findIndex((one) => one.classList.contains("on"));
+  const now = seen.findIndex((mark) => mark.classList.contains("on"));
   point(points.indexOf(seen[now < 0 ? 0 : (now + move + seen.length) % seen.length]));
 });
 $("controls").hidden = false;

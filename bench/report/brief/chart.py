@@ -60,8 +60,8 @@ def svg(
         steps = axes.step([items[p]["bytes"] for p in front], [heights[p] for p in front], where="post")
         steps[0].set(color="#009E73", linewidth=1.8, alpha=0.7, gid="front")
         for kind, style in styles.items():
-            own = [place for place in order if items[place]["row"]["kind"] == kind]
-            x, y = [items[place]["bytes"] for place in own], [heights[place] for place in own]
+            places = [place for place in order if items[place]["row"]["kind"] == kind]
+            x, y = [items[place]["bytes"] for place in places], [heights[place] for place in places]
             look = {**mark(style, 10), "markeredgecolor": "white", "clip_on": False}
             axes.plot(x, y, gid=f"kind-{kind}", label=kind, **look)
         handles = [line for line in axes.lines if str(line.get_gid()).startswith("kind-")]

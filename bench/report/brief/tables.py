@@ -30,13 +30,13 @@ def values(
     none = words["unmeasured"]
     texts = {"label": row["configuration"] if row is not dense else words["dense"]}
     for name, key in (("size", "embedding_bytes"), ("file", "file_bytes"), ("total", "total_bytes")):
-        own, whole = row[f"size.{key}"], dense[f"size.{key}"]
-        known = pd.notna(own) and pd.notna(whole)
-        saved = percent_text(abs(1 - own / whole)) if known else none
-        texts[name] = texts[f"{name}_cell"] = none if pd.isna(own) else size_text(own)
-        texts[f"{name}_saved"] = percent_text(1 - own / whole) if known else none
+        stored, whole = row[f"size.{key}"], dense[f"size.{key}"]
+        known = pd.notna(stored) and pd.notna(whole)
+        saved = percent_text(abs(1 - stored / whole)) if known else none
+        texts[name] = texts[f"{name}_cell"] = none if pd.isna(stored) else size_text(stored)
+        texts[f"{name}_saved"] = percent_text(1 - stored / whole) if known else none
         if known and row is not dense:
-            change = words["compare"]["smaller" if own <= whole else "larger"]
+            change = words["compare"]["smaller" if stored <= whole else "larger"]
             texts[f"{name}_cell"] = change.format(size=texts[name], saved=saved)
     for name, key in (("latency1", "latency_ms.small"), ("latency32", "latency_ms.large")):
         texts[name] = none if pd.isna(row[key]) else f"{row[key]:.1f}\u00a0ms"
