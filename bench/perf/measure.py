@@ -115,13 +115,13 @@ class Contestant:
         """Build the side and train for the first time. The peak of memory covers both, above what other sides hold."""
         row, on_gpu = self.row, self.device.type == "cuda"
 
-        # Memory before.
+        # Memory that other sides hold.
         gc.collect()
         held = torch.cuda.memory_allocated(self.device) if on_gpu else 0
         if on_gpu:
             torch.cuda.reset_peak_memory_stats(self.device)
 
-        # The start, and a measurement.
+        # The start, and a first measurement.
         begun = time.perf_counter()
         train = synthetic_rows(row["backbone"], TRAINING_ROWS, seed=0)
         evaluation = synthetic_rows(row["backbone"], EVALUATION_ROWS[self.device.type], seed=1)

@@ -47,7 +47,7 @@ def write_comparison(before: list[Record], now: list[Record], results_dir: Path)
     """Write tables/compare.csv and .md and return what to print; raises BenchError where a store has no records."""
     for name, records in (("the folder of --against", before), (str(results_dir), now)):
         if not records:
-            raise BenchError(f"No records in {name}: nothing can be compared.")
+            raise BenchError(f"No records in {name}: name a results folder that holds runs.")
     lines = compare(before, now)
     write_atomically(results_dir / "tables" / "compare.csv", lines.to_csv(index=False, lineterminator="\n"))
     write_atomically(results_dir / "tables" / "compare.md", markdown(lines))

@@ -13,9 +13,8 @@ from bench.errors import ConfigError, unknown
 from bench.report.scores import FLOORS, sections
 from bench.settings.schema import ReportConfig
 
-ENOUGH = (
-    0.2  # share of a section's configurations that must have every task of a mean, so that its tasks decide
-)
+# Share of a section's configurations that must have every task of a mean, so that its tasks decide.
+ENOUGH = 0.2
 POINTS = 100.0  # scale of a task whose headline metric is a fraction: it is compared in points
 
 Item = dict[Any, Any]
@@ -39,9 +38,7 @@ class Subject(NamedTuple):
     part: pd.DataFrame  # the section's lines of the score table
     columns: list[dict[Any, Any]]
     dense: Item | None  # the dense configuration with a score on most of these tasks; None where none has any
-    options: list[
-        Item
-    ]  # the compressed configurations with a score on any task, smallest first, without floors
+    options: list[Item]  # compressed configurations with a score on any task, smallest first; no floors
     matter: list[int]  # indices in `columns` of the tasks that matter
     missing: list[str]  # tasks that matter and have no score
 

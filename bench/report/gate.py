@@ -47,7 +47,7 @@ def checks(
     if not (gate.loss or gate.coverage or gate.latency_ms or any(size is not None for size in sizes)):
         raise ConfigError(f"gate={gate.name} declares no limit: set one in conf/gate/{gate.name}.yaml.")
 
-    # Check.
+    # Check each limit.
     lines, runs, first = _target(frame, table, config)
     return [
         first,
@@ -77,7 +77,7 @@ def _target(
     models = sorted(set(lines.model))
     if len(models) > 1:
         raise ConfigError(
-            f"gate.configuration ({label}) is one of several models: set gate.model to one of {', '.join(models)}."
+            f"gate.configuration ({label}) belongs to several models: set gate.model to {' or '.join(models)}."
         )
     done = headline_runs(frame)
     runs = done[done.config_id.isin(lines.config_id) & done.model.isin(models)]

@@ -25,8 +25,8 @@ class Mark(NamedTuple):
 
     kind: str  # synthetic | train | evaluated
     split: str = ""
-    rows: int | None = None  # used
-    total: int | None = None  # officially there, or here
+    rows: int | None = None  # rows used
+    total: int | None = None  # rows of the official split, or of the data at hand
 
     def __str__(self) -> str:
         of = f" of {self.total:,}" if self.total else ""

@@ -42,7 +42,9 @@ def read_published(folder: Path) -> pd.DataFrame:
                     f"{path}, line {line}: unknown quantity '{quantity}'. Available: {', '.join(QUANTITIES)}."
                 )
             if not re.fullmatch(r"-?\d+(\.\d+)?", number):
-                raise ConfigError(f"{path}, line {line}: number ('{number}') is not a number.")
+                raise ConfigError(
+                    f"{path}, line {line}: number ('{number}') must be a decimal number such as 99.8."
+                )
         tables.append(table)
     return pd.concat(tables, ignore_index=True)
 

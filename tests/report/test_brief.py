@@ -342,7 +342,7 @@ def test_the_page_grows_by_less_than_735_bytes_a_configuration() -> None:
         (["report.tolerated_loss=-1"], "report.tolerated_loss (-1) must be 0 or greater"),
         (["report.model=bert"], "Unknown report.model 'bert'"),
         (["price.replicas=0"], "price.replicas (0) must be greater than 0"),
-        (["price.utilisation=2"], "price.utilisation (2.0) must be 1 at most"),
+        (["price.utilisation=2"], "price.utilisation (2.0) must be at most 1"),
     ],
 )
 def test_a_wrong_setting_is_named(overrides: list[str], words: str, tmp_path: Path) -> None:

@@ -299,3 +299,12 @@ def test_a_body_is_compared_with_the_dense_model_in_fp32_and_offered_by_no_brief
     )
     assert f"{own:,} ({100 * (1 - own / dense):.2f} %)" in page and f"{dense:,} (0.00 %)" in page
     assert "int8 body" not in (bodies / "brief.html").read_text()
+
+
+def test_a_method_that_nobody_styled_is_drawn_like_no_other(tmp_path: Path) -> None:
+    unknown = record("pq8", value=0.7, changes={"embedding.name": "brand_new", "embedding.depth": 2})
+    write_report([record(), unknown], [], tmp_path)
+    drawn = points(tmp_path, "score-bytes").set_index("kind")
+    assert drawn.loc["brand_new", "configuration"] == "brand_new f=8 Q=64 depth=2"
+    known = style.kind_styles({*style.STYLES, "brand_new"})
+    assert len(set(known.values())) == len(known)

@@ -29,7 +29,7 @@ def check(price: PriceConfig) -> None:
         if not getattr(price, key) > 0:
             raise ConfigError(f"price.{key} ({getattr(price, key)}) must be greater than 0.")
     if price.utilisation > 1:
-        raise ConfigError(f"price.utilisation ({price.utilisation}) must be 1 at most.")
+        raise ConfigError(f"price.utilisation ({price.utilisation}) must be at most 1.")
     for key in ("price_per_gpu_hour", "requests_per_day"):
         if (getattr(price, key) or 0) < 0:
             raise ConfigError(f"price.{key} ({getattr(price, key)}) must be 0 or greater.")
