@@ -259,7 +259,7 @@ def test_a_gate_that_cannot_be_meant_is_refused(limits: list[str], words: str) -
 
 
 def test_a_name_of_two_models_asks_which() -> None:
-    with pytest.raises(ConfigError, match=r"set gate\.model to one of bert, minilm"):
+    with pytest.raises(ConfigError, match=r"set gate\.model to bert or minilm"):
         checked([record("pq16"), record("pq16", model="bert")], "gate.total_bytes=1")
 
 
