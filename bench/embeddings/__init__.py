@@ -27,7 +27,7 @@ def assignment_of(config: RunConfig) -> AssignmentConfig | None:
     chosen = method(config.embedding.name)
     if not chosen.assigned:
         return None
-    own = chosen.own_assignment
-    if own is None:
+    fixed = chosen.fixed_assignment
+    if fixed is None:
         return config.assignment
-    return cast(AssignmentConfig, named("assignment", vars(config.assignment) | {"name": own}))
+    return cast(AssignmentConfig, named("assignment", vars(config.assignment) | {"name": fixed}))

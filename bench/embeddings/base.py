@@ -110,7 +110,7 @@ class EmbeddingMethod(Generic[C]):
     version: ClassVar[int] = 1  # raised whenever a change here changes numbers
     scaled: ClassVar[str | None] = None  # the key that a budget sets
     assigned: ClassVar[bool] = False  # whether an assignment gives each token its codes
-    own_assignment: ClassVar[str | None] = None  # the method's fixed assignment, which ignores `assignment`
+    fixed_assignment: ClassVar[str | None] = None  # the method's fixed assignment, which ignores `assignment`
 
     def resolve(self, config: C, vocab_size: int, width: int, assignment: Assignment | None = None) -> C:
         """Return `config` without nulls and budget: defaults and the budget's choice are filled in.

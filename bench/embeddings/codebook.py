@@ -16,7 +16,7 @@ from bench.settings.embeddings import CodebookConfig
 class Codebook(Coded[CodebookConfig]):
     """One sub-table over the whole width, codes by k-means of the rows at unit length, and a gain per token."""
 
-    own_assignment = "pq"
+    fixed_assignment = "pq"
 
     def fp32_params(self, config: CodebookConfig, vocab_size: int, width: int) -> int:
         return vocab_size

@@ -7,7 +7,7 @@ from bench.settings.embeddings import HashingConfig
 class Hashing(Coded[HashingConfig]):
     """One sub-table over the whole width. Its codes are not stored; a row is the mean of its tokens' vectors."""
 
-    own_assignment = "hash"
+    fixed_assignment = "hash"
 
 
 METHOD = Hashing()

@@ -57,9 +57,8 @@ class LowRank(EmbeddingMethod[LowRankConfig]):
         rows = source.table.double()
         weights = None if source.vocabulary is None else source.vocabulary.weights
         weighted = rows if weights is None else rows * torch.from_numpy(weights).unsqueeze(1)
-        axes = torch.linalg.eigh(rows.T @ source.without_kept(weighted)).eigenvectors.flip(1)[
-            :, : config.rank
-        ]
+        eigen = torch.linalg.eigh(rows.T @ source.without_kept(weighted))
+        axes = eigen.eigenvectors.flip(1)[:, : config.rank]
         layer.weight.copy_(rows @ axes)
         layer.projection.weight.copy_(axes)
 

@@ -11,7 +11,7 @@ from bench.settings.embeddings import ResidualConfig
 class Residual(Pieces[ResidualConfig]):
     """A sum of f sub-tables over the whole width."""
 
-    own_assignment = "residual"
+    fixed_assignment = "residual"
 
     def shape(self, config: ResidualConfig, width: int) -> Shape:
         return Shape(config.subspaces or 0, config.rows or 0, width, "sum")

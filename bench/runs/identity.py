@@ -119,7 +119,7 @@ def slug(embedding: dict[str, Any], assignment: dict[str, Any] | None) -> str:
     keys = fields(CHOICES["embedding"][embedding["name"]])
     always = [key.name for key in keys if key.name in embedding and not key.metadata.get("option")]
     options = [key.name for key in keys if key.name in embedding and key.metadata.get("option")]
-    if assignment is None or method(embedding["name"]).own_assignment:
+    if assignment is None or method(embedding["name"]).fixed_assignment:
         words = [embedding["name"], *(f"{key}{embedding[key]}" for key in always if key != "name")]
         return "-".join(words).replace("_", "-")
     words = [

@@ -1,4 +1,4 @@
-"""Recovery: what a smaller embedding lost is trained back on text without labels, once for every task of a sweep.
+"""Recovery: training on unlabelled text that restores what a smaller embedding lost, once for every task of a sweep.
 
 `recovery=<name>` chooses `learner` of bench/training/recoveries/<name>.py; its keys are a class in
 bench/settings/recoveries.py.
@@ -32,8 +32,9 @@ from bench.training.lane import Objective
 
 VERSION = 1  # raised whenever a change here changes a recovered model
 
-# Takes the model, whose embedding has been swapped, the run, the tokenizer and the device. Returns the module to train, whose
-# output's `logits` (B,) are each row's loss, and the model whose encoder it trains: the given one, or one that shares its embedding.
+# A learner takes a model with a swapped embedding, the run's configuration, the tokenizer and the device. It returns the module
+# to train, whose `logits` (B,) are the rows' losses, and the model whose encoder this trains: the same, or one that shares its
+# embedding.
 Learner = Callable[
     [PreTrainedModel, RunConfig, PreTrainedTokenizerBase, torch.device], tuple[nn.Module, PreTrainedModel]
 ]
@@ -41,7 +42,7 @@ Learner = Callable[
 
 @dataclass(frozen=True)
 class Recovery:
-    """The recovery of a run: all that decides the recovered model beside the model that it begins with."""
+    """The recovery of a run: everything that decides the recovered model, except the model that it starts from."""
 
     config: RunConfig
     identity: dict[str, Any]  # of the pretrained model
@@ -52,17 +53,19 @@ class Recovery:
     name: str  # of the run, for the log
 
     def recover(self, model: PreTrainedModel) -> dict[str, Any]:
-        """Put the recovered encoder into `model`, whose embedding has been swapped, and return the record's `recovery`.
+        """Load the recovered encoder into `model`, whose embedding has been swapped, and return the record's `recovery`.
 
-        The encoder, without a pooler, is trained unless an equal one lies in `cache_dir/recovered`: of the same model and
-        initial embedding, recipe, texts and number format. Raises DataError for a corpus without text, ConfigError where a
-        masked-LM head is needed and the model has none, Diverged.
+        The encoder, without a pooler, is trained unless `cache_dir/recovered` holds it for the same model, initial embedding,
+        recipe, texts and number format. Raises DataError for a corpus without text, ConfigError if a masked-LM head is needed
+        and the model has none, and Diverged.
         """
         if not self.texts:
             raise DataError(f"recovery.corpus ({self._settings.corpus}) is empty: give one with text.")
+
+        # Train the encoder, or wait for another process that trains it.
         path = Path(self.config.cache_dir) / "recovered" / f"{self._key(model)}.safetensors"
         store.make_folder(path.parent)
-        with FileLock(path.with_suffix(".lock")):  # others who need the same model wait for it
+        with FileLock(path.with_suffix(".lock")):
             reused = store.read_cached(path, load_file) is not None
             if not reused:
                 processes.refuse_several("recovery", "recovered model")
@@ -74,11 +77,11 @@ class Recovery:
         with safe_open(path, "pt") as file:
             facts = json.loads(file.metadata()["facts"])
 
-        # Load the file also where the model was just trained: tables in few bits are stored rounded, and all get the same.
+        # Load the file even after training: it holds tables in few bits rounded, and every run gets the same encoder.
         missing, unexpected = model.base_model.load_state_dict(load_file(path), strict=False)
         if unexpected or any(not key.startswith("pooler.") for key in missing):
             raise BenchError(
-                f"{path} does not hold this model (missing {missing}, left over {unexpected}): delete it."
+                f"{path} does not hold this model (missing {missing}, unexpected {unexpected}): delete the file."
             )
         return {
             "name": self._settings.name,
@@ -100,11 +103,14 @@ class Recovery:
 
     def _train(self, model: PreTrainedModel) -> Outcome:
         """Train the encoder in place and return the outcome."""
+        # Load the texts and the module to train.
         settings, training = self._settings, self.config.training
         data = unlabelled(self.tokenizer, self.texts, settings.max_length, self.device)
         table = frozenset(model.get_input_embeddings().parameters())
         make = cast(Learner, import_module(f"{__name__}.{settings.name}").learner)
         learner, trained = make(model, self.config, self.tokenizer, self.device)
+
+        # Train it; `device_batch` is the same share of a batch as in the run.
         transformers.set_seed(settings.seed)
         part = training.device_batch or training.batch_size
         recipe = TrainingConfig(
@@ -124,6 +130,7 @@ class Recovery:
             name=f"{self.name} {settings.name}",
             objective=Objective(lambda rows, _: rows, table, settings.table_factor),
         )
+
         if trained is not model:
             model.base_model.load_state_dict(_encoder(trained), strict=False)
         return outcome
@@ -137,7 +144,7 @@ def _encoder(model: PreTrainedModel) -> dict[str, Tensor]:
 def unlabelled(
     tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int, device: torch.device
 ) -> Examples:
-    """Return the texts as examples without meaning in their labels."""
+    """Return the texts as examples with labels of 0."""
     ids = cast(list[list[int]], tokenizer(list(texts), truncation=True, max_length=max_length)["input_ids"])
     lengths = np.array([len(row) for row in ids], dtype=np.int64)
     return Examples(

@@ -1,4 +1,4 @@
-"""`recovery=distil`: match the dense model's embeddings and hidden states: after TinyBERT, Jiao et al., Findings of EMNLP 2020."""
+"""`recovery=distil`: match the dense model's embeddings and hidden states (TinyBERT, Jiao et al., Findings of EMNLP 2020)."""
 
 from types import SimpleNamespace
 from typing import Any, cast
@@ -14,16 +14,16 @@ from bench.settings.schema import RunConfig
 def learner(
     model: PreTrainedModel, config: RunConfig, tokenizer: PreTrainedTokenizerBase, device: torch.device
 ) -> tuple[nn.Module, PreTrainedModel]:
-    """Return the distance of the model from the dense one, and the model."""
+    """Return the distance between the model and the dense model, and the model."""
     cast(Any, model).to(device)
     teacher = cast(Any, pretrained.load_model(config.model, "none")).to(device)
     return HiddenStates(model.base_model, teacher), model
 
 
 class HiddenStates(nn.Module):
-    """The student's distance from the teacher: of each layer ||S - T||^2 / ||T||^2 over a row's tokens, the mean over layers.
+    """The distance between student and teacher: the mean over layers of ||S - T||^2 / ||T||^2 over a row's tokens.
 
-    Both without dropout: only so is the teacher a fixed target, and the dense student, the control, at zero from the start.
+    Neither uses dropout, so that the teacher is a fixed target and the distance of the dense student, the control, is zero.
     """
 
     def __init__(self, student: nn.Module, teacher: nn.Module) -> None:
