@@ -84,9 +84,8 @@ def test_capacity_limited_cost_lies_between_the_optimum_and_first_come(spare: in
         rng = np.random.default_rng(seed)
         points, table = rng.standard_normal((rows * capacity - spare, 3)), rng.standard_normal((rows, 3))
         cost = cdist(points, table, "sqeuclidean")
-        seats = np.repeat(
-            cost, capacity, axis=1
-        )  # each centroid as often as it may be used: the exact optimum
+        # Repeat each centroid as often as it may be used, which gives the exact optimum.
+        seats = np.repeat(cost, capacity, axis=1)
         best = seats[linear_sum_assignment(seats)].sum()
         digit = limited(points, table, np.zeros(len(points), dtype=np.int64), capacity)
         excess.append(np.take_along_axis(cost, digit[:, None], axis=1).sum() / best - 1)

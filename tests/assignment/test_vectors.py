@@ -79,9 +79,8 @@ def test_vectors_are_means_over_occurrences_in_the_middle_layer(name: str) -> No
     found = token_vectors(model, tokenizer, iter(TEXTS), batch_size=2)
     assert model.training and torch.get_num_threads() == threads
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
-    assert (
-        len(model(torch.tensor([[4, 5]]), output_hidden_states=True).hidden_states) == 5
-    )  # no layer is missing
+    # No layer is missing.
+    assert len(model(torch.tensor([[4, 5]]), output_hidden_states=True).hidden_states) == 5
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, slow(model, tokenizer, TEXTS, 2), atol=1e-5)
 

@@ -22,9 +22,8 @@ from tests.support.commands import ROOT
 
 onnxlib = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
-TOKENIZER = SimpleNamespace(
-    model_input_names=["input_ids", "attention_mask"]
-)  # what of a tokenizer the graph depends on
+# The part of a tokenizer that the graph depends on.
+TOKENIZER = SimpleNamespace(model_input_names=["input_ids", "attention_mask"])
 
 
 class Pooled(nn.Module):

@@ -104,6 +104,5 @@ def test_a_model_of_xlm_rs_vocabulary_plans_and_swaps(xlm_r, tmp_path):
     with torch.no_grad():
         assert model(**tokens).logits.shape == (2, tokens["input_ids"].shape[1], 250_002)
     path = storage.save_compressed(model, tmp_path / "saved", embedding, codes_stored=False)
-    assert (
-        max(torch.Size(shape).numel() for shape in stored_shapes(path).values()) == 250_002
-    )  # the head's bias
+    # The largest tensor is the head's bias.
+    assert max(torch.Size(shape).numel() for shape in stored_shapes(path).values()) == 250_002

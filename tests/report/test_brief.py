@@ -78,9 +78,8 @@ def text(whole: str) -> str:
 
 def test_the_smallest_configuration_within_the_limit_is_recommended() -> None:
     seen = text(page(golden()))
-    assert (
-        "The embedding can be 97.5 % smaller, with pq f=48 Q=60." in seen
-    )  # 4 * 60 * 384 + 30522 * 48 * 6 / 8 of 46,881,792 bytes
+    # 4 * 60 * 384 + 30522 * 48 * 6 / 8 of 46,881,792 bytes.
+    assert "The embedding can be 97.5 % smaller, with pq f=48 Q=60." in seen
     assert "in 1.19 MB instead of 46.9 MB and loses 0.43 points at most, on mrpc" in seen
     assert "our limit is 1.00" in seen
 
@@ -118,9 +117,8 @@ def test_certainty_is_that_of_the_intervals() -> None:
         page(golden(), tasks=["mrpc"], tolerated_loss=1.5)
     )
     reaches = text(page(golden()))
-    assert (
-        reaches.count("the 95 % interval over seeds reaches a loss of 1.10 points on rte") == 2
-    )  # in the answer and in the phrases
+    # In the answer and in the phrases.
+    assert reaches.count("the 95 % interval over seeds reaches a loss of 1.10 points on rte") == 2
     single = [one for one in golden() if one["config"]["seed"] == 0]
     seen = text(page(single))
     assert (
@@ -148,10 +146,11 @@ def test_what_costs_more_is_not_called_a_saving() -> None:
     runs = golden(batch1=12.0, batch32=64.0)
     for one in runs:
         if one["config"]["embedding"]["name"] != "dense" and one["cost"]:
+            # 12 instances, where dense needs 10 for its memory.
             one["cost"]["latency_ms"] = {
                 "batch1": 12.0,
                 "batch32": 640.0,
-            }  # 12 instances, where dense needs 10 for its memory
+            }
     seen = text(page(runs, price=replace(PRICES, requests_per_day=25.9e6)))
     assert "with the dense model: USD 14,000; difference: USD 2,800 (20.0 %) more." in seen
 
@@ -170,9 +169,8 @@ def test_a_measurement_of_its_own_comes_before_what_runs_noted() -> None:
     runs = golden(batch1=12.0, batch32=64.0)
     for one in runs:
         dense = one["config"]["embedding"]["name"] == "dense"
-        slow = (
-            1 if dense else 3
-        )  # a compressed embedding happened to be measured while the machine was busy, and so was dense in these rounds
+        # The machine was busy while a compressed embedding and the dense model of the same rounds were measured.
+        slow = 1 if dense else 3
         cells = [
             {
                 "batch": batch,

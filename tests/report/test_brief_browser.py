@@ -152,9 +152,8 @@ def test_a_narrow_screen_needs_no_sideways_scrolling_and_axe_finds_nothing_serio
     ] == []
 
 
-@pytest.mark.parametrize(
-    "opened", [("en", 688), ("ja", 688)], indirect=True
-)  # A4 less the margins, in CSS pixels
+# The width of A4 without margins, in CSS pixels.
+@pytest.mark.parametrize("opened", [("en", 688), ("ja", 688)], indirect=True)
 def test_it_prints_to_a4_without_a_cut(opened: Any) -> None:
     opened.emulate_media(media="print")
     too_wide = "[...document.querySelectorAll('main *')].filter((e) => e.getBoundingClientRect().right > 688.5).map((e) => e.outerHTML.slice(0, 80))"

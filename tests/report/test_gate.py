@@ -104,10 +104,11 @@ def profiled(slower: dict[str, float]) -> list[Record]:
 @pytest.mark.parametrize(
     ("limits", "measured"),
     [
+        # The slower device, the longest rows.
         (
             [],
             "12.80 ms (`bench latency` on cpu, 1 × 128 tokens, 50 rounds; ratio to dense 0.980 [0.950, 1.020])",
-        ),  # the slower device, the longest rows
+        ),
         (
             ["gate.tokens=16"],
             "1.60 ms (`bench latency` on cpu, 1 × 16 tokens, 50 rounds; ratio to dense 0.980 [0.950, 1.020])",

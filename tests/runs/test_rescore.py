@@ -53,9 +53,8 @@ def test_a_run_whose_scoring_failed_keeps_its_answers_and_is_finished_by_rescore
 
 def test_another_metric_is_added_without_training(tiny: list[str], tmp_path: Path) -> None:
     results = tmp_path / "results"
-    config = compose_config(
-        [*tiny, "embedding=dense", "task.metrics=[f1]", "task.headline=f1"]
-    )  # another than the task's file
+    # A metric other than that of the task's file.
+    config = compose_config([*tiny, "embedding=dense", "task.metrics=[f1]", "task.headline=f1"])
     before = run(config)
     assert rescore(before, DataConfig(), results)
     [after], problems = store.read_all(results)

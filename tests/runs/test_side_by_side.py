@@ -52,9 +52,8 @@ def test_a_run_that_diverges_is_recorded_after_how_many_steps_and_stops_no_other
 
 
 def test_runs_that_cannot_train_side_by_side_train_one_after_the_other_each_in_its_own_time(tiny, caplog):
-    runs = [
-        prepared(tiny, f"training.max_steps={steps}") for steps in (2, 3)
-    ]  # no plan would put them together
+    # No plan would put them together.
+    runs = [prepared(tiny, f"training.max_steps={steps}") for steps in (2, 3)]
     assert execute_together(runs) is None and "one after the other" in caplog.text
     plan = make(
         [*(o for o in tiny if not o.startswith("training.max_steps")), "sweep=smoke"], Selection(seeds=1)

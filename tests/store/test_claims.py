@@ -149,7 +149,6 @@ def test_under_kills_each_record_is_worked_on_by_one_process_at_a_time(tmp_path)
     assert not (tmp_path / "violation").exists(), (tmp_path / "violation").read_text()
     begun = (tmp_path / "begun").read_text().split()
     assert len(set(begun)) == 120 and len(begun) <= 120 + kills
-    left = list(
-        tmp_path.glob("*.claim*")
-    )  # of those killed after they had written the record, before they gave it free
+    # Claims of processes that were killed between writing the record and releasing the claim.
+    left = list(tmp_path.glob("*.claim*"))
     assert len(left) <= kills and all(claims.expired(path) for path in left)

@@ -23,9 +23,8 @@ needs_slurm = pytest.mark.skipif(cluster.missing() is not None, reason=f"needs a
 
 @pytest.fixture(scope="module")
 def slurm():
-    with tempfile.TemporaryDirectory(
-        prefix="slurm", ignore_cleanup_errors=True
-    ) as folder:  # short: a socket's path is limited
+    # Short: a socket's path is limited.
+    with tempfile.TemporaryDirectory(prefix="slurm", ignore_cleanup_errors=True) as folder:
         made = cluster.Cluster(Path(folder))
         yield made
         made.stop()

@@ -241,9 +241,8 @@ def test_identity_follows_the_content(tmp_path: Path, pair_task: TaskConfig) -> 
     assert load_split(pair_task, data, "train").fingerprint != first
     with pytest.raises(DataError, match="validation"):
         data_identity(pair_task, data, ["train", "validation"])
-    with pytest.raises(
-        DataError, match="make fetch TASKS=cola"
-    ):  # the hub is offline, and nothing was fetched
+    # The hub is offline, and no data was fetched.
+    with pytest.raises(DataError, match="make fetch TASKS=cola"):
         data_identity(read_task("cola"), DataConfig(), ["train"])
 
 
