@@ -55,13 +55,13 @@ def kind(name: str) -> Assignment:
 
 
 def vectors_of(config: AssignmentConfig) -> str | None:
-    """Return which vectors stand for the tokens (one of VECTORS), or None where none are needed."""
+    """Return the kind of vectors that stand for the tokens (of VECTORS), or None where the codes need none."""
     chosen = config.vectors if isinstance(config, ClusteredConfig) else None
     return chosen or kind(config.name).vectors
 
 
 def check(config: AssignmentConfig, vocab_size: int, subspaces: int, rows: int) -> None:
-    """Raise ConfigError where this assignment cannot be made; needs no weights."""
+    """Raise ConfigError for an assignment that no codes can satisfy; needs no weights."""
     if isinstance(config, ClusteredConfig) and config.vectors not in (None, *VECTORS):
         raise ConfigError(unknown("assignment.vectors", config.vectors, VECTORS))
     for key, value, least, most in (
@@ -113,7 +113,7 @@ def assign(
     cache_dir: Path,
     weights: np.ndarray | None = None,
 ) -> Codes:
-    """Return the codes, (V, f), from `cache_dir/codes` where the same were made before.
+    """Return the codes, (V, f), from `cache_dir/codes` if they are there.
 
     `table` (V, d) is the pretrained matrix as the embedding cuts it, `vectors` are the tokens' in context; which of them
     are needed: `vectors_of`. `weights` (V,) is what each token's error counts. Raises ConfigError as `check` does,
@@ -161,14 +161,14 @@ def _present(name: str, vectors: TokenVectors | None) -> TokenVectors:
 
 
 def _side_by_side(both: list[np.ndarray], subspaces: int) -> np.ndarray:
-    """Return points (V, d1 + d2) whose f-th parts are cut from one kind of vector and the other, at equal mean square."""
+    """Return points (V, d1 + d2) whose f-th parts are cut from both kinds of vectors, at equal mean square."""
     scaled = [points / np.sqrt(np.square(points, dtype=np.float64).mean()) for points in both]
     parts = [np.array_split(points.astype(np.float32), subspaces, axis=1) for points in scaled]
     return np.concatenate([part for pair in zip(*parts, strict=True) for part in pair], axis=1)
 
 
 def _checked(points: np.ndarray, vocab_size: int, subspaces: int, source: str) -> np.ndarray:
-    """Return the points as float32; raises BenchError where they are not finite or not one a token."""
+    """Return the points as float32; raises BenchError where they are not finite or their number is not V."""
     if len(points) != vocab_size:
         raise BenchError(f"The {source} has {len(points):,} rows, but there are {vocab_size:,} tokens.")
     if subspaces > points.shape[1]:

@@ -1,4 +1,4 @@
-"""What an assignment is, and what it is asked for."""
+"""An assignment, and the request that it answers with codes."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -11,14 +11,14 @@ VECTORS = ("static", "context", "both")  # what can stand for the tokens: `assig
 
 @dataclass(frozen=True, eq=False)
 class Request:
-    """What codes are made of: V tokens, f sub-tables of Q rows, and for clusters the tokens' vectors."""
+    """A request for codes: V tokens, f sub-tables of Q rows, and for clusters the tokens' vectors."""
 
     vocab_size: int  # V
     subspaces: int  # f
     rows: int  # Q
     seed: int = 0
     points: np.ndarray | None = None  # (V, d): the tokens' vectors
-    weights: np.ndarray | None = None  # (V,): what each token's error counts; None: all the same
+    weights: np.ndarray | None = None  # (V,): of each token's error; None: all the same
 
     def vectors(self) -> np.ndarray:
         """Return the points of an assignment that clusters them."""
@@ -28,10 +28,10 @@ class Request:
 
 @dataclass(frozen=True)
 class Assignment:
-    """How codes are made, and what is known of them before they are."""
+    """A way to compute codes, and the properties that all its codes have."""
 
     build: Callable[[Request], np.ndarray]  # codes (V, f), int32 in 0..Q-1
-    # one of VECTORS: what stands for the tokens unless `assignment.vectors` is set
+    # of VECTORS: what stands for the tokens unless `assignment.vectors` is set
     vectors: str | None = None
     injective: bool = True  # all codes differ
     stored: bool = True  # False where codes are computed from the token id and cost no bytes

@@ -12,12 +12,12 @@ def product_quantisation(
 ) -> np.ndarray:
     """Return each token's nearest centroid in every subspace of the table (V, d): codes (V, f) (Jegou et al. 2011)."""
 
-    def one(part: np.ndarray) -> np.ndarray:
+    def codes_of(part: np.ndarray) -> np.ndarray:
         return nearest(part, centroids(part, rows, seed, per_centroid=256, max_iter=50, weights=weights))
 
     parts = [table[:, s] for s in subspace_slices(table.shape[1], subspaces)]
     with workers() as pool:
-        return np.stack(pool(delayed(one)(part) for part in parts), axis=1)
+        return np.stack(pool(delayed(codes_of)(part) for part in parts), axis=1)
 
 
 ASSIGNMENT = Assignment(

@@ -118,7 +118,7 @@ def _forward(model: "PreTrainedModel", layer: int) -> Iterator[Callable[[list[li
     stop_early = layer < depth and bool(stacks)  # an architecture that shares its layers has no such list
     hook = stacks[0][layer].register_forward_pre_hook(_stop, with_kwargs=True) if stop_early else None
 
-    def one(batch: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+    def states_of(batch: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
         ids = nn.utils.rnn.pad_sequence(
             [torch.tensor(s) for s in batch], True, model.config.pad_token_id or 0
         )
@@ -136,7 +136,7 @@ def _forward(model: "PreTrainedModel", layer: int) -> Iterator[Callable[[list[li
         batches = (ordered[i : i + batch_size] for i in range(0, len(ordered), batch_size))
         jobs = -1 if device.type == "cpu" else 1
         pool = Parallel(jobs, backend="threading", return_as="generator")
-        return cast(Batches, pool(delayed(one)(batch) for batch in batches))
+        return cast(Batches, pool(delayed(states_of)(batch) for batch in batches))
 
     model.eval()
     torch.set_num_threads(1)

@@ -13,7 +13,7 @@ class AssignmentConfig(Choice):
 
     choice_of: ClassVar[str] = "assignment"
     name: str = "???"
-    # "task" (its training texts), splits of tasks ("mrpc:train+rte:train") or a text file with one passage a line
+    # "task" (its training texts), splits of tasks ("mrpc:train+rte:train") or a text file with a passage in each line
     corpus: str = "task"
 
 
@@ -28,7 +28,7 @@ class SequentialConfig(AssignmentConfig):
 class SeededConfig(AssignmentConfig):
     """What assignments take that draw random numbers."""
 
-    seed: int = seed()  # the run's seed leaves it alone, so that seeds are paired over one assignment
+    seed: int = seed()  # independent of the run's seed, so that seeds are paired over the same assignment
 
 
 @dataclass

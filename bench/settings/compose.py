@@ -1,6 +1,6 @@
 """Hydra: overrides in, a typed RunConfig out, and errors with the key, the value and a suggestion.
 
-Hydra's grammar holds with one exception: the value of a key that the schema declares as text is taken as it is, so that
+Hydra's grammar holds with one exception: the value of a key that the schema declares as text stays as it is, so that
 `data.root=/data/R&D, 50% (a=b)` names that folder. Three forms keep their meaning: `null`, a value wholly in quotes, which
 loses them, and `${...}`, which OmegaConf resolves.
 """
@@ -50,14 +50,14 @@ def type_of(key: str) -> Any:
 
     A key of one choice of a group, such as "embedding.rank", has the same type in all choices that have it.
     """
-    found: Any = RunConfig
+    kind: Any = RunConfig
     for part in key.split("."):
-        inner = get_type_hints(found) if is_dataclass(found) else {}
-        if isinstance(found, type) and issubclass(found, Choice):
-            for choice in CHOICES[found.choice_of].values():
+        inner = get_type_hints(kind) if is_dataclass(kind) else {}
+        if isinstance(kind, type) and issubclass(kind, Choice):
+            for choice in CHOICES[kind.choice_of].values():
                 inner |= get_type_hints(choice)
-        found = get_args(found)[1] if get_origin(found) is dict else inner.get(part)
-    return found
+        kind = get_args(kind)[1] if get_origin(kind) is dict else inner.get(part)
+    return kind
 
 
 def in_hydras_grammar(override: str) -> str:
@@ -142,14 +142,14 @@ def typed(config: DictConfig, chosen: Mapping[str, str | None]) -> RunConfig:
     Raises ConfigError for a value that is missing or not within its limits, and for a key that '+' added and the schema does not have.
     """
     try:
-        made = cast(RunConfig, OmegaConf.to_object(config))
+        run = cast(RunConfig, OmegaConf.to_object(config))
     except OmegaConfBaseException as error:
         raise ConfigError(f"The configuration is incomplete: {str(error).splitlines()[0]}.") from error
-    if extra := _extra(made):
+    if extra := _extra(run):
         raise unknown_key(extra, _keys(_schema(RunConfig)))
-    check_numbers(made)
-    made.chosen = {group: name for group, name in chosen.items() if group in _groups() and name}
-    return made
+    check_numbers(run)
+    run.chosen = {group: name for group, name in chosen.items() if group in _groups() and name}
+    return run
 
 
 def _extra(node: Any) -> str | None:
@@ -173,12 +173,12 @@ def compose_config(overrides: Sequence[str]) -> RunConfig:
     """
     overrides = _where_used(overrides)
     try:
-        made = _quickly(overrides) or _copied(_composed(tuple(map(in_hydras_grammar, overrides))))
+        run = _quickly(overrides) or _copied(_composed(tuple(map(in_hydras_grammar, overrides))))
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         # ValueError comes from a group that is set to null or to a number.
         raise explain(error, overrides) from error
-    check_numbers(made)
-    return made
+    check_numbers(run)
+    return run
 
 
 def _where_used(overrides: Sequence[str]) -> list[str]:
@@ -203,8 +203,8 @@ def _quickly(overrides: Sequence[str]) -> RunConfig | None:
             continue
         part = getattr(config, override.partition(".")[0], None)
         owner: Any = type(part) if isinstance(part, Choice) else RunConfig
-        found = _value(override, owner)
-        if found is None or not _set(config, *found):
+        pair = _value(override, owner)
+        if pair is None or not _set(config, *pair):
             return None
     return cast(RunConfig, config)
 
@@ -233,9 +233,9 @@ def _copied(node: Any) -> Any:
         return {key: _copied(value) for key, value in node.items()}
     if not is_dataclass(node):
         return node
-    made = copy.copy(node)
-    vars(made).update({key: _copied(value) for key, value in vars(node).items()})
-    return made
+    copied = copy.copy(node)
+    vars(copied).update({key: _copied(value) for key, value in vars(node).items()})
+    return copied
 
 
 @cache

@@ -1,6 +1,6 @@
 """The keys of each embedding method, a class each.
 
-What a size costs in bytes stands in the table of `EmbeddingMethod.size` (bench/embeddings/base.py); a bigger one always
+The table of `EmbeddingMethod.size` (bench/embeddings/base.py) gives the bytes of each size; a bigger size always
 loses less of the pretrained table.
 """
 
@@ -11,7 +11,7 @@ from bench.settings.choices import Choice
 
 
 def _option(default: Any) -> Any:
-    """Return a field that belongs to a run's identity only where it differs from its default: adding one changes no run_id."""
+    """Return a field that is part of a run's identity only where it differs from its default: a new option changes no run_id."""
     return field(default=default, metadata={"option": True})
 
 
@@ -29,7 +29,7 @@ class EmbeddingConfig(Choice):
 class TablesConfig(EmbeddingConfig):
     """What every method takes whose tables are trained."""
 
-    # K tokens with rows of their own: special, then most frequent in assignment.corpus
+    # K tokens that keep their rows: special, then most frequent in assignment.corpus
     keep_dense: int = _option(0)
     # fp32 | int8: how tables and kept rows are stored; int8 takes a quarter
     table_dtype: str = _option("fp32")
@@ -58,7 +58,7 @@ class SubspaceConfig(PiecesConfig):
     sub_dim: int | None = None  # s; null: width / f (concat) or width (sum); smaller: an up-projection
     compose: str = "concat"  # concat | sum
     init: str = "fitted"  # random | fitted (means of the pretrained sub-vectors that share a code)
-    # U stored rows of codes, which other tokens share; null: one a token
+    # U stored rows of codes, which other tokens share; null: each token has a row
     code_rows: int | None = _option(None)
 
 

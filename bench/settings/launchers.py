@@ -37,7 +37,7 @@ class SlurmConfig(LauncherConfig):
     tasks: int = number(16, least=1)  # of the array, all running at once where the cluster has room
     partition: str | None = None  # null: the cluster's default
     account: str | None = None
-    # of a task, one worker each; 0: one worker on the CPU; null: not asked for, one worker a visible GPU
+    # of a task, with a worker each; 0: one worker on the CPU; null: not asked for, a worker for each visible GPU
     gpus: int | None = number(1, least=0)
     cpus: int | None = number(8, least=1)  # of a task; null: not asked for
     memory_gb: float | None = number(48, above=0)  # of a task; null: not asked for

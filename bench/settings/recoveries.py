@@ -9,7 +9,7 @@ from bench.settings.numbers import number, seed
 
 @dataclass
 class RecoveryConfig(Choice):
-    """What is trained between the swap and the fine-tuning, on text without labels."""
+    """Training between the swap and the fine-tuning, on text without labels."""
 
     choice_of: ClassVar[str] = "recovery"
     needs_masked_lm_head: ClassVar[bool] = False  # and a mask token
@@ -25,15 +25,15 @@ class NoRecoveryConfig(RecoveryConfig):
 
 @dataclass
 class TrainedRecoveryConfig(RecoveryConfig):
-    """What every recovery takes that trains."""
+    """The keys of every recovery that trains."""
 
     corpus: str = "task"  # "task", splits of tasks such as "mrpc:train+qnli:train_subset", or a text file
     steps: int = number(4000, above=0)
     batch_size: int = number(256, above=0)
     learning_rate: float = number(1e-4, above=0)
-    table_factor: float = number(10.0, above=0)  # the embedding learns at so many times the rate
+    table_factor: float = number(10.0, above=0)  # the embedding's rate, as a multiple of learning_rate
     max_length: int = number(64, above=0)  # tokens
-    # of batches and masks; the run's seed leaves it alone: one recovered model serves every seed
+    # of batches and masks; independent of the run's seed, so that one recovered model serves every seed
     seed: int = seed()
 
 

@@ -1,4 +1,4 @@
-"""The typed configuration of one run. Hydra fills it from `conf/`; these dataclasses are its schema."""
+"""The typed configuration of a run. Hydra fills it from `conf/`; these dataclasses are its schema."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,7 +18,7 @@ class ModelConfig:
     source: str = "hub"  # package | hub | local
     path: str | None = None  # package: "<import name>/<folder>"; hub: "<owner>/<repo>"; local: a folder
     revision: str | None = None  # pinned commit on the hub; version of a package
-    # of model.safetensors, or of its shards one after another; checked when they are loaded
+    # of model.safetensors, or of all its shards in their order; checked when they are loaded
     sha256: str | None = None
     # checked when loaded, and used to plan without loading; null: read from config.json
     vocab_size: int | None = None
@@ -31,7 +31,7 @@ class ModelConfig:
 
 @dataclass
 class TaskConfig:
-    """What a task is: one YAML file in `conf/task/`."""
+    """A task: a YAML file in `conf/task/`."""
 
     name: str = "???"
     suite: str = "???"  # lexical | glue | xnli
@@ -121,13 +121,13 @@ class ReportConfig:
     tolerated_loss: float = 1.0  # points of a task's headline metric (0.01 of a fraction)
     # that matter, by name; empty: all that the suite's records have
     tasks: list[str] = field(default_factory=list)
-    model: str | None = None  # null: the one with most finished runs
+    model: str | None = None  # null: the model with most finished runs
     suite: str | None = None  # likewise
 
 
 @dataclass
 class PriceConfig:
-    """A price list and a load, one YAML file in `conf/price/`: what the brief works the saving out from."""
+    """A price list and a load, a YAML file in `conf/price/`, from which the brief computes the saving."""
 
     name: str = "???"
     example: bool = False  # amounts are marked as examples to be replaced
@@ -142,11 +142,13 @@ class PriceConfig:
 
 @dataclass
 class GateConfig:
-    """The limits of a deployment, one YAML file in `conf/gate/`; read by `gate`. Null and empty: no limit."""
+    """The limits of a deployment, a YAML file in `conf/gate/`; read by `gate`. Null and empty: no limit."""
 
     name: str = "???"
-    model: str | None = None  # null: the only one that has the configuration
-    configuration: str | None = None  # as the tables name it; null: the one that the brief recommends
+    model: str | None = None  # null: the only model that has the configuration
+    configuration: str | None = (
+        None  # as the tables name it; null: the configuration that the brief recommends
+    )
     loss: dict[str, float] = field(default_factory=dict)  # task -> points that it may lose against dense
     # text of `bench coverage` -> known, well_fitted: least shares
     coverage: dict[str, dict[str, float]] = field(default_factory=dict)
@@ -161,7 +163,7 @@ class GateConfig:
 
 @dataclass
 class DriftConfig:
-    """Limits of `bench drift`, which exits with 1 where one is passed."""
+    """Limits of `bench drift`, which exits with 1 where a value is above its limit."""
 
     # Jensen-Shannon divergence of token frequencies (bits), beyond what shuffling the passages gives
     divergence: float = 0.1
@@ -184,16 +186,16 @@ class ProfileConfig:
 
 @dataclass
 class SearchConfig:
-    """What `bench search` looks for: one YAML file in `conf/search/`. The objectives are the mean score and the stored bytes."""
+    """A search, a YAML file in `conf/search/`. The objectives are the mean score and the stored bytes."""
 
     name: str = "???"
     purpose: str = "???"
     fixed: list[str] = field(default_factory=list)  # overrides of every run
     # names in conf/task, each trained on; the score is the mean of their headlines
     tasks: list[str] = field(default_factory=list)
-    # key or group -> its values: a candidate has one of each
+    # key or group -> its values: a candidate has a value of each
     space: dict[str, list[Any]] = field(default_factory=dict)
-    # candidates that Optuna proposes; several processes at once may go beyond it by one each
+    # candidates that Optuna proposes; each of several processes may exceed it by one
     trials: int = number(24, least=1)
     # trials that a process takes at once: they are fitted, compared and trained together
     batch: int = number(6, least=1)
@@ -204,7 +206,7 @@ class SearchConfig:
 
 @dataclass
 class RunConfig:
-    """Everything one run depends on."""
+    """Everything that a run depends on."""
 
     model: ModelConfig = field(default_factory=ModelConfig)
     task: TaskConfig = field(default_factory=TaskConfig)
@@ -215,7 +217,7 @@ class RunConfig:
     body: str = "fp32"  # fp32 | bf16 | int8 (linear layers): how all but the embedding is stored after the training; computed with in fp32
     data: DataConfig = field(default_factory=DataConfig)
     seed: int = seed()
-    # Below: where and how, never what. Not part of a run's identity.
+    # Below: keys of where and how, which are not part of a run's identity.
     chosen: dict[str, str] = field(default_factory=dict)  # group -> file of conf/<group>/, noted by Hydra
     results_dir: str = "results"
     cache_dir: str = ".cache"
@@ -225,7 +227,7 @@ class RunConfig:
     deterministic: bool = False  # the same seed on the same GPU gives the same record, at some cost in speed (a CPU always does)
     sweep: Any = None  # a sweep's declaration (conf/sweep/), read by `plan`, `sweep`, `status`
     overwrite: str = "only-missing"  # which runs of a sweep are run: only-missing (interrupted ones too) | failed (these too) | always | never
-    # processes of a local sweep; null: one a GPU, or one a CPU core. In a worker: those that share its GPU
+    # processes of a local sweep; null: as many as GPUs, or as CPU cores. In a worker: those that share its GPU
     workers: int | None = number(None, least=1)
     launcher: LauncherConfig = field(default_factory=LauncherConfig)
     drift: DriftConfig = field(default_factory=DriftConfig)  # read by `drift` only

@@ -106,7 +106,7 @@ class Declared(NamedTuple):
 
     run: Prepared
     overrides: list[str]
-    part: int  # its place among the sweep's parts
+    part: int  # number of its part in the sweep's file
 
 
 def expand(sweep: Sweep, others: Sequence[str], selection: Selection | None = None) -> dict[str, Declared]:
@@ -114,7 +114,7 @@ def expand(sweep: Sweep, others: Sequence[str], selection: Selection | None = No
     selection = selection or Selection()
     grid = {} if selection.seeds is None else {"seed": list(range(selection.seeds))}
     runs: dict[str, Declared] = {}
-    # By the overrides without the seed: runs of other seeds differ from the first one in nothing else.
+    # By the overrides without the seed: runs of other seeds differ from the first run in nothing else.
     first: dict[tuple[str, ...], Prepared] = {}
     for part, declared in sweep.overrides(grid):
         overrides = [*declared, *others]
@@ -216,14 +216,14 @@ def against_store(sweep: Sweep, declared: dict[str, Declared]) -> Plan:
     stamps = {run.run_id: store.stamp(_path(run)) for run in runs}
     known: dict[str, Known] = {}
     pace = Pace()
-    for path, found in store.each(Path(runs[0].config.results_dir)):
+    for path, record in store.each(Path(runs[0].config.results_dir)):
         digest = path.stem.rpartition("-")[2]
-        if not isinstance(found, str):
-            pace.add(found)
+        if not isinstance(record, str):
+            pace.add(record)
             if digest in stamps:
-                known[digest] = Known(found["status"], (found["error"] or {}).get("message", ""))
+                known[digest] = Known(record["status"], (record["error"] or {}).get("message", ""))
         elif digest in stamps:
-            known[digest] = Known("unreadable", f"{path}: {found}")
+            known[digest] = Known("unreadable", f"{path}: {record}")
     return Plan(sweep, runs, declared, known, stamps, pace)
 
 

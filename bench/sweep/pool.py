@@ -160,11 +160,11 @@ class Pool:
         if stillborn == STILLBORN:
             raise EnvironmentBroken(
                 f"A worker process ended {STILLBORN} times before its first run (exit status "
-                f"{slot.process.exitcode}): its own message stands above."
+                f"{slot.process.exitcode}): its last message stands above."
             )
         if slot.last != "replace":
             log.error(
-                "%s | its process was killed or crashed (exit status %s); going on with a new one",
+                "%s | its process was killed or crashed (exit status %s); a new worker replaces it",
                 self.named[slot.run_id].name if slot.run_id else "no run",
                 slot.process.exitcode,
             )

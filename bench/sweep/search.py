@@ -1,6 +1,6 @@
 """`bench search`: the Pareto front of accuracy against stored bytes, by Optuna, over runs that are those of any sweep.
 
-A candidate is one value for each key of the search's space. It has to pass, in this order:
+A candidate has a value for each key of the search's space. It has to pass, in this order:
 1. It can be made at all (bits, rows, widths), which needs no weights.
 2. Its embedding, before any training, is not dominated: no candidate so far stores as little and has an error (weighted by the
    tokens' frequency) that is lower by more than `search.slack`.
@@ -126,7 +126,7 @@ class Search:
                 self.trials.end(trial, "impossible")
         log.info("search | %d candidates are fitted, %d cannot be made", len(left), len(trials) - len(left))
 
-        # Fit the embeddings, and leave out those that another one dominates.
+        # Fit the embeddings, and leave out those that another dominates.
         first = [self.possible[points[trial.number]][0] for trial in left]
         rows = {_embedding(row["config"]): row for row in (fits(first) if first else [])}
         for trial, run in zip(left, first, strict=True):

@@ -80,5 +80,5 @@ def named(name: str) -> type[Launcher]:
 
 
 def every() -> list[type[Launcher]]:
-    """Return all launchers: a sweep may have been started with another than the one that is chosen now."""
+    """Return all launchers: an earlier command may have started the sweep with another launcher than the present one."""
     return [named(name) for name in CHOICES["launcher"]]

@@ -8,7 +8,7 @@ from bench.sweep.plan import Item
 
 
 class LocalWorkers(Launcher):
-    """One worker a GPU, or one a CPU core; `workers` sets another number."""
+    """A worker for each GPU or CPU core; `workers` sets another number."""
 
     def submit(self, items: Sequence[Item]) -> None:
         """Return when no run is left. Raises EnvironmentBroken, or KeyboardInterrupt if the sweep is stopped."""

@@ -31,7 +31,7 @@ log = logging.getLogger("bench")
 
 
 class Task:
-    """What one task of the array does. submitit pickles it, calls it, and calls it again after a requeue."""
+    """A task of the array. submitit pickles it, calls it, and calls it again after a requeue."""
 
     def __init__(self, plan_file: Path) -> None:
         self.plan_file = plan_file
@@ -65,7 +65,7 @@ class Task:
 
 
 def warning(launcher: SlurmConfig) -> int:
-    """Return how many seconds before its end a task is told to stop.
+    """Return the seconds before its end at which a task is warned to stop.
 
     From a fifth of its time on, submitit would take the end of the time for a preemption and start the task again for ever.
     """
@@ -75,7 +75,7 @@ def warning(launcher: SlurmConfig) -> int:
 class SlurmArray(QueuedLauncher):
     """A job array of Slurm, found again by its job name from every node that has Slurm's commands."""
 
-    folder: Path  # with the plan and the logs of the array that `submit` made
+    folder: Path  # of the last submitted array: its plan and its logs
 
     @staticmethod
     def check(config: SlurmConfig) -> None:
@@ -88,7 +88,7 @@ class SlurmArray(QueuedLauncher):
         return f"bench-{self.plan.sweep.name}-{_digest(Path(self.plan.config.results_dir))}"
 
     def submit(self, items: Sequence[Item]) -> None:
-        """Submit one array for the runs.
+        """Submit an array for the runs.
 
         Raises EnvironmentBroken without Slurm or submitit, and ConfigError with Slurm's own words where it refuses; then
         nothing was submitted.

@@ -38,7 +38,7 @@ def last_words(folder: Path) -> list[str]:
 
 
 def _jobs(folder: Path) -> list[str]:
-    """Return the numbers of the array's jobs, such as "12_0", from the files that submitit made for each."""
+    """Return the numbers of the array's jobs, such as "12_0", from the files that submitit writes for each."""
     return sorted(path.name.removesuffix("_submitted.pkl") for path in folder.glob("*_submitted.pkl"))
 
 
