@@ -1,4 +1,4 @@
-"""From a run to a folder that others load: compact or dense, with card, tokenizer, licence, digests, and ONNX if asked for."""
+"""The verb `export`: a run's model as a folder, compact or dense, with card, tokenizer, licence, digests, and ONNX on request."""
 
 import json
 import shutil
@@ -18,6 +18,7 @@ from bench.export import card, folder, onnx, source
 from bench.export.onnx import OPSET
 from bench.models import storage
 from bench.models.tokenizers import load_tokenizer
+from bench.runs.evaluate import answers
 from bench.runs.identity import Prepared
 from bench.runs.provenance import provenance
 from bench.tasks.scoring import score_split
@@ -81,7 +82,7 @@ def export(words: Sequence[str], form: Form) -> Path:
 
 @torch.no_grad()
 def materialised(model: "PreTrainedModel") -> "PreTrainedModel":
-    """Return the classifier with a dense table (V, d) in place of its compressed embedding, as any tool knows it."""
+    """Return the classifier with a dense table (V, d) in place of its compressed embedding."""
     embedding = model.get_input_embeddings()
     if isinstance(embedding, nn.Embedding):
         return model
@@ -100,7 +101,7 @@ def _onnx(
     target: Path,
     prepared: Prepared,
 ) -> dict[str, Any]:
-    """Write model.onnx, and model-int8.onnx if asked for; return what export.json says of them."""
+    """Write model.onnx, and model-int8.onnx on request; return their entry of export.json."""
     path = target / "model.onnx"
     models: dict[str, dict[str, float]] = {
         path.name: {"difference": onnx.write(model, tokenizer, path, form.opset)}
@@ -111,8 +112,8 @@ def _onnx(
             "difference": onnx.difference(model, tokenizer, target / "model-int8.onnx")
         }
     if form.evaluate:
-        for name, one in models.items():
-            one["headline"] = headline(onnx.OnnxModel(target / name), prepared, tokenizer)
+        for name, entry in models.items():
+            entry["headline"] = headline(onnx.OnnxModel(target / name), prepared, tokenizer)
     return {
         "opset": form.opset,
         "inputs": onnx.inputs_of(tokenizer),
@@ -123,12 +124,11 @@ def _onnx(
 
 def headline(model: nn.Module, prepared: Prepared, tokenizer: "PreTrainedTokenizerBase") -> float:
     """Return the run's headline metric on its reported split, computed with another form of its model."""
-    from bench.runs.evaluate import answers
-
     task = prepared.config.task
     split = task.splits[task.evaluate[0]]
-    with tempfile.TemporaryDirectory() as scratch:  # the answers of another form are not the run's
-        elsewhere = replace(prepared, config=replace(prepared.config, results_dir=scratch))
-        found = answers(model, elsewhere, task.evaluate[0], tokenizer, torch.device("cpu"), "fp32")
-        scores = score_split(task, split, [(one.language, one.values, one.split) for one in found])
+    # The answers of another form must not overwrite those of the run.
+    with tempfile.TemporaryDirectory() as scratch:
+        run = replace(prepared, config=replace(prepared.config, results_dir=scratch))
+        parts = answers(model, run, task.evaluate[0], tokenizer, torch.device("cpu"), "fp32")
+        scores = score_split(task, split, [(part.language, part.values, part.split) for part in parts])
     return scores[split][task.headline]

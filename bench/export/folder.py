@@ -1,4 +1,4 @@
-"""The exported folder: written whole or not at all, with the digest of every file, which loading checks."""
+"""The exported folder: written whole or not at all, with the digest of every file. Loading checks the digests."""
 
 import re
 import shutil
@@ -19,7 +19,7 @@ LOADED = ("config.json", storage.DESCRIPTION, "model.safetensors")
 
 
 def check_target(to: Path) -> None:
-    """Raise ConfigError unless `to` can become a new folder, as nothing is ever overwritten; EnvironmentBroken if not there."""
+    """Raise ConfigError if `to` exists and is not an empty folder, EnvironmentBroken if it cannot be written."""
     if to.is_file() or (to.is_dir() and any(to.iterdir())):
         raise ConfigError(f"--to ({to}) is not an empty folder: name another one, or empty it first.")
     check_writable(to.parent)
@@ -27,27 +27,28 @@ def check_target(to: Path) -> None:
 
 @contextmanager
 def new_folder(to: Path) -> Iterator[Path]:
-    """Give a folder to fill, which becomes `to`, with its digests, when the block ends without an error."""
+    """Yield a folder to fill. It becomes `to`, with its digests, when the block ends without an error."""
     with atomic(to) as folder:
         folder.mkdir()
         yield folder
         sums = [f"{file_sha256(path)}  {path.name}\n" for path in sorted(folder.iterdir())]
         (folder / SUMS).write_text("".join(sums))
-        for path in folder.iterdir():  # safetensors' files are their owner's alone, who seldom serves them
+        # safetensors makes files that only their owner can read, and a server often runs as another user.
+        for path in folder.iterdir():
             shutil.copymode(folder / SUMS, path)
         check_target(to)
 
 
 def verify(folder: Path) -> set[str]:
-    """Return the files of an exported folder, after comparing the digest of each.
+    """Compare the digest of every file in an exported folder and return the files' names.
 
-    Raises BenchError for a folder without digests, and for a file that is missing or not as it was written, with both digests.
+    Raises BenchError for a folder without digests, a missing file, and a changed file, with both digests.
     """
     try:
         lines = (folder / SUMS).read_text().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise BenchError(
-            f"{folder} is no folder that `bench export` wrote whole: its {SUMS} cannot be read ({error})."
+            f"{folder} is not a complete folder of `bench export`: its {SUMS} cannot be read ({error})."
         ) from error
     names = set()
     for line in lines:
@@ -55,26 +56,26 @@ def verify(folder: Path) -> set[str]:
             raise BenchError(
                 f"{folder / SUMS} holds a line that is no digest of a file beside it: {line[:100]!r}; export again."
             )
-        wanted, name = match.groups()
+        expected, name = match.groups()
         names.add(name)
         try:
-            found = file_sha256(folder / name)
+            actual = file_sha256(folder / name)
         except OSError as error:
             raise BenchError(
                 f"{folder / name} cannot be read ({error.strerror}), but {SUMS} names it: export again."
             ) from error
-        if found != wanted:
+        if actual != expected:
             raise BenchError(
-                f"{folder / name} has the SHA-256 {found}, but {SUMS} says {wanted}: the file was cut short or changed, and "
+                f"{folder / name} has the SHA-256 {actual}, but {SUMS} says {expected}: the file was cut short or changed, and "
                 "nothing was loaded; export again."
             )
     return names
 
 
 def load_compressed(folder: str | Path) -> "PreTrainedModel":
-    """Return the model of a folder that `bench export` wrote, after checking every file in it.
+    """Return the model of a folder written by `bench export`, after checking the digest of every file.
 
-    Raises BenchError as `verify` does, for a dense export, and for files that are not what they should be.
+    Raises BenchError for a missing or changed file, and for a dense export.
     """
     folder = Path(folder)
     names = verify(folder)

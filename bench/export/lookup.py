@@ -1,4 +1,4 @@
-"""Embeddings as standard operators: what a graph of Gather, Cast and sums can say, with codes as narrow integers."""
+"""Embeddings as standard ONNX operators: Gather, Cast and sums, with codes as narrow integers."""
 
 from typing import cast
 
@@ -14,9 +14,9 @@ from bench.embeddings.wrappers import Wrapper
 
 @torch.no_grad()
 def as_operators(embedding: nn.Module) -> nn.Module:
-    """Return a module of the same vectors that ONNX can say; the embedding, which is changed, where it can already."""
+    """Return a module with the same vectors that ONNX can express. The embedding is changed, and returned if it qualifies."""
     if isinstance(embedding, CompressedEmbedding):
-        for name in embedding.tables:  # rounded once, not in every answer
+        for name in embedding.tables:  # round once, not in every forward pass
             getattr(embedding, name).copy_(embedding.table(name))
         embedding.table_dtype = "fp32"
     if isinstance(embedding, Wrapper):
@@ -29,7 +29,7 @@ def as_operators(embedding: nn.Module) -> nn.Module:
 
 
 class SubspaceLookup(CompressedEmbedding):
-    """A gather on codes, and one on the tables, with a zero row at the end of each sub-table for padding."""
+    """A gather on the codes and a gather on the tables, with a zero row at the end of each sub-table for padding."""
 
     codes: Tensor  # (V, f) in the narrowest integers that hold 0..Q; Q is the zero row
     offsets: Tensor  # (f,)
@@ -54,7 +54,7 @@ class SubspaceLookup(CompressedEmbedding):
 
 
 class Int4Lookup(CompressedEmbedding):
-    """Two numbers a byte, told apart by arithmetic: ONNX shifts no signed integers."""
+    """Two numbers a byte, separated by arithmetic: ONNX has no shift of signed integers."""
 
     def __init__(self, old: QuantisedEmbedding) -> None:
         super().__init__(old.num_embeddings, old.embedding_dim, old.padding_idx)

@@ -19,15 +19,18 @@ from bench.export.lookup import as_operators
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-OPSET = 18  # of the operators that torch's exporter writes; every onnxruntime since 1.14 reads them
+OPSET = 18  # the operator set of torch's exporter; every onnxruntime since 1.14 reads it
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")  # onnxscript brings onnx_ir
-TOLERANCE = (
-    1e-4  # of the greatest difference of a logit from torch's, as a share of the greatest logit (1 at least)
-)
+# The greatest difference of a logit from torch's, as a share of the greatest logit (at least 1).
+TOLERANCE = 1e-4
 
 
 def check_installed(opset: int) -> None:
-    """Raise EnvironmentBroken, with the extra to install, where a package is missing, ConfigError for an operator set that is too old."""
+    """Check packages and operator set before any work.
+
+    Raises EnvironmentBroken with the extra to install if a package is missing, ConfigError for an operator set that is
+    too old or too new.
+    """
     for name in PACKAGES:
         try:
             import_module(name)
@@ -40,30 +43,30 @@ def check_installed(opset: int) -> None:
     newest = onnx.defs.onnx_opset_version()
     if not OPSET <= opset <= newest:
         raise ConfigError(
-            f"--opset ({opset}) must be from {OPSET}, below which LayerNormalization and the reductions of the model cannot be said, "
-            f"to {newest}, the newest that the installed onnx {metadata.version('onnx')} knows."
+            f"--opset ({opset}) must be from {OPSET} to {newest}: lower ones lack LayerNormalization and the model's reductions, "
+            f"and the installed onnx {metadata.version('onnx')} has no higher one."
         )
 
 
 class OnnxModel(nn.Module):
-    """An ONNX file that is called as its torch model is, on the CPU."""
+    """An ONNX file on the CPU, called like its torch model."""
 
     def __init__(self, path: Path, threads: int = 0) -> None:
         super().__init__()
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads  # 0: as many as there are cores
+        options.intra_op_num_threads = threads  # 0: one a core
         self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
     def forward(self, **inputs: Tensor) -> Any:
-        """Return an object whose `logits` (B, C) are those of the batch."""
+        """Return an object with the `logits` (B, C) of the batch."""
         (logits,) = self.session.run(["logits"], {name: tensor.numpy() for name, tensor in inputs.items()})
         return SimpleNamespace(logits=torch.from_numpy(logits))
 
 
 class _Logits(nn.Module):
-    """The model with its inputs in a fixed order and nothing but logits as output."""
+    """The model with inputs in a fixed order and logits as its only output."""
 
     def __init__(self, model: nn.Module, names: list[str]) -> None:
         super().__init__()
@@ -75,26 +78,24 @@ class _Logits(nn.Module):
 
 
 def batch(model: "PreTrainedModel", names: list[str], rows: int, length: int) -> dict[str, Tensor]:
-    """Return inputs (rows, length) of random tokens of the whole vocabulary, the last row half padding."""
+    """Return inputs (rows, length) of random tokens of the whole vocabulary; the last row is half padding."""
     vocab_size, padding = model.config.vocab_size, model.config.pad_token_id or 0
     inputs = {name: torch.zeros(rows, length, dtype=torch.int64) for name in names}
     inputs["input_ids"] = torch.randint(
         vocab_size, (rows, length), generator=torch.Generator().manual_seed(0)
     )
     inputs["input_ids"][inputs["input_ids"] == padding] = (padding + 1) % vocab_size
-    inputs["input_ids"][-1, length // 2 :], inputs["attention_mask"] = (
-        padding,
-        torch.ones(rows, length, dtype=torch.int64),
-    )
+    inputs["input_ids"][-1, length // 2 :] = padding
+    inputs["attention_mask"] = torch.ones(rows, length, dtype=torch.int64)
     inputs["attention_mask"][-1, length // 2 :] = 0
     return inputs
 
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """Keep out of the log what exporters tell their authors: packages that are not there, advice on other shapes.
+    """Silence the exporters' warnings on absent packages and other shapes, which mean nothing to a user.
 
-    What a warning could mean for the file is seen in its logits, which `difference` compares with torch's.
+    A warning that matters shows in the logits, which `difference` compares with torch's.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -109,14 +110,15 @@ def quietly() -> Iterator[None]:
 def write(
     model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", path: Path, opset: int = OPSET
 ) -> float:
-    """Write the classifier to `path` and return the greatest difference of its logits in onnxruntime from torch's.
+    """Write the classifier to `path` and return the greatest difference of a logit in onnxruntime from torch's.
 
-    Inputs are those of the tokenizer, int64 (batch, sequence), both of any size; the output is `logits`. Raises BenchError
-    where the difference is more than TOLERANCE.
+    The inputs are the tokenizer's, int64 (batch, sequence) of any size; the output is `logits`. Raises BenchError if the
+    difference exceeds TOLERANCE.
     """
     from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
     names = inputs_of(tokenizer)
+    # Trace a copy whose embedding uses standard operators only.
     copied = deepcopy(model).eval()
     copied.set_input_embeddings(as_operators(copied.get_input_embeddings()))
     dynamic = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
@@ -132,51 +134,46 @@ def write(
             dynamic_shapes={"inputs": tuple(dynamic for _ in names)},
         )
     assert program is not None
-    ClearMetadataAndDocStringPass()(
-        program.model
-    )  # every node names the lines, with the folders of this machine, that made it
+
+    # Every node names the source lines that made it, with folders of this machine: drop them.
+    ClearMetadataAndDocStringPass()(program.model)
     program.save(path, external_data=False)
-    found, greatest = (
-        difference(model, tokenizer, path),
-        max(1.0, float(model(**batch(model, names, 3, 33)).logits.abs().max())),
-    )
-    if found > TOLERANCE * greatest:
+
+    # Compare the file's logits with torch's.
+    greatest = max(1.0, float(model(**batch(model, names, 3, 33)).logits.abs().max()))
+    if (off := difference(model, tokenizer, path)) > TOLERANCE * greatest:
         raise BenchError(
-            f"{path.name}: its logits differ from torch's by {found:.2g}, more than {TOLERANCE:g} of the greatest ({greatest:.2g})."
+            f"{path.name}: its logits differ from torch's by {off:.2g}, more than {TOLERANCE:g} of the greatest ({greatest:.2g})."
         )
-    return found
+    return off
 
 
 @torch.no_grad()
 def difference(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", path: Path) -> float:
-    """Return the greatest difference of a logit of the ONNX file from the model's, for batches of other sizes than it was traced with.
+    """Return the greatest difference of a logit of the ONNX file from the model's, on batches of sizes that were not traced.
 
     Raises BenchError for logits that are not finite.
     """
     exported, names = OnnxModel(path), inputs_of(tokenizer)
     batches = [batch(model, names, rows, length) for rows, length in ((1, 16), (3, 33))]
-    missed = torch.cat(
-        [(exported(**inputs).logits - model(**inputs).logits).flatten().abs() for inputs in batches]
-    )
-    if not missed.isfinite().all():  # a maximum passes over NaN
+    pairs = [(exported(**inputs).logits, model(**inputs).logits) for inputs in batches]
+    off = torch.cat([(ours - theirs).flatten().abs() for ours, theirs in pairs])
+    if not off.isfinite().all():  # max() ignores NaN
         raise BenchError(f"{path.name}: its logits or torch's are NaN or infinite, so it is not the model.")
-    return float(missed.max())
+    return float(off.max())
 
 
 def inputs_of(tokenizer: "PreTrainedTokenizerBase") -> list[str]:
-    """Return the names of the graph's inputs: those that the tokenizer gives."""
-    return [
-        name
-        for name in ("input_ids", "attention_mask", "token_type_ids")
-        if name in tokenizer.model_input_names
-    ]
+    """Return the names of the graph's inputs: those of the tokenizer."""
+    names = ("input_ids", "attention_mask", "token_type_ids")
+    return [name for name in names if name in tokenizer.model_input_names]
 
 
 def write_int8(path: Path, target: Path) -> None:
-    """Write the graph of `path` with the weights of its matrix products in int8; inputs are quantised as they come.
+    """Write the graph of `path` with the weights of its matrix products in int8 and dynamically quantised inputs.
 
-    Channels have scales of their own, and weights 7 bits: with 8, processors without VNNI overflow. Tables, codes and
-    positions stay as they are.
+    Each channel has its scale, and weights use 7 bits: with 8, processors without VNNI overflow. Tables, codes and
+    positions do not change.
     """
     from onnxruntime.quantization import QuantType, quantize_dynamic
 

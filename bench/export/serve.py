@@ -1,6 +1,7 @@
-"""An exported model behind a web framework: `EXPORT=<folder> uvicorn --app-dir tests/serving app:app`.
+"""An example server of an exported model: `EXPORT=<folder> uvicorn bench.export.serve:app`.
 
-Starlette, tokenizers and onnxruntime, no torch: POST /classify {"texts": ["a fine film"]} answers with a label and probabilities for each text.
+It needs Starlette, tokenizers and onnxruntime, and no torch. POST /classify {"texts": ["a fine film"]} returns a label and
+probabilities for each text.
 """
 
 import json
@@ -21,7 +22,7 @@ MOST_TEXTS, MOST_TOKENS = 32, 128  # of one request
 
 
 class Classifier:
-    """The export's ONNX file with its tokenizer; the int8 one where there is one."""
+    """The export's ONNX file, preferably the int8 one, with its tokenizer."""
 
     def __init__(self, folder: Path) -> None:
         int8 = folder / "model-int8.onnx"
@@ -36,15 +37,14 @@ class Classifier:
 
     def __call__(self, texts: list[str]) -> list[dict[str, object]]:
         encoded = self.tokenizer.encode_batch(texts)
-        known = {
-            "input_ids": [one.ids for one in encoded],
-            "attention_mask": [one.attention_mask for one in encoded],
-            "token_type_ids": [one.type_ids for one in encoded],
+        values = {
+            "input_ids": [text.ids for text in encoded],
+            "attention_mask": [text.attention_mask for text in encoded],
+            "token_type_ids": [text.type_ids for text in encoded],
         }
-        (logits,) = self.session.run(
-            ["logits"],
-            {given.name: np.array(known[given.name], dtype=np.int64) for given in self.session.get_inputs()},
-        )
+        names = [graph_input.name for graph_input in self.session.get_inputs()]
+        inputs = {name: np.array(values[name], dtype=np.int64) for name in names}
+        (logits,) = self.session.run(["logits"], inputs)
         shares = np.exp(logits - logits.max(axis=1, keepdims=True))
         shares /= shares.sum(axis=1, keepdims=True)
         return [{"label": self.labels[str(row.argmax())], "probabilities": row.tolist()} for row in shares]
@@ -65,9 +65,8 @@ def create(folder: Path) -> Starlette:
             and all(isinstance(text, str) for text in texts)
         ):
             raise HTTPException(400, f"texts must be a list of 1 to {MOST_TEXTS} strings")
-        return JSONResponse(
-            await run_in_threadpool(classify, texts)
-        )  # the loop goes on answering while a thread computes
+        # The event loop answers other requests while a thread computes.
+        return JSONResponse(await run_in_threadpool(classify, texts))
 
     return Starlette(routes=[Route("/classify", answer, methods=["POST"])])
 

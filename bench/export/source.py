@@ -1,4 +1,4 @@
-"""What is exported: a run, found by its record or described by its configuration, and the weights that it trained."""
+"""The run to export, by its record or by its configuration, and its trained weights."""
 
 import difflib
 import os
@@ -13,32 +13,33 @@ from typing import Any, NamedTuple, cast
 
 from bench import store
 from bench.errors import BenchError, ConfigError
+from bench.runs.execute import execute
 from bench.runs.identity import Prepared, prepare
 from bench.settings.compose import choices, compose_config, text_of
 from bench.settings.schema import RunConfig
 from bench.store import CHOSEN, ModelPart, Record
 
 
-class Unsaid(NamedTuple):
-    """What a record knows by its digest only."""
+class Source(NamedTuple):
+    """A folder or a text that a record holds as a digest only: it names nothing of the machine."""
 
-    digests: tuple[str, ...]  # the keys of the canonical configuration that begin like this depend on it
-    placeholder: str  # for it in a command
+    digests: tuple[str, ...]  # beginnings of the canonical keys that depend on it
+    placeholder: str  # stands for it in a command
 
 
 FILES = {
-    "model.path": Unsaid(("model.sha256",), "<folder of the model>"),
-    "data.root": Unsaid(("data.",), "<folder of the data>"),
-    "assignment.corpus": Unsaid(("assignment.corpus", "embedding.corpus"), "<its text file or splits>"),
-    "recovery.corpus": Unsaid(("recovery.corpus",), "<its text file or splits>"),
+    "model.path": Source(("model.sha256",), "<folder of the model>"),
+    "data.root": Source(("data.",), "<folder of the data>"),
+    "assignment.corpus": Source(("assignment.corpus", "embedding.corpus"), "<its text file or splits>"),
+    "recovery.corpus": Source(("recovery.corpus",), "<its text file or splits>"),
 }
 
 
 def find(run_id: str, overrides: Sequence[str]) -> tuple[Prepared, Record]:
-    """Return the run whose record is in the results folder, set up again from its canonical configuration.
+    """Return a run of the results folder, set up again from its record's canonical configuration, and the record.
 
-    `overrides` say what a record cannot: folders, and where a model, data or a corpus that bench does not ship lie. Raises
-    ConfigError for an unknown run, BenchError for one that failed or that cannot be set up as it was.
+    `overrides` name what a record does not hold: folders, and the files of a model, data or a corpus that bench does not
+    ship. Raises ConfigError for an unknown run, BenchError for a failed run and for one that comes out differently.
     """
     results_dir = Path(compose_config(overrides).results_dir)
     known = {record["run_id"]: record for record in store.read_all(results_dir)[0]}
@@ -57,12 +58,18 @@ def find(run_id: str, overrides: Sequence[str]) -> tuple[Prepared, Record]:
 
 
 def _as_it_was(record: Record, overrides: Sequence[str]) -> Prepared:
-    """Return the record's run, set up again; raises BenchError with every key that differs and the command that would do."""
+    """Return the record's run, set up again.
+
+    Raises ConfigError where a file is not named, BenchError with every key that differs and the command that fits.
+    """
     run = f"Run {record['run_id']} ({record['name']})"
-    unsaid = [key for key in _unsaid(record) if not any(o.startswith(f"{key}=") for o in overrides)]
-    if unsaid:
+
+    # Ask for the files that the record does not name.
+    missing = [key for key in _needed(record) if not any(o.startswith(f"{key}=") for o in overrides)]
+    if missing:
         raise ConfigError(
-            f"{run} was made with files that a record does not name: say where they are, as in {_command(record, overrides, unsaid)}."
+            f"{run} was made with files that a record does not name: say where they are, as in "
+            f"{_command(record, overrides, missing)}."
         )
     try:
         prepared = prepare(configuration(record, overrides))
@@ -70,23 +77,23 @@ def _as_it_was(record: Record, overrides: Sequence[str]) -> Prepared:
         raise type(error)(f"{run} cannot be set up as it was: {error}") from error
     if not (differing := _differing(record["config"], prepared.canonical)):
         return prepared
+
+    # Name what differs, and the command without the overrides that cause it.
     values = "; ".join(
         f"{key} is {text_of(then)} in its record and {text_of(now)} here"
         for key, (then, now) in differing.items()
     )
     groups = {key.partition(".")[0] for key in differing}
     others = [o for o in overrides if re.split(r"[.=]", o, maxsplit=1)[0] not in groups]
-    wrong = [
-        key for key in _unsaid(record) if any(other.startswith(FILES[key].digests) for other in differing)
-    ]
+    wrong = [key for key in _needed(record) if any(d.startswith(FILES[key].digests) for d in differing)]
     raise BenchError(
-        f"{run} cannot be set up as it was: {values}. This would do: {_command(record, others, wrong)}; where it does not, the version "
-        f"of bench that made it ({record['provenance'].get('commit')}) does."
+        f"{run} cannot be set up as it was: {values}. Try {_command(record, others, wrong)}, or the version of bench that "
+        f"made it ({record['provenance'].get('commit')})."
     )
 
 
-def _unsaid(record: Record) -> list[str]:
-    """Return the keys of FILES that the run needs and that its record cannot give, as it names no folders and texts."""
+def _needed(record: Record) -> list[str]:
+    """Return the keys of FILES that the run needs."""
     canonical = record["config"]
     corpora = {
         part: (canonical[part] or {}).get("corpus", "task")
@@ -102,28 +109,26 @@ def _unsaid(record: Record) -> list[str]:
 
 
 def _command(record: Record, overrides: Sequence[str], files: Sequence[str]) -> str:
-    """Return the command that exports the run, with a placeholder for each of the keys of FILES."""
-    kept = [o for o in overrides if o.partition("=")[0] not in files]
-    asked = [f"{key}={FILES[key].placeholder}" for key in files]
-    return " ".join(
-        ["`python -m bench export", record["run_id"], *map(shlex.quote, kept), *asked, "--to <folder>`"]
-    )
+    """Return the command that exports the run, with a placeholder for each of the `files`."""
+    kept = [shlex.quote(o) for o in overrides if o.partition("=")[0] not in files]
+    placeholders = [f"{key}={FILES[key].placeholder}" for key in files]
+    return " ".join(["`python -m bench export", record["run_id"], *kept, *placeholders, "--to <folder>`"])
 
 
 def _differing(then: dict[str, Any], now: dict[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:
-    """Return the dotted keys whose values differ, with both values; "nothing" stands for a key that is not there."""
-    found: dict[str, tuple[Any, Any]] = {}
-    for key in [*then, *(key for key in now if key not in then)]:
-        one, other = then.get(key, "nothing"), now.get(key, "nothing")
-        if isinstance(one, dict) and isinstance(other, dict):
-            found |= _differing(one, other, f"{prefix}{key}.")
-        elif one != other:
-            found[prefix + key] = (one, other)
-    return found
+    """Return the dotted keys whose values differ, with both values; "nothing" stands for a missing key."""
+    differing: dict[str, tuple[Any, Any]] = {}
+    for key in {**then, **now}:
+        before, after = then.get(key, "nothing"), now.get(key, "nothing")
+        if isinstance(before, dict) and isinstance(after, dict):
+            differing |= _differing(before, after, f"{prefix}{key}.")
+        elif before != after:
+            differing[prefix + key] = (before, after)
+    return differing
 
 
 def _chosen(record: Record) -> dict[str, str]:
-    """Return the file of conf/<group>/ that each group began from: as recorded, else the one of the same name if there is one."""
+    """Return the choice of each group: as recorded, else the choice of the same name if there is one."""
     canonical = record["config"]
     named = {group: (canonical[group] or {}).get("name") for group in CHOSEN}
     chosen = named | record.get("chosen", {})
@@ -131,31 +136,31 @@ def _chosen(record: Record) -> dict[str, str]:
 
 
 def _model(record: Record) -> dict[str, Any]:
-    """Return the values of `model` that the record tells beside the file that it began from."""
+    """Return the values of `model` that complete the record's choice of a model."""
     canonical, known = record["config"]["model"], cast(ModelPart, record["model"])
     given = {key: canonical[key] for key in ("name", "weights")}
     if "path" in canonical:
         return given | {"source": "hub", "path": canonical["path"], "revision": canonical["revision"]}
-    began = _chosen(record).get("model")
-    file = compose_config([f"model={began}"]).model if began else None
-    if file and (file.source, file.name, file.sha256) == ("package", canonical["name"], known["sha256"]):
+
+    # A packaged model is known by its digest; any other is a local folder.
+    name = _chosen(record).get("model")
+    choice = compose_config([f"model={name}"]).model if name else None
+    if choice and (choice.source, choice.name, choice.sha256) == (
+        "package",
+        canonical["name"],
+        known["sha256"],
+    ):
         return given
-    return given | {
-        "source": "local",
-        "revision": known["revision"],
-        "sha256": known["sha256"],
-        "vocab_size": known["vocab_size"],
-        "width": known["width"],
-        "positions": None,
-    }
+    facts = {key: known[key] for key in ("revision", "sha256", "vocab_size", "width")}
+    return given | {"source": "local", **facts, "positions": None}
 
 
 def configuration(record: Record, overrides: Sequence[str]) -> RunConfig:
-    """Return the configuration that has the record's canonical form; a corpus that is known by its digest only stays as overridden."""
+    """Return the configuration with the record's canonical form. A corpus, of which a record has the digest only, is the override's."""
     canonical = record["config"]
-    began = [f"{group}={name}" for group, name in _chosen(record).items()]
+    chosen = [f"{group}={name}" for group, name in _chosen(record).items()]
     model = [f"model.{key}={text_of(value)}" for key, value in _model(record).items()]
-    config = compose_config([*began, *model, *overrides])
+    config = compose_config([*chosen, *model, *overrides])
     for group in ("task", "embedding", "assignment", "recovery", "training"):
         part = getattr(config, group)
         given = {
@@ -164,17 +169,14 @@ def configuration(record: Record, overrides: Sequence[str]) -> RunConfig:
             if hasattr(part, key) and not (key == "corpus" and value != "task")
         }
         setattr(config, group, replace(part, **given))
-    config.model.weights, config.data.source, config.seed = (
-        canonical["model"]["weights"],
-        canonical["data"]["source"],
-        canonical["seed"],
-    )
+    config.model.weights = canonical["model"]["weights"]
+    config.data.source, config.seed = canonical["data"]["source"], canonical["seed"]
     config.body = canonical.get("body", "fp32")
     return config
 
 
 def described(overrides: Sequence[str]) -> tuple[Prepared, Record | None]:
-    """Return the run that the overrides describe, with its record where it was finished before."""
+    """Return the run that the overrides describe, and its record if it has finished before."""
     prepared = prepare(compose_config(overrides))
     path = store.path_of(Path(prepared.config.results_dir), prepared.name, prepared.run_id)
     try:
@@ -185,10 +187,10 @@ def described(overrides: Sequence[str]) -> tuple[Prepared, Record | None]:
 
 
 def weights(prepared: Prepared, record: Record | None, train: bool) -> tuple[Path, Record]:
-    """Return the folder with the run's trained weights, and its record; trains the run where they were not kept and it may.
+    """Return the folder with the run's trained weights, and its record. Without them, train the run if `train` allows it.
 
-    Raises BenchError where they are gone, where the run fails, or where training it again gives another headline than its
-    record has: the record's scores would be those of another model.
+    Raises BenchError if there are no weights, if the run fails, or if a second training gives another headline: the
+    record's scores would belong to another model.
     """
     results_dir = Path(prepared.config.results_dir)
     folder = store.weights_folder(results_dir, prepared.name, prepared.run_id)
@@ -206,8 +208,8 @@ def weights(prepared: Prepared, record: Record | None, train: bool) -> tuple[Pat
         again = _trained(prepared, Path(scratch))
         if again["headline"] != record["headline"]:
             raise BenchError(
-                f"Run {prepared.run_id} trained again has {again['headline']}, but its record says {record['headline']}: other packages "
-                "or another device; export its configuration with another results_dir to have a record of this model."
+                f"Run {prepared.run_id} trained again has {again['headline']}, but its record has {record['headline']}: packages or "
+                "device differ; export its configuration with another results_dir to get a record of this model."
             )
         folder.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(folder, ignore_errors=True)
@@ -216,14 +218,11 @@ def weights(prepared: Prepared, record: Record | None, train: bool) -> tuple[Pat
 
 
 def _trained(prepared: Prepared, results_dir: Path) -> Record:
-    from bench.runs.execute import execute
-
-    record = execute(
-        replace(prepared, config=replace(prepared.config, keep_weights=True, results_dir=str(results_dir)))
-    )
+    config = replace(prepared.config, keep_weights=True, results_dir=str(results_dir))
+    record = execute(replace(prepared, config=config))
     if record["status"] != "ok":
         reason = (record["error"] or {}).get("message")
         raise BenchError(
-            f"Run {prepared.run_id} ({prepared.name}) failed, so that there is nothing to export: {reason}"
+            f"Run {prepared.run_id} ({prepared.name}) failed and there is nothing to export: {reason}"
         )
     return record

@@ -1,4 +1,4 @@
-"""GLUE's submission file: one TSV for each test set, named and worded as the leaderboard wants them, in one zip."""
+"""GLUE's submission file: a zip with one TSV for each test set, in the leaderboard's names and words."""
 
 import zipfile
 from collections.abc import Sequence
@@ -27,14 +27,14 @@ FILES = {
     ("wnli", "test"): "WNLI",
     ("mnli", "ax:test"): "AX",
 }
-WORDS = ("mnli", "qnli", "rte")  # tasks whose labels are written as words; the others' as codes
+WORDS = ("mnli", "qnli", "rte")  # tasks with labels written as words; the others write codes
 
 
 def write_submission(runs: Sequence[Prepared], to: Path) -> list[str]:
-    """Write the zip of the runs' predictions, one run a task; return the names of the files in it.
+    """Write the zip of the runs' predictions, one run a task; return the names of its files.
 
-    Raises BenchError, before anything is written, where a file of the leaderboard has no predictions, or has those of two
-    runs, or has not one for each row of the official test set.
+    Raises BenchError, and writes nothing, if a file of the leaderboard has predictions of no run or of two runs, or if
+    their number differs from the rows of the official test set.
     """
     sources: dict[str, list[tuple[Prepared, str]]] = {name: [] for name in FILES.values()}
     for run in runs:

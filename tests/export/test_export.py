@@ -393,7 +393,7 @@ def test_a_missing_file_missing_digests_and_digests_of_other_places_are_refused(
     with pytest.raises(BenchError, match=r"config\.json cannot be read"):
         bench.load_compressed(exported)
     (exported / "SHA256SUMS").unlink()
-    with pytest.raises(BenchError, match=r"no folder that `bench export` wrote"):
+    with pytest.raises(BenchError, match=r"is not a complete folder of `bench export`"):
         bench.load_compressed(exported)
 
 
