@@ -1,41 +1,41 @@
-"""The three ways things go wrong, and the words the messages share."""
+"""The kinds of failure, with their exit statuses, and the sentence on unknown names."""
 
 import difflib
 from collections.abc import Iterable
 
 
 class BenchError(Exception):
-    """Anything the harness raises on purpose: the text is one clear sentence for the user."""
+    """Any error that the harness raises on purpose. Its text is one sentence for the user."""
 
     exit_code = 1
 
 
 class ConfigError(BenchError):
-    """A wrong configuration: found before any work, nothing was run (exit status 2)."""
+    """A wrong configuration, refused before any work (exit status 2)."""
 
     exit_code = 2
 
 
 class Impossible(ConfigError):
-    """A budget that no size of the method fits: a sweep with `skip_impossible` leaves such runs out."""
+    """A budget that no size of the method fits. A sweep with `skip_impossible` leaves such runs out."""
 
 
 class DataError(ConfigError):
-    """Data that is missing or is not what the task says (exit status 2 before a run, a failed record within one)."""
+    """Data that is missing or differs from the task's description (exit status 2 before a run, a failed record in a run)."""
 
 
 class MissingData(DataError):
-    """A split that is not there at all, unlike one that is there and cannot be read."""
+    """A split that does not exist, unlike a split that cannot be read."""
 
 
 class EnvironmentBroken(BenchError):
-    """No disk, no weights, no such device: every further run would fail too, so a sweep stops here (exit status 3)."""
+    """No disk, no weights, no such device (exit status 3). Every further run would fail, too, so a sweep stops."""
 
     exit_code = 3
 
 
 class TimeLimit(BenchError):
-    """A run took longer than launcher.time_limit (a `timeout` record)."""
+    """A run exceeded launcher.time_limit: its record says `timeout`."""
 
 
 def unknown(kind: str, name: str, available: Iterable[str]) -> str:

@@ -1,7 +1,7 @@
-"""The statistics of the report. Every function takes plain numbers and knows nothing of records.
+"""The statistics of the report, on plain numbers.
 
-There are two kinds of interval. Over seeds: Student's t, what would come out with other seeds. Over rows, where there is one
-seed: what would come out on other evaluation rows.
+There are two kinds of interval. Over seeds (Student's t): the result with other seeds. Over rows, with a single seed: the
+result on other evaluation rows.
 """
 
 import math
@@ -14,14 +14,14 @@ from scipy.stats import binomtest, norm, t
 
 
 class Summary(NamedTuple):
-    """Several seeds in a few numbers."""
+    """Summary of several seeds."""
 
     n: int  # seeds
     mean: float | None
     sd: float | None  # sample standard deviation over seeds (n - 1); None below two
     low: float | None  # ends of the 95 % interval of the mean
     high: float | None
-    interval: str  # which interval that is; empty where there is none
+    interval: str  # name of the interval; empty if there is none
 
     @property
     def half(self) -> float | None:
@@ -29,7 +29,7 @@ class Summary(NamedTuple):
         return None if self.low is None or self.high is None else (self.high - self.low) / 2
 
     def times(self, factor: float) -> "Summary":
-        """Return the summary of values that are `factor` (above zero) times as large."""
+        """Return the summary of the values multiplied by `factor`, which is positive."""
         mean, sd, low, high = (None if value is None else factor * value for value in self[1:5])
         return Summary(self.n, mean, sd, low, high, self.interval)
 
@@ -38,10 +38,9 @@ NOTHING = Summary(0, None, None, None, None, "")
 
 
 def summarise(values: ArrayLike) -> Summary:
-    """Return mean, standard deviation and 95 % interval of one task's values (seeds,), or of the mean of (tasks, seeds).
+    """Return mean, standard deviation and 95 % interval of one task's values (seeds,), or of the mean over (tasks, seeds).
 
-    One seed has neither spread nor interval. Seeds that do not differ have no interval: one without width would claim to be
-    certain.
+    One seed has neither spread nor interval. Equal seeds have no interval, as one of width 0 would claim certainty.
     """
     data = np.atleast_2d(np.asarray(values, dtype=float))
     tasks, seeds = data.shape
@@ -60,9 +59,9 @@ def summarise(values: ArrayLike) -> Summary:
 
 
 def probability_below(values: ArrayLike, level: float) -> float | None:
-    """Return the probability that the mean which `values` (seeds,) or (tasks, seeds) estimate lies below `level`.
+    """Return the probability that the true mean of `values`, (seeds,) or (tasks, seeds), lies below `level`.
 
-    By the distribution that gives the interval of `summarise`; None with fewer than two seeds.
+    The distribution is that of the interval of `summarise`. None with fewer than two seeds.
     """
     data = np.atleast_2d(np.asarray(values, dtype=float))
     if data.size == 0 or data.shape[1] == 1:
@@ -85,9 +84,9 @@ def _error(data: np.ndarray) -> tuple[float, float]:
 
 
 def ratio(own: np.ndarray, dense: np.ndarray) -> np.ndarray | None:
-    """Return values (tasks, seeds) whose mean is mean(own) / mean(dense) and whose spread is that of this ratio (delta method).
+    """Return values (tasks, seeds) with mean mean(own) / mean(dense) and the spread of this ratio (delta method).
 
-    None where the dense mean is not above zero.
+    None if the dense mean is not positive.
     """
     if not (dense.size and dense.mean() > 0):
         return None
@@ -101,8 +100,8 @@ def over_rows(rows: Sequence[int], own: ArrayLike, dense: ArrayLike | None = Non
 
     Each accuracy has Wilson's interval over its `rows`. The squares of the distances from estimates to their intervals' ends
     add up, as squared standard errors do (MOVER; Zou & Donner, Stat. Med. 27:1693, 2008); for one difference that is Newcombe's
-    hybrid score interval (1998, method 10). It takes both answers to a row as independent; they agree more often than that, so
-    it is rather too wide.
+    hybrid score interval (1998, method 10). It treats both answers to a row as independent; they agree more often, so the
+    interval is rather too wide.
     """
     values = np.asarray(own, dtype=float)
     below, above = _wilson(values, rows)
@@ -119,7 +118,7 @@ def over_rows(rows: Sequence[int], own: ArrayLike, dense: ArrayLike | None = Non
 
 
 def _wilson(shares: np.ndarray, rows: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Return how far the ends of Wilson's interval lie below and above each share of its rows."""
+    """Return the distances from each share of its rows down and up to the ends of Wilson's interval."""
     counts = [(round(share * many), many) for share, many in zip(shares, rows, strict=True)]
     ends = [binomtest(*count).proportion_ci(method="wilson") for count in counts]
     estimates = np.array([right / many for right, many in counts])
@@ -127,17 +126,17 @@ def _wilson(shares: np.ndarray, rows: Sequence[int]) -> tuple[np.ndarray, np.nda
 
 
 def probability_below_over_rows(rows: ArrayLike, own: ArrayLike, dense: ArrayLike, level: float) -> float:
-    """Return the probability that the mean difference of accuracies (tasks,) of one seed lies below `level`, by the normal approximation."""
-    one, other = np.asarray(own, dtype=float), np.asarray(dense, dtype=float)
-    error = math.sqrt(((one * (1 - one) + other * (1 - other)) / np.asarray(rows)).sum()) / one.size
-    difference = float((one - other).mean())
+    """Return the probability that the mean difference of accuracies (tasks,) of one seed lies below `level` (normal approximation)."""
+    values, reference = np.asarray(own, dtype=float), np.asarray(dense, dtype=float)
+    variance = (values * (1 - values) + reference * (1 - reference)) / np.asarray(rows)
+    error, difference = math.sqrt(variance.sum()) / values.size, float((values - reference).mean())
     return float(norm.cdf(level, difference, error) if error else difference < level)
 
 
 def pareto_front(cost: Sequence[float], quality: Sequence[float]) -> list[int]:
-    """Return the indices that no other point beats, cheapest first: less cost and more quality are better.
+    """Return the indices of the Pareto front, cheapest first: lower cost and higher quality are better.
 
-    Of points that are equal in both, the first is kept.
+    Of equal points the first is kept.
     """
     front: list[int] = []
     for index in sorted(range(len(cost)), key=lambda i: (cost[i], -quality[i], i)):
@@ -147,10 +146,10 @@ def pareto_front(cost: Sequence[float], quality: Sequence[float]) -> list[int]:
 
 
 def knee(cost: Sequence[float], quality: Sequence[float]) -> int | None:
-    """Return the index at which a front, cheapest first, bends most; None below three points or where it does not bend.
+    """Return the index where a front, cheapest first, bends most; None below three points and without a bend.
 
-    It lies furthest above the line from the first to the last point, with costs as logarithms and both scaled to 0..1
-    (Satopää et al., Kneedle, 2011).
+    The point lies furthest above the line from the first to the last point, with logarithmic costs and both axes scaled
+    to 0..1 (Satopää et al., Kneedle, 2011).
     """
     if len(cost) < 3:
         return None

@@ -1,4 +1,4 @@
-"""How the program is stopped from outside: Ctrl-C, SIGTERM, the end of its terminal."""
+"""Signals that stop the program: Ctrl-C, SIGTERM and the end of its terminal."""
 
 import signal
 from collections.abc import Iterator
@@ -7,18 +7,21 @@ from typing import Any
 
 
 def heard() -> list[signal.Signals]:
-    """Return the signals that stop this process: SIGTERM always, Ctrl-C and a terminal's end unless they are ignored.
+    """Return the signals that stop this process: always SIGTERM; Ctrl-C and SIGHUP unless they are ignored.
 
-    A shell lets whatever it starts in the background ignore Ctrl-C, and nohup the terminal's end: a child that
-    listened all the same would be stopped by a signal that was meant for others.
+    A shell makes background jobs ignore Ctrl-C, and nohup makes its program ignore SIGHUP. A child that listened to them
+    would be stopped by a signal for other programs.
     """
     optional = (signal.SIGINT, signal.SIGHUP)
-    return [signal.SIGTERM, *(one for one in optional if signal.getsignal(one) is not signal.SIG_IGN)]
+    return [
+        signal.SIGTERM,
+        *(number for number in optional if signal.getsignal(number) is not signal.SIG_IGN),
+    ]
 
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Treat SIGTERM, and the terminal's end unless it is ignored, as Ctrl-C is treated."""
+    """Raise KeyboardInterrupt on SIGTERM, too, and on SIGHUP unless it is ignored."""
     numbers = [number for number in heard() if number != signal.SIGINT]
 
     def stop(*_: Any) -> None:
@@ -34,6 +37,6 @@ def stoppable() -> Iterator[None]:
 
 
 def deafen() -> None:
-    """Ignore SIGTERM and the terminal's end from now on: what is being stopped finishes its records."""
+    """Ignore SIGTERM and SIGHUP from now on, so that a process that is being stopped can finish its records."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)

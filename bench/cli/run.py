@@ -21,39 +21,41 @@ from bench.store import path_of, read
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run each configuration that the arguments describe; return 1 if one failed, else 0."""
-    failures, given = [], sys.argv
-    gc.freeze()  # what was imported: the garbage collector would look through it for every graph that is captured
+    """Run each configuration that the arguments describe; return 1 if a run failed."""
+    # Exempt the imports from garbage collection, which would scan them at every graph capture.
+    gc.freeze()
+    overrides = [argument for argument in arguments if not argument.startswith("-")]
 
-    def one(config: RunConfig) -> None:
-        prepared = prepare(config)
-        results_dir = Path(prepared.config.results_dir)
-        path = path_of(results_dir, prepared.name, prepared.run_id)
-        if path.exists() and (record := read(path))["status"] == "ok":
-            print(f"done before: {path} (delete it to run again)")
-        else:
-            record = execute(prepared)
-            print(path)
-        if headline := record["headline"]:
-            print(f"{prepared.name}: {headline['split']} {headline['metric']} = {headline['value']:.4f}")
-        if record["status"] != "ok":
-            failures.append(path)
-
-    def composed_by_hydra(composed: DictConfig) -> None:
-        sys.argv = given  # Hydra has read its own by now, and the record tells the command as it was given
-        one(typed(composed, HydraConfig.get().runtime.choices))
-
-    overrides = [a for a in arguments if not a.startswith("-")]
+    # Without flags compose the run here: as a program with flags Hydra composes everything twice.
     if len(overrides) == len(arguments) and not re.search(r"\bhydra[./:]", " ".join(overrides)):
-        one(compose_config(overrides))  # as a program with options of its own Hydra composes everything twice
-        return 1 if failures else 0
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing and leaving
-    multirun = (
-        "--multirun" in arguments or "-m" in arguments
-    )  # there a comma separates the values of a text key too
+        return 0 if _succeeds(compose_config(overrides)) else 1
+
+    outcomes, command = list[bool](), sys.argv
+
+    def task(composed: DictConfig) -> None:
+        sys.argv = command  # Hydra has parsed its arguments, and the record holds the command as it was given
+        outcomes.append(_succeeds(typed(composed, HydraConfig.get().runtime.choices)))
+
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing and exiting
+    # With --multirun a comma separates values, also those of a text key.
+    multirun = "--multirun" in arguments or "-m" in arguments
     sys.argv = [sys.argv[0], *(arguments if multirun else map(in_hydras_grammar, arguments))]
     try:
-        hydra.main(config_path=str(CONF), config_name="config", version_base=None)(composed_by_hydra)()
+        hydra.main(config_path=str(CONF), config_name="config", version_base=None)(task)()
     except (HydraException, OmegaConfBaseException) as error:
         raise explain(error, overrides) from error
-    return 1 if failures else 0
+    return 0 if all(outcomes) else 1
+
+
+def _succeeds(config: RunConfig) -> bool:
+    """Run a configuration unless its record is there, print its headline, and return whether it succeeded."""
+    prepared = prepare(config)
+    path = path_of(Path(prepared.config.results_dir), prepared.name, prepared.run_id)
+    if path.exists() and (record := read(path))["status"] == "ok":
+        print(f"done before: {path} (delete it to run again)")
+    else:
+        record = execute(prepared)
+        print(path)
+    if headline := record["headline"]:
+        print(f"{prepared.name}: {headline['split']} {headline['metric']} = {headline['value']:.4f}")
+    return record["status"] == "ok"

@@ -208,7 +208,7 @@ def weights(prepared: Prepared, record: Record | None, train: bool) -> tuple[Pat
         again = _trained(prepared, Path(scratch))
         if again["headline"] != record["headline"]:
             raise BenchError(
-                f"Run {prepared.run_id} trained again has {again['headline']}, but its record has {record['headline']}: packages or "
+                f"Run {prepared.run_id} trained again has {again['headline']}, but its record says {record['headline']}: packages or "
                 "device differ; export its configuration with another results_dir to get a record of this model."
             )
         folder.parent.mkdir(parents=True, exist_ok=True)

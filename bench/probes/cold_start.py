@@ -1,7 +1,7 @@
-"""A fresh process that loads a model written by `save_compressed` and answers once: what `bench.probes.latency` starts and times.
+"""A fresh process that loads a model written by `save_compressed` and answers; `bench.probes.latency` starts and times it.
 
-`python -m bench.probes.cold_start FOLDER cpu|cuda DTYPE BATCH TOKENS` prints one line of JSON at the first answer (a row of 16 tokens), and
-one after an answer to BATCH rows of TOKENS tokens.
+`python -m bench.probes.cold_start FOLDER cpu|cuda DTYPE BATCH TOKENS` prints a line of JSON at the first answer (a row of 16
+tokens), and another after an answer to BATCH rows of TOKENS tokens.
 """
 
 import json
@@ -20,14 +20,13 @@ FIRST = 16  # tokens of the first row
 
 
 def resident_bytes(device: torch.device) -> int | None:
-    """Return what is held now: allocated by torch on a GPU, resident in the process on a CPU (Linux; elsewhere unknown)."""
+    """Return the bytes in use: allocated by torch on a GPU, resident in the process on a CPU (None except on Linux)."""
     if device.type == "cuda":
         return torch.cuda.memory_allocated(device)
     if not STATUS.exists():
         return None
-    return 1024 * next(
-        int(line.split()[1]) for line in STATUS.read_text().splitlines() if line.startswith("VmRSS")
-    )
+    lines = STATUS.read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
 
 
 @torch.inference_mode()
@@ -37,22 +36,15 @@ def main(folder: Path, device: torch.device, dtype: str, batch: int, tokens: int
     model = cast(Any, load_compressed(folder)).to(device)
 
     def answer(rows: int, length: int) -> None:
-        ids = torch.randint(
-            model.config.vocab_size, (rows, length), generator=torch.Generator().manual_seed(0)
-        )
+        seeded = torch.Generator().manual_seed(0)
+        ids = torch.randint(model.config.vocab_size, (rows, length), generator=seeded)
         with autocast(dtype, device):
             model(input_ids=ids.to(device), attention_mask=torch.ones_like(ids, device=device)).logits.cpu()
 
     answer(1, FIRST)
+    seconds, resident = time.perf_counter() - begun, resident_bytes(device)
     print(
-        json.dumps(
-            {
-                "load_seconds": time.perf_counter() - begun,
-                "before_bytes": before,
-                "resident_bytes": resident_bytes(device),
-            }
-        ),
-        flush=True,
+        json.dumps({"load_seconds": seconds, "before_bytes": before, "resident_bytes": resident}), flush=True
     )
     answer(batch, tokens)
     print(json.dumps({"peak_bytes": peak_memory_bytes(device)}), flush=True)

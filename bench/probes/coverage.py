@@ -1,4 +1,4 @@
-"""How a text of some domain is covered: by the tokenizer's vocabulary, and by a compressed embedding."""
+"""How the tokenizer's vocabulary and a compressed embedding cover the text of a domain."""
 
 import json
 from collections import Counter
@@ -22,31 +22,31 @@ from bench.runs.identity import Prepared
 from bench.tasks import data as task_data
 from bench.text import escape, markdown_table, slug
 
-BADLY = 0.9  # a token is badly fitted where its relative error is above this quantile of the vocabulary's
-SHOWN = 30  # terms that lose most
+BADLY = 0.9  # a token is badly fitted if its relative error exceeds this quantile of the vocabulary's
+SHOWN = 30  # terms with the greatest loss
 
 
 @dataclass(frozen=True)
 class Coverage:
-    """What `cover` finds out: `facts` by name, and a line a term (term, count, tokens, relative_error, loss)."""
+    """Coverage of a text: `facts` by name, and a line for each term (term, count, tokens, relative_error, loss)."""
 
     facts: dict[str, float]
     terms: pd.DataFrame
 
 
 def text_slug(corpus: str, texts: Sequence[str]) -> str:
-    """Return a text's part of a file name: its own name and a digest of its passages.
+    """Return a text's part of a file name: the name of its file and a digest of its passages.
 
-    Two texts never share it, whatever their files are called, and a text keeps it wherever its file lies.
+    Different texts have different parts, whatever their files are called. The folder of the file has no influence.
     """
     digest = store.sha256("\n".join(texts))[:8]
     return f"{slug(Path(corpus).name.lower())}-{digest}"
 
 
 def cover(run: Prepared, corpus: str) -> tuple[Coverage, str]:
-    """Return how the run's model and embedding cover a corpus, and its `text_slug`.
+    """Return how the run's model and embedding cover a corpus, and the corpus's `text_slug`.
 
-    The corpus is a text file, splits of tasks or "task". Raises DataError for one without words.
+    The corpus is a text file, splits of tasks or "task". Raises DataError for a corpus without words.
     """
     config = run.config
     model, tokenizer = pretrained.load_model(config.model, "none"), load_tokenizer(config.model)
@@ -57,7 +57,7 @@ def cover(run: Prepared, corpus: str) -> tuple[Coverage, str]:
     texts = swap.texts_of(corpus, config, split)()
     words = words_of(tokenizer, texts)
     if not words:
-        raise DataError(f"--corpus ({corpus}) holds no words: give a text file with one passage a line.")
+        raise DataError(f"--corpus ({corpus}) contains no words: give a text file with one passage a line.")
     errors, unknown = token_errors(module, pretrained.table(model)), cast(int | None, tokenizer.unk_token_id)
     return measure(words, errors, unknown), text_slug(corpus, texts)
 
@@ -65,20 +65,20 @@ def cover(run: Prepared, corpus: str) -> tuple[Coverage, str]:
 def words_of(
     tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]
 ) -> Counter[tuple[str, tuple[int, ...]]]:
-    """Return how often each word occurs with its tokens; what is one word is the tokenizer's own first cut."""
-    found: Counter[tuple[str, tuple[int, ...]]] = Counter()
+    """Return the count of each word with its tokens. Words are those of the tokenizer's first split."""
+    words: Counter[tuple[str, tuple[int, ...]]] = Counter()
     for text in texts:
         encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         pieces: dict[int, list[int]] = {}
-        for place, word in enumerate(encoded.word_ids()):
+        for position, word in enumerate(encoded.word_ids()):
             if word is not None:
-                pieces.setdefault(word, []).append(place)
+                pieces.setdefault(word, []).append(position)
         offsets, ids = cast(Any, encoded["offset_mapping"]), cast(list[int], encoded["input_ids"])
-        for places in pieces.values():
-            term = text[offsets[places[0]][0] : offsets[places[-1]][1]].strip()
+        for positions in pieces.values():
+            term = text[offsets[positions[0]][0] : offsets[positions[-1]][1]].strip()
             if any(letter.isalnum() for letter in term):
-                found[term.lower(), tuple(ids[place] for place in places)] += 1
-    return found
+                words[term.lower(), tuple(ids[position] for position in positions)] += 1
+    return words
 
 
 @torch.no_grad()
@@ -91,27 +91,19 @@ def token_errors(module: nn.Module, table: torch.Tensor) -> np.ndarray:
 
 
 def measure(words: Counter[tuple[str, tuple[int, ...]]], errors: np.ndarray, unknown: int | None) -> Coverage:
-    """Return rates over the words' occurrences, and the terms by what they lose: occurrences times mean relative error."""
+    """Return rates over the words' occurrences, and the terms by loss: occurrences times mean relative error.
+
+    `errors` (V,) are the tokens' relative errors, `unknown` is the id of the token for unknown words.
+    """
     lines = [
-        {
-            "term": term,
-            "count": count,
-            "tokens": len(ids),
-            "unknown": unknown in ids,
-            "relative_error": float(errors[list(ids)].mean()),
-        }
+        (term, count, len(ids), unknown in ids, float(errors[list(ids)].mean()))
         for (term, ids), count in words.items()
     ]
-    frame = pd.DataFrame(lines)
+    frame = pd.DataFrame(lines, columns=["term", "count", "tokens", "unknown", "relative_error"])
     frame["loss"] = frame["count"] * frame.relative_error
-    limit = np.quantile(errors, BADLY)
-    tokens, counts = (
-        np.concatenate(part)
-        for part in zip(
-            *((np.array(ids), np.full(len(ids), count)) for (_, ids), count in words.items()), strict=True
-        )
-    )
-    total = frame["count"].sum()
+    tokens = np.concatenate([ids for _, ids in words])
+    counts = np.repeat(frame["count"].to_numpy(), frame.tokens)
+    limit, total = np.quantile(errors, BADLY), frame["count"].sum()
     facts = {
         "words": float(total),
         "different_words": float(len(frame)),
@@ -119,37 +111,35 @@ def measure(words: Counter[tuple[str, tuple[int, ...]]], errors: np.ndarray, unk
         "unknown_rate": float(frame["count"][frame.unknown].sum() / total),
         "split_rate": float(frame["count"][frame.tokens > 1].sum() / total),
         "badly_fitted_rate": float(counts[errors[tokens] > limit].sum() / counts.sum()),
-        "relative_error": float((frame.loss.sum()) / total),
+        "relative_error": float(frame.loss.sum() / total),
     }
     return Coverage(facts, frame.sort_values(["loss", "term"], ascending=[False, True], ignore_index=True))
 
 
 def write_coverage(coverage: Coverage, corpus: str, text: str, run: Prepared, folder: Path) -> list[Path]:
-    """Write rates and terms that lose most as <stem>.md, all terms as .csv, the rates for the gate as .json.
+    """Write the rates and the terms with the greatest loss as .md, all terms as .csv, the rates for the gate as .json.
 
-    Return the files. The stem is `<text>--<model>--<embedding>`, of the text's slug and the embedding's id: what was
-    measured on another text, or with another embedding, stays.
+    Return the files. Their stem is `<text>--<model>--<embedding>`, with the text's slug and the embedding's id, so
+    measurements of other texts and embeddings are not overwritten.
     """
     model, _, method, _ = run.name.split("/")
     embedding = embedding_id(run.canonical)
     stem = f"{text}--{slug(model.lower())}--{embedding}"
-    shown = [
-        [
-            escape(value if isinstance(value, str) else f"{value:.3f}" if isinstance(value, float) else value)
-            for value in line
-        ]
-        for line in coverage.terms.drop(columns="unknown").head(SHOWN).itertuples(index=False)
+    paths = [folder / f"{stem}.{ending}" for ending in ("md", "csv", "json")]
+
+    rates = [[name, f"{value:,.4g}"] for name, value in coverage.facts.items()]
+    terms = [
+        [escape(term), str(count), str(tokens), f"{error:.3f}", f"{loss:.3f}"]
+        for term, count, tokens, _, error, loss in coverage.terms.head(SHOWN).itertuples(index=False)
     ]
-    facts = markdown_table(
-        ["measure", "value"], [[name, f"{value:,.4g}"] for name, value in coverage.facts.items()], numeric=1
+    head = ["term", "occurrences", "tokens", "relative error", "loss"]
+    page = (
+        f"# Coverage of {escape(Path(corpus).name)}\n\n{markdown_table(['measure', 'value'], rates, numeric=1)}\n"
+        f"## Terms that lose most\n\n{markdown_table(head, terms, numeric=4)}"
     )
-    terms = markdown_table(["term", "occurrences", "tokens", "relative error", "loss"], shown, numeric=4)
-    text = f"# Coverage of {escape(Path(corpus).name)}\n\n{facts}\n## Terms that lose most\n\n{terms}"
-    store.write_atomically(folder / f"{stem}.md", text)
-    store.write_atomically(folder / f"{stem}.csv", coverage.terms.to_csv(index=False))
-    corpus_name = slug(Path(corpus).stem.lower())  # by which gate.coverage asks for it
-    covered = store.Covered(corpus_name, f"{model}/{method}", embedding, coverage.facts, text)
-    store.write_atomically(
-        folder / f"{stem}.json", json.dumps(covered._asdict(), indent=1, sort_keys=True) + "\n"
-    )
-    return [folder / f"{stem}.{kind}" for kind in ("md", "csv", "json")]
+    store.write_atomically(paths[0], page)
+    store.write_atomically(paths[1], coverage.terms.to_csv(index=False))
+    name = slug(Path(corpus).stem.lower())  # the text's name in gate.coverage
+    covered = store.Covered(name, f"{model}/{method}", embedding, coverage.facts, page)
+    store.write_atomically(paths[2], json.dumps(covered._asdict(), indent=1, sort_keys=True) + "\n")
+    return paths

@@ -1,4 +1,4 @@
-"""Live text against the text that an embedding was made for: has it drifted, and what would new codes be worth?"""
+"""Live text beside the text that an embedding was made for: its drift, and the gain by new codes."""
 
 import json
 from collections.abc import Sequence
@@ -28,16 +28,16 @@ from bench.text import escape, markdown_table, slug
 
 COVERAGE = ("unknown_rate", "split_rate", "tokens_per_word", "badly_fitted_rate")
 HOW_TO_READ = (
-    "divergence: Jensen-Shannon, in bits, between the token frequencies of the two texts; unseen_rate: share of the current text's tokens that the "
-    "reference does not hold; by chance: the same after the passages of both were shuffled. weighted_error: of the embedding against the "
-    "pretrained table, each token by its frequency in the text. badly_fitted_rate: share of the text's tokens whose error is in the "
-    "worst tenth of the vocabulary's. The other rates are the tokenizer's: new codes do not change them.\n"
+    "divergence: Jensen-Shannon divergence, in bits, of the token frequencies of the two texts; unseen_rate: share of the current text's "
+    "tokens that the reference lacks; by chance: the same after the passages of both were shuffled. weighted_error: error of the embedding "
+    "against the pretrained table, tokens weighted by their frequency in the text. badly_fitted_rate: share of the text's tokens with an "
+    "error in the worst tenth of the vocabulary. The other rates depend on the tokenizer alone: new codes do not change them.\n"
 )
 
 
 @dataclass(frozen=True)
 class Text:
-    """A text as the model reads it."""
+    """A text with its tokens' counts."""
 
     name: str
     passages: Sequence[str]
@@ -46,25 +46,30 @@ class Text:
 
 @dataclass(frozen=True)
 class Drift:
-    """What `drift` finds: `between` by measure (value, by chance), `facts` of the reference and of the current text, limits passed."""
+    """The current text beside the reference."""
 
-    between: dict[str, tuple[float, float]]
-    facts: tuple[dict[str, float], dict[str, float]]
-    passed: list[str]
+    between: dict[str, tuple[float, float]]  # by measure: its value, and its value by chance
+    facts: tuple[dict[str, float], dict[str, float]]  # of the reference, of the current text
+    passed: list[str]  # a sentence for each limit that is passed
 
 
 @dataclass(frozen=True)
 class Reassigned:
-    """What `reassign` makes: facts on the current text with the old and the new embedding, and the new one as a file."""
+    """An embedding made for the current text."""
 
-    facts: tuple[dict[str, float], dict[str, float]]
+    facts: tuple[
+        dict[str, float], dict[str, float]
+    ]  # on the current text, with the old and the new embedding
     content: bytes  # safetensors: packed codes and tables
     codes_sha256: str | None
-    prepared: Prepared
+    config: dict[str, Any]  # the canonical configuration of model, embedding and assignment
 
 
 class Comparison:
-    """The model and both texts; raises DataError for a text that is missing, empty or in a script that the model cannot read."""
+    """The model and both texts.
+
+    Raises DataError for a text that is missing, empty or in a script that is unknown to the model.
+    """
 
     def __init__(self, config: RunConfig, reference: str, current: str) -> None:
         self.config = config
@@ -89,11 +94,11 @@ class Comparison:
         return cached_counts(self.tokenizer, passages, len(self.table), Path(self.config.cache_dir))
 
     def run_for(self, text: Text) -> Prepared:
-        """Return the run whose embedding is made for this text."""
+        """Return the run with the embedding for this text."""
         return prepare(replace(self.config, assignment=replace(self.config.assignment, corpus=text.name)))
 
     def made_for(self, text: Text) -> tuple[nn.Module, Codes | None]:
-        """Return the embedding and its codes as they are made for this text."""
+        """Return the embedding for this text, and its codes."""
         texts = swap.texts_of(text.name, self.config, self.split)
         return swap.compressed(self.run_for(text).config, self.model, self.tokenizer, texts)
 
@@ -101,20 +106,16 @@ class Comparison:
         """Return how the model's tokenizer and the embedding cover the text."""
         words = coverage.words_of(self.tokenizer, text.passages)
         if not words:
-            raise DataError(f"{text.name} holds no words: give a text file with one passage a line.")
-        covered = coverage.measure(
-            words, coverage.token_errors(module, self.table), cast(int | None, self.tokenizer.unk_token_id)
-        ).facts
-        weighted = float(errors(module, self.table, text.counts, self.padding)["weighted_error"])
-        return {
-            "tokens": float(text.counts.sum()),
-            **{name: covered[name] for name in COVERAGE},
-            "weighted_error": weighted,
-        }
+            raise DataError(f"{text.name} contains no words: give a text file with one passage a line.")
+        unknown = cast(int | None, self.tokenizer.unk_token_id)
+        rates = coverage.measure(words, coverage.token_errors(module, self.table), unknown).facts
+        facts = {"tokens": float(text.counts.sum()), **{name: rates[name] for name in COVERAGE}}
+        weighted = errors(module, self.table, text.counts, self.padding)["weighted_error"]
+        return facts | {"weighted_error": float(weighted)}
 
     def drift(self) -> Drift:
         """Return how far the current text is from the reference, for the embedding that was made for the reference."""
-        module, _ = self.made_for(self.reference)
+        # By chance: shuffle the passages of both texts and split them as before.
         both, size = [*self.reference.passages, *self.current.passages], len(self.current.passages)
         order = np.random.default_rng(0).permutation(len(both))
         mixed = self.counts([both[i] for i in order[:size]])
@@ -123,29 +124,27 @@ class Comparison:
             name: (measure(self.reference.counts, self.current.counts), measure(rest, mixed))
             for name, measure in (("divergence", divergence), ("unseen_rate", unseen_rate))
         }
+        module, _ = self.made_for(self.reference)
         facts = (self.facts(module, self.reference), self.facts(module, self.current))
         return Drift(between, facts, passed(between, facts, self.config.drift))
 
     def reassign(self) -> Reassigned:
-        """Return codes and tables made for the current text; raises ConfigError where they do not depend on any text."""
+        """Return codes and tables for the current text. Raises ConfigError if they depend on no text."""
         run = self.run_for(self.current)
         if not any("corpus" in (run.canonical[part] or {}) for part in ("embedding", "assignment")):
             raise ConfigError(
-                f"embedding={run.config.embedding.name} with assignment={run.config.assignment.name} is made without any text, so "
-                "that nothing changes: use assignment=contextual, or set assignment.frequency_power=1."
+                f"embedding={run.config.embedding.name} with assignment={run.config.assignment.name} is made without any text and "
+                "does not change: use assignment=contextual, or set assignment.frequency_power=1."
             )
         (old, _), (new, codes) = self.made_for(self.reference), self.made_for(self.current)
         sha256 = None if codes is None else codes.sha256
-        metadata = {
-            "codes_sha256": sha256 or "",
-            "config": json.dumps({key: run.canonical[key] for key in ("model", "embedding", "assignment")}),
-        }
+        config = {key: run.canonical[key] for key in ("model", "embedding", "assignment")}
+        tensors = {name: tensor.contiguous() for name, tensor in new.state_dict().items()}
         content = safetensors.torch.save(
-            {name: tensor.contiguous() for name, tensor in new.state_dict().items()}, metadata
+            tensors, {"codes_sha256": sha256 or "", "config": json.dumps(config)}
         )
-        return Reassigned(
-            (self.facts(old, self.current), self.facts(new, self.current)), content, sha256, run
-        )
+        facts = (self.facts(old, self.current), self.facts(new, self.current))
+        return Reassigned(facts, content, sha256, config)
 
 
 def divergence(reference: np.ndarray, current: np.ndarray) -> float:
@@ -154,7 +153,7 @@ def divergence(reference: np.ndarray, current: np.ndarray) -> float:
 
 
 def unseen_rate(reference: np.ndarray, current: np.ndarray) -> float:
-    """Return the share of the current tokens, by occurrence, that the reference does not hold."""
+    """Return the share of the current tokens, by occurrence, that the reference lacks."""
     return float(current[reference == 0].sum() / current.sum())
 
 
@@ -165,84 +164,79 @@ def passed(
 ) -> list[str]:
     """Return one sentence for each limit that is passed, with its key and both values."""
     before, now = facts
-    found = {
-        "divergence": (
-            between["divergence"][0] - between["divergence"][1],
-            "Jensen-Shannon divergence beyond chance",
-        ),
-        "unseen": (
-            between["unseen_rate"][0] - between["unseen_rate"][1],
-            "share of tokens unseen in the reference, beyond chance",
-        ),
-        "unknown": (
-            now["unknown_rate"] - before["unknown_rate"],
-            "rise of the share of words unknown to the tokenizer",
-        ),
-        "error": (
-            now["weighted_error"] / before["weighted_error"] - 1 if before["weighted_error"] else 0.0,
-            "relative rise of the embedding's error",
-        ),
-    }
+    beyond_chance = {name: value - chance for name, (value, chance) in between.items()}
+    unknown, error = now["unknown_rate"] - before["unknown_rate"], 0.0
+    if before["weighted_error"]:
+        error = now["weighted_error"] / before["weighted_error"] - 1
+    measured = [
+        ("divergence", beyond_chance["divergence"], "Jensen-Shannon divergence beyond chance"),
+        ("unseen", beyond_chance["unseen_rate"], "share of tokens unseen in the reference, beyond chance"),
+        ("unknown", unknown, "rise of the share of words unknown to the tokenizer"),
+        ("error", error, "relative rise of the embedding's error"),
+    ]
     return [
         f"drift.{key} ({getattr(limits, key):g}) is passed: {value:.4f} {words}"
-        for key, (value, words) in found.items()
+        for key, value, words in measured
         if value > getattr(limits, key)
     ]
 
 
-def drift_table(found: Drift) -> str:
+def drift_table(drift: Drift) -> str:
     """Return the comparison as Markdown."""
-    between = [[name, "", f"{value:.4g}", f"{chance:.4g}"] for name, (value, chance) in found.between.items()]
-    facts = [
-        [name, f"{value:,.4g}", f"{found.facts[1][name]:,.4g}", ""] for name, value in found.facts[0].items()
-    ]
-    return markdown_table(["measure", "reference", "current", "by chance"], [*between, *facts], 3)
+    between = [[name, "", f"{value:.4g}", f"{chance:.4g}"] for name, (value, chance) in drift.between.items()]
+    facts = [[*row, ""] for row in _side_by_side(drift.facts)]
+    return markdown_table(["measure", "reference", "current", "by chance"], [*between, *facts], numeric=3)
 
 
-def reassigned_table(found: Reassigned) -> str:
-    """Return old and new on the current text as Markdown."""
+def reassigned_table(reassigned: Reassigned) -> str:
+    """Return the facts with the old and the new embedding as Markdown."""
     return markdown_table(
-        ["on the current text", "before", "after"],
-        [[name, f"{value:,.4g}", f"{found.facts[1][name]:,.4g}"] for name, value in found.facts[0].items()],
-        2,
+        ["on the current text", "before", "after"], _side_by_side(reassigned.facts), numeric=2
     )
 
 
-def write_drift(found: Drift, comparison: Comparison) -> Path:
+def _side_by_side(facts: tuple[dict[str, float], dict[str, float]]) -> list[list[str]]:
+    left, right = facts
+    return [[name, f"{value:,.4g}", f"{right[name]:,.4g}"] for name, value in left.items()]
+
+
+def write_drift(drift: Drift, comparison: Comparison) -> Path:
     """Write drift/<model>--<current text>--<reference text>--<embedding>.md; return it."""
     path = _path("drift", comparison, ".md")
-    said = "\n".join(f"- {escape(line)}" for line in found.passed) or "No limit is passed."
-    store.write_atomically(path, f"# {_title(comparison)}\n\n{drift_table(found)}\n{said}\n\n{HOW_TO_READ}")
+    limits = "\n".join(f"- {escape(line)}" for line in drift.passed) or "No limit is passed."
+    store.write_atomically(path, f"# {_title(comparison)}\n\n{drift_table(drift)}\n{limits}\n\n{HOW_TO_READ}")
     return path
 
 
-def write_reassigned(found: Reassigned, comparison: Comparison) -> list[Path]:
+def write_reassigned(reassigned: Reassigned, comparison: Comparison) -> list[Path]:
     """Write .safetensors, .json (with its SHA-256) and .md to reassigned/, named as for `write_drift`; return the files."""
     paths = [_path("reassigned", comparison, ending) for ending in (".safetensors", ".json", ".md")]
     facts: dict[str, Any] = {
-        "sha256": store.sha256(found.content),
-        "codes_sha256": found.codes_sha256,
-        "before": found.facts[0],
-        "after": found.facts[1],
-        "config": {key: found.prepared.canonical[key] for key in ("model", "embedding", "assignment")},
+        "sha256": store.sha256(reassigned.content),
+        "codes_sha256": reassigned.codes_sha256,
+        "before": reassigned.facts[0],
+        "after": reassigned.facts[1],
+        "config": reassigned.config,
     }
-    store.write_atomically(paths[0], found.content)
+    store.write_atomically(paths[0], reassigned.content)
     store.write_atomically(paths[1], json.dumps(facts, indent=1, allow_nan=False) + "\n")
-    store.write_atomically(paths[2], f"# {_title(comparison)}\n\n{reassigned_table(found)}\n{HOW_TO_READ}")
+    store.write_atomically(
+        paths[2], f"# {_title(comparison)}\n\n{reassigned_table(reassigned)}\n{HOW_TO_READ}"
+    )
     return paths
 
 
 def _title(comparison: Comparison) -> str:
-    """Return what is compared, by the files' names alone."""
+    """Return the names of both files, without folders, and of the model."""
     current, reference = (escape(Path(text.name).name) for text in (comparison.current, comparison.reference))
     return f"{current} against {reference}, {escape(comparison.config.model.name)}"
 
 
 def _path(folder: str, comparison: Comparison, ending: str) -> Path:
-    """Return the file of this model, both texts and this embedding: another comparison has another."""
-    texts = (
+    """Return the file, named by the model, both texts and the embedding."""
+    texts = [
         coverage.text_slug(text.name, text.passages) for text in (comparison.current, comparison.reference)
-    )
-    model = slug(comparison.config.model.name.lower())
-    made = embedding_id(comparison.run_for(comparison.reference).canonical)
-    return Path(comparison.config.results_dir) / folder / f"{'--'.join((model, *texts, made))}{ending}"
+    ]
+    embedding = embedding_id(comparison.run_for(comparison.reference).canonical)
+    name = "--".join([slug(comparison.config.model.name.lower()), *texts, embedding])
+    return Path(comparison.config.results_dir) / folder / f"{name}{ending}"

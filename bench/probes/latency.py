@@ -1,17 +1,19 @@
-"""`bench latency`: what a model costs in use with each of several embeddings, all measured in turn on one device.
+"""`bench latency`: latency, memory and cold start of one model with each of several embeddings, in turn on one device.
 
-Latency: one body, whose embedding is exchanged, so that nothing else differs; rounds in which every embedding answers once, in a new
-order each, and ratios to the dense embedding within a round. Cold start and memory: fresh processes that load what is stored.
+Latency is measured on one body with exchanged embeddings, so nothing else differs. In a round every embedding answers once, in
+random order, and is compared with the dense one of the same round: drift of a shared machine cancels out. Cold start and memory
+come from fresh processes that load the stored files.
 """
 
+import itertools
 import json
 import logging
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from typing import Any, cast
@@ -36,12 +38,40 @@ from bench.store import LatencyPart
 from bench.tasks import data as task_data
 from bench.training.precision import autocast, resolve_dtype
 
-LEAST = 6  # rounds: with fewer the median has no 95 % interval
+LEAST = 6  # rounds; with fewer the median has no 95 % interval
 log = logging.getLogger("bench")
 
 
+@dataclass
+class Subject:
+    """An embedding to measure."""
+
+    run: Prepared
+    module: nn.Module
+    codes_stored: bool
+    latency: list[LatencyPart] = field(default_factory=list)  # a line for each length and batch size
+    start: dict[str, Any] = field(default_factory=dict)  # memory and times of fresh processes
+    file_bytes: int = 0
+
+    def save(self, model: PreTrainedModel, folder: Path) -> None:
+        """Write the model with this embedding to a folder."""
+        config = self.run.config
+        pretrained.swap_embedding(model, self.module)
+        storage.save_compressed(model, folder, config.embedding, self.codes_stored, assignment_of(config))
+        self.file_bytes = (folder / "model.safetensors").stat().st_size
+
+    def row(self, dtype: str) -> dict[str, Any]:
+        """Return the measurements with the run's canonical configuration."""
+        run = self.run
+        size = method(run.config.embedding.name).size(
+            run.config.embedding, run.vocab_size, run.width, self.codes_stored
+        )
+        profile = {"dtype": dtype, "file_bytes": self.file_bytes, "latency": self.latency, **self.start}
+        return {"config": run.canonical, "embedding_bytes": size.bytes, "profile": profile}
+
+
 def profile(given: Sequence[Prepared], device: torch.device) -> dict[str, Any]:
-    """Return the report on the distinct embeddings of the runs, which share a model; the dense one is always among them.
+    """Return the report on the distinct embeddings of the runs, and always on the dense one. The runs share a model.
 
     Raises ConfigError for settings that cannot be measured.
     """
@@ -49,59 +79,43 @@ def profile(given: Sequence[Prepared], device: torch.device) -> dict[str, Any]:
     config, settings = runs[0].config, runs[0].config.profile
     _check(settings, runs[0])
     dtype = resolve_dtype(config.training.dtype, device)
+    # The command and the job name folders and machines.
     facts = {
         key: value for key, value in provenance(device).items() if key not in ("command", "slurm_job_id")
-    }  # paths, places
-    model, modules, stored = _built(runs)
+    }
+
+    model, subjects = _built(runs)
     with tempfile.TemporaryDirectory() as folder:
-        folders = [Path(folder) / str(number) for number in range(len(runs))]
-        for run, module, codes_stored, one in zip(runs, modules, stored, folders, strict=True):
-            pretrained.swap_embedding(model, module)
-            storage.save_compressed(model, one, run.config.embedding, codes_stored, assignment_of(run.config))
-        starts = _cold(folders, device, dtype, settings)
-        sizes = [(one / "model.safetensors").stat().st_size for one in folders]
+        folders = {Path(folder) / str(number): subject for number, subject in enumerate(subjects)}
+        for path, subject in folders.items():
+            subject.save(model, path)
+        _measure_starts(folders, device, dtype, settings)
     cast(Any, model).to(device)
-    latencies = _latencies(model, [module.to(device) for module in modules], device, dtype, settings)
-    rows = []
-    for run, codes_stored, size, start, latency in zip(runs, stored, sizes, starts, latencies, strict=True):
-        embedding_bytes = (
-            method(run.config.embedding.name)
-            .size(run.config.embedding, run.vocab_size, run.width, codes_stored)
-            .bytes
-        )
-        rows.append(
-            {
-                "config": run.canonical,
-                "embedding_bytes": embedding_bytes,
-                "profile": {"dtype": dtype, "file_bytes": size, "latency": latency, **start},
-            }
-        )
+    _measure_latency(model, subjects, device, dtype, settings)
     return {
         "model": config.model.name,
         "weights": config.model.weights,
         "device": store.device_key(facts["device"]),
         "provenance": facts,
         "settings": asdict(settings),
-        "rows": rows,
+        "rows": [subject.row(dtype) for subject in subjects],
     }
 
 
 def into_records(report: dict[str, Any], results_dir: Path) -> int:
-    """Write each profile into the finished records of the same model, embedding and assignment with an fp32 body; return how many."""
+    """Write each profile into the finished records of its model, embedding and assignment; return the number of records.
+
+    A record with a body in bf16 or int8 gets none.
+    """
     profiles = {_key(row["config"]): row["profile"] for row in report["rows"]}
     changed = 0
     for _, record in store.each(results_dir):
-        if (
-            isinstance(record, str)
-            or record["status"] != "ok"
-            or record["cost"] is None
-            or "body" in record["config"]
-            or _key(record["config"]) not in profiles
-        ):
+        if isinstance(record, str) or record["status"] != "ok" or record["cost"] is None:
             continue
-        record["cost"]["profiles"] = (record["cost"]["profiles"] or {}) | {
-            report["device"]: profiles[_key(record["config"])]
-        }
+        profile = profiles.get(_key(record["config"]))
+        if profile is None or "body" in record["config"]:
+            continue
+        record["cost"]["profiles"] = (record["cost"]["profiles"] or {}) | {report["device"]: profile}
         store.write(record, results_dir)
         changed += 1
     return changed
@@ -112,7 +126,7 @@ def _key(canonical: dict[str, Any]) -> str:
 
 
 def _distinct(given: Sequence[Prepared]) -> list[Prepared]:
-    """Return one run an embedding, the dense one first, with a body in fp32: in fewer bits it is computed with in fp32 too."""
+    """Return one run for each embedding, the dense one first. Bodies are fp32, as all bodies compute in fp32."""
     dense = prepare(replace(given[0].config, embedding=DenseConfig()))
     distinct = {_key(run.canonical): run for run in (dense, *given)}
     return [prepare(replace(run.config, body="fp32")) for run in distinct.values()]
@@ -120,10 +134,9 @@ def _distinct(given: Sequence[Prepared]) -> list[Prepared]:
 
 def _check(settings: ProfileConfig, run: Prepared) -> None:
     for key in ("batch_sizes", "lengths"):
-        if not getattr(settings, key) or min(getattr(settings, key)) < 1:
-            raise ConfigError(
-                f"profile.{key} ({getattr(settings, key)}) must name at least one number, each 1 or greater."
-            )
+        values = getattr(settings, key)
+        if not values or min(values) < 1:
+            raise ConfigError(f"profile.{key} ({values}) must hold at least one number, each 1 or greater.")
     if settings.rounds < LEAST:
         raise ConfigError(
             f"profile.rounds ({settings.rounds}) must be {LEAST} or greater: fewer give no interval."
@@ -133,12 +146,12 @@ def _check(settings: ProfileConfig, run: Prepared) -> None:
     most = pretrained.positions(run.config.model)
     if most is not None and max(settings.lengths) > most:
         raise ConfigError(
-            f"profile.lengths ({max(settings.lengths)}) is more than the {most} positions of the model '{run.config.model.name}'."
+            f"profile.lengths ({max(settings.lengths)}) exceeds the {most} positions of the model '{run.config.model.name}'."
         )
 
 
 def _loaded(run: Prepared) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Return the classifier and its tokenizer; of random weights, where the architecture is known, without any hub."""
+    """Return the classifier and its tokenizer. Random weights of a known architecture need no hub."""
     config = run.config.model
     if config.weights == "random" and config.name in ARCHITECTURES:
         model = build(config.name, "dense", torch.device("cpu")).eval()
@@ -146,43 +159,42 @@ def _loaded(run: Prepared) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     return pretrained.load_classifier(config, run.config.task), load_tokenizer(config)
 
 
-def _built(runs: Sequence[Prepared]) -> tuple[PreTrainedModel, list[nn.Module], list[bool]]:
-    """Return the model, every embedding, and whether its codes are stored."""
+def _built(runs: Sequence[Prepared]) -> tuple[PreTrainedModel, list[Subject]]:
+    """Return the model and every embedding."""
     model, tokenizer = _loaded(runs[0])
-    split = task_data.load_split(runs[0].config.task, runs[0].config.data, "train").select_columns(
-        runs[0].config.task.columns
-    )
-    modules, stored = list[nn.Module](), list[bool]()
+    task = runs[0].config.task
+    split = task_data.load_split(task, runs[0].config.data, "train").select_columns(task.columns)
+    subjects = []
     for run in runs:
         texts = swap.texts_of(run.config.assignment.corpus, run.config, split)
         module, codes = swap.compressed(run.config, model, tokenizer, texts)
-        modules.append(module.eval())
-        stored.append(codes is not None and codes.stored)
-    return model, modules, stored
+        subjects.append(Subject(run, module.eval(), codes is not None and codes.stored))
+    return model, subjects
 
 
-def _cold(
-    folders: Sequence[Path], device: torch.device, dtype: str, settings: ProfileConfig
-) -> list[dict[str, Any]]:
-    """Return the medians over `settings.starts` fresh processes each, started in turn."""
+def _measure_starts(
+    folders: Mapping[Path, Subject], device: torch.device, dtype: str, settings: ProfileConfig
+) -> None:
+    """Set each subject's `start` to the medians over `settings.starts` fresh processes, started in turn."""
     arguments = [device.type, dtype, str(max(settings.batch_sizes)), str(max(settings.lengths))]
-    found: list[list[dict[str, Any]]] = [[] for _ in folders]
+    starts: dict[Path, list[dict[str, Any]]] = {folder: [] for folder in folders}
     for number in range(settings.starts + 1):
-        for folder, own in zip(folders, found, strict=True):
-            one = _started([str(folder), *arguments])
+        for folder in folders:
+            start = _start([str(folder), *arguments])
             if number:  # the first round brings the files into the page cache
-                own.append(one)
-        log.info("cost | %d of %d rounds of fresh processes", number, settings.starts)
-    return [
-        {
-            key: None if own[0][key] is None else type(own[0][key])(median(one[key] for one in own))
-            for key in own[0]
-        }
-        for own in found
-    ]
+                starts[folder].append(start)
+        log.info("latency | %d of %d rounds of fresh processes", number, settings.starts)
+    for folder, subject in folders.items():
+        subject.start = {key: _median([start[key] for start in starts[folder]]) for key in starts[folder][0]}
 
 
-def _started(arguments: Sequence[str]) -> dict[str, Any]:
+def _median(values: list[Any]) -> Any:
+    """Return the median in the values' type, bytes or seconds; None where nothing was measured."""
+    return None if values[0] is None else type(values[0])(median(values))
+
+
+def _start(arguments: Sequence[str]) -> dict[str, Any]:
+    """Return what a fresh process measures, and the seconds to its first answer."""
     begun = time.perf_counter()
     with (
         tempfile.TemporaryFile("w+") as errors,
@@ -197,25 +209,25 @@ def _started(arguments: Sequence[str]) -> dict[str, Any]:
         assert process.stdout is not None
         first = process.stdout.readline()
         seconds = time.perf_counter() - begun
-        last = process.stdout.read()  # communicate would lose what readline has already buffered
+        last = process.stdout.read()  # communicate() would lose what readline() has buffered
         if process.wait() != 0:
             errors.seek(0)
             raise BenchError(
-                f"A fresh process that was to load a model ended with exit status {process.returncode}: {errors.read().strip()[-500:]}"
+                f"A fresh process failed to load a model (exit status {process.returncode}): {errors.read().strip()[-500:]}"
             )
     return {"cold_start_seconds": seconds, **json.loads(first), **json.loads(last)}
 
 
 @torch.inference_mode()
-def _latencies(
+def _measure_latency(
     model: PreTrainedModel,
-    modules: Sequence[nn.Module],
+    subjects: Sequence[Subject],
     device: torch.device,
     dtype: str,
     settings: ProfileConfig,
-) -> list[list[LatencyPart]]:
-    """Return for each embedding one line a length and batch size."""
-    rng, found = np.random.default_rng(0), [list[LatencyPart]() for _ in modules]
+) -> None:
+    """Append to each subject's `latency` a line for each length and batch size."""
+    rng, modules = np.random.default_rng(0), [subject.module.to(device) for subject in subjects]
 
     def seconds(module: nn.Module, inputs: dict[str, torch.Tensor]) -> float:
         model.set_input_embeddings(module)
@@ -226,29 +238,31 @@ def _latencies(
         _wait(device)
         return time.perf_counter() - begun
 
-    for length in settings.lengths:
-        for batch in settings.batch_sizes:
-            ids = torch.from_numpy(rng.integers(model.config.vocab_size, size=(batch, length))).to(device)
-            inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-            for module in modules:
-                for _ in range(settings.warmup):
-                    seconds(module, inputs)
-            rounds, begun = list[list[float]](), time.perf_counter()
-            while len(rounds) < LEAST or (
-                len(rounds) < settings.rounds and time.perf_counter() - begun < settings.seconds
-            ):
-                order = rng.permutation(len(modules))
-                took = {int(number): seconds(modules[number], inputs) for number in order}
-                rounds.append([took[number] for number in range(len(modules))])
-            times = np.array(rounds)  # (rounds, embeddings), the dense one first
-            for number, own in enumerate(found):
-                own.append(latency_of(batch, length, times[:, number], None if number == 0 else times[:, 0]))
-            log.info("cost | %d tokens, batch %d: %d rounds", length, batch, len(rounds))
-    return found
+    for length, batch in itertools.product(settings.lengths, settings.batch_sizes):
+        ids = torch.from_numpy(rng.integers(model.config.vocab_size, size=(batch, length))).to(device)
+        inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        for module in modules:
+            for _ in range(settings.warmup):
+                seconds(module, inputs)
+
+        # In each round every embedding answers once, in random order.
+        rounds, begun = list[list[float]](), time.perf_counter()
+        while len(rounds) < LEAST or (
+            len(rounds) < settings.rounds and time.perf_counter() - begun < settings.seconds
+        ):
+            order = rng.permutation(len(modules))
+            took = {int(number): seconds(modules[number], inputs) for number in order}
+            rounds.append([took[number] for number in range(len(modules))])
+
+        times = np.array(rounds)  # (rounds, embeddings), the dense one first
+        for number, subject in enumerate(subjects):
+            dense = None if number == 0 else times[:, 0]
+            subject.latency.append(latency_of(batch, length, times[:, number], dense))
+        log.info("latency | %d tokens, batch %d: %d rounds", length, batch, len(rounds))
 
 
 def latency_of(batch: int, length: int, times: np.ndarray, dense: np.ndarray | None) -> LatencyPart:
-    """Return the line of one cell; the ratio is the median over rounds, its interval by order statistics (no distribution)."""
+    """Return the line of one shape. The ratio is the median over rounds, its interval comes from order statistics."""
     ratio = low = high = None
     if dense is not None:
         ratios = times / dense

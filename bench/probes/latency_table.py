@@ -7,14 +7,15 @@ from typing import Any
 from bench import store
 from bench.report.latency import SHOWN, ratio, sizes
 from bench.report.names import embeddings_digest, short_label
+from bench.store import LatencyPart
 from bench.text import escape, markdown_table, slug
 
 HOW_TO_READ = (
-    "Latency of one model whose embedding alone is exchanged, on token ids drawn uniformly: median and 95th percentile over rounds in which "
-    "every embedding answers once, in a new order each; the ratio is the median of the ratios to dense within a round, with a 95 % interval. "
-    "Cold start: from the start of a fresh process to its first answer (16 tokens), imports included, files in the page cache; loading is the "
-    "part after the imports. Memory on a CPU is resident in that process, on a GPU allocated by torch; before: without any model; peak: after "
-    "the largest batch. Times of a shared machine are noisy: compare within one file only.\n"
+    "Latency: one model, of which only the embedding is exchanged, on uniformly drawn token ids. Median and 95th percentile over rounds; "
+    "in a round every embedding answers once, in random order. The ratio is the median of the ratios to dense within a round, with a "
+    "95 % interval. Cold start: from the start of a fresh process to its first answer (16 tokens), with imports, and with the files in the "
+    "page cache; loading is the part after the imports. Memory: on a CPU resident in that process, on a GPU allocated by torch; before: "
+    "without any model; peak: after the largest batch. Times of a shared machine are noisy: compare within one file only.\n"
 )
 LATENCY = [
     "tokens",
@@ -29,9 +30,9 @@ LATENCY = [
 
 
 def write_cost(report: dict[str, Any], folder: Path) -> list[Path]:
-    """Write <model>--<device>--<digest>.json and .md of what `bench.probes.latency` returns; return the files.
+    """Write the report of `bench.probes.latency` to <model>--<device>--<digest>.json and .md; return the files.
 
-    The digest is that of the embeddings: what was measured of another sweep stays.
+    The digest is that of the embeddings, so measurements of another sweep are not overwritten.
     """
     name = f"{report['model']}-random" if report["weights"] == "random" else report["model"]
     stem = folder / slug(name, report["device"], embeddings_digest(row["config"] for row in report["rows"]))
@@ -51,15 +52,7 @@ def as_markdown(report: dict[str, Any]) -> str:
     ]
     cells = zip(*(row["profile"]["latency"] for row in rows), strict=True)
     lines = [
-        [
-            *(str(cell["tokens"]), str(cell["batch"]), label, str(cell["rounds"])),
-            *(
-                f"{cell['p50_ms']:.2f}",
-                f"{cell['p95_ms']:.2f}",
-                f"{cell['rows_per_second']:.1f}",
-                ratio(cell),
-            ),
-        ]
+        [str(cell["tokens"]), str(cell["batch"]), label, *_times(cell)]
         for same_shape in cells
         for label, cell in zip(labels, same_shape, strict=True)
     ]
@@ -71,3 +64,8 @@ def as_markdown(report: dict[str, Any]) -> str:
         f"# Cost of {report['model']}{random} in use\n\n{escape(where)}; {rows[0]['profile']['dtype']}; commit {facts['commit']}.\n\n"
         f"{HOW_TO_READ}\n{markdown_table(head, measured, len(head) - 1)}\n{markdown_table(LATENCY, lines, 5)}"
     )
+
+
+def _times(cell: LatencyPart) -> list[str]:
+    speed = f"{cell['rows_per_second']:.1f}"
+    return [str(cell["rounds"]), f"{cell['p50_ms']:.2f}", f"{cell['p95_ms']:.2f}", speed, ratio(cell)]

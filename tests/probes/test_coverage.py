@@ -69,7 +69,8 @@ def test_the_command_writes_terms_and_rates(tiny, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "words"), [(None, "cannot be read"), ("\n \n", "is empty"), ("... !!!\n", "holds no words")]
+    ("content", "words"),
+    [(None, "cannot be read"), ("\n \n", "is empty"), ("... !!!\n", "contains no words")],
 )
 def test_a_corpus_without_words_is_refused(
     content: str | None, words: str, tiny: list[str], tmp_path: Path, capsys

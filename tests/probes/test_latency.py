@@ -86,7 +86,7 @@ def test_the_command_writes_its_files_the_matching_records_and_the_report(tiny, 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ("profile.lengths=[600]", "profile.lengths (600) is more than the 512 positions"),
+        ("profile.lengths=[600]", "profile.lengths (600) exceeds the 512 positions"),
         ("profile.rounds=5", "profile.rounds (5) must be 6"),
         ("profile.batch_sizes=[]", "profile.batch_sizes ([])"),
         ("profile.batch_sizes=[0]", "profile.batch_sizes ([0])"),
