@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 OPSET = 18  # the operator set of torch's exporter; every onnxruntime since 1.14 reads it
-PACKAGES = ("onnx", "onnxscript", "onnxruntime")  # onnxscript brings onnx_ir
+# Packages of the extra [onnx], imported inside functions as they may be absent; onnxscript brings onnx_ir.
+PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 # The greatest difference of a logit from torch's, as a share of the greatest logit (at least 1).
 TOLERANCE = 1e-4
 
