@@ -73,6 +73,6 @@ def _carry_out(arguments: Sequence[str]) -> int:
     # Only `fetch` talks to the hub. Every other verb reads what `fetch` left, on any node.
     if name != "fetch":
         os.environ["HF_HUB_OFFLINE"] = "1"
-    module, _, function = VERBS[name].function.partition(":")
-    status: int = getattr(import_module(module), function)(words, **flags)
+    function = getattr(import_module(f"bench.cli.{VERBS[name].module}"), name)
+    status: int = function(words, **flags)
     return status

@@ -23,9 +23,9 @@ class Flag(NamedTuple):
 
 @dataclass(frozen=True)
 class Verb:
-    """A verb: the function that carries it out, called with the free words and the flags by name, and its help."""
+    """A verb, its help and its flags. A function of its name takes the free words, and the flags as keywords."""
 
-    function: str  # "module:name", imported at the call
+    module: str  # of bench/cli, imported at the call
     does: str
     example: str
     flags: tuple[Flag, ...] = ()
@@ -109,90 +109,81 @@ EXPORT = (
 VERBS = {
     # One run, and many.
     "run": Verb(
-        "bench.cli.run:run",
+        "run",
         "Run one configuration, unless its record is there already.",
         "task=lexical_sentiment embedding=subspace embedding.subspaces=8",
         HYDRA,
     ),
     "plan": Verb(
-        "bench.cli.plans:plan",
+        "plans",
         "Print how many runs a sweep has, how many are done and what is left.",
         "sweep=demo --only task=lexical_sentiment",
         SELECTION,
     ),
     "sweep": Verb(
-        "bench.cli.sweeps:sweep",
-        "Run what a sweep still misses, then report.",
-        "sweep=demo --limit 3",
-        (*SELECTION, WAIT),
+        "sweeps", "Run what a sweep still misses, then report.", "sweep=demo --limit 3", (*SELECTION, WAIT)
     ),
     "status": Verb(
-        "bench.cli.plans:status",
-        "Print a sweep's runs by state, with the last line of each failure.",
-        "sweep=demo",
-        SELECTION,
+        "plans", "Print a sweep's runs by state, with the last line of each failure.", "sweep=demo", SELECTION
     ),
     "retry": Verb(
-        "bench.cli.sweeps:retry",
-        "Run a sweep's failed and missing runs, then report.",
-        "sweep=demo",
-        (*SELECTION, WAIT),
+        "sweeps", "Run a sweep's failed and missing runs, then report.", "sweep=demo", (*SELECTION, WAIT)
     ),
     "cancel": Verb(
-        "bench.cli.plans:cancel",
+        "plans",
         "Stop a whole sweep wherever it runs; the same sweep goes on from there later.",
         "sweep=demo",
         SELECTION,
     ),
     "gc": Verb(
-        "bench.cli.plans:gc",
+        "plans",
         "List what takes space and can be made again or belongs to no run; never records.",
         "--delete",
         (_switch("--delete", help="delete what is listed"),),
     ),
     "search": Verb(
-        "bench.cli.sweeps:search",
+        "sweeps",
         "Search the front of accuracy against stored bytes with Optuna, then report; several processes may search at once.",
         "search=demo",
     ),
     # What people read.
     "report": Verb(
-        "bench.cli.reports:report",
+        "reports",
         "Write tables, figures, INDEX.md and brief.html from the records.",
         "report.language=ja --against before/results",
         (_flag("--against", type=Path, metavar="DIR", help="compare with the results in this folder, too"),),
     ),
     "gate": Verb(
-        "bench.cli.reports:gate",
+        "reports",
         "Check a configuration against declared limits; exit with 1 if one is broken.",
         "gate=default gate.embedding_bytes=1000000",
     ),
     "export": Verb(
-        "bench.cli.exports:export",
+        "exports",
         "Write a run's model to a folder that others can load.",
         "embedding=subspace assignment=pq --to exported --onnx",
         EXPORT,
         "[RUN_ID] [key=value ...]",
     ),
     "rescore": Verb(
-        "bench.cli.scoring:rescore",
+        "scoring",
         "Compute all metrics again from the stored predictions, without training.",
         "results_dir=results data.root=glue",
     ),
     "submit": Verb(
-        "bench.cli.scoring:submit",
+        "scoring",
         "Write GLUE's submission zip from a sweep's predictions.",
         "sweep=glue_test --to glue.zip",
         (_flag("--to", type=Path, needed=True, metavar="FILE", help="the zip file to write"),),
     ),
     # Data and models.
     "tasks": Verb(
-        "bench.cli.tasks:tasks",
+        "tasks",
         "List the splits of every task: rows that are there beside the official number.",
         "data.root=glue",
     ),
     "fetch": Verb(
-        "bench.cli.fetch:fetch",
+        "fetch",
         "Download models and data once, for use without the hub.",
         "--models minilm,bert-base-uncased --tasks mrpc,rte",
         tuple(
@@ -205,46 +196,42 @@ VERBS = {
     ),
     # Measurements without a sweep.
     "fit": Verb(
-        "bench.cli.probes:fit",
+        "probes",
         "Measure how well a sweep's embeddings fit the pretrained table, without training.",
         "sweep=budget",
     ),
     "coverage": Verb(
-        "bench.cli.probes:coverage",
+        "probes",
         "Measure how vocabulary and embedding cover a text.",
         "--corpus notes.txt embedding=subspace assignment=pq",
         (_flag("--corpus", needed=True, metavar="FILE", help="the text, one passage a line"),),
     ),
     "drift": Verb(
-        "bench.cli.probes:drift",
+        "probes",
         "Compare live text with the text that an embedding was made for; exit with 1 past a limit.",
         "--reference made-for.txt --current live.txt minilm drift.unseen=0.1",
         TEXTS,
         "[MODEL] [key=value ...]",
     ),
     "reassign": Verb(
-        "bench.cli.probes:reassign",
+        "probes",
         "Make an embedding's codes and tables for the live text, and compare them with the former ones.",
         "--reference made-for.txt --current live.txt minilm",
         TEXTS,
         "[MODEL] [key=value ...]",
     ),
     "latency": Verb(
-        "bench.cli.probes:latency",
+        "probes",
         "Measure latency, memory and cold start of a sweep's embeddings beside dense, into the records, too.",
         "sweep=demo device=cpu",
         SELECTION,
     ),
     "perf": Verb(
-        "bench.cli.speed:perf",
-        "Measure the Trainer and our engines side by side.",
-        "perf.backbones=[minilm] device=cuda",
+        "speed", "Measure the Trainer and our engines side by side.", "perf.backbones=[minilm] device=cuda"
     ),
-    "chart": Verb(
-        "bench.cli.reports:chart", "Draw the charts of what `perf` measured.", "results_dir=results"
-    ),
+    "chart": Verb("reports", "Draw the charts of what `perf` measured.", "results_dir=results"),
     "equivalence": Verb(
-        "bench.cli.speed:equivalence",
+        "speed",
         "Train MRPC, RTE and STS-B with every engine on a GPU and print the differences from the eager one.",
         "data.root=glue",
     ),

@@ -27,8 +27,8 @@ def test_the_help_of_every_verb_shows_its_flags_and_an_example_that_its_function
     assert all(flag.names[-1] in shown for flag in VERBS[verb].flags)
     prompt, _, example = shown.splitlines()[-1].partition(f"python -m bench {verb} ")
     words, flags = parse(verb, shlex.split(example))
-    module, _, function = VERBS[verb].function.partition(":")
-    inspect.signature(getattr(import_module(module), function)).bind(words, **flags)
+    function = getattr(import_module(f"bench.cli.{VERBS[verb].module}"), verb)
+    inspect.signature(function).bind(words, **flags)
     assert prompt == "example: "
 
 
