@@ -75,6 +75,12 @@ def test_a_value_reaches_bench_as_it_was_typed(target, variable, verb, written, 
         assert words[0] == verb and written.format(name) in words, name
 
 
+def test_the_old_name_of_a_target_says_the_new_one(project):
+    done = subprocess.run(["make", "-s", "cost"], cwd=project, capture_output=True, text=True)
+    assert done.returncode != 0 and "make latency SWEEP=demo" in done.stderr
+    assert not (project / "arguments").exists()
+
+
 def test_only_is_several_conditions_and_args_several_words(project):
     (project / "task=mrpc").touch()  # what a shell would put in the place of a pattern
     words = made(project, "sweep", "ONLY=task=m* seed=0", "ARGS=task.evaluate=[test] 'data.root=a b'")
