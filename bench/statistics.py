@@ -83,19 +83,19 @@ def _error(data: np.ndarray) -> tuple[float, float]:
     return math.sqrt(variance.sum()) / tasks, (seeds - 1) / float((shares**2).sum())
 
 
-def ratio(own: np.ndarray, dense: np.ndarray) -> np.ndarray | None:
-    """Return values (tasks, seeds) with mean mean(own) / mean(dense) and the spread of this ratio (delta method).
+def ratio(scores: np.ndarray, dense: np.ndarray) -> np.ndarray | None:
+    """Return values (tasks, seeds) with mean mean(scores) / mean(dense) and the spread of this ratio (delta method).
 
     None if the dense mean is not positive.
     """
     if not (dense.size and dense.mean() > 0):
         return None
-    share = own.mean() / dense.mean()
-    values: np.ndarray = share + (own - share * dense) / dense.mean()
+    share = scores.mean() / dense.mean()
+    values: np.ndarray = share + (scores - share * dense) / dense.mean()
     return values
 
 
-def over_rows(rows: Sequence[int], own: ArrayLike, dense: ArrayLike | None = None) -> Summary:
+def over_rows(rows: Sequence[int], scores: ArrayLike, dense: ArrayLike | None = None) -> Summary:
     """Return the mean over tasks of one seed's accuracies (tasks,), or of their differences to dense's, with its 95 % interval.
 
     Each accuracy has Wilson's interval over its `rows`. The squares of the distances from estimates to their intervals' ends
@@ -103,7 +103,7 @@ def over_rows(rows: Sequence[int], own: ArrayLike, dense: ArrayLike | None = Non
     hybrid score interval (1998, method 10). It treats both answers to a row as independent; they agree more often, so the
     interval is rather too wide.
     """
-    values = np.asarray(own, dtype=float)
+    values = np.asarray(scores, dtype=float)
     below, above = _wilson(values, rows)
     if dense is not None:
         values = values - np.asarray(dense, dtype=float)
@@ -125,9 +125,9 @@ def _wilson(shares: np.ndarray, rows: Sequence[int]) -> tuple[np.ndarray, np.nda
     return estimates - [end.low for end in ends], np.array([end.high for end in ends]) - estimates
 
 
-def probability_below_over_rows(rows: ArrayLike, own: ArrayLike, dense: ArrayLike, level: float) -> float:
+def probability_below_over_rows(rows: ArrayLike, scores: ArrayLike, dense: ArrayLike, level: float) -> float:
     """Return the probability that the mean difference of accuracies (tasks,) of one seed lies below `level` (normal approximation)."""
-    values, reference = np.asarray(own, dtype=float), np.asarray(dense, dtype=float)
+    values, reference = np.asarray(scores, dtype=float), np.asarray(dense, dtype=float)
     variance = (values * (1 - values) + reference * (1 - reference)) / np.asarray(rows)
     error, difference = math.sqrt(variance.sum()) / values.size, float((values - reference).mean())
     return float(norm.cdf(level, difference, error) if error else difference < level)

@@ -58,27 +58,27 @@ def _by_model(
 def coverage(overrides: Sequence[str], corpus: str) -> int:
     """Measure how vocabulary and embedding cover a text."""
     prepared = prepare(compose_config(overrides))
-    found, text = cover(prepared, corpus)
-    for name, value in found.facts.items():
+    measured, text = cover(prepared, corpus)
+    for name, value in measured.facts.items():
         print(f"{name:18} {value:,.4g}")
     folder = Path(prepared.config.results_dir) / "coverage"
-    print(*write_coverage(found, corpus, text, prepared, folder), sep="\n")
+    print(*write_coverage(measured, corpus, text, prepared, folder), sep="\n")
     return 0
 
 
 def drift(words: Sequence[str], reference: str, current: str) -> int:
     """Compare live text with the text that an embedding was made for; return 1 past a limit."""
     comparison = _comparison(words, reference, current)
-    found = comparison.drift()
-    print(drift_table(found), write_drift(found, comparison), *found.passed, sep="\n")
-    return 1 if found.passed else 0
+    result = comparison.drift()
+    print(drift_table(result), write_drift(result, comparison), *result.passed, sep="\n")
+    return 1 if result.passed else 0
 
 
 def reassign(words: Sequence[str], reference: str, current: str) -> int:
     """Make an embedding's codes and tables for the live text, and compare them with the former ones."""
     comparison = _comparison(words, reference, current)
-    found = comparison.reassign()
-    print(reassigned_table(found), *write_reassigned(found, comparison), sep="\n")
+    result = comparison.reassign()
+    print(reassigned_table(result), *write_reassigned(result, comparison), sep="\n")
     print(f"to train with it: the same settings with assignment.corpus={comparison.current.name}")
     return 0
 

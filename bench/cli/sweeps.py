@@ -28,13 +28,14 @@ def search(overrides: Sequence[str]) -> int:
     # Optuna and pandas take a second that no sweep has to wait for.
     from bench.sweep.search import search
 
-    found = search(overrides)
-    _report(found.config)
-    print("\n".join(found.lines))
-    return 1 if found.failed else 0
+    result = search(overrides)
+    _report(result.config)
+    print("\n".join(result.lines))
+    return 1 if result.failed else 0
 
 
 def _report(config: RunConfig) -> None:
-    from bench.cli.reports import write  # pandas and matplotlib, which the runs do not need
+    # pandas and matplotlib take a second that the first run does not have to wait for.
+    from bench.cli.reports import write
 
     write(config)

@@ -252,7 +252,7 @@ def parser(name: str) -> argparse.ArgumentParser:
     verb = VERBS[name]
     usage = " ".join(["python -m bench", name, *["[flags]"] * bool(verb.flags), verb.words])
     example = f"example: python -m bench {name} {verb.example}"
-    made = _Parser(
+    flags = _Parser(
         usage=usage,
         description=verb.does,
         epilog=example,
@@ -260,8 +260,8 @@ def parser(name: str) -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     for flag in verb.flags:
-        made.add_argument(*flag.names, **flag.options)
-    return made
+        flags.add_argument(*flag.names, **flag.options)
+    return flags
 
 
 def parse(name: str, arguments: Sequence[str]) -> tuple[list[str], dict[str, Any]]:

@@ -57,8 +57,8 @@ def export(words: Sequence[str], form: Form) -> Path:
         )
 
     # Get the weights: those that the run kept, or train.
-    prepared, found = source.find(ids[0], overrides) if ids else source.described(overrides)
-    kept, record = source.weights(prepared, found, train=form.retrain or not ids)
+    prepared, finished = source.find(ids[0], overrides) if ids else source.described(overrides)
+    kept, record = source.weights(prepared, finished, train=form.retrain or not ids)
     model, tokenizer = storage.load_compressed(kept), load_tokenizer(prepared.config.model)
 
     with folder.new_folder(form.to) as target:

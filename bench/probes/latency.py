@@ -195,7 +195,7 @@ def _median(values: list[Any]) -> Any:
 
 def _start(arguments: Sequence[str]) -> dict[str, Any]:
     """Return what a fresh process measures, and the seconds to its first answer."""
-    begun = time.perf_counter()
+    start = time.perf_counter()
     with (
         tempfile.TemporaryFile("w+") as errors,
         subprocess.Popen(
@@ -208,7 +208,7 @@ def _start(arguments: Sequence[str]) -> dict[str, Any]:
     ):
         assert process.stdout is not None
         first = process.stdout.readline()
-        seconds = time.perf_counter() - begun
+        seconds = time.perf_counter() - start
         last = process.stdout.read()  # communicate() would lose what readline() has buffered
         if process.wait() != 0:
             errors.seek(0)
@@ -232,11 +232,11 @@ def _measure_latency(
     def seconds(module: nn.Module, inputs: dict[str, torch.Tensor]) -> float:
         model.set_input_embeddings(module)
         _wait(device)
-        begun = time.perf_counter()
+        start = time.perf_counter()
         with autocast(dtype, device):
             model(**inputs)
         _wait(device)
-        return time.perf_counter() - begun
+        return time.perf_counter() - start
 
     for length, batch in itertools.product(settings.lengths, settings.batch_sizes):
         ids = torch.from_numpy(rng.integers(model.config.vocab_size, size=(batch, length))).to(device)
@@ -246,9 +246,9 @@ def _measure_latency(
                 seconds(module, inputs)
 
         # In each round every embedding answers once, in random order.
-        rounds, begun = list[list[float]](), time.perf_counter()
+        rounds, start = list[list[float]](), time.perf_counter()
         while len(rounds) < LEAST or (
-            len(rounds) < settings.rounds and time.perf_counter() - begun < settings.seconds
+            len(rounds) < settings.rounds and time.perf_counter() - start < settings.seconds
         ):
             order = rng.permutation(len(modules))
             took = {int(number): seconds(modules[number], inputs) for number in order}
