@@ -69,8 +69,8 @@ class View:
                 self._progress.console.print(f"{text} {item.name}", markup=False, highlight=False)
 
     def warn(self, text: str) -> None:
-        """Print a worker's warning above the progress."""
-        self._progress.console.print(text, markup=False, highlight=False)
+        """Print a worker's warning above the progress, as one line that only the terminal breaks."""
+        self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def _weight(self, item: Item) -> float:
         return item.seconds or self._mean
