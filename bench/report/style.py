@@ -160,11 +160,16 @@ def legend(figure: Figure, handles: list[Any], columns: int) -> None:
 
 
 def settle(figure: Figure) -> None:
-    """Compute the layout once and freeze it: what is drawn afterwards moves nothing."""
+    """Compute the layout once and freeze it: what is drawn afterwards moves nothing.
+
+    The solver's last digit differs between processes, so positions are rounded: the same records give the same bytes.
+    """
     engine = figure.get_layout_engine()
     if engine is not None:
         engine.execute(figure)
         figure.set_layout_engine("none")
+        for axes in figure.axes:
+            axes.set_position(np.round(axes.get_position().bounds, 5))
 
 
 def label_ends(axes: Axes, ends: list[tuple[float, float, str]]) -> None:
