@@ -34,8 +34,11 @@ class EnvironmentBroken(BenchError):
     exit_code = 3
 
 
-class TimeLimit(BenchError):
-    """A run exceeded launcher.time_limit: its record says `timeout`."""
+class TimeLimit(BaseException):
+    """A run exceeded launcher.time_limit: its record says `timeout`.
+
+    An alarm raises it anywhere, as Ctrl-C does, so code that reports an Exception of its own must not catch it.
+    """
 
 
 def unknown(kind: str, name: str, available: Iterable[str]) -> str:

@@ -59,7 +59,7 @@ def recorded(prepared: Prepared, device: torch.device, measured: Callable[[], di
         record["status"] = "ok"
     except EnvironmentBroken:
         raise
-    except (KeyboardInterrupt, Exception) as error:
+    except (KeyboardInterrupt, TimeLimit, Exception) as error:
         record["status"] = status_of(error)
         if isinstance(error, Unscored):
             record.update(error.parts)  # type: ignore[typeddict-item]

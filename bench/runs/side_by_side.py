@@ -8,7 +8,7 @@ from typing import Any, cast
 import torch
 import transformers
 
-from bench.errors import EnvironmentBroken, TimeLimit
+from bench.errors import EnvironmentBroken
 from bench.runs import cost
 from bench.runs.evaluate import evaluated
 from bench.runs.execute import check_folders, recorded
@@ -31,7 +31,7 @@ def execute_together(runs: Sequence[Prepared]) -> list[Record] | None:
     device = device_of(runs[0].config)
     try:
         loaded, outcomes = _trained(runs, device)
-    except (EnvironmentBroken, TimeLimit):
+    except EnvironmentBroken:
         raise
     except Exception as error:
         log.warning(

@@ -189,9 +189,8 @@ def _within_time(
     try:
         with limited(settings.time_limit):
             return [record["status"] for record in execute(runs) or []]
-    except (
-        TimeLimit
-    ) as error:  # it came while several trained side by side, or while the record was being written
+    except TimeLimit as error:
+        # It came while several runs trained side by side, or while a record was being written.
         return [
             store.read(Path(item.record))["status"]
             if finished(item)
