@@ -28,7 +28,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@if "$$PYTHON" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' 2> /dev/null; then "$$PYTHON" -m venv $(VENV); \
 	elif command -v uv > /dev/null; then uv venv --seed --allow-existing --python 3.12 $(VENV); \
 	else echo "Python 3.11 to 3.14 is needed, $$PYTHON is $$("$$PYTHON" --version 2>&1): run make PYTHON=python3.12, or install uv, which gets one" >&2; exit 1; fi
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,onnx,search,serve,slurm]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,multilingual,onnx,search,serve,slurm]'
 	@touch $@
 
 fetch: install  ## Download models and data once: MODEL=<name,...> TASKS=<name,...>; nothing else needs the hub

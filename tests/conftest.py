@@ -66,3 +66,16 @@ def tiny(tiny_model: Path, tmp_path: Path) -> list[str]:
         f"results_dir={tmp_path}/results",
         f"cache_dir={tmp_path}/cache",
     ]
+
+
+@pytest.fixture(scope="session")
+def tokenizers_folder() -> Path:
+    folder = (
+        Path(
+            os.environ.get("BENCH_DATA_ROOT", Path(__file__).resolve().parents[2] / "shared" / "data")
+        ).parent
+        / "tokenizers"
+    )
+    if not (folder / "xlm-roberta-base").is_dir():
+        pytest.skip("no real tokenizers beside the data: set BENCH_DATA_ROOT")
+    return folder

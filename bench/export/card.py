@@ -48,8 +48,8 @@ def write(prepared: Prepared, record: Record, records: Sequence[Record], facts: 
     marks = list(run.marks)
     if len(seeds) == 1:
         marks.append("a single seed")
-    if run.weights == "random":
-        marks.append("random weights: no scores")
+    if run.weights != "pretrained":
+        marks.append(f"{run.weights} weights{': no scores' if run.weights == 'random' else ''}")
 
     value = None if pd.isna(run["headline.value"]) else float(run["headline.value"])
     label, model, onnx = (
@@ -109,8 +109,8 @@ def _base(model: ModelConfig) -> str:
     """Return the origin of the base model; for a local model its name only, as a path means nothing elsewhere."""
     if model.source == "local":
         return f"{model.name} (a local folder)"
-    random = ", random weights" if model.weights == "random" else ""
-    return f"{model.path} at {model.revision or 'no pinned revision'} ({model.source}{random})"
+    weights = "" if model.weights == "pretrained" else f", {model.weights} weights"
+    return f"{model.path} at {model.revision or 'no pinned revision'} ({model.source}{weights})"
 
 
 def _score(seeds: pd.DataFrame) -> list[str]:

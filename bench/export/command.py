@@ -58,6 +58,11 @@ def export(words: Sequence[str], form: Form) -> Path:
 
     # Get the weights: those that the run kept, or train.
     prepared, finished = source.find(ids[0], overrides) if ids else source.described(overrides)
+    if form.materialise and (pooling := prepared.config.model.pooling) is not None:
+        raise ConfigError(
+            f"--materialise cannot carry model.pooling ({pooling}), which AutoModelForSequenceClassification does not know: "
+            "leave it out; load_compressed and --onnx carry it."
+        )
     kept, record = source.weights(prepared, finished, train=form.retrain or not ids)
     model, tokenizer = storage.load_compressed(kept), load_tokenizer(prepared.config.model)
 

@@ -138,7 +138,7 @@ def _chosen(record: Record) -> dict[str, str]:
 def _model(record: Record) -> dict[str, Any]:
     """Return the values of `model` that complete the record's choice of a model."""
     canonical, known = record["config"]["model"], cast(ModelPart, record["model"])
-    given = {key: canonical[key] for key in ("name", "weights")}
+    given = {key: canonical.get(key) for key in ("name", "weights", "pooling")}
     if "path" in canonical:
         return given | {"source": "hub", "path": canonical["path"], "revision": canonical["revision"]}
 

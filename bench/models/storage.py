@@ -54,7 +54,7 @@ def save_compressed(
         else:
             shared[name] = first
 
-    head = model.get_output_embeddings()
+    head, pooling = model.get_output_embeddings(), getattr(model, "pooling", None)
     description = {
         "architecture": type(model).__name__,
         "embedding": asdict(config),
@@ -64,6 +64,7 @@ def save_compressed(
         "tied": model.config.tie_word_embeddings or not (head is None or isinstance(head, nn.Linear)),
         "shared": shared,
         "body": body,
+        **({"pooling": pooling, "encoder": type(model.base_model).__name__} if pooling else {}),
         "padding_idx": cast(Any, model.get_input_embeddings()).padding_idx,
     }
     model.config.save_pretrained(folder)
@@ -113,7 +114,10 @@ def _without_values(folder: Path, description: dict[str, Any]) -> "PreTrainedMod
     import transformers
     from transformers.initialization import no_init_weights
 
-    architecture = getattr(transformers, description["architecture"], None)
+    from bench.models.pooling import PooledClassifier
+
+    pooling = description.get("pooling")
+    architecture = getattr(transformers, description["encoder" if pooling else "architecture"], None)
     if not (isinstance(architecture, type) and issubclass(architecture, transformers.PreTrainedModel)):
         raise BenchError(
             f"{folder / DESCRIPTION} names no transformers model: {description['architecture']}."
@@ -132,6 +136,8 @@ def _without_values(folder: Path, description: dict[str, Any]) -> "PreTrainedMod
     # Initial values would take most of the time, and the file's replace them.
     with no_init_weights():
         model = architecture(config)
+        if pooling:
+            model = PooledClassifier(model, pooling)
         width = cast(nn.Embedding, model.get_input_embeddings()).embedding_dim
         shape = torch.empty(vocab_size, width, device="meta")
         embedding = chosen.empty(settings, Source(shape, description["padding_idx"], codes, stored))

@@ -58,10 +58,10 @@ def as_markdown(report: dict[str, Any]) -> str:
     ]
     packages = ", ".join(f"{name} {facts['packages'][name]}" for name in ("torch", "transformers"))
     where = f"{facts['device']}, {facts['platform']}, {facts['threads']} threads, Python {facts['python']}, {packages}"
-    random = " (random weights)" if report["weights"] == "random" else ""
+    weights = "" if report["weights"] == "pretrained" else f" ({report['weights']} weights)"
     head = ["embedding", "embedding bytes", *SHOWN]
     return (
-        f"# Cost of {report['model']}{random} in use\n\n{escape(where)}; {rows[0]['profile']['dtype']}; commit {facts['commit']}.\n\n"
+        f"# Cost of {report['model']}{weights} in use\n\n{escape(where)}; {rows[0]['profile']['dtype']}; commit {facts['commit']}.\n\n"
         f"{HOW_TO_READ}\n{markdown_table(head, measured, len(head) - 1)}\n{markdown_table(LATENCY, lines, 5)}"
     )
 

@@ -64,7 +64,7 @@ def _section(runs: pd.DataFrame, threshold: float) -> Iterator[dict[Any, Any]]:
     # Rows: each configuration with its sizes and costs, from dense to the smallest.
     model, weights, suite = runs.iloc[0][SECTION]
     about = {"model": model, "weights": weights, "suite": suite, "worse_by": threshold, "no_mean": no_mean}
-    about["title"] = f"{model} (random weights)" if weights == "random" else model
+    about["title"] = model if weights == "pretrained" else f"{model} ({weights} weights)"
     about["provenance"] = provenance(runs)
     where, costs = in_use(counted, main["tasks"] if means else [task["column"] for task in tasks])
     kept = [column for column in runs.columns if column.startswith(OF_A_CONFIGURATION)]

@@ -222,8 +222,10 @@ def cautions(frame: pd.DataFrame) -> list[str]:
     """Return sentences (plain text) about everything that keeps a number from being the official score."""
     marked = sorted(set(zip(frame.task, frame.marks, strict=True)))
     sentences = [f"{task}: {mark}" for task, marks in marked for mark in marks]
-    for model in sorted(set(frame[frame.weights == "random"].model)):
-        sentences.append(f"{model}: random weights, so no score is shown")
+    for model, weights in sorted(set(zip(frame.model, frame.weights, strict=True))):
+        if weights != "pretrained":
+            consequence = ", so no score is shown" if weights == "random" else ""
+            sentences.append(f"{model}: {weights} weights{consequence}")
     ok = frame[frame.status == "ok"]
     for column, part in ok.groupby("column"):
         digests = part["task.data_sha256"].dropna().nunique()

@@ -16,7 +16,9 @@ class ModelConfig:
 
     name: str = "???"
     source: str = "hub"  # package | hub | local
-    path: str | None = None  # package: "<import name>/<folder>"; hub: "<owner>/<repo>"; local: a folder
+    path: str | None = (
+        None  # package: "<import name>/<folder or file>"; hub: "<owner>/<repo>"; local: a folder
+    )
     revision: str | None = None  # pinned commit on the hub; version of a package
     # of model.safetensors, or of all its shards in their order; checked when they are loaded
     sha256: str | None = None
@@ -25,7 +27,10 @@ class ModelConfig:
     width: int | None = None  # of the embedding table, likewise
     # tokens of the longest sequence it takes, likewise; null: read from config.json
     positions: int | None = None
-    weights: str = "pretrained"  # pretrained | random (speed and memory only: accuracy is then marked)
+    # pretrained | 4-bit (pretrained, stored rounded) | random (speed and memory only); the last two are named beside every number
+    weights: str = "pretrained"
+    # what a classifier's head reads: mean (of the last states) | cls (the first one); null: what the architecture's class does
+    pooling: str | None = None
     license: str | None = None
 
 

@@ -63,6 +63,8 @@ FAMILY_OF = {
     "bert-large-cased": "bert",
     "mbert": "bert",
     "multilingual-minilm": "bert",
+    "multilingual-e5-small": "bert",
+    "multilingual-e5-small-fp32": "bert",
     "distilbert-base-uncased": "distilbert",
     "roberta-base": "roberta",
     "roberta-large": "roberta",

@@ -58,6 +58,12 @@ def test_scores_of_random_weights_are_never_shown(tmp_path: Path) -> None:
     assert "| random weights |" in index(tmp_path)
 
 
+def test_scores_of_rounded_weights_are_named_so(tmp_path: Path) -> None:
+    write_report([record(value=0.7531, changes={"model.weights": "4-bit"})], [], tmp_path)
+    assert "75.3" in index(tmp_path) and "minilm: 4-bit weights" in index(tmp_path)
+    assert "(4-bit weights)" in (tmp_path / "brief.html").read_text()
+
+
 def test_collapsed_runs_are_counted(tmp_path: Path) -> None:
     runs = [record(seed=0), record(seed=1)]
     assert runs[0]["training"]

@@ -30,11 +30,3 @@ def pair_task() -> TaskConfig:
         splits={"train": "train", "validation": "validation"},
         official_rows={"train": 4},
     )
-
-
-@pytest.fixture(scope="session")
-def tokenizers_folder() -> Path:
-    folder = Path(os.environ.get("BENCH_DATA_ROOT", ROOT.parent / "shared" / "data")).parent / "tokenizers"
-    if not (folder / "xlm-roberta-base").is_dir():
-        pytest.skip("no real tokenizers beside the data: set BENCH_DATA_ROOT")
-    return folder

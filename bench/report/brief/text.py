@@ -21,10 +21,8 @@ def percent_text(share: float) -> str:
 
 
 def model_text(row: Any, words: Mapping[str, Any]) -> str:
-    """Return the model's name, marked if its weights are random."""
-    return str(words["random_weights"] if row["weights"] == "random" else "{model}").format(
-        model=row["model"]
-    )
+    """Return the model's name, and what its weights are where they are not the pretrained ones."""
+    return str(words["weights"].get(row["weights"], "{model}")).format(model=row["model"])
 
 
 def mark_text(mark: Mark, words: Mapping[str, Any]) -> str:
