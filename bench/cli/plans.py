@@ -39,5 +39,5 @@ def gc(overrides: Sequence[str], delete: bool) -> int:
         if delete:
             remove(item)
     outcome = "removed" if delete else "can be removed with --delete"
-    print(f"{sum(item.size for item in garbage) / 1e6:.2f} MB in {len(garbage)} places {outcome}")
+    print(f"{sum(item.size for item in garbage) / 1e6:.2f} MB {outcome}")
     return 0

@@ -23,7 +23,7 @@ def squared_errors(
 
 
 def relative_error(errors: np.ndarray, norms: np.ndarray) -> float:
-    """Return ||E - E'||_F / ||E||_F of the tokens with these `squared_errors`."""
+    """Return ||E - E'||_F / ||E||_F of the tokens with these `errors` and `norms`, as `squared_errors` returns them."""
     return float(np.sqrt(errors.sum() / norms.sum()))
 
 
