@@ -31,14 +31,15 @@ class Engine:
     name = "eager"
 
     def __init__(self, lanes: Sequence[Lane]) -> None:
+        if len({len(lane.schedule.rates) for lane in lanes}) > 1:
+            raise ValueError("the runs have different numbers of steps")
         self.lanes = lanes
-        lengths = zip(*(lane.schedule.lengths for lane in lanes), strict=True)
-        self.lengths = [int(max(of_step)) for of_step in lengths]
 
     def step(self, number: int) -> None:
-        """Run step `number` (from 0) of every lane; steps must run in order."""
+        """Run step `number` (from 0) of every lane, each as if it were alone; steps must run in order."""
         for lane in self.lanes:
-            lane.step(self.lengths[number])
+            with lane.random.active():
+                lane.step(int(lane.schedule.lengths[number]))
 
 
 @cache
@@ -54,9 +55,11 @@ class GraphEngine(Engine):
 
     def __init__(self, lanes: Sequence[Lane]) -> None:
         super().__init__(lanes)
+        # Pad the lanes of a step to one length.
+        of_steps = zip(*(lane.schedule.lengths for lane in lanes), strict=True)
         longest = max(int(lane.data.lengths.max()) for lane in lanes)
         flops = lanes[0].config.batch_size * flops_per_token(lanes[0].model)
-        self.lengths = buckets(self.lengths, longest, flops)
+        self.lengths = buckets([int(max(lengths)) for lengths in of_steps], longest, flops)
 
         # Capture a graph for each length, longest first, so that the shorter ones reuse its memory.
         random_state = torch.cuda.get_rng_state()

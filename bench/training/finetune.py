@@ -17,6 +17,7 @@ from bench.training.batching import Examples, Schedule, evaluation_batches, trai
 from bench.training.engine import make_engine
 from bench.training.lane import TASK, Lane, Objective
 from bench.training.precision import autocast
+from bench.training.random_stream import RandomStream
 
 log = logging.getLogger("bench")
 
@@ -88,8 +89,11 @@ class Trainee:
         batches = list(itertools.islice(training_batches(lengths, size, self.seed), self.steps))
         rates = [learning_rate(step, self.steps, self.config) for step in range(self.steps)]
         schedule = Schedule.of(batches, rates, lengths, size)
+        # Several processes draw different dropout masks.
+        seed = self.seed if processes.COUNT == 1 else self.seed * processes.COUNT + processes.RANK
+        random = RandomStream(seed, self.train.offsets.device)
         self.model.train()
-        return Lane(self.model, self.train, schedule, self.config, dtype, self.objective)
+        return Lane(self.model, self.train, schedule, self.config, dtype, random, self.objective)
 
 
 def finetune(
@@ -114,9 +118,6 @@ def finetune_together(trainees: Sequence[Trainee], dtype: str) -> list[Outcome |
 
     All train for the same number of steps, by the engine of the first.
     """
-    if processes.COUNT > 1:
-        # Give each process a different dropout mask.
-        torch.manual_seed(trainees[0].seed * processes.COUNT + processes.RANK)
     lanes = [trainee.lane(dtype) for trainee in trainees]
     try:
         return _train(trainees, lanes)

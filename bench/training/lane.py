@@ -21,6 +21,7 @@ from bench.training.batching import Examples, Schedule, gather_padded
 from bench.training.bf16_weights import Bf16Weights
 from bench.training.fused_adamw import BETAS, EPS, FusedAdamW, adamw
 from bench.training.precision import autocast
+from bench.training.random_stream import RandomStream
 
 
 def losses_of(logits: Tensor, labels: Tensor) -> Tensor:
@@ -121,9 +122,11 @@ class Lane:
         schedule: Schedule,
         config: TrainingConfig,
         dtype: str,
+        random: RandomStream,
         objective: Objective = TASK,
     ) -> None:
         self.model, self.schedule, self.config, self.dtype = model, schedule, config, dtype
+        self.random = random
         self.objective = objective
         self.data = replace(data)  # a copy with its own device lengths, which a rehearsal changes
         self.device = device = data.offsets.device

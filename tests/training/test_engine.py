@@ -16,7 +16,7 @@ from transformers import BertConfig, BertForSequenceClassification, get_linear_s
 from bench.settings.schema import TrainingConfig
 from bench.training import engine as engines
 from bench.training.batching import Examples, training_batches
-from bench.training.engine import buckets, make_engine
+from bench.training.engine import Engine, buckets, make_engine
 from bench.training.finetune import Diverged, Outcome, Trainee, finetune, finetune_together
 
 STEPS = 24  # three epochs
@@ -331,6 +331,20 @@ def test_lanes_side_by_side_train_as_each_does_alone(device, choice, graphs):
         np.testing.assert_allclose(one.losses.cpu(), other.losses.cpu(), atol=2e-5)
         np.testing.assert_allclose(weights_of(one.model), weights_of(other.model), atol=5e-4)
     assert len({float(one.losses.sum()) for one in together}) == 3
+
+
+def test_eager_lanes_side_by_side_are_each_alone_to_the_last_bit():
+    """With dropout, and with rows of other lengths in the lane beside."""
+    changes = [{"seed": 3, "data": examples()}, {"seed": 0, "data": examples(n=57)}]
+    alone = [lane(model(dropout=0.1), **one) for one in changes]
+    together = [lane(model(dropout=0.1), **one) for one in changes]
+    engines = [*(Engine([one]) for one in alone), Engine(together)]
+    for step in range(STEPS):
+        for engine in engines:
+            engine.step(step)
+    for one, other in zip(together, alone, strict=True):
+        assert torch.equal(one.losses, other.losses)
+        assert torch.equal(weights_of(one.model), weights_of(other.model))
 
 
 def test_a_divergent_lane_stops_no_other():
