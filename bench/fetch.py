@@ -7,7 +7,7 @@ from pathlib import Path
 from huggingface_hub import snapshot_download
 
 from bench.errors import ConfigError, EnvironmentBroken, unknown
-from bench.models import pretrained
+from bench.models import location
 from bench.settings.compose import choices, compose_config
 from bench.settings.schema import DataConfig
 from bench.tasks import data as task_data
@@ -45,7 +45,7 @@ def fetch(models: Sequence[str], tasks: Sequence[str]) -> Iterable[Fetched]:
 
 def _model(name: str) -> Fetched:
     config = compose_config([f"model={name}"]).model
-    path, _ = pretrained.locate(config)
+    path, _ = location.locate(config)
     if config.source == "hub":
         try:
             path = snapshot_download(

@@ -22,7 +22,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
     from transformers import AutoTokenizer, BertConfig, BertModel
 
-    from bench.models.pretrained import locate
+    from bench.models.location import locate
     from bench.settings.compose import compose_config
 
     folder = tmp_path_factory.mktemp("tiny-model")

@@ -7,7 +7,7 @@ from pathlib import Path
 import datasets
 import pytest
 
-from bench.models.pretrained import locate
+from bench.models.location import locate
 from bench.settings.compose import compose_config
 from bench.store import read_all
 from bench.tasks.specs import read_task

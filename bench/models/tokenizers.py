@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from bench.errors import ConfigError
-from bench.models import pretrained
+from bench.models import location, pretrained
 from bench.settings.recoveries import TrainedRecoveryConfig
 from bench.settings.schema import ModelConfig, RunConfig
 
@@ -27,7 +27,7 @@ def load_tokenizer(config: ModelConfig) -> "PreTrainedTokenizerBase":
     model or name no padding token. transformers accepts all of these: without files it builds a tokenizer to which
     every word is unknown, and an id beyond the table fails only when a text contains it.
     """
-    where, options = pretrained.locate(config)
+    where, options = location.locate(config)
     tokenizer = pretrained.from_pretrained("AutoTokenizer", config, where, options)
     key = f"model.path ({config.path})"
     if tokenizer.pad_token_id is None:

@@ -8,7 +8,7 @@ from typing import Any
 import bench.assignment
 from bench.embeddings import assignment_of, method
 from bench.errors import ConfigError, unknown
-from bench.models import pretrained
+from bench.models import location, pretrained
 from bench.models.body import FORMS
 from bench.settings.choices import CHOICES
 from bench.settings.numbers import check_numbers
@@ -148,7 +148,7 @@ def _model(
         pretrained.check_masked_lm_head(model)
     if model.source == "local":
         pretrained.check_classifier(model)
-    return pretrained.identity(model), pretrained.shape(model), pretrained.positions(model)
+    return location.identity(model), pretrained.shape(model), pretrained.positions(model)
 
 
 def _check(config: RunConfig) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassification, BertModel
 
 from bench.errors import ConfigError, EnvironmentBroken
-from bench.models import pretrained, storage
+from bench.models import location, pretrained, storage
 from bench.runs.identity import prepare
 from bench.settings.compose import compose_config
 from bench.settings.embeddings import DenseConfig
@@ -199,25 +199,25 @@ def test_shards_count_as_the_one_file_that_they_stand_for(sharded, tmp_path_fact
         one, other = (pretrained.load_model(model, head).state_dict() for model in (config, local(whole)))
         assert all(torch.equal(tensor, other[name]) for name, tensor in one.items() if "pooler" not in name)
     pretrained.check_masked_lm_head(config)
-    assert pretrained.identity(config)["sha256"] == config.sha256
+    assert location.identity(config)["sha256"] == config.sha256
 
 
 def test_a_shard_that_was_changed_or_lost_is_named(sharded):
     config, shard = local(sharded, sha256=shards_digest(sharded)), min(sharded.glob("model-*.safetensors"))
     other = local(sharded)
-    before = pretrained.identity(other)
+    before = location.identity(other)
     kept = shard.with_name("kept")
     shutil.move(shard, kept)
     with pytest.raises(EnvironmentBroken, match=rf"index\.json names {shard.name}, which is not a file in"):
-        pretrained.locate(config)
+        location.locate(config)
     with pytest.raises(EnvironmentBroken, match=rf"cannot be loaded \(.*{shard.name}"):
         pretrained.load_model(other, "none")
     shutil.copy(kept, shard)
     save_file({name: tensor + 1 for name, tensor in load_file(shard).items()}, shard, {"format": "pt"})
-    pretrained.digest.cache_clear()  # which trusts that files do not change while a process lives
+    location.digest.cache_clear()  # which trusts that files do not change while a process lives
     with pytest.raises(EnvironmentBroken, match=r"is not the SHA-256 of the \d+ shards of .*index\.json"):
-        pretrained.locate(config)
-    assert pretrained.identity(other) != before
+        location.locate(config)
+    assert location.identity(other) != before
 
 
 @pytest.mark.parametrize("name", ["../model.safetensors", "/etc/hostname"])
@@ -225,7 +225,7 @@ def test_an_index_that_names_files_elsewhere_is_refused(sharded, name):
     index = sharded / "model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": {"bert.embeddings.word_embeddings.weight": name}}))
     with pytest.raises(EnvironmentBroken, match=r"index\.json names .*, which is not a file in"):
-        pretrained.locate(local(sharded, sha256="0" * 64))
+        location.locate(local(sharded, sha256="0" * 64))
 
 
 @pytest.mark.parametrize(

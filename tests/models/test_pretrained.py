@@ -15,7 +15,7 @@ from bench.embeddings import method
 from bench.embeddings.base import Source
 from bench.embeddings.table_error import relative_error, squared_errors
 from bench.errors import ConfigError, EnvironmentBroken
-from bench.models import pretrained, storage
+from bench.models import location, pretrained, storage
 from bench.models.tokenizers import load_tokenizer
 from bench.runs.identity import prepare
 from bench.settings.compose import CONF, choices, compose_config
@@ -53,9 +53,9 @@ def test_every_shipped_model_composes_pinned_and_plans_without_being_loaded(name
 
 
 def test_minilm_has_the_weights_that_its_file_names():
-    folder, _ = pretrained.locate(MINILM)
+    folder, _ = location.locate(MINILM)
     assert hashlib.sha256((Path(folder) / "model.safetensors").read_bytes()).hexdigest() == MINILM.sha256
-    assert pretrained.identity(MINILM) == {"name": "minilm", "weights": "pretrained", "sha256": MINILM.sha256}
+    assert location.identity(MINILM) == {"name": "minilm", "weights": "pretrained", "sha256": MINILM.sha256}
 
 
 def test_weights_with_another_checksum_break_the_environment_and_the_file_is_named():
@@ -130,11 +130,11 @@ def test_a_local_folder_counts_by_its_content_not_by_its_path(folder, tmp_path_f
     other = tmp_path_factory.mktemp("other")
     for path in folder.iterdir():
         (other / path.name).write_bytes(path.read_bytes())
-    assert pretrained.identity(local(folder)) == pretrained.identity(local(other))
+    assert location.identity(local(folder)) == location.identity(local(other))
     changed = tmp_path_factory.mktemp("changed")
     for path in folder.iterdir():
         (changed / path.name).write_bytes(path.read_bytes() + b" " * (path.name == "config.json"))
-    assert pretrained.identity(local(folder)) != pretrained.identity(local(changed))
+    assert location.identity(local(folder)) != location.identity(local(changed))
 
 
 @pytest.mark.parametrize(
@@ -173,4 +173,4 @@ def test_a_model_that_is_not_there_says_what_to_do(config, error, message):
 def test_weights_that_are_gone_are_named(folder):
     (folder / "model.safetensors").unlink()
     with pytest.raises(EnvironmentBroken, match=r"no model\.safetensors in "):
-        pretrained.locate(local(folder, sha256="0" * 64))
+        location.locate(local(folder, sha256="0" * 64))

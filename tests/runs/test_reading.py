@@ -8,7 +8,7 @@ import torch
 import transformers as tf
 
 from bench.errors import ConfigError, EnvironmentBroken
-from bench.models import pretrained
+from bench.models import location, pretrained
 from bench.runs.execute import run
 from bench.runs.identity import prepare
 from bench.runs.reading import check_reading
@@ -120,7 +120,7 @@ def test_a_model_that_reads_no_tokens_has_no_table(tmp_path):
 
 
 def _minilm() -> str:
-    return pretrained.locate(compose_config(["model=minilm"]).model)[0]
+    return location.locate(compose_config(["model=minilm"]).model)[0]
 
 
 @pytest.mark.parametrize(
@@ -169,4 +169,4 @@ def test_the_shipped_architectures_read_rows_as_bench_gives_them(family):
     tokenizer = tf.AutoTokenizer.from_pretrained(_minilm())
     rows = unlabelled(tokenizer, ["a joy", "they sing all day"], 16, torch.device("cpu"))
     rows.tokens["input_ids"] %= 1000  # the families' vocabulary is small
-    check_reading(new_model(family, "classification"), rows, 16, family)
+    assert check_reading(new_model(family, "classification"), rows, 16, family) is None, "it raises otherwise"

@@ -39,7 +39,7 @@ def tiny_model(folder: Path) -> Path:
     """Return a folder with a BERT of random weights, 30,522 x 8, and MiniLM's tokenizer."""
     from transformers import AutoTokenizer, BertConfig, BertModel
 
-    from bench.models.pretrained import locate
+    from bench.models.location import locate
     from bench.settings.compose import compose_config
 
     AutoTokenizer.from_pretrained(locate(compose_config(["model=minilm"]).model)[0]).save_pretrained(folder)

@@ -22,7 +22,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from bench import store
 from bench.errors import BenchError, DataError
-from bench.models import pretrained
+from bench.models import location
 from bench.settings.recoveries import TrainedRecoveryConfig
 from bench.settings.schema import RunConfig, TrainingConfig
 from bench.training import processes
@@ -85,7 +85,7 @@ class Recovery:
             )
         return {
             "name": self._settings.name,
-            "sha256": pretrained.digest(path),
+            "sha256": location.digest(path),
             "reused": reused,
             "texts": len(self.texts),
             **facts,
