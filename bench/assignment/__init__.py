@@ -1,4 +1,4 @@
-"""Which token shares which row of which sub-table, and a cache of codes that take long.
+"""Assignment of codes to tokens: a code names a row in each sub-table. Codes that take long to compute are cached.
 
 `assignment=<name>` chooses `ASSIGNMENT` of bench/assignment/<name>.py; its keys are a class in bench/settings/assignments.py.
 """

@@ -186,7 +186,7 @@ class EmbeddingMethod(Generic[C]):
     def size(self, config: C, vocab_size: int, width: int, codes_stored: bool) -> Size:
         """Return the size of a resolved configuration by formula.
 
-        With V tokens, width d, W = 4 bytes per float and b(n) = ceil(log2 n) bits per code of n (method.md, section 3):
+        With V tokens, width d, W = 4 bytes per float and b(n) = ceil(log2 n) bits per code of n:
 
         | method | floats (times W) | plus |
         |---|---|---|

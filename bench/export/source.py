@@ -60,7 +60,8 @@ def find(run_id: str, overrides: Sequence[str]) -> tuple[Prepared, Record]:
 def _as_it_was(record: Record, overrides: Sequence[str]) -> Prepared:
     """Return the record's run, set up again.
 
-    Raises ConfigError where a file is not named, BenchError with every key that differs and the command that fits.
+    Raises ConfigError if an override has to name a file and none does. Raises BenchError if the configuration differs from the
+    record: the message lists each key with both values, and the command to run.
     """
     run = f"Run {record['run_id']} ({record['name']})"
 

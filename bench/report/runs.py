@@ -31,11 +31,16 @@ COLUMNS = [  # these exist even where no record has the key: all that a record c
 def to_frame(records: list[Record]) -> pd.DataFrame:
     """Return a line for each record, sorted by model, suite, task, configuration, seed.
 
-    Derived columns: model, weights, suite, task, marks (what is not official), column (the task with its marks, so that a
-    subset never shares a column with the official task), config_id (a digest of the configuration without seed, task and data),
-    digests of parts of it, configuration (its label), kind, and `position`, the index in `records`. Scores of models with
-    random weights are missing, and so are times and memory of runs that shared a device. Raises ConfigError if a column mixes
-    versions.
+    Derived columns:
+    - model, weights, suite, task, kind;
+    - marks: what is not official about the task;
+    - column: the task with its marks. A subset never shares a column with the official task;
+    - config_id: a digest of the configuration without seed, task and data; other columns hold digests of its parts;
+    - configuration: its label;
+    - position: the index in `records`.
+
+    Scores of models with random weights are missing. So are times and memory of runs that shared a device. Raises ConfigError
+    if a column mixes versions.
     """
     widths = {record["model"]["name"]: record["model"]["width"] for record in records if record["model"]}
     suites = {record["task"]["name"]: record["task"]["suite"] for record in records if record["task"]}

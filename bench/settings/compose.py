@@ -1,8 +1,8 @@
 """Hydra: overrides in, a typed RunConfig out, and errors with the key, the value and a suggestion.
 
-Hydra's grammar holds with one exception: the value of a key that the schema declares as text stays as it is, so that
-`data.root=/data/R&D, 50% (a=b)` names that folder. Three forms keep their meaning: `null`, a value wholly in quotes, which
-loses them, and `${...}`, which OmegaConf resolves.
+Hydra's grammar holds with one exception: the value of a text key is taken literally. `data.root=/data/R&D, 50% (a=b)` names
+that folder. Three forms keep their meaning: `null` is no text, quotes around a whole value are removed, and OmegaConf resolves
+`${...}`.
 """
 
 import copy

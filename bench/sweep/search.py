@@ -8,8 +8,8 @@ A candidate has a value for each key of the search's space. It has to pass, in t
 4. Of the trained candidates the half nearest to the front, and all of the front, get a second seed; of these the half nearest to
    the new front two more; and so on to `search.seeds`. The front is drawn among those that have all seeds.
 
-Several processes may search at once: they share the study's journal, a trial belongs to the process that holds its claim, and
-a trial whose process died is taken over with the values that it had.
+Several processes may search at once. They share the study's journal. A trial belongs to the process that holds its claim. If
+that process dies, another takes the trial over with its values.
 """
 
 import itertools
@@ -102,7 +102,7 @@ class Search:
         self.todo: dict[str, Item] = {}  # the runs that this process saw missing
 
     def _candidates(self) -> tuple[dict[Point, list[Prepared]], list[ConfigError]]:
-        """Return each candidate that can be made with its runs of seed 0, and the errors of those that cannot."""
+        """Return the possible candidates with their runs of seed 0, and the errors of the impossible ones."""
         space, possible, errors = self.settings.space, dict[Point, list[Prepared]](), list[ConfigError]()
         for values in itertools.product(*space.values()):
             point = _point(dict(zip(space, values, strict=True)))

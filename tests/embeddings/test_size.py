@@ -1,4 +1,4 @@
-"""Size by formula against what is really there: the parameters, the bytes of the saved file, method.md's table."""
+"""Size by formula against what is really there: the parameters, the bytes of the saved file, a table computed apart from this code."""
 
 from itertools import product
 
@@ -138,7 +138,7 @@ def test_code_bits_are_rounded_up_to_whole_bytes_once():
     assert Size(5, 3).bytes == 21
 
 
-# method.md, section 3: f, Q, parameters and bytes with packed codes, both in % of the dense table
+# computed apart from this code: f, Q, parameters and bytes with packed codes, both in % of the dense table
 @pytest.mark.parametrize(
     ("vocab_size", "subspaces", "rows", "params", "stored"),
     [

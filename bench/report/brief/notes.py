@@ -1,4 +1,4 @@
-"""The sentences beside the numbers: what to be careful about, risks, what was not measured, what the page was made from."""
+"""The sentences beside the numbers: cautions, risks, missing measurements, and the records behind the page."""
 
 from collections.abc import Sequence
 from pathlib import Path
