@@ -292,10 +292,13 @@ def main(connection: Any, plan: Path, settings: Settings) -> None:
         say("ready", "", "")
         items = [Item(**item) for item in json.loads(plan.read_text())]
         last = ("left" if work(items, settings, say) else "replace", "", "")
-    except BenchError as error:
-        last = ("broken", "", str(error))
     except KeyboardInterrupt:
         last = ("stopped", "", "")
+    except Exception as error:
+        # Other people's code can turn the signal's KeyboardInterrupt into an error: Hydra does while it reads a file.
+        if not Signals.arrived and not isinstance(error, BenchError):
+            raise
+        last = ("stopped", "", "") if Signals.arrived else ("broken", "", str(error))
     Signals.arrived = True  # nothing is left to stop: a signal must not disturb Python's exit
     with suppress(KeyboardInterrupt):
         say(*last)

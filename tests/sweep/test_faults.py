@@ -4,6 +4,8 @@ import json
 import os
 import resource
 import signal
+import subprocess
+import sys
 import threading
 import time
 from contextlib import suppress
@@ -93,6 +95,29 @@ def test_a_worker_that_dies_as_it_starts_does_not_block_a_sweep_of_thousands(tmp
     with limited(1), stoppable(), View(items) as view, stopped_alone:
         Pool(items, [Settings(1, None, None)], view, tmp_path / "sweep.cancel").run()
     assert not list(tmp_path.iterdir())
+
+
+def test_a_signal_that_other_code_turns_into_an_error_stops_the_worker_all_the_same(tmp_path):
+    (tmp_path / "plan.json").write_text("[]")
+    code = f"""
+import os, signal, time
+from pathlib import Path
+from types import SimpleNamespace
+from bench.sweep import worker
+
+def work(*_):
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(30)
+    except KeyboardInterrupt as error:
+        raise ValueError("no configuration") from error
+
+worker.work = work
+connection = SimpleNamespace(send=lambda event: print(event[0]))
+worker.main(connection, Path({str(tmp_path / "plan.json")!r}), worker.Settings(1, None, None))
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert (ended.stdout.split(), ended.returncode) == (["ready", "stopped"], 0), ended.stderr
 
 
 def test_each_worker_sees_one_of_the_gpus_that_the_user_gave(monkeypatch):
