@@ -30,6 +30,17 @@ ARCHITECTURES: dict[str, tuple[type[PreTrainedModel], type[PretrainedConfig], di
         {"hidden_size": 384, "num_hidden_layers": 6, "intermediate_size": 1536},
     ),
     "bert-base": (BertForSequenceClassification, BertConfig, {}),
+    "e5-small": (
+        BertForSequenceClassification,
+        BertConfig,
+        {
+            "vocab_size": 250037,
+            "hidden_size": 384,
+            "num_hidden_layers": 12,
+            "intermediate_size": 1536,
+            "pad_token_id": 1,
+        },
+    ),
     "xlm-r-base": (
         XLMRobertaForSequenceClassification,
         XLMRobertaConfig,

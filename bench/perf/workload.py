@@ -12,7 +12,7 @@ from bench.models.architectures import architecture
 
 # MRPC's training rows through BERT's uncased tokenizer: 53.2 tokens on average, standard deviation 13.0, 19 to 103.
 MEAN, DEVIATION, SHORTEST, LONGEST = 53.2, 13.0, 19, 103
-FIRST_WORD = 5  # ids below are special tokens in all three vocabularies
+FIRST_WORD = 5  # ids below are special tokens in every vocabulary
 
 
 @dataclass(frozen=True)
