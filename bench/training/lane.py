@@ -4,9 +4,9 @@ All its data lie on the device: the tokenised examples, the schedule, and a coun
 Nothing is read back, so that a CUDA graph can capture the whole step.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -19,6 +19,7 @@ from bench.settings.schema import TrainingConfig
 from bench.training import processes
 from bench.training.batching import Examples, Schedule, gather_padded
 from bench.training.bf16_weights import Bf16Weights
+from bench.training.compilation import blocks_of, eager_class, embeddings_of
 from bench.training.fused_adamw import BETAS, EPS, FusedAdamW, adamw
 from bench.training.precision import autocast
 from bench.training.random_stream import RandomStream
@@ -86,21 +87,6 @@ def total_norm(gradients: Sequence[Tensor]) -> Tensor:
         by_dtype.setdefault(gradient.dtype, []).append(gradient)
     norms = [norm for same in by_dtype.values() for norm in torch._foreach_norm(same, 2, torch.float32)]
     return cast(Tensor, torch.linalg.vector_norm(torch.stack(norms)))
-
-
-def blocks_of(model: nn.Module) -> Iterator[nn.Module]:
-    """Yield the blocks of the model's stacks, such as the layers of an encoder."""
-    for child in model.children():
-        if isinstance(child, nn.ModuleList) and len(child) > 1 and len({type(block) for block in child}) == 1:
-            yield from child
-        else:
-            yield from blocks_of(child)
-
-
-@cache
-def eager_class(kind: type[Any]) -> type[Any]:
-    """Return a subclass whose forward pass torch.compile does not trace."""
-    return type(kind.__name__, (kind,), {"forward": torch.compiler.disable(kind.forward)})
 
 
 def refuse_forward(**_: Tensor) -> Tensor:
@@ -183,14 +169,7 @@ class Lane:
         blocks = list(blocks_of(self.model))
         if not blocks:
             self.forward = fused(self._forward)
-        within_blocks = {module for block in blocks for module in block.modules()}
-        embeddings = [
-            module
-            for module in self.model.modules()
-            if any(isinstance(child, nn.Embedding) for child in module.children())
-            and within_blocks.isdisjoint(module.modules())
-        ]
-        for module in blocks + embeddings:
+        for module in blocks + embeddings_of(self.model, blocks):
             module.forward = fused(module.forward)
             self.compiled.append(module)
         for module in self.model.modules():
