@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from bench.store import key
+from bench.store import key, lines_sha256
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -38,7 +38,7 @@ def vectors_key(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", 
         for name, tensor in model.base_model.state_dict().items()
         if not name.startswith("pooler.")
     }
-    return key(LAYER, CONTEXT, BUDGET, READ, tokenizer.get_vocab(), state, list(texts))
+    return key(LAYER, CONTEXT, BUDGET, READ, tokenizer.get_vocab(), state, lines_sha256(texts))
 
 
 def token_vectors(

@@ -16,7 +16,7 @@ from bench.errors import BenchError, ConfigError
 from bench.runs.execute import execute
 from bench.runs.identity import Prepared, prepare
 from bench.settings.compose import choices, compose_config, text_of
-from bench.settings.schema import RunConfig
+from bench.settings.schema import RunConfig, SamplingConfig
 from bench.store import CHOSEN, ModelPart, Record
 
 
@@ -173,6 +173,7 @@ def configuration(record: Record, overrides: Sequence[str]) -> RunConfig:
     config.model.weights = canonical["model"]["weights"]
     config.data.source, config.seed = canonical["data"]["source"], canonical["seed"]
     config.body = canonical.get("body", "fp32")
+    config.sampling = SamplingConfig(**canonical.get("sampling", {}))
     return config
 
 

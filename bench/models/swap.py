@@ -1,5 +1,6 @@
 """A model's embedding replaced as the configuration says, and how well the new embedding fits."""
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,20 +25,33 @@ from bench.settings.assignments import AssignmentConfig, ClusteredConfig
 from bench.settings.embeddings import DenseConfig, LowRankConfig, SubspaceConfig, TablesConfig
 from bench.settings.schema import RunConfig
 from bench.store import FitPart, SizePart
-from bench.tasks.corpora import passages
+from bench.tasks.corpora import UNNAMED, passages
 from bench.tasks.data import Rows
 from bench.tasks.text import cached_counts
 
+log = logging.getLogger("bench")
 Texts = Callable[[], Sequence[str]]  # called only where texts are needed, as reading takes long
 
 
 def texts_of(corpus: str, config: RunConfig, split: Rows) -> Texts:
-    """Return a function that reads a corpus: the texts of the split for "task", else as `corpora.passages`."""
+    """Return a function that reads a corpus: the texts of the split for "task", else as `corpora.passages`.
+
+    It warns of languages of the run's task that the corpus, which names languages, has no text in.
+    """
 
     def read() -> Sequence[str]:
         if corpus == "task":
             return [text for column in split.column_names for text in split[column]]
-        return passages(corpus, config.data)
+        texts = passages(corpus, config)
+        named = texts.languages.keys() - {UNNAMED}
+        if named and (lacking := set(config.task.languages) - named):
+            log.warning(
+                "%s has no text that is named as %s, languages of the task %s",
+                corpus,
+                ", ".join(sorted(lacking)),
+                config.task.name,
+            )
+        return texts
 
     return read
 

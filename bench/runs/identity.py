@@ -13,7 +13,7 @@ from bench.models.body import FORMS
 from bench.settings.choices import CHOICES
 from bench.settings.numbers import check_numbers
 from bench.settings.recoveries import TrainedRecoveryConfig
-from bench.settings.schema import ModelConfig, RunConfig
+from bench.settings.schema import ModelConfig, RunConfig, SamplingConfig
 from bench.store import digest
 from bench.tasks import corpora
 from bench.tasks import data as task_data
@@ -72,9 +72,14 @@ def prepare(config: RunConfig) -> Prepared:
     recovery = asdict(config.recovery)
     if isinstance(config.recovery, TrainedRecoveryConfig):
         recovery["frozen_steps"] = 0  # a former key: records hold its default
-    for part in (*parts.values(), recovery):
+    named = False
+    for key, part in [
+        *(("assignment.corpus", part) for part in parts.values()),
+        ("recovery.corpus", recovery),
+    ]:
         if "corpus" in part:
-            part["corpus"] = corpora.identity(part["corpus"], config.data)
+            part["corpus"] = corpora.identity(part["corpus"], config, key)
+            named |= part["corpus"] != "task"
 
     # Bring all that decides the result into one form.
     unused = NOT_IDENTITY | (TEACHING if config.training.teacher == "none" else set())
@@ -92,6 +97,8 @@ def prepare(config: RunConfig) -> Prepared:
         "seed": config.seed,
     }
     method_slug = slug(parts["embedding"], assignment)
+    if named and config.sampling != SamplingConfig():
+        canonical["sampling"] = asdict(config.sampling)
     if config.body != "fp32":
         canonical["body"], method_slug = config.body, f"{method_slug}-{config.body}-body"
     name = f"{config.model.name}/{config.task.name}/{method_slug}/s{config.seed}"

@@ -13,7 +13,7 @@ class AssignmentConfig(Choice):
 
     choice_of: ClassVar[str] = "assignment"
     name: str = "???"
-    # "task" (its training texts), splits of tasks ("mrpc:train+rte:train") or a text file with a passage in each line
+    # "task" (its training texts), or splits of tasks, text files and folders of them: "xnli:validation+texts/sw.txt.zst"
     corpus: str = "task"
 
 

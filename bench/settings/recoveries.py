@@ -27,7 +27,7 @@ class NoRecoveryConfig(RecoveryConfig):
 class TrainedRecoveryConfig(RecoveryConfig):
     """The keys of every recovery that trains."""
 
-    corpus: str = "task"  # "task", splits of tasks such as "mrpc:train+qnli:train_subset", or a text file
+    corpus: str = "task"  # as assignment.corpus
     steps: int = number(4000, above=0)
     batch_size: int = number(256, above=0)
     learning_rate: float = number(1e-4, above=0)

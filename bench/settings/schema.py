@@ -104,6 +104,19 @@ class DataConfig:
 
 
 @dataclass
+class SamplingConfig:
+    """The passages that are drawn from `recovery.corpus` and `assignment.corpus`; the corpus "task" is read as it is."""
+
+    # to draw, no passage twice; null: all
+    passages: int | None = number(None, above=0)
+    # a language of n passages gives a share of n^exponent (Conneau et al., ACL 2020: 0.3); 1: as the text has them
+    exponent: float = number(1.0, least=0, most=1)
+    # codes such as [en,sw]; empty: all, and text of no named language
+    languages: list[str] = field(default_factory=list)
+    seed: int = seed()  # independent of the run's seed, so that seeds are paired over the same text
+
+
+@dataclass
 class PerfConfig:
     """What `bench perf` measures. Null: everything on a GPU, a small selection on a CPU."""
 
@@ -221,6 +234,7 @@ class RunConfig:
     training: TrainingConfig = field(default_factory=TrainingConfig)
     body: str = "fp32"  # fp32 | bf16 | int8 (linear layers): how all but the embedding is stored after the training; computed with in fp32
     data: DataConfig = field(default_factory=DataConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
     seed: int = seed()
     # Below: keys of where and how, which are not part of a run's identity.
     chosen: dict[str, str] = field(default_factory=dict)  # group -> file of conf/<group>/, noted by Hydra

@@ -6,7 +6,7 @@ import logging
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar, cast
@@ -25,6 +25,14 @@ log = logging.getLogger("bench")
 def sha256(content: str | bytes) -> str:
     """Return the SHA-256 of bytes, or of a text as UTF-8, in 64 hex digits."""
     return hashlib.sha256(content.encode() if isinstance(content, str) else content).hexdigest()
+
+
+def lines_sha256(lines: Iterable[str]) -> str:
+    """Return `sha256` of the lines joined by line feeds, one line at a time in memory."""
+    digest = hashlib.sha256()
+    for number, line in enumerate(lines):
+        digest.update((f"\n{line}" if number else line).encode())
+    return digest.hexdigest()
 
 
 def file_sha256(*paths: Path) -> str:

@@ -23,6 +23,12 @@ def read_task(name: str) -> TaskConfig:
     return copy.deepcopy(_parsed(TASK_FILES / f"{name}.yaml"))
 
 
+@cache
+def languages_of_tasks() -> list[str]:
+    """Return the codes of all languages that a task of conf/task/ has."""
+    return sorted({language for name in task_names() for language in read_task(name).languages})
+
+
 @cache  # a plan reads the same few tasks thousands of times
 def _parsed(path: Path) -> TaskConfig:
     if not path.is_file():

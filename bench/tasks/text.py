@@ -1,4 +1,4 @@
-"""Text files without labels, and how often each token occurs in a text."""
+"""How often each token occurs in texts."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 from bench.errors import DataError
-from bench.store import cached_array, key
+from bench.store import cached_array, key, lines_sha256
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -15,25 +15,11 @@ if TYPE_CHECKING:
 MOST_UNKNOWN = 0.5  # share of unknown tokens from which a corpus is in another script
 
 
-def passages(corpus: str) -> list[str]:
-    """Return the non-empty lines of the text file `corpus`; raises DataError if it has none or is not UTF-8."""
-    try:
-        lines = [line.strip() for line in Path(corpus).read_text(encoding="utf-8-sig").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(
-            f"corpus ({corpus}) cannot be read: {error}; give a UTF-8 text file, one passage a line, splits of tasks "
-            "such as mrpc:train+rte:train, or task."
-        ) from error
-    if not any(lines):
-        raise DataError(f"corpus ({corpus}) is empty: give a text file with one passage a line.")
-    return [line for line in lines if line]
-
-
 def cached_counts(
     tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str], vocab_size: int, cache_dir: Path
 ) -> np.ndarray:
     """Return `token_counts`, kept in `cache_dir/counts` for each vocabulary and content of the texts."""
-    name = key(type(tokenizer).__name__, vocab_size, tokenizer.get_vocab(), list(texts))
+    name = key(type(tokenizer).__name__, vocab_size, tokenizer.get_vocab(), lines_sha256(texts))
     return cached_array(
         cache_dir / "counts" / f"{name}.safetensors", lambda: token_counts(tokenizer, texts, vocab_size)
     )

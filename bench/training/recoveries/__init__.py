@@ -99,7 +99,7 @@ class Recovery:
         recipe = {key: value for key, value in vars(self._settings).items() if key != "corpus"}
         embedding = model.get_input_embeddings().state_dict()
         table = {name: part.cpu().numpy() for name, part in embedding.items()}
-        return store.key(VERSION, recipe, self.identity, self.dtype, table, list(self.texts))
+        return store.key(VERSION, recipe, self.identity, self.dtype, table, store.lines_sha256(self.texts))
 
     def _train(self, model: PreTrainedModel) -> Outcome:
         """Train the encoder in place and return the outcome."""
