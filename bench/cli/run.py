@@ -4,8 +4,10 @@ import gc
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -13,17 +15,17 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from bench.runs.execute import execute
-from bench.runs.identity import prepare
+from bench.cli.cuda_context import create_meanwhile
 from bench.settings.compose import CONF, compose_config, explain, in_hydras_grammar, typed
 from bench.settings.schema import RunConfig
-from bench.store import path_of, read
+from bench.store import Record, path_of, read
+
+if TYPE_CHECKING:
+    from bench.runs.identity import Prepared
 
 
 def run(arguments: Sequence[str]) -> int:
     """Run each configuration that the arguments describe; return 1 if a run failed."""
-    # Exempt the imports from garbage collection, which would scan them at every graph capture.
-    gc.freeze()
     overrides = [argument for argument in arguments if not argument.startswith("-")]
 
     # Without flags compose the run here: as a program with flags Hydra composes everything twice.
@@ -47,8 +49,22 @@ def run(arguments: Sequence[str]) -> int:
     return 0 if all(outcomes) else 1
 
 
+@cache  # as a program with --multirun does several runs
+def _runs(gpu: bool) -> tuple[Callable[[RunConfig], "Prepared"], Callable[["Prepared"], Record]]:
+    """Return `prepare` and `execute`; while Python imports them, which takes seconds, the GPU gets ready."""
+    if gpu:
+        create_meanwhile()
+    from bench.runs.execute import execute
+    from bench.runs.identity import prepare
+
+    # Exempt the imports from garbage collection, which would scan them at every graph capture.
+    gc.freeze()
+    return prepare, execute
+
+
 def _succeeds(config: RunConfig) -> bool:
     """Run a configuration unless its record is there, print its headline, and return whether it succeeded."""
+    prepare, execute = _runs(config.device != "cpu")
     prepared = prepare(config)
     path = path_of(Path(prepared.config.results_dir), prepared.name, prepared.run_id)
     if path.exists() and (record := read(path))["status"] == "ok":

@@ -8,7 +8,7 @@ DECILES = 10
 
 
 def squared_errors(
-    module: nn.Module, table: Tensor, padding_idx: int | None, chunk: int = 8192
+    module: nn.Module, table: Tensor, padding_idx: int | None, chunk: int = 1024
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return ||e - e'||^2 and ||e||^2 of every token except padding, each (V - 1,) or (V,), from chunks of rows."""
     errors, norms = [], []

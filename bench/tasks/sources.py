@@ -1,5 +1,7 @@
 """The sources of rows: generated tasks, parquet files, the official TSV files, the hub. Each source returns a table."""
 
+import io
+import json
 import os
 import shlex
 from collections.abc import Callable
@@ -9,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import pyarrow as pa
+import pyarrow.json
 
 from bench.errors import DataError, MissingData
 from bench.settings.schema import TaskConfig
@@ -128,7 +131,11 @@ def _generated(request: Request) -> Raw:
 @cache  # a plan reads the same few tasks thousands of times
 def generated(task: str) -> dict[str, pa.Table]:
     """Return the splits of a task that bench generates."""
-    return {split: pa.Table.from_pylist(rows) for split, rows in generate(task).items()}
+    # As lines of JSON, since pa.Table.from_pylist would import pandas.
+    return {
+        split: pyarrow.json.read_json(io.BytesIO("\n".join(map(json.dumps, rows)).encode()))
+        for split, rows in generate(task).items()
+    }
 
 
 def _hub(request: Request) -> Raw:

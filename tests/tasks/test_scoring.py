@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn import metrics as sk
 
-from bench.errors import BenchError, ConfigError, TimeLimit
+from bench.errors import BenchError, ConfigError
 from bench.settings.schema import TaskConfig
 from bench.tasks.data import Rows
 from bench.tasks.metrics import METRICS
-from bench.tasks.scoring import check_metrics, check_scoring, score, score_groups
+from bench.tasks.scoring import check_metrics, score, score_groups
 
 ROOT = Path(__file__).resolve().parents[2]
 CLASSES = TaskConfig(
@@ -198,12 +198,3 @@ print(score(task, np.array([0, 1, 1]), [0, 1, 0]))
     for process in scoring:
         said, errors = process.communicate(timeout=120)
         assert said.strip() == str({"accuracy": 2 / 3, "f1": 2 / 3, "matthews": 0.5}), errors
-
-
-def test_a_time_limit_that_strikes_while_the_metrics_are_tried_is_no_fault_of_theirs(monkeypatch):
-    def over(*_: object) -> None:
-        raise TimeLimit("over")
-
-    monkeypatch.setattr("bench.tasks.scoring.score", over)
-    with pytest.raises(TimeLimit):
-        check_scoring(CLASSES)
