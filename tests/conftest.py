@@ -68,6 +68,22 @@ def tiny(tiny_model: Path, tmp_path: Path) -> list[str]:
     ]
 
 
+@pytest.fixture
+def tiny_masked_lm(tiny: list[str], tiny_model: Path, tmp_path: Path) -> list[str]:
+    """Return the same overrides for a model of random weights with a masked-LM head."""
+    import torch
+    from transformers import AutoTokenizer, BertConfig, BertForMaskedLM
+
+    folder = tmp_path / "masked"
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=30522, hidden_size=24, num_hidden_layers=1, num_attention_heads=2, intermediate_size=24
+    )
+    BertForMaskedLM(config).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(tiny_model).save_pretrained(folder)
+    return [*tiny, f"model.path={folder}"]
+
+
 @pytest.fixture(scope="session")
 def tokenizers_folder() -> Path:
     folder = (

@@ -141,7 +141,7 @@ def _measured(prepared: Prepared, device: torch.device, oom_retries: int) -> dic
     """Return the record's parts; raises Diverged."""
     config, dtype = prepared.config, resolve_dtype(prepared.config.training.dtype, device)
     cost.reset_peak_memory(device)
-    loaded = load(prepared, device)
+    (loaded,) = load([prepared], device)
     trainees = trainees_of([prepared], [loaded], device)
     transformers.set_seed(config.seed)
     (outcome,) = finetune_together(trainees, dtype)

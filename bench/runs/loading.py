@@ -3,7 +3,7 @@
 import logging
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -30,7 +30,7 @@ from bench.training.batching import Examples
 from bench.training.finetune import Trainee
 from bench.training.lane import TASK
 from bench.training.precision import resolve_dtype
-from bench.training.recoveries import Recovery
+from bench.training.recoveries import Recovery, recover_together
 from bench.training.teacher import Student, teacher_logits, with_teacher
 
 log = logging.getLogger("bench")
@@ -71,11 +71,25 @@ class Loaded:
     recovery: dict[str, Any]
 
 
-def load(prepared: Prepared, device: torch.device) -> Loaded:
-    """Return the run's model and data, ready to be trained.
+def load(runs: Sequence[Prepared], device: torch.device) -> list[Loaded]:
+    """Return the model and data of each run, ready to be trained; what has to be recovered first is recovered side by side.
 
     Raises BenchError for all that would make the training useless: data, tokenizer, weights or metrics that do not fit.
     """
+    loaded, recoveries = [], dict[int, Recovery]()
+    for number, run in enumerate(runs):
+        part, recovery = _load(run, device)
+        loaded.append(part)
+        if recovery:
+            recoveries[number] = recovery
+    facts = recover_together(list(recoveries.values()), [loaded[number].model for number in recoveries])
+    for number, recovered in zip(recoveries, facts, strict=True):
+        loaded[number] = replace(loaded[number], recovery=recovered)
+    return loaded
+
+
+def _load(prepared: Prepared, device: torch.device) -> tuple[Loaded, Recovery | None]:
+    """Return the run's model and data, and what trains back, on text without labels, what the smaller embedding lost."""
     config, task = prepared.config, prepared.config.task
     check_scoring(task)
 
@@ -100,15 +114,13 @@ def load(prepared: Prepared, device: torch.device) -> Loaded:
     corpus = swap.texts_of(config.assignment.corpus, config, texts)
     size, fit = swap.swap(config, model, tokenizer, corpus, counts)
 
-    # Train back on text without labels what the smaller embedding lost.
-    recovery: dict[str, Any] = {"name": "none"}
+    loaded = Loaded(model, tokenizer, splits, train, shares, size, fit, {"name": "none"})
+    if not isinstance(config.recovery, TrainedRecoveryConfig):
+        return loaded, None
     dtype = resolve_dtype(config.training.dtype, device)
-    if isinstance(config.recovery, TrainedRecoveryConfig):
-        unlabelled = swap.texts_of(config.recovery.corpus, config, texts)()
-        identity, name = prepared.canonical["model"], prepared.name
-        recovering = Recovery(config, identity, tokenizer, unlabelled, device, dtype, name)
-        recovery = recovering.recover(model)
-    return Loaded(model, tokenizer, splits, train, shares, size, fit, recovery)
+    unlabelled = swap.texts_of(config.recovery.corpus, config, texts)()
+    identity = prepared.canonical["model"]
+    return loaded, Recovery(config, identity, tokenizer, unlabelled, device, dtype, prepared.name)
 
 
 def _splits(config: RunConfig) -> dict[str, Rows]:

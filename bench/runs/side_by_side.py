@@ -63,7 +63,7 @@ def _evaluated(
 def _trained(runs: Sequence[Prepared], device: torch.device) -> tuple[list[Loaded], list[Outcome | Diverged]]:
     config = runs[0].config
     cost.reset_peak_memory(device)
-    loaded = [load(run, device) for run in runs]
+    loaded = load(runs, device)
     trainees = trainees_of(runs, loaded, device)
     transformers.set_seed(config.seed)
     outcomes = finetune_together(trainees, resolve_dtype(config.training.dtype, device))

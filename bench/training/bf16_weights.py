@@ -1,4 +1,4 @@
-"""bf16 copies of the weights of linear layers, for training in bf16."""
+"""bf16 copies of the weights of linear layers, for training in bf16; frozen weights have copies too, which never change."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -68,12 +68,13 @@ class Bf16Weights:
     """bf16 copies of the linear layers' weights, which take the place of the weights until `restore`.
 
     The numbers are those of autocast, which casts each weight before its product and each gradient after it: about two
-    hundred small kernels a step, and a GPU waits for their launches. Here a few large kernels cast all tensors at once.
+    hundred small kernels a step, and a GPU waits for their launches. Here a few large kernels cast all tensors at once, and
+    frozen weights, such as a teacher's, are cast only once.
     """
 
     def __init__(self, model: nn.Module) -> None:
         self.replaced: list[tuple[nn.Module, str, nn.Module | nn.Parameter]] = []  # owner, name, original
-        # weight -> its copy, and the rows of the copy that are the weight's
+        # trained weight -> its copy, and the rows of the copy that are the weight's
         self.copies: dict[nn.Parameter, tuple[nn.Parameter, slice]] = {}
         self.joints: list[Projections] = []
         layers = [layer for _, layer in model.named_modules(remove_duplicate=False)]
@@ -85,15 +86,20 @@ class Bf16Weights:
         for attention in list(model.modules()):
             joined = projections(attention)
             weights = [p for layer in joined.values() for p in layer.parameters()]
-            if joined and all(p.requires_grad and uses[id(p)] == 1 for p in weights):
+            alike = len({(p.requires_grad, p.dtype) for p in weights}) == 1
+            if joined and alike and all(uses[id(p)] == 1 for p in weights):
                 self._join(attention, joined)
 
-        # Copy the other linear layers. A tied decoder's weight is also the embedding's, and stays fp32.
+        # Copy the other linear layers. A tied decoder's weight is also the embedding's, and stays fp32. Weights in bf16
+        # are a frozen model's that another lane shares and has copied.
+        made = dict[nn.Parameter, nn.Parameter]()
         for linear in [layer for layer in model.modules() if type(layer) is nn.Linear]:
             for name, weight in list(linear.named_parameters(recurse=False)):
-                if weight.requires_grad and id(weight) not in elsewhere:
-                    new = nn.Parameter(weight.detach().bfloat16())
-                    copy, _ = self.copies.setdefault(weight, (new, slice(None)))
+                if weight.dtype != torch.bfloat16 and id(weight) not in elsewhere:
+                    new = nn.Parameter(weight.detach().bfloat16(), weight.requires_grad)
+                    copy = made.setdefault(weight, new)
+                    if weight.requires_grad:
+                        self.copies[weight] = (copy, slice(None))
                     self._replace(linear, name, copy)
 
     def _join(self, attention: nn.Module, layers: dict[str, nn.Linear]) -> None:
@@ -103,7 +109,9 @@ class Bf16Weights:
         for number, (name, layer) in enumerate(layers.items()):
             rows = slice(end, end := end + layer.out_features)
             for kind, weight in layer.named_parameters():
-                self.copies[weight] = (getattr(joint, kind), rows)
+                getattr(joint, kind).requires_grad_(weight.requires_grad)
+                if weight.requires_grad:
+                    self.copies[weight] = (getattr(joint, kind), rows)
             self._replace(attention, name, Projection(joint, number))
 
     def _replace(self, owner: nn.Module, name: str, new: nn.Module | nn.Parameter) -> None:

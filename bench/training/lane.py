@@ -170,8 +170,9 @@ class Lane:
         if not blocks:
             self.forward = fused(self._forward)
         for module in blocks + embeddings_of(self.model, blocks):
-            module.forward = fused(module.forward)
-            self.compiled.append(module)
+            if "forward" not in vars(module):  # another lane shares the module and has compiled it
+                module.forward = fused(module.forward)
+                self.compiled.append(module)
         for module in self.model.modules():
             if isinstance(module, CompressedEmbedding):
                 self._replace_class(module, eager_class(cast(Any, type(module))))

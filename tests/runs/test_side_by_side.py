@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from bench import store
 from bench.runs.execute import execute
@@ -47,6 +48,48 @@ def test_each_record_is_to_the_last_bit_that_of_the_run_alone(tiny, tmp_path):
         ]
         assert np.array_equal(*answers)
     assert len({str(record["training"]["curve"]) for record in together}) == 6
+
+
+@pytest.mark.parametrize("recovery", ["distil", "masked_lm"])
+def test_missing_recovered_models_are_made_side_by_side_each_to_the_last_bit_that_of_its_run_alone(
+    tiny_masked_lm, tmp_path, recovery, caplog
+):
+    caplog.set_level("INFO")
+    quick = (f"recovery={recovery}", "recovery.steps=4", "recovery.batch_size=8", "recovery.max_length=16")
+    different = (
+        (*quick, "seed=0"),
+        (*quick, "seed=1"),  # the same recovered model
+        (*quick, "embedding.subspaces=2"),
+        (*quick, "recovery.seed=7"),
+        (*quick, "recovery.steps=5"),  # not beside the others
+        (),
+    )
+    alone = [
+        execute(
+            prepared(tiny_masked_lm, *one, f"results_dir={tmp_path}/alone", f"cache_dir={tmp_path}/other")
+        )
+        for one in different
+    ]
+    caplog.clear()
+    together = execute_together([prepared(tiny_masked_lm, *one) for one in different])
+    assert f"{recovery} and 2 more | step 4/4" in caplog.text and f"{recovery} | step 5/5" in caplog.text
+    for one, other in zip(together, alone, strict=True):
+        assert one["status"] == "ok" and one["metrics"] == other["metrics"]
+        assert one["training"]["curve"] == other["training"]["curve"]
+        for part in ("name", "reused", "texts", "steps", "engine", "curve"):
+            assert one["recovery"].get(part) == other["recovery"].get(part), part
+    assert [r["recovery"].get("reused") for r in together] == [False, True, False, False, False, None]
+    assert len({str(record["recovery"].get("curve")) for record in together}) == 5
+
+
+def test_a_recovery_that_diverges_fails_its_own_run_and_the_others_models_are_kept(tiny):
+    quick = ("recovery=distil", "recovery.steps=4", "recovery.batch_size=8", "recovery.max_length=16")
+    wild = ("recovery.learning_rate=1e30", "embedding.subspaces=2")
+    runs = [prepared(tiny, *quick, *own) for own in (wild, ())]
+    assert execute_together(runs) is None
+    first, second = (execute(run) for run in runs)
+    assert first["status"] == "diverged" and "of 4 steps" in first["error"]["message"]
+    assert second["status"] == "ok" and second["recovery"]["reused"]
 
 
 def test_a_run_that_diverges_is_recorded_after_how_many_steps_and_stops_no_other(tiny):

@@ -81,6 +81,20 @@ def test_the_copies_compute_what_autocast_does(bias, frozen):
         assert error <= 0.02 * gradients[name].norm() + 1e-3 or name.endswith("key.bias"), name
 
 
+def test_a_frozen_model_is_cast_once_and_answers_to_the_bit_as_autocast_does():
+    plain, copied = Attentions().requires_grad_(False), Attentions().requires_grad_(False)
+    bf16, again = Bf16Weights(copied), Bf16Weights(copied)  # of two lanes that share it
+    layers = [m for m in copied.modules() if isinstance(m, nn.Linear | Projections)]
+    assert {layer.weight.dtype for layer in layers} == {torch.bfloat16}
+    assert not bf16.copies and not any(p.requires_grad for p in copied.parameters())
+    inputs = torch.randn(2, 3, 5, 16)
+    with autocast("bf16", CPU):
+        assert torch.equal(copied(*inputs), plain(*inputs))
+    for one in (bf16, again):
+        one.restore()
+    assert {p.dtype for p in copied.parameters()} == {torch.float32}
+
+
 @pytest.mark.parametrize(
     "model",
     [

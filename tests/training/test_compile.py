@@ -1,6 +1,7 @@
 """What torch.compile fuses of a lane, and that it leaves no trace."""
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,10 @@ from transformers import MPNetConfig, MPNetForSequenceClassification
 from bench.assignment.digits import sequential
 from bench.embeddings.subspace_layer import SubspaceEmbedding
 from bench.models.pretrained import swap_embedding
-from tests.training.test_engine import examples, lane, model, weights_of
+from bench.training.finetune import Trainee
+from bench.training.lane import Objective
+from bench.training.recoveries.distil import HiddenStates
+from tests.training.test_engine import CONFIG, examples, lane, model, weights_of
 
 needs_compiler = pytest.mark.skipif(
     shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU"
@@ -64,3 +68,38 @@ def test_compiled_code_serves_other_runs_and_other_sizes_of_the_embedding():
     trained(6)
     with torch.compiler.set_stance("fail_on_recompile"):
         trained(8)
+
+
+@needs_compiler
+def test_lanes_compile_a_teacher_that_they_share_once_and_leave_it_unchanged():
+    def learners():
+        teacher, students = model().bert, (model(), model())
+        with torch.no_grad():
+            for number, student in enumerate(students):
+                student.get_input_embeddings().weight.mul_(1.1 + number / 10)
+        return [HiddenStates(student.bert, teacher) for student in students], teacher
+
+    def losses(compiled):
+        trained, teacher = learners()
+        objective = Objective(lambda rows, _: rows)
+        lanes = [
+            Trainee(one, examples(), replace(CONFIG, max_steps=2), 0, "t", objective).lane("bf16")
+            for one in trained
+        ]
+        for own in lanes * compiled:
+            own.compile()
+        parts = [teacher.embeddings, *teacher.encoder.layer, *trained[0].distances, *trained[1].distances]
+        assert all(("forward" in vars(module)) == compiled for module in parts)
+        for step in range(2):
+            for own in lanes:
+                own.step(int(own.schedule.lengths[step]))
+        for own in lanes:
+            own.close()
+        modules = [module for one in trained for module in one.modules()]
+        assert not any("forward" in vars(module) for module in modules)
+        assert {p.dtype for p in teacher.parameters()} == {torch.float32}
+        return torch.stack([own.losses for own in lanes])
+
+    eager, compiled = losses(False), losses(True)
+    np.testing.assert_allclose(compiled, eager, rtol=2e-2)
+    assert (eager[1] > eager[0]).all()

@@ -3,12 +3,12 @@
 import copy
 import hashlib
 import json
-from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoTokenizer, BertConfig, BertForMaskedLM, BertModel
+from transformers import BertConfig, BertModel
 
 from bench.errors import ConfigError, DataError
 from bench.models.tokenizers import load_tokenizer
@@ -16,6 +16,7 @@ from bench.runs.execute import run
 from bench.runs.identity import prepare
 from bench.settings.compose import compose_config
 from bench.settings.schema import TrainingConfig
+from bench.training import stored_states
 from bench.training.finetune import finetune
 from bench.training.lane import Objective
 from bench.training.recoveries import unlabelled
@@ -60,6 +61,40 @@ def test_the_distance_is_zero_for_the_teacher_itself_and_ignores_padding(tokeniz
         )
         expected = torch.stack([(s - t).square().sum() / t.square().sum() for s, t in pairs]).mean()
         torch.testing.assert_close(together[row], expected, rtol=1e-4, atol=1e-6)
+
+
+def test_stored_states_of_the_teacher_give_the_distances_of_a_teacher_that_runs_in_the_step(tokenizer):
+    teacher, student, cpu = bert().eval(), bert(seed=1), torch.device("cpu")
+    data = stored_states.with_positions(unlabelled(tokenizer, [*TEXTS * 80, "a"], 16, cpu))  # two batches
+    states = stored_states.states_of(teacher, data, "fp32")
+    assert stored_states.size(teacher, data, "fp32") == states.nbytes == 2 * 2 * states.bfloat16().numel()
+    inputs, _ = data.batch(np.array([320, 5, 0, 319]))
+    found = HiddenStates(student, states)(**inputs).logits
+    del inputs["positions"]
+    torch.testing.assert_close(found, HiddenStates(student, teacher)(**inputs).logits, rtol=0, atol=1e-6)
+
+
+def test_the_choice_to_store_states_follows_the_memory_and_the_rows_and_changes_no_loss(
+    tiny, tmp_path, monkeypatch, caplog
+):
+    caplog.set_level("INFO")
+    overrides = [*tiny, "assignment=sequential", "recovery=distil", *QUICK]
+
+    def curve(texts: int, share: float, said: str) -> list[float]:
+        (tmp_path / f"{texts}-{share}.txt").write_text("\n".join(f"{TEXTS[n % 4]} {n}" for n in range(texts)))
+        monkeypatch.setattr(stored_states, "SHARE", share)
+        caplog.clear()
+        own = [f"recovery.corpus={tmp_path}/{texts}-{share}.txt", f"cache_dir={tmp_path}/{share}"]
+        record = run(compose_config([*overrides, *own]))
+        assert record["status"] == "ok" and said in caplog.text
+        return [loss for _, loss in record["recovery"]["curve"]]
+
+    # Four steps take 32 rows.
+    stored = curve(31, 0.5, "the teacher's states of 31 texts are stored")
+    in_step = curve(31, 0.0, "the teacher runs in each step")
+    assert stored[0] == pytest.approx(in_step[0], abs=1e-6)
+    assert stored == pytest.approx(in_step, rel=1e-3)
+    curve(32, 0.5, "the teacher runs in each step")
 
 
 def test_fast_parameters_learn_faster_and_frozen_ones_not_at_all(tokenizer):
@@ -141,20 +176,6 @@ def test_splits_of_tasks_are_a_corpus(tiny):
         prepare(compose_config([*tiny, "recovery=distil", "recovery.corpus=lexical_sentimnt:train"]))
 
 
-@pytest.fixture
-def with_head(tiny: list[str], tmp_path: Path) -> list[str]:
-    torch.manual_seed(0)
-    folder = tmp_path / "masked"
-    config = BertConfig(
-        vocab_size=30522, hidden_size=24, num_hidden_layers=1, num_attention_heads=2, intermediate_size=24
-    )
-    BertForMaskedLM(config).save_pretrained(folder)
-    AutoTokenizer.from_pretrained(
-        next(o for o in tiny if o.startswith("model.path=")).removeprefix("model.path=")
-    ).save_pretrained(folder)
-    return [*tiny, f"model.path={folder}"]
-
-
 @pytest.mark.parametrize(
     "method",
     [
@@ -163,11 +184,11 @@ def with_head(tiny: list[str], tmp_path: Path) -> list[str]:
         ["embedding=dense"],
     ],
 )
-def test_masked_tokens_recover_through_the_tied_decoder(with_head, method):
+def test_masked_tokens_recover_through_the_tied_decoder(tiny_masked_lm, method):
     record = run(
         compose_config(
             [
-                *with_head,
+                *tiny_masked_lm,
                 *method,
                 "recovery=masked_lm",
                 *QUICK,

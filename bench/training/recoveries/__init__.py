@@ -1,12 +1,14 @@
 """Recovery: training on unlabelled text that restores what a smaller embedding lost, once for every task of a sweep.
 
-`recovery=<name>` chooses `learner` of bench/training/recoveries/<name>.py; its keys are a class in
+`recovery=<name>` chooses `learners` of bench/training/recoveries/<name>.py; its keys are a class in
 bench/settings/recoveries.py.
 """
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
@@ -27,16 +29,22 @@ from bench.settings.recoveries import TrainedRecoveryConfig
 from bench.settings.schema import RunConfig, TrainingConfig
 from bench.training import processes
 from bench.training.batching import Examples
-from bench.training.finetune import Outcome, finetune
+from bench.training.finetune import Diverged, Outcome, Trainee, finetune_together
 from bench.training.lane import Objective
 
 VERSION = 1  # raised whenever a change here changes a recovered model
+# Of the training's outcome, kept in the file and in every record.
+FACTS = ("steps", "seconds", "engine", "curve")
+# Keys that may differ where recoveries train side by side.
+OWN = {"corpus", "seed", "learning_rate", "table_factor"}
+CHUNK = 4096  # texts that are tokenised at once
 
-# A learner takes a model with a swapped embedding, the run's configuration, the tokenizer and the device. It returns the module
-# to train, whose `logits` (B,) are the rows' losses, and the model whose encoder this trains: the same, or one that shares its
-# embedding.
-Learner = Callable[
-    [PreTrainedModel, RunConfig, PreTrainedTokenizerBase, torch.device], tuple[nn.Module, PreTrainedModel]
+# `learners` takes models with swapped embeddings, a run's configuration, the tokenizer, the texts and the number format. It
+# returns, for each model, the module to train, whose `logits` (B,) are the rows' losses, and the model whose encoder this trains:
+# the same, or one that shares its embedding. It also returns the examples to train on: the texts, or with more columns.
+Learners = Callable[
+    [Sequence[PreTrainedModel], RunConfig, PreTrainedTokenizerBase, Examples, str],
+    tuple[list[tuple[nn.Module, PreTrainedModel]], Examples],
 ]
 
 
@@ -53,67 +61,39 @@ class Recovery:
     name: str  # of the run, for the log
 
     def recover(self, model: PreTrainedModel) -> dict[str, Any]:
-        """Load the recovered encoder into `model`, whose embedding has been swapped, and return the record's `recovery`.
-
-        The encoder, without a pooler, is trained unless `cache_dir/recovered` holds it for the same model, initial embedding,
-        recipe, texts and number format. Raises DataError for a corpus without text, ConfigError if a masked-LM head is needed
-        and the model has none, and Diverged.
-        """
-        if not self.texts:
-            raise DataError(f"recovery.corpus ({self._settings.corpus}) is empty: give one with text.")
-
-        # Train the encoder, or wait for another process that trains it.
-        path = Path(self.config.cache_dir) / "recovered" / f"{self._key(model)}.safetensors"
-        store.make_folder(path.parent)
-        with FileLock(path.with_suffix(".lock")):
-            reused = store.read_cached(path, load_file) is not None
-            if not reused:
-                processes.refuse_several("recovery", "recovered model")
-                outcome = self._train(model)
-                facts = {key: getattr(outcome, key) for key in ("steps", "seconds", "engine", "curve")}
-                cast(Any, model).to("cpu")
-                state = {key: value.contiguous() for key, value in _encoder(model).items()}
-                store.write_atomically(path, save(state, {"facts": json.dumps(facts)}))
-        with safe_open(path, "pt") as file:
-            facts = json.loads(file.metadata()["facts"])
-
-        # Load the file even after training: it holds tables in few bits rounded, and every run gets the same encoder.
-        missing, unexpected = model.base_model.load_state_dict(load_file(path), strict=False)
-        if unexpected or any(not key.startswith("pooler.") for key in missing):
-            raise BenchError(
-                f"{path} does not hold this model (missing {missing}, unexpected {unexpected}): delete the file."
-            )
-        return {
-            "name": self._settings.name,
-            "sha256": location.digest(path),
-            "reused": reused,
-            "texts": len(self.texts),
-            **facts,
-        }
+        """Load the recovered encoder into `model`, and return the record's `recovery`, as `recover_together` does."""
+        return recover_together([self], [model])[0]
 
     @property
-    def _settings(self) -> TrainedRecoveryConfig:
+    def settings(self) -> TrainedRecoveryConfig:
+        """Return the keys of `recovery`."""
         return cast(TrainedRecoveryConfig, self.config.recovery)
 
-    def _key(self, model: PreTrainedModel) -> str:
-        recipe = {key: value for key, value in vars(self._settings).items() if key != "corpus"}
+    @cached_property
+    def texts_sha256(self) -> str:
+        """Return the SHA-256 of the texts joined by line feeds."""
+        return store.lines_sha256(self.texts)
+
+    def path(self, model: PreTrainedModel) -> Path:
+        """Return the path of the encoder recovered from `model`."""
+        recipe = {key: value for key, value in vars(self.settings).items() if key != "corpus"}
         embedding = model.get_input_embeddings().state_dict()
         table = {name: part.cpu().numpy() for name, part in embedding.items()}
-        return store.key(VERSION, recipe, self.identity, self.dtype, table, store.lines_sha256(self.texts))
+        key = store.key(VERSION, recipe, self.identity, self.dtype, table, self.texts_sha256)
+        return Path(self.config.cache_dir) / "recovered" / f"{key}.safetensors"
 
-    def _train(self, model: PreTrainedModel) -> Outcome:
-        """Train the encoder in place and return the outcome."""
-        # Load the texts and the module to train.
-        settings, training = self._settings, self.config.training
-        data = unlabelled(self.tokenizer, self.texts, settings.max_length, self.device)
-        table = frozenset(model.get_input_embeddings().parameters())
-        make = cast(Learner, import_module(f"{__name__}.{settings.name}").learner)
-        learner, trained = make(model, self.config, self.tokenizer, self.device)
+    @property
+    def shared(self) -> str:
+        """Return a digest that recoveries share if they can train side by side: of teacher, texts and steps."""
+        recipe = {key: value for key, value in vars(self.settings).items() if key not in OWN}
+        return store.key(recipe, self.identity, self.dtype, self.texts_sha256)
 
-        # Train it; `device_batch` is the same share of a batch as in the run.
-        transformers.set_seed(settings.seed)
+    @property
+    def recipe(self) -> TrainingConfig:
+        """Return the recipe of the training; `device_batch` is the same share of a batch as in the run."""
+        settings, training = self.settings, self.config.training
         part = training.device_batch or training.batch_size
-        recipe = TrainingConfig(
+        return TrainingConfig(
             max_steps=settings.steps,
             batch_size=settings.batch_size,
             learning_rate=settings.learning_rate,
@@ -121,19 +101,98 @@ class Recovery:
             engine=training.engine,
             device_batch=-(-settings.batch_size * part // training.batch_size),
         )
-        outcome = finetune(
-            learner,
-            data,
-            recipe,
-            seed=settings.seed,
-            dtype=self.dtype,
-            name=f"{self.name} {settings.name}",
-            objective=Objective(lambda rows, _: rows, table, settings.table_factor),
-        )
 
-        if trained is not model:
-            model.base_model.load_state_dict(_encoder(trained), strict=False)
-        return outcome
+
+def recover_together(
+    recoveries: Sequence[Recovery], models: Sequence[PreTrainedModel]
+) -> list[dict[str, Any]]:
+    """Load the recovered encoder into each of the models, whose embeddings have been swapped; return the records' `recovery`.
+
+    An encoder, without a pooler, is trained unless `cache_dir/recovered` holds it for the same model, initial embedding,
+    recipe, texts and number format. Those that are missing train side by side where they can. Raises DataError for a corpus
+    without text, ConfigError if a masked-LM head is needed and the model has none, and Diverged.
+    """
+    for recovery in recoveries:
+        if not recovery.texts:
+            corpus = recovery.settings.corpus
+            raise DataError(f"recovery.corpus ({corpus}) is empty: give one with text.")
+    paths = [recovery.path(model) for recovery, model in zip(recoveries, models, strict=True)]
+    for path in paths:
+        store.make_folder(path.parent)
+
+    # Train the encoders, or wait for another process that trains them.
+    with ExitStack() as locks:
+        # Every process locks in the same order, since two processes could otherwise wait for each other forever.
+        for path in sorted(set(paths)):
+            locks.enter_context(FileLock(path.with_suffix(".lock")))
+        first = {path: number for number, path in reversed(list(enumerate(paths)))}
+        missing = sorted(first[path] for path in first if store.read_cached(path, load_file) is None)
+        groups: dict[str, list[tuple[Recovery, PreTrainedModel, Path]]] = {}
+        for number in missing:
+            job = recoveries[number], models[number], paths[number]
+            groups.setdefault(recoveries[number].shared, []).append(job)
+        for jobs in groups.values():
+            processes.refuse_several("recovery", "recovered model")
+            _train(jobs)
+
+    return [
+        {"name": recovery.settings.name, "reused": number not in missing, "texts": len(recovery.texts)}
+        | _load(model, path)
+        for number, (recovery, model, path) in enumerate(zip(recoveries, models, paths, strict=True))
+    ]
+
+
+def _train(jobs: Sequence[tuple[Recovery, PreTrainedModel, Path]]) -> None:
+    """Train the encoders side by side, and write those that converge; raises Diverged for the first other."""
+    # Load the texts and the modules to train.
+    recoveries, models, paths = zip(*jobs, strict=True)
+    one: Recovery = recoveries[0]
+    texts = unlabelled(one.tokenizer, one.texts, one.settings.max_length, one.device)
+    tables = [frozenset(model.get_input_embeddings().parameters()) for model in models]
+    make = cast(Learners, import_module(f"{__name__}.{one.settings.name}").learners)
+    learners, data = make(models, one.config, one.tokenizer, texts, one.dtype)
+
+    # Train them.
+    transformers.set_seed(one.settings.seed)
+    trainees = []
+    for recovery, (learner, _), table in zip(recoveries, learners, tables, strict=True):
+        settings, name = recovery.settings, f"{recovery.name} {recovery.settings.name}"
+        objective = Objective(rows_losses, table, settings.table_factor)
+        trainees.append(Trainee(learner, data, recovery.recipe, settings.seed, name, objective))
+    outcomes = finetune_together(trainees, one.dtype)
+
+    # Write the encoders.
+    for model, (_, trained), path, outcome in zip(models, learners, paths, outcomes, strict=True):
+        if isinstance(outcome, Outcome):
+            facts = {key: getattr(outcome, key) for key in FACTS}
+            if trained is not model:
+                model.base_model.load_state_dict(_encoder(trained), strict=False)
+            cast(Any, model).to("cpu")
+            state = {key: value.contiguous() for key, value in _encoder(model).items()}
+            store.write_atomically(path, save(state, {"facts": json.dumps(facts)}))
+    for outcome in outcomes:
+        if isinstance(outcome, Diverged):
+            raise outcome
+
+
+def rows_losses(losses: Tensor, _: Tensor) -> Tensor:
+    """Return the rows' losses (B,), which a learner's logits already are."""
+    return losses
+
+
+def _load(model: PreTrainedModel, path: Path) -> dict[str, Any]:
+    """Load the recovered encoder into the model, and return what its file says of its training.
+
+    After training too: the file holds tables in few bits rounded, and every run gets the same encoder.
+    """
+    with safe_open(path, "pt") as file:
+        facts = json.loads(file.metadata()["facts"])
+    missing, unexpected = model.base_model.load_state_dict(load_file(path), strict=False)
+    if unexpected or any(not key.startswith("pooler.") for key in missing):
+        raise BenchError(
+            f"{path} does not hold this model (missing {missing}, unexpected {unexpected}): delete the file."
+        )
+    return {"sha256": location.digest(path), **facts}
 
 
 def _encoder(model: PreTrainedModel) -> dict[str, Tensor]:
@@ -145,12 +204,17 @@ def unlabelled(
     tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int, device: torch.device
 ) -> Examples:
     """Return the texts as examples with labels of 0."""
-    ids = cast(list[list[int]], tokenizer(list(texts), truncation=True, max_length=max_length)["input_ids"])
-    lengths = np.array([len(row) for row in ids], dtype=np.int64)
+    chunks, lengths = list[np.ndarray](), list[int]()
+    for start in range(0, len(texts), CHUNK):
+        chunk = list(texts[start : start + CHUNK])
+        ids = cast(list[list[int]], tokenizer(chunk, truncation=True, max_length=max_length)["input_ids"])
+        chunks.append(np.concatenate([np.array(row, dtype=np.int32) for row in ids]))
+        lengths += map(len, ids)
+    ends = np.cumsum(lengths, dtype=np.int64)
     return Examples(
-        tokens={"input_ids": torch.from_numpy(np.concatenate(ids).astype(np.int32)).to(device)},
-        offsets=torch.from_numpy(np.cumsum(lengths) - lengths).to(device),
-        lengths=lengths,
-        labels=torch.zeros(len(ids), dtype=torch.int64, device=device),
+        tokens={"input_ids": torch.from_numpy(np.concatenate(chunks)).to(device)},
+        offsets=torch.from_numpy(ends - lengths).to(device),
+        lengths=np.array(lengths, dtype=np.int64),
+        labels=torch.zeros(len(lengths), dtype=torch.int64, device=device),
         pad={"input_ids": cast(int, tokenizer.pad_token_id)},
     )

@@ -1,5 +1,7 @@
 """`recovery=distil`: match the dense model's embeddings and hidden states (TinyBERT, Jiao et al., Findings of EMNLP 2020)."""
 
+import logging
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -8,16 +10,63 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from bench.models import pretrained
+from bench.settings.recoveries import TrainedRecoveryConfig
 from bench.settings.schema import RunConfig
+from bench.training import stored_states
+from bench.training.batching import Examples
+
+log = logging.getLogger("bench")
 
 
-def learner(
-    model: PreTrainedModel, config: RunConfig, tokenizer: PreTrainedTokenizerBase, device: torch.device
-) -> tuple[nn.Module, PreTrainedModel]:
-    """Return the distance between the model and the dense model, and the model."""
-    cast(Any, model).to(device)
-    teacher = cast(Any, pretrained.load_model(config.model, "none")).to(device)
-    return HiddenStates(model.base_model, teacher), model
+def learners(
+    models: Sequence[PreTrainedModel],
+    config: RunConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    data: Examples,
+    dtype: str,
+) -> tuple[list[tuple[nn.Module, PreTrainedModel]], Examples]:
+    """Return the distance between each model and the dense model, which all share, with the model; and the examples.
+
+    Where the steps take more rows than there are texts, the dense model's states are computed once if they fit.
+    """
+    device = data.offsets.device
+    teacher: Any = cast(Any, pretrained.load_model(config.model, "none")).to(device).eval()
+    for model in models:
+        cast(Any, model).to(device)
+
+    # Store the teacher's states, or run it in each step. Both round differently, and on a CPU a model recovered beside others
+    # is to the last bit the one recovered alone: so there the number of models decides nothing.
+    recovery = cast(TrainedRecoveryConfig, config.recovery)
+    rows = recovery.steps * recovery.batch_size * (1 if device.type == "cpu" else len(models))
+    size, free = stored_states.size(teacher, data, dtype), stored_states.free_memory(device)
+    if rows > len(data) and size <= stored_states.SHARE * free:
+        log.info(
+            "the teacher's states of %d texts are stored: %.1f of %.1f GB", len(data), size / 1e9, free / 1e9
+        )
+        data = stored_states.with_positions(data)
+        teacher = stored_states.states_of(teacher, data, dtype)
+    else:
+        log.info(
+            "the teacher runs in each step: %d rows of %d texts, %.1f GB of states, %.1f GB free",
+            rows,
+            len(data),
+            size / 1e9,
+            free / 1e9,
+        )
+    return [(HiddenStates(model.base_model, teacher), model) for model in models], data
+
+
+class Distance(nn.Module):
+    """The distance in one layer; a module, so that a lane compiles it, for all layers together."""
+
+    def forward(self, hidden: Tensor, target: Tensor, positions: Tensor | None, mask: Tensor) -> Tensor:
+        """Return ||S - T||^2 / ||T||^2 (B,) over each row's real tokens, in fp32.
+
+        `hidden` is S (B, L, d), `mask` (B, L, 1); `target` is T or, with `positions` (B, L), a flat tensor that has T there.
+        """
+        target = (target if positions is None else target[positions]).float()
+        distance = ((hidden.float() - target).square() * mask).sum((1, 2))
+        return distance / (target.square() * mask).sum((1, 2))
 
 
 class HiddenStates(nn.Module):
@@ -26,19 +75,26 @@ class HiddenStates(nn.Module):
     Neither uses dropout, so that the teacher is a fixed target and the distance of the dense student, the control, is zero.
     """
 
-    def __init__(self, student: nn.Module, teacher: nn.Module) -> None:
+    def __init__(self, student: nn.Module, teacher: nn.Module | Tensor) -> None:
+        """`teacher`: the model, which is not trained, or its states as `stored_states.states_of` returns them."""
         super().__init__()
         self.student = student.eval()
-        self._teacher = (teacher.eval().requires_grad_(False),)  # in a tuple: not trained, not saved
+        self.teacher = teacher.eval().requires_grad_(False) if isinstance(teacher, nn.Module) else teacher
+        layers = cast(Any, student).config.num_hidden_layers + 1
+        self.distances = nn.ModuleList(Distance() for _ in range(layers))
 
     def train(self, mode: bool = True) -> "HiddenStates":
         return super().train(False)
 
-    def forward(self, **inputs: Tensor) -> SimpleNamespace:
-        """Return `logits` (B,): each row's distance."""
-        with torch.no_grad():
-            target = torch.stack(self._teacher[0](**inputs, output_hidden_states=True).hidden_states).float()
-        hidden = torch.stack(self.student(**inputs, output_hidden_states=True).hidden_states).float()
-        real = inputs["attention_mask"][None, :, :, None]
-        distance = ((hidden - target).square() * real).sum((2, 3)) / (target.square() * real).sum((2, 3))
-        return SimpleNamespace(logits=distance.mean(0))
+    def forward(self, positions: Tensor | None = None, **inputs: Tensor) -> SimpleNamespace:
+        """Return `logits` (B,): each row's distance. `positions` (B, L) are the tokens' in stored states."""
+        if isinstance(self.teacher, Tensor):
+            targets = self.teacher.unbind(1)
+        else:
+            with torch.no_grad():
+                targets = self.teacher(**inputs, output_hidden_states=True).hidden_states
+        hidden = self.student(**inputs, output_hidden_states=True).hidden_states
+        mask = inputs["attention_mask"].unsqueeze(-1)
+        layers = zip(self.distances, hidden, targets, strict=True)
+        distances = [distance(states, target, positions, mask) for distance, states, target in layers]
+        return SimpleNamespace(logits=torch.stack(distances).mean(0))

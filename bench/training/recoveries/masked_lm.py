@@ -1,5 +1,6 @@
 """`recovery=masked_lm`: predict masked tokens through the decoder tied to the embedding (Devlin et al., NAACL 2019)."""
 
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -10,22 +11,30 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from bench.models import pretrained
 from bench.settings.schema import RunConfig
+from bench.training.batching import Examples
 
 MASKED = 0.15  # share of tokens to predict; of these, 80 % are masked, 10 % replaced and 10 % kept
 
 
-def learner(
-    model: PreTrainedModel, config: RunConfig, tokenizer: PreTrainedTokenizerBase, device: torch.device
-) -> tuple[nn.Module, PreTrainedModel]:
-    """Return the loss of the predictions, and the pretrained masked-LM model with the embedding of `model`.
+def learners(
+    models: Sequence[PreTrainedModel],
+    config: RunConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    data: Examples,
+    dtype: str,
+) -> tuple[list[tuple[nn.Module, PreTrainedModel]], Examples]:
+    """Return the loss of the predictions, and the pretrained masked-LM model, with the embedding of each model; the examples.
 
     Raises ConfigError if the checkpoint has no masked-LM head.
     """
     pretrained.check_masked_lm_head(config.model)
-    predictor = pretrained.load_model(config.model, "masked_lm")
-    pretrained.swap_embedding(predictor, model.get_input_embeddings())
-    cast(Any, predictor).to(device)
-    return MaskedTokens(predictor, tokenizer), predictor
+    made = list[tuple[nn.Module, PreTrainedModel]]()
+    for model in models:
+        predictor = pretrained.load_model(config.model, "masked_lm")
+        pretrained.swap_embedding(predictor, model.get_input_embeddings())
+        cast(Any, predictor).to(data.offsets.device)
+        made.append((MaskedTokens(predictor, tokenizer), predictor))
+    return made, data
 
 
 class MaskedTokens(nn.Module):

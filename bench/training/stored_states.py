@@ -1,0 +1,69 @@
+"""The hidden states of a frozen encoder for all tokens of a text, computed once instead of in every step."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+from torch import Tensor
+
+from bench.training.batching import Examples
+from bench.training.precision import autocast
+
+ROWS = 256  # that go through the encoder at once
+SHARE = 0.5  # of the free memory that the states may take: the rest is for the training
+CGROUP = Path("/sys/fs/cgroup")
+
+
+def free_memory(device: torch.device) -> int:
+    """Return the bytes that can still be allocated on the device; on a CPU also within the container's limit."""
+    if device.type == "cuda":
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + unused
+    free = int(psutil.virtual_memory().available)
+    try:
+        limit, used = (int((CGROUP / f"memory.{name}").read_text()) for name in ("max", "current"))
+        return min(free, limit - used)
+    except (OSError, ValueError):  # no limit
+        return free
+
+
+def dtype_of(dtype: str) -> torch.dtype:
+    """Return the type that states are stored in, for a training in `dtype` (fp32 | bf16)."""
+    return torch.bfloat16 if dtype == "bf16" else torch.float32
+
+
+def size(encoder: Any, data: Examples, dtype: str) -> int:
+    """Return the bytes of `states_of`: tokens x (layers + 1) x width, 2 bytes each in bf16 and 4 in fp32."""
+    config = encoder.config
+    states = int(data.lengths.sum()) * (config.num_hidden_layers + 1) * config.hidden_size
+    return int(states * dtype_of(dtype).itemsize)
+
+
+def with_positions(data: Examples) -> Examples:
+    """Return the examples with a token column `positions`: where a token's states are in `states_of`."""
+    total = int(data.lengths.sum())
+    positions = torch.arange(total, dtype=torch.int32, device=data.offsets.device)
+    return replace(data, tokens=data.tokens | {"positions": positions}, pad=data.pad | {"positions": 0})
+
+
+@torch.no_grad()
+def states_of(encoder: Any, data: Examples, dtype: str) -> Tensor:
+    """Return the encoder's states (tokens, layers + 1, width) for examples that have positions.
+
+    Rows of similar length go through the encoder together, the longest first, so that a lack of memory shows at once.
+    """
+    device, config = data.offsets.device, encoder.config
+    shape = (int(data.lengths.sum()), config.num_hidden_layers + 1, config.hidden_size)
+    states = torch.empty(shape, dtype=dtype_of(dtype), device=device)
+    order = np.argsort(-data.lengths, kind="stable")
+    for at in range(0, len(order), ROWS):
+        inputs, _ = data.batch(order[at : at + ROWS])
+        positions, real = inputs.pop("positions"), inputs["attention_mask"].bool()
+        with autocast(dtype, device):
+            hidden = encoder(**inputs, output_hidden_states=True).hidden_states
+        for layer, of_layer in enumerate(hidden):
+            states[positions[real], layer] = of_layer[real].to(states.dtype)
+    return states
