@@ -1,6 +1,5 @@
-"""The measured training throughputs as bars: a panel for each backbone and batch size."""
+"""The measured throughputs as bars: a panel for each kind of work, backbone and batch size."""
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -9,37 +8,47 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bench.perf.table import label, median, ratio
+from bench.perf.table import counterpart, label, median, ratio, work_of
 from bench.report.style import STYLE, save
 
 COLOURS = {"dense": "#000000", "subspace": "#0072B2"}
+PEERS = ("trainer_best", "trainer")  # the stronger one first
 
 
 def draw(report: dict[str, Any], path: Path) -> list[Path]:
     """Write the chart of a report of `bench perf` as PNG and SVG named after `path`, and return the files."""
     rows = [row for row in report["rows"] if row["examples_per_second"]]
-    panels = list(dict.fromkeys((row["backbone"], row["batch_size"]) for row in rows))
+    panels = dict[tuple[str, ...], list[dict[str, Any]]]()
+    for row in rows:
+        panel = (work_of(row), row["backbone"], str(row["batch_size"]))
+        panels.setdefault(panel, []).append(row)
     if not panels:
         return []
+
+    # Two panels in a line, which is as high as the fuller one's bars.
     across = min(2, len(panels))
-    down = math.ceil(len(panels) / across)
+    bars = [len(shown) for shown in panels.values()]
+    heights = [max(bars[at : at + across]) + 2 for at in range(0, len(bars), across)]
     with rc_context(STYLE):
-        figure = Figure(figsize=(11 * across, 1 + 4.2 * down), layout="constrained")
-        title = f"Training throughput on {report['provenance']['device']}, examples/s"
-        figure.suptitle(f"{title}\n(random weights, synthetic rows as long as MRPC's)")
-        grid = list(figure.subplots(down, across, squeeze=False).flat)
+        size = (11 * across, 1 + 0.36 * sum(heights))
+        figure = Figure(figsize=size, layout="constrained")
+        figure.suptitle(
+            f"Throughput on {report['provenance']['device']}, examples/s\n"
+            "(random weights, synthetic rows; ×: times transformers' Trainer on the dense model, at its best / as documented)"
+        )
+        grid = list(figure.subplots(len(heights), across, squeeze=False, height_ratios=heights).flat)
+        for axes, (work, backbone, batch_size) in zip(grid, panels, strict=False):
+            axes.set_title(f"{work}, {backbone}" + f", batch {batch_size}" * (work != "evaluation"))
+            _bars(axes, panels[work, backbone, batch_size], rows)
         for axes in grid[len(panels) :]:
             axes.remove()
-        for axes, panel in zip(grid, panels, strict=False):
-            axes.set_title(f"{panel[0]}, batch {panel[1]}")
-            _bars(axes, [row for row in rows if (row["backbone"], row["batch_size"]) == panel], rows)
     files = [path.with_suffix(suffix) for suffix in (".png", ".svg")]
     save(figure, *files)
     return files
 
 
 def _bars(axes: Axes, shown: list[dict[str, Any]], rows: list[dict[str, Any]]) -> None:
-    """Draw a bar for each row, the first on top, with the spread of its repeats and its ratio to the Trainer as documented."""
+    """Draw a bar for each row, the first on top, with the spread of its repeats and its ratios to the Trainer."""
     # Bars from a row's median, with whiskers from its slowest repeat to its fastest.
     speeds = [row["examples_per_second"] for row in shown]
     values, fastest = [median(repeats) or 0.0 for repeats in speeds], list(map(max, speeds))
@@ -49,10 +58,12 @@ def _bars(axes: Axes, shown: list[dict[str, Any]], rows: list[dict[str, Any]]) -
     names = [f"{label(row)}, {row['embedding']} ({row['dtype']})" for row in shown]
     axes.set_yticks(range(len(shown)), names)
     axes.invert_yaxis()
-    axes.set_xlim(0, 1.45 * max(fastest))
+    axes.set_xlim(0, 1.7 * max(fastest))  # room for the numbers beside the longest bar
+    axes.locator_params(axis="x", nbins=5)
 
-    # The number behind each bar.
+    # The numbers behind each bar.
     for place, (value, end, row) in enumerate(zip(values, fastest, shown, strict=True)):
-        times = ratio(row, rows, "trainer")
-        text = f"{value:,.0f}" + (f" ({times:.1f}×)" if times else "")
+        times = [ratio(row, counterpart(row, rows, peer)) for peer in PEERS]
+        words = " / ".join(f"{number:.1f}×" if number else "–" for number in times)
+        text = f"{value:,.0f}" + (f" ({words})" if any(times) else "")
         axes.annotate(text, (end, place), xytext=(4, 0), textcoords="offset points", va="center")

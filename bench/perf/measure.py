@@ -1,78 +1,115 @@
-"""`bench perf`: measure all sides by turns, several times, and write each number at once."""
+"""`bench perf`: measure all sides by turns, several times, write each number at once, and go on where a run was cut off."""
 
-import gc
 import json
 import logging
 import re
-import statistics
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from bench.models.architectures import build
+from bench.perf.contestants import EXAMPLES, ROWS, measure_cell, measured
+from bench.perf.engines import EngineSide, PredictionSide
 from bench.perf.layers import layers
-from bench.perf.selection import Cell, cells, resolve
-from bench.perf.sides import TOGETHER, EngineSide, Side, TrainerSide, TunedTrainerSide, Work, make_side
+from bench.perf.selection import cells
 from bench.perf.startup import startup
 from bench.perf.table import markdown
-from bench.perf.workload import flops_per_row, matrix_rate, synthetic_rows
-from bench.runs.provenance import provenance
+from bench.perf.trainers import BestTrainerSide, EvaluatingTrainerSide, TrainerSide, TunedTrainerSide
+from bench.perf.workload import matrix_rate
+from bench.runs.provenance import ROOT, provenance
 from bench.settings.schema import PerfConfig, RunConfig
 from bench.store import digest, write_atomically
 
 log = logging.getLogger("bench")
-TRAINING_ROWS = 3668  # as MRPC
-EVALUATION_ROWS = {"cuda": 408, "cpu": 64}
+HOW = [
+    side.how
+    for side in (
+        *(BestTrainerSide, TrainerSide, TunedTrainerSide, EngineSide),
+        *(EvaluatingTrainerSide, PredictionSide),
+    )
+]
 
 
 def measure(config: RunConfig, device: torch.device) -> Path:
     """Measure what `config.perf` selects and return the JSON file; the table lies beside it.
 
-    Both files are rewritten after every number, so that an interrupted measurement keeps its numbers. A side that fails is
-    recorded with its error, and the others go on.
+    Both files are rewritten after every number. A measurement that was cut off goes on with the cells that are missing, if
+    settings, code, commit, packages and device are the same; a cell that was cut off is measured again as a whole. A side that
+    fails is recorded with its error, and the others go on.
     """
-    perf = resolve(config.perf, device.type == "cuda")
-    facts = provenance(device)
-    path = Path(config.results_dir) / "perf" / f"{slug(facts, config.perf)}.json"
-    report: dict[str, Any] = {
+    perf = config.perf
+    todo, facts = cells(perf, device.type == "cuda"), provenance(device)
+    path = Path(config.results_dir) / "perf" / f"{slug(facts, perf)}.json"
+    report = _resumed(path, facts, perf) or _empty(facts, perf, device)
+
+    def write() -> None:
+        write_atomically(path, json.dumps(report, indent=1, allow_nan=False) + "\n")
+        write_atomically(path.with_suffix(".md"), markdown(report))
+
+    # What is measured once.
+    began = time.perf_counter()
+    if perf.startup and not report["startup"]:
+        report["startup"] = startup(device)
+        write()
+    if perf.layers and not report["layers"]:
+        backbones = list(dict.fromkeys(cell.backbone for cell in todo))
+        report["layers"] = layers(backbones, device, perf.repeats)
+        write()
+
+    # The cells: rows of an earlier sitting are kept where their cell is whole.
+    earlier, report["rows"] = report["rows"], []
+    kept = [measured(cell, perf, earlier) for cell in todo]
+    report["rows"] += [row for rows in kept for row in rows or ()]
+    missing = [cell for cell, rows in zip(todo, kept, strict=True) if rows is None]
+    for number, cell in enumerate(missing):
+        measure_cell(cell, perf, device, report["rows"], write)
+        log.info("perf | %d of %d cells after %.0f s", number + 1, len(missing), time.perf_counter() - began)
+
+    report["complete"] = True
+    write()
+    return path
+
+
+def _empty(facts: dict[str, Any], perf: PerfConfig, device: torch.device) -> dict[str, Any]:
+    """Return a report without numbers."""
+    rows = ROWS[device.type]
+    return {
         "complete": False,
+        "sittings": 1,
         "provenance": facts,
+        "code": _code(),
         "settings": asdict(perf),
-        "data": f"synthetic sentence pairs as long as MRPC's, {TRAINING_ROWS} to train on and {EVALUATION_ROWS[device.type]} to "
-        "evaluate; random weights",
-        "sides": {
-            "trainer": TrainerSide.how,
-            "trainer_tuned": TunedTrainerSide.how,
-            "engines": EngineSide.how,
-        },
+        "data": "synthetic rows, random weights: "
+        f"to train on, {rows['training']:,} pairs as long as MRPC's, about {perf.examples or EXAMPLES[device.type]:,} in each "
+        f"repeat; to distil on, {rows['distillation']:,} sentences as long as those of XNLI's test in 15 languages; "
+        f"to evaluate, {rows['evaluation']:,} pairs as long as XNLI's test's",
+        "sides": HOW,
         "matrix_flops_per_second": matrix_rate(device, 8192) if device.type == "cuda" else None,
         "startup": None,
         "layers": [],
         "rows": [],
     }
 
-    def write() -> None:
-        write_atomically(path, json.dumps(report, indent=1, allow_nan=False) + "\n")
-        write_atomically(path.with_suffix(".md"), markdown(report))
 
-    todo, began = cells(perf), time.perf_counter()
-    if perf.startup:
-        report["startup"] = startup(device)
-        write()
-    if perf.layers:
-        report["layers"] = layers(perf.backbones or [], device, perf.repeats)
-        write()
-    for number, cell in enumerate(todo):
-        _measure_cell(cell, perf, device, report["rows"], write)
-        log.info("perf | %d of %d cells after %.0f s", number + 1, len(todo), time.perf_counter() - began)
-    report["complete"] = True
-    write()
-    return path
+def _resumed(path: Path, facts: dict[str, Any], perf: PerfConfig) -> dict[str, Any] | None:
+    """Return the report at `path`, with one sitting more, if this measurement can go on with it."""
+    if not path.exists():
+        return None
+    report: dict[str, Any] = json.loads(path.read_text())
+    of_a_sitting = ("command", "slurm_job_id")
+    then, now = ({k: v for k, v in x.items() if k not in of_a_sitting} for x in (report["provenance"], facts))
+    same = (then, report.get("code"), report["settings"]) == (now, _code(), asdict(perf))
+    if report["complete"] or not same:
+        return None
+    log.info("perf | goes on with %s, which was cut off", path.name)
+    return report | {"sittings": report["sittings"] + 1}
+
+
+def _code() -> str:
+    """Return a digest of the package's code: a commit does not tell of changes since, and git may not be there."""
+    return digest({str(file.relative_to(ROOT)): file.read_text() for file in (ROOT / "bench").rglob("*.py")})
 
 
 def slug(facts: dict[str, Any], perf: PerfConfig) -> str:
@@ -85,97 +122,3 @@ def slug(facts: dict[str, Any], perf: PerfConfig) -> str:
     if perf == PerfConfig():
         return plain
     return f"{plain}--{digest(asdict(perf))[:8]}"
-
-
-class Contestant:
-    """A side on a cell, and the report's row with its numbers."""
-
-    side: Side
-
-    def __init__(self, cell: Cell, embedding: str, name: str, perf: PerfConfig, device: torch.device) -> None:
-        self.perf, self.device = perf, device
-        self.steps = max(1, (perf.examples or 0) // cell.batch_size)
-        self.row: dict[str, Any] = {
-            "backbone": cell.backbone,
-            "embedding": embedding,
-            "batch_size": cell.batch_size,
-            "side": name,
-            "runs": 1,
-            "dtype": None,
-            "examples_per_second": [],
-            "eval_examples_per_second": [],
-            "matrix_flops_per_second": None,
-            "peak_memory_bytes": None,
-            "start_seconds": None,
-            "fallback": None,
-            "error": None,
-        }
-
-    def start(self) -> None:
-        """Build the side and train for the first time. The peak of memory covers both, above what other sides hold."""
-        row, on_gpu = self.row, self.device.type == "cuda"
-
-        # Memory that other sides hold.
-        gc.collect()
-        held = torch.cuda.memory_allocated(self.device) if on_gpu else 0
-        if on_gpu:
-            torch.cuda.reset_peak_memory_stats(self.device)
-
-        # The start, and a first measurement.
-        begun = time.perf_counter()
-        train = synthetic_rows(row["backbone"], TRAINING_ROWS, seed=0)
-        evaluation = synthetic_rows(row["backbone"], EVALUATION_ROWS[self.device.type], seed=1)
-        seeds = range(self.perf.together if row["side"] in TOGETHER else 1)
-        models = [build(row["backbone"], row["embedding"], self.device, seed) for seed in seeds]
-        work = Work(train, evaluation, row["batch_size"], self.steps, self.perf.repeats, self.device)
-        self.side = make_side(row["side"], models, work)
-        row["start_seconds"] = time.perf_counter() - begun
-        row |= {"runs": self.side.runs, "dtype": self.side.dtype, "fallback": self.side.fallback}
-        self.train()
-        if on_gpu:
-            row["peak_memory_bytes"] = torch.cuda.max_memory_allocated(self.device) - held
-
-    def train(self) -> None:
-        """Measure the training once."""
-        row, examples = self.row, self.row["runs"] * self.row["batch_size"] * self.steps
-        row["examples_per_second"].append(examples / self.side.train())
-        rate = statistics.median(row["examples_per_second"])
-        row["matrix_flops_per_second"] = rate * flops_per_row(row["backbone"])
-
-    def evaluate(self) -> None:
-        """Measure the evaluation once."""
-        seconds = self.side.evaluate()
-        if seconds is not None:
-            self.row["eval_examples_per_second"].append(EVALUATION_ROWS[self.device.type] / seconds)
-
-    @contextmanager
-    def guarded(self) -> Iterator[None]:
-        """Write an error to the row instead of raising it."""
-        try:
-            yield
-        except Exception as error:
-            self.row["error"] = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-            log.exception("perf | %s %s", self.row["backbone"], self.row["side"])
-
-
-def _measure_cell(
-    cell: Cell, perf: PerfConfig, device: torch.device, rows: list[dict[str, Any]], write: Callable[[], None]
-) -> None:
-    """Measure the cell's sides by turns, so that a card that slows down slows all of them alike."""
-    contestants = [Contestant(cell, embedding, name, perf, device) for embedding, name in cell.contestants]
-    rows += [contestant.row for contestant in contestants]
-    turns = [
-        Contestant.start,
-        *[Contestant.train] * (perf.repeats - 1),
-        *[Contestant.evaluate] * perf.repeats,
-    ]
-    for turn in turns:
-        for contestant in contestants:
-            if contestant.row["error"] is None:
-                with contestant.guarded():
-                    turn(contestant)
-                write()
-    contestants.clear()
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()

@@ -1,6 +1,7 @@
-"""The report's numbers as a Markdown table."""
+"""The report's numbers as Markdown tables."""
 
 import statistics
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,27 +12,26 @@ from bench.text import markdown_table
 LABELS = {
     "trainer": "Trainer, as documented",
     "trainer_tuned": "Trainer, tuned",
+    "trainer_best": "Trainer, at its best",
     "eager": "ours, eager",
     "graph": "ours, CUDA graphs",
     "compile": "ours, compiled and CUDA graphs",
     "together": "ours, CUDA graphs",
     "compile_together": "ours, compiled and CUDA graphs",
+    "predict": "ours",
 }
-COLUMNS = (
-    *(
-        "backbone",
-        "embedding",
-        "batch",
-        "side",
-        "training, examples/s",
-        "min – max",
-        "× Trainer",
-        "× Trainer tuned",
-    ),
-    *("evaluation, examples/s", "matrix rate", "peak memory", "start"),
-)
-
-
+RATIOS = {  # the strongest peer first
+    "trainer_best": "× Trainer at its best",
+    "trainer": "× Trainer as documented",
+    "trainer_tuned": "× Trainer tuned",
+}
+SPEED = ("examples/s", "min – max")
+COLUMNS = {
+    "training": ("backbone", "embedding", "batch", "side", *SPEED, *RATIOS.values(), "matrix rate", "peak memory", "start"),
+    "distillation": ("backbone", "embedding", "batch", "side", *SPEED, "matrix rate", "peak memory", "start"),
+    "evaluation": ("backbone", "side", *SPEED, "seconds for all", RATIOS["trainer_best"], "matrix rate", "peak memory"),
+}  # fmt: skip
+COMPRESSED_COLUMNS = ("backbone", "batch", "side", "× dense's examples/s", "× dense's peak memory")
 LAYER_COLUMNS = ("backbone", "layer", "ms", "× dense", "peak memory")
 
 
@@ -46,18 +46,36 @@ def label(row: dict[str, Any]) -> str:
     return f"{name}, fell back" if row["fallback"] else name
 
 
-def ratio(row: dict[str, Any], rows: list[dict[str, Any]], side: str) -> float | None:
-    """Return the row's training throughput over that of `side` on the dense model of the same backbone and batch size."""
-    reference = (side, "dense", row["backbone"], row["batch_size"])
+def work_of(row: dict[str, Any]) -> str:
+    """Return what the row measures: training | distillation | evaluation; reports used to hold training only."""
+    return str(row.get("work", "training"))
+
+
+def counterpart(
+    row: dict[str, Any], rows: list[dict[str, Any]], side: str, embedding: str = "dense"
+) -> dict[str, Any] | None:
+    """Return the row of `side` with `embedding` for the same work, backbone and batch size, or None."""
+    wanted = (work_of(row), side, embedding, row["backbone"], row["batch_size"])
     for other in rows:
-        if (other["side"], other["embedding"], other["backbone"], other["batch_size"]) == reference:
-            ours, theirs = median(row["examples_per_second"]), median(other["examples_per_second"])
-            return ours / theirs if ours and theirs else None
+        if (work_of(other), *(other[k] for k in ("side", "embedding", "backbone", "batch_size"))) == wanted:
+            return other
     return None
 
 
+def ratio(row: dict[str, Any], other: dict[str, Any] | None) -> float | None:
+    """Return the row's throughput over that of the other; None where one of them has none."""
+    ours, theirs = median(row["examples_per_second"]), median(other["examples_per_second"]) if other else None
+    return ours / theirs if ours and theirs else None
+
+
 def markdown(report: dict[str, Any]) -> str:
-    """Return the report as Markdown: what was measured where, each side's settings, and a table of the rows."""
+    """Return the report as Markdown: what was measured where, each side's settings, and a table for each kind of work."""
+    tables = {
+        work: _table(
+            columns, [_cells(row, columns, report) for row in report["rows"] if work_of(row) == work]
+        )
+        for work, columns in COLUMNS.items()
+    }
     context = {
         **report,
         "packages": ", ".join(
@@ -65,14 +83,20 @@ def markdown(report: dict[str, Any]) -> str:
             for name, version in report["provenance"]["packages"].items()
             if name in ("torch", "transformers")
         ),
-        "table": markdown_table(COLUMNS, [_cells(row, report) for row in report["rows"]]),
-        "layers": markdown_table(LAYER_COLUMNS, [_layer(row) for row in report["layers"]])
-        if report["layers"]
-        else "",
+        "tables": tables,
+        "compressed": _table(COMPRESSED_COLUMNS, _compressed(report["rows"])),
+        "layers": _table(LAYER_COLUMNS, [_layer(row) for row in report["layers"]]),
     }
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
-    environment = jinja2.Environment(loader=loader, trim_blocks=True, undefined=jinja2.StrictUndefined)
+    environment = jinja2.Environment(
+        loader=loader, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
     return environment.get_template("table.md.j2").render(context).rstrip("\n") + "\n"
+
+
+def _table(columns: Sequence[str], lines: list[list[str]]) -> str:
+    """Return the table; empty without lines."""
+    return markdown_table(columns, lines) if lines else ""
 
 
 def _layer(row: dict[str, Any]) -> list[str]:
@@ -86,24 +110,36 @@ def _layer(row: dict[str, Any]) -> list[str]:
     ]
 
 
-def _cells(row: dict[str, Any], report: dict[str, Any]) -> list[str]:
-    speeds, rate = row["examples_per_second"], report["matrix_flops_per_second"]
-    evaluation, peak, start = (
-        median(row["eval_examples_per_second"]),
-        row["peak_memory_bytes"],
-        row["start_seconds"],
-    )
-    ratios = [ratio(row, report["rows"], side) for side in ("trainer", "trainer_tuned")]
-    return [
-        row["backbone"],
-        row["embedding"],
-        str(row["batch_size"]),
-        f"{label(row)} ({row['dtype']})",
-        row["error"] or (f"{median(speeds):,.0f}" if speeds else ""),
-        f"{min(speeds):,.0f} – {max(speeds):,.0f}" if speeds else "",
-        *["" if value is None else f"{value:.1f}" for value in ratios],
-        "" if evaluation is None else f"{evaluation:,.0f}",
-        f"{row['matrix_flops_per_second'] / rate:.1%}" if rate and speeds and row["dtype"] == "bf16" else "",
-        "" if peak is None else f"{peak / 2**30:.1f} GiB",
-        "" if start is None else f"{start:.1f} s",
-    ]
+def _compressed(rows: list[dict[str, Any]]) -> list[list[str]]:
+    """Return a line for each pair of the same training with f=3 tables and dense: the ratios of speed and peak memory."""
+    lines = []
+    for row in rows:
+        dense = counterpart(row, rows, row["side"]) if work_of(row) == "training" else None
+        times = ratio(row, dense)
+        if row["embedding"] == "dense" or dense is None or times is None:
+            continue
+        ours, theirs = row["peak_memory_bytes"], dense["peak_memory_bytes"]
+        memory = f"{ours / theirs:.2f}" if ours and theirs else ""
+        lines.append([row["backbone"], str(row["batch_size"]), label(row), f"{times:.2f}", memory])
+    return lines
+
+
+def _cells(row: dict[str, Any], columns: tuple[str, ...], report: dict[str, Any]) -> list[str]:
+    """Return the row's text for each column."""
+    speeds, card = row["examples_per_second"], report["matrix_flops_per_second"]
+    peak, start, rate = row["peak_memory_bytes"], row["start_seconds"], row["matrix_flops_per_second"]
+    times = {name: ratio(row, counterpart(row, report["rows"], side)) for side, name in RATIOS.items()}
+    texts = {
+        "backbone": row["backbone"],
+        "embedding": row["embedding"],
+        "batch": str(row["batch_size"]),
+        "side": f"{label(row)} ({row['dtype']})",
+        "examples/s": row["error"] or (f"{median(speeds):,.0f}" if speeds else ""),
+        "min – max": f"{min(speeds):,.0f} – {max(speeds):,.0f}" if speeds else "",
+        "seconds for all": f"{row['rows'] / statistics.median(speeds):.1f} s" if speeds else "",
+        **{name: "" if value is None else f"{value:.1f}" for name, value in times.items()},
+        "matrix rate": f"{rate / card:.1%}" if card and rate and row["dtype"] == "bf16" else "",
+        "peak memory": "" if peak is None else f"{peak / 2**30:.1f} GiB",
+        "start": "" if start is None else f"{start:.1f} s",
+    }
+    return [texts[column] for column in columns]

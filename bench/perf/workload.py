@@ -1,4 +1,4 @@
-"""The work that is measured: synthetic rows as long as MRPC's, and their floating point operations."""
+"""The work that is measured: synthetic rows with the lengths of real ones, and their floating point operations."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -10,14 +10,40 @@ from torch import Tensor
 
 from bench.models.architectures import architecture
 
-# MRPC's training rows through BERT's uncased tokenizer: 53.2 tokens on average, standard deviation 13.0, 19 to 103.
-MEAN, DEVIATION, SHORTEST, LONGEST = 53.2, 13.0, 19, 103
-FIRST_WORD = 5  # ids below are special tokens in every vocabulary
+FIRST_WORD = 5  # ids below are special tokens in all vocabularies
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """The distribution of lengths in tokens: mean, standard deviation and limits of a gamma distribution."""
+
+    mean: float
+    deviation: float
+    shortest: int
+    longest: int
+
+    def draw(self, rng: np.random.Generator, count: int) -> np.ndarray:
+        """Return `count` lengths (N,)."""
+        scale = self.deviation**2 / self.mean
+        lengths = rng.gamma(self.mean / scale, scale, count).round()
+        return lengths.clip(self.shortest, self.longest).astype(int)
+
+
+LENGTHS = {
+    # MRPC's training pairs through BERT's uncased tokenizer.
+    "training": Lengths(53.2, 13.0, 19, 103),
+    # The sentences of XNLI's test in 15 languages through XLM-R's tokenizer, cut at a recovery's max_length.
+    "distillation": Lengths(23.0, 12.6, 3, 64),
+    # The pairs of XNLI's test, likewise.
+    "evaluation": Lengths(45.9, 16.0, 10, 140),
+}
+# Forward passes that cost as much as a row: a backward pass is two, a teacher's forward pass one (its body is the student's).
+FORWARD_PASSES = {"training": 3, "distillation": 4, "evaluation": 1}
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Synthetic sentence pairs: token ids of each row, and a class."""
+    """Synthetic rows: token ids and a class of each."""
 
     ids: list[list[int]]
     token_type_ids: list[list[int]] | None  # as the backbone's tokenizer gives them
@@ -44,28 +70,31 @@ class Rows:
 
 
 @cache
-def synthetic_rows(backbone: str, count: int, seed: int) -> Rows:
-    """Return `count` rows for the backbone's vocabulary; the same seed gives the same lengths for every backbone."""
-    rng, config = np.random.default_rng(seed), architecture(backbone)
-    lengths = rng.normal(MEAN, DEVIATION, count).round().clip(SHORTEST, LONGEST).astype(int)
+def synthetic_rows(backbone: str, work: str, count: int) -> Rows:
+    """Return `count` rows for the backbone's vocabulary, as long as those of `work`: pairs, or in a distillation sentences.
+
+    The lengths are the same for every backbone.
+    """
+    rng, config = np.random.default_rng(0), architecture(backbone)
+    lengths = LENGTHS[work].draw(rng, count)
     labels = rng.integers(0, 2, count).tolist()
     ids = [rng.integers(FIRST_WORD, config.vocab_size, n).tolist() for n in lengths]
-    types = [[0] * (n // 2) + [1] * (n - n // 2) for n in lengths] if config.type_vocab_size > 1 else None
-    return Rows(ids, types, labels)
+    typed = config.type_vocab_size > 1 and work != "distillation"
+    return Rows(ids, [[0] * (n // 2) + [1] * (n - n // 2) for n in lengths] if typed else None, labels)
 
 
-@cache
-def flops_per_row(backbone: str) -> float:
-    """Return the mean floating point operations of one row's training step, on its real tokens.
+def flops_per_row(backbone: str, work: str, lengths: np.ndarray) -> float:
+    """Return the mean floating point operations of rows with these lengths (N,), on their real tokens.
 
     A forward pass costs 2 P n + 4 n^2 d L for n tokens, P = 4 d^2 + 2 d m weights in each of L layers of width d and
-    feed-forward width m; a backward pass twice that (after Kaplan et al. 2020, section 2.1).
+    feed-forward width m; a backward pass twice that (after Kaplan et al. 2020, section 2.1). A training step is a forward and
+    a backward pass, 3 forward passes in all; a step of distillation is that and the teacher's forward pass, 4 in all.
     """
     config = architecture(backbone)
     d, layers = config.hidden_size, config.num_hidden_layers
     weights = layers * (4 * d**2 + 2 * d * config.intermediate_size)
-    n = synthetic_rows(backbone, 3668, seed=0).lengths.astype(float)
-    return float(np.mean(3 * (2 * weights * n + 4 * n**2 * d * layers)))
+    n = lengths.astype(float)
+    return float(np.mean(FORWARD_PASSES[work] * (2 * weights * n + 4 * n**2 * d * layers)))
 
 
 def matrix_rate(device: torch.device, size: int, repeats: int = 30) -> float:

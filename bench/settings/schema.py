@@ -118,13 +118,14 @@ class SamplingConfig:
 
 @dataclass
 class PerfConfig:
-    """What `bench perf` measures. Null: everything on a GPU, a small selection on a CPU."""
+    """What `bench perf` measures. Null: what bench/perf/selection.py names, on a CPU little of it."""
 
+    work: list[str] | None = None  # training | distillation | evaluation
     backbones: list[str] | None = None  # names in bench/models/architectures.py
     embeddings: list[str] = field(default_factory=lambda: ["dense", "subspace"])
     batch_sizes: list[int] | None = None
-    sides: list[str] | None = None  # names in bench/perf/sides.py
-    examples: int | None = None  # trained in each repeat
+    sides: list[str] | None = None  # names in bench/perf/selection.py
+    examples: int | None = None  # trained in each repeat; null: 1,600 on a GPU, 64 on a CPU
     repeats: int = 3
     together: int = 4  # models that a side of several trains side by side
     startup: bool = True  # also the seconds from the start of a process to its first step
