@@ -19,6 +19,7 @@ from bench.settings.schema import TrainingConfig
 from bench.training import processes
 from bench.training.batching import Examples, Schedule, gather_padded
 from bench.training.bf16_weights import Bf16Weights
+from bench.training.compact_table import CompactTable, compacted
 from bench.training.compilation import blocks_of, eager_class, embeddings_of
 from bench.training.fused_adamw import BETAS, EPS, FusedAdamW, adamw
 from bench.training.precision import autocast
@@ -117,6 +118,11 @@ class Lane:
         self.data = replace(data)  # a copy with its own device lengths, which a rehearsal changes
         self.device = device = data.offsets.device
         self.device_batch = min(config.device_batch or config.batch_size, config.batch_size)
+
+        # Of a large table train only the rows that occur, at the rate of the table.
+        self.table = compacted(model, data)
+        if self.table and self.table.original.weight in objective.fast:
+            self.objective = replace(objective, fast=objective.fast | {self.table.weight})
         self.parameters = [p for p in model.parameters() if p.requires_grad]
 
         # Put bf16 copies in the place of fp32 weights. Several processes do without: they exchange fp32 gradients.
@@ -139,7 +145,7 @@ class Lane:
 
         # A CUDA graph reads the learning rate from the device.
         rate: float | Tensor = torch.zeros((), device=device) if device.type == "cuda" else 0.0
-        self.optimizer = make_optimizer(self.parameters, config, rate, objective)
+        self.optimizer = make_optimizer(self.parameters, config, rate, self.objective)
         self.fused: FusedAdamW | None = None
 
         self.forward: Callable[..., Tensor] = self._forward
@@ -174,7 +180,7 @@ class Lane:
                 module.forward = fused(module.forward)
                 self.compiled.append(module)
         for module in self.model.modules():
-            if isinstance(module, CompressedEmbedding):
+            if isinstance(module, CompressedEmbedding | CompactTable):
                 self._replace_class(module, eager_class(cast(Any, type(module))))
 
         # AdamW is 31 % slower with blocks per subkernel.
@@ -286,5 +292,8 @@ class Lane:
         while self.original_classes:
             module, kind = self.original_classes.pop()
             module.__class__ = kind
+        if self.table:
+            self.table.restore(self.model, self.rates[: int(self.counter)], self.optimizer)
+            self.table = None
         # The bound method is a reference cycle, which would keep the lane until the garbage collector runs.
         self.forward = refuse_forward
