@@ -94,7 +94,7 @@ def identity(config: AssignmentConfig) -> dict[str, Any]:
 
 
 def _seed(config: AssignmentConfig) -> int:
-    return config.seed if isinstance(config, SeededConfig) else 0
+    return cast(int, config.seed) if isinstance(config, SeededConfig) else 0
 
 
 def computed(config: AssignmentConfig, vocab_size: int, subspaces: int, rows: int) -> np.ndarray:

@@ -102,18 +102,27 @@ def prepare(config: RunConfig) -> Prepared:
     if config.body != "fp32":
         canonical["body"], method_slug = config.body, f"{method_slug}-{config.body}-body"
     name = f"{config.model.name}/{config.task.name}/{method_slug}/s{config.seed}"
-    return Prepared(
-        replace(config, embedding=embedding), canonical, run_id(canonical), name, vocab_size, width, source
-    )
+    resolved = _with_its_seed(replace(config, embedding=embedding), canonical)
+    return Prepared(resolved, canonical, run_id(canonical), name, vocab_size, width, source)
 
 
 def with_seed(run: Prepared, seed: int) -> Prepared:
     """Return the run with another seed; raises ConfigError for a seed that the random generators refuse."""
-    config = replace(run.config, seed=seed)
+    config = _with_its_seed(replace(run.config, seed=seed), run.canonical)
     check_numbers(config)
     canonical = run.canonical | {"seed": seed}
     name = f"{run.name.rpartition('/')[0]}/s{seed}"
     return replace(run, config=config, canonical=canonical, run_id=run_id(canonical), name=name)
+
+
+def _with_its_seed(config: RunConfig, canonical: dict[str, Any]) -> RunConfig:
+    """Return the configuration with the run's seed for an assignment and a recovery whose canonical seed is null."""
+    following = {
+        group: replace(getattr(config, group), seed=config.seed)
+        for group in ("assignment", "recovery")
+        if (canonical[group] or {}).get("seed", 0) is None
+    }
+    return replace(config, **following)
 
 
 def run_id(canonical: dict[str, Any]) -> str:

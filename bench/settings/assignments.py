@@ -28,7 +28,8 @@ class SequentialConfig(AssignmentConfig):
 class SeededConfig(AssignmentConfig):
     """What assignments take that draw random numbers."""
 
-    seed: int = seed()  # independent of the run's seed, so that seeds are paired over the same assignment
+    # null: the run's seed; else independent of it, so that seeds are paired over the same assignment
+    seed: int | None = seed()
 
 
 @dataclass

@@ -33,8 +33,8 @@ class TrainedRecoveryConfig(RecoveryConfig):
     learning_rate: float = number(1e-4, above=0)
     table_factor: float = number(10.0, above=0)  # the embedding's rate, as a multiple of learning_rate
     max_length: int = number(64, above=0)  # tokens
-    # of batches and masks; independent of the run's seed, so that one recovered model serves every seed
-    seed: int = seed()
+    # of batches and masks; null: the run's seed; else independent of it, so that one recovered model serves every seed
+    seed: int | None = seed()
 
 
 @dataclass

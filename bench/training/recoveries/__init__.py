@@ -153,12 +153,12 @@ def _train(jobs: Sequence[tuple[Recovery, PreTrainedModel, Path]]) -> None:
     learners, data = make(models, one.config, one.tokenizer, texts, one.dtype)
 
     # Train them.
-    transformers.set_seed(one.settings.seed)
+    transformers.set_seed(cast(int, one.settings.seed))  # a prepared run has put its own for null
     trainees = []
     for recovery, (learner, _), table in zip(recoveries, learners, tables, strict=True):
         settings, name = recovery.settings, f"{recovery.name} {recovery.settings.name}"
         objective = Objective(rows_losses, table, settings.table_factor)
-        trainees.append(Trainee(learner, data, recovery.recipe, settings.seed, name, objective))
+        trainees.append(Trainee(learner, data, recovery.recipe, cast(int, settings.seed), name, objective))
     outcomes = finetune_together(trainees, one.dtype)
 
     # Write the encoders.
