@@ -12,10 +12,10 @@ import torch
 
 from bench.models.architectures import build
 from bench.perf.engines import PredictionSide, distillation_side, training_side
-from bench.perf.selection import TOGETHER, Cell
+from bench.perf.selection import STORED, TOGETHER, Cell
 from bench.perf.sides import Side, Work
 from bench.perf.trainers import BestTrainerSide, EvaluatingTrainerSide, TrainerSide, TunedTrainerSide
-from bench.perf.workload import flops_per_row, synthetic_rows
+from bench.perf.workload import FORWARD_PASSES, flops_per_row, synthetic_rows
 from bench.settings.schema import PerfConfig
 
 log = logging.getLogger("bench")
@@ -48,7 +48,8 @@ class Contestant:
         steps = max(1, asked // cell.batch_size)
         self.work = Work(rows, cell.batch_size, steps, perf.repeats, device)
         self.measured_rows = available if cell.work == "evaluation" else steps * cell.batch_size
-        self.flops = flops_per_row(cell.backbone, cell.work, rows.lengths)
+        passes = FORWARD_PASSES[cell.work] - (name in STORED)
+        self.flops = flops_per_row(cell.backbone, passes, rows.lengths)
 
         self.row: dict[str, Any] = {
             "work": cell.work,
@@ -96,7 +97,9 @@ class Contestant:
             return PredictionSide(models[0], self.work)
         if row["work"] == "distillation":
             teacher = build(row["backbone"], "dense", self.device)
-            return distillation_side(self.name, models[0], teacher, self.work)
+            stored = self.name in STORED
+            choice = STORED.get(self.name, self.name)
+            return distillation_side(choice, models[0], teacher, stored, self.work)
         return training_side(TOGETHER.get(self.name, self.name), models, self.work)
 
     def measure(self) -> None:

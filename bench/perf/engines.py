@@ -4,16 +4,19 @@ import time
 from collections.abc import Sequence
 from typing import ClassVar
 
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from bench.perf.sides import LEARNING_RATE, Side, Work, synchronise, warm_steps
 from bench.settings.recoveries import DistilConfig
 from bench.settings.schema import TrainingConfig
+from bench.training import stored_states
 from bench.training.batching import Examples
 from bench.training.engine import make_engine
 from bench.training.finetune import Trainee, predict
 from bench.training.lane import Objective
 from bench.training.precision import resolve_dtype
+from bench.training.recoveries import rows_losses
 from bench.training.recoveries.distil import HiddenStates
 
 
@@ -60,10 +63,17 @@ def training_side(choice: str, models: Sequence[PreTrainedModel], work: Work) ->
 
 
 def distillation_side(
-    choice: str, student: PreTrainedModel, teacher: PreTrainedModel, work: Work
+    choice: str, student: PreTrainedModel, teacher: PreTrainedModel, stored: bool, work: Work
 ) -> EngineSide:
-    """Return the training of `recovery=distil`: its learner, its learning rates, no weight decay."""
-    recipe = DistilConfig()
+    """Return the training of `recovery=distil`: its learner, its learning rates, no weight decay.
+
+    `stored` says that the teacher's states are computed once, before the clock starts, instead of in every step.
+    """
+    recipe, data = DistilConfig(), _examples(work, student)
+    target: nn.Module | Tensor = teacher.base_model
+    if stored:
+        data = stored_states.with_positions(data)
+        target = stored_states.states_of(teacher.base_model.eval(), data, resolve_dtype("auto", work.device))
     config = TrainingConfig(
         max_steps=recipe.steps,
         batch_size=work.batch_size,
@@ -71,11 +81,9 @@ def distillation_side(
         weight_decay=0.0,
     )
     table = frozenset(student.get_input_embeddings().parameters())
-    objective = Objective(lambda rows, _: rows, table, recipe.table_factor)
-    learner = HiddenStates(student.base_model, teacher.base_model)
-    return EngineSide(
-        choice, [Trainee(learner, _examples(work, student), config, 0, "perf", objective)], work
-    )
+    objective = Objective(rows_losses, table, recipe.table_factor)
+    learner = HiddenStates(student.base_model, target)
+    return EngineSide(choice, [Trainee(learner, data, config, 0, "perf", objective)], work)
 
 
 class PredictionSide(Side):

@@ -12,9 +12,10 @@ from bench.settings.schema import PerfConfig
 TRAINERS = ("trainer", "trainer_tuned", "trainer_best")  # in a training; the last in an evaluation, too
 TOGETHER = {"together": "auto", "compile_together": "compile"}  # sides of several models, and their engines
 ENGINES = ("eager", "graph", "compile")
+STORED = {"compile_stored": "compile"}  # distillation from states that are computed once, and its engine
 SIDES = {
     "training": (*TRAINERS, *ENGINES, *TOGETHER),
-    "distillation": ENGINES,
+    "distillation": (*ENGINES, *STORED),
     "evaluation": ("trainer_best", "predict"),
 }
 
@@ -31,7 +32,7 @@ WHOLE = {
     "training": Default(
         ("e5-small", "xlm-r-base", "bert-base", "minilm"), (*TRAINERS, "compile", "compile_together"), 32
     ),
-    "distillation": Default(("e5-small", "minilm"), ("graph", "compile"), DistilConfig().batch_size),
+    "distillation": Default(("e5-small", "minilm"), ("graph", "compile", *STORED), DistilConfig().batch_size),
     "evaluation": Default(("e5-small",), SIDES["evaluation"], 1024),
 }
 SMALL = {

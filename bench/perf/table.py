@@ -18,6 +18,7 @@ LABELS = {
     "compile": "ours, compiled and CUDA graphs",
     "together": "ours, CUDA graphs",
     "compile_together": "ours, compiled and CUDA graphs",
+    "compile_stored": "ours, compiled and CUDA graphs, the teacher's states stored",
     "predict": "ours",
 }
 RATIOS = {  # the strongest peer first

@@ -37,7 +37,7 @@ LENGTHS = {
     # The pairs of XNLI's test, likewise.
     "evaluation": Lengths(45.9, 16.0, 10, 140),
 }
-# Forward passes that cost as much as a row: a backward pass is two, a teacher's forward pass one (its body is the student's).
+# Forward passes that cost as much as a step: a backward pass is two, the teacher's forward pass one (its body is the student's).
 FORWARD_PASSES = {"training": 3, "distillation": 4, "evaluation": 1}
 
 
@@ -83,18 +83,17 @@ def synthetic_rows(backbone: str, work: str, count: int) -> Rows:
     return Rows(ids, [[0] * (n // 2) + [1] * (n - n // 2) for n in lengths] if typed else None, labels)
 
 
-def flops_per_row(backbone: str, work: str, lengths: np.ndarray) -> float:
-    """Return the mean floating point operations of rows with these lengths (N,), on their real tokens.
+def flops_per_row(backbone: str, passes: int, lengths: np.ndarray) -> float:
+    """Return the mean floating point operations of `passes` forward passes of rows with these lengths (N,), on real tokens.
 
     A forward pass costs 2 P n + 4 n^2 d L for n tokens, P = 4 d^2 + 2 d m weights in each of L layers of width d and
-    feed-forward width m; a backward pass twice that (after Kaplan et al. 2020, section 2.1). A training step is a forward and
-    a backward pass, 3 forward passes in all; a step of distillation is that and the teacher's forward pass, 4 in all.
+    feed-forward width m; a backward pass counts as two forward passes (after Kaplan et al. 2020, section 2.1).
     """
     config = architecture(backbone)
     d, layers = config.hidden_size, config.num_hidden_layers
     weights = layers * (4 * d**2 + 2 * d * config.intermediate_size)
     n = lengths.astype(float)
-    return float(np.mean(FORWARD_PASSES[work] * (2 * weights * n + 4 * n**2 * d * layers)))
+    return float(np.mean(passes * (2 * weights * n + 4 * n**2 * d * layers)))
 
 
 def matrix_rate(device: torch.device, size: int, repeats: int = 30) -> float:

@@ -58,25 +58,28 @@ def test_every_side_is_measured_and_named_and_the_table_holds_each(tmp_path):
 
 
 def test_a_distillation_and_an_evaluation_are_measured_beside_the_training(tmp_path):
-    path = measure(config(tmp_path, "perf.work=[distillation,evaluation]"), CPU)
+    sides = "perf.sides=[eager,compile_stored,trainer_best,predict]"
+    path = measure(config(tmp_path, "perf.work=[distillation,evaluation]", sides), CPU)
     report = json.loads(path.read_text())
     rows = [(row["work"], row["embedding"], row["side"]) for row in report["rows"]]
     assert rows == [
         ("distillation", "subspace", "eager"),
+        ("distillation", "subspace", "compile_stored"),
         ("evaluation", "dense", "trainer_best"),
         ("evaluation", "dense", "predict"),
     ]
     assert all(row["error"] is None and len(row["examples_per_second"]) == 2 for row in report["rows"])
-    distillation, trainer, ours = report["rows"]
-    lengths = workload.synthetic_rows("tiny", "distillation", distillation["rows"]).lengths
-    flops = workload.flops_per_row("tiny", "distillation", lengths)
-    speed = np.median(distillation["examples_per_second"])
-    assert distillation["matrix_flops_per_second"] == pytest.approx(speed * flops)
+    *distillations, trainer, ours = report["rows"]
+    lengths = workload.synthetic_rows("tiny", "distillation", distillations[0]["rows"]).lengths
+    for measured, passes in zip(distillations, (4, 3), strict=True):
+        speed = np.median(measured["examples_per_second"])
+        flops = workload.flops_per_row("tiny", passes, lengths)
+        assert measured["matrix_flops_per_second"] == pytest.approx(speed * flops)
     times = np.median(ours["examples_per_second"]) / np.median(trainer["examples_per_second"])
     seconds = ours["rows"] / np.median(ours["examples_per_second"])
     table = path.with_suffix(".md").read_text()
     assert f"| {seconds:.1f} s | {times:.1f} |" in table.partition("## Evaluation")[2]
-    assert "Trainer's evaluation at its best" in table
+    assert "Trainer's evaluation at its best" in table and "the teacher's states stored" in table
 
 
 def row(side, speed, **others):
@@ -185,9 +188,10 @@ def test_the_whole_selection_on_a_gpu_and_the_small_one_on_a_cpu():
     ]
     assert ("training", "minilm", 32, [*trainers, *ours]) in whole
     assert [cell for cell in whole if cell[2] == 128] == [("training", "bert-base", 128, compiled)]
+    distilled = [("subspace", side) for side in ("graph", "compile", "compile_stored")]
     assert [cell for cell in whole if cell[0] != "training"] == [
-        ("distillation", "e5-small", 256, [("subspace", "graph"), ("subspace", "compile")]),
-        ("distillation", "minilm", 256, [("subspace", "graph"), ("subspace", "compile")]),
+        ("distillation", "e5-small", 256, distilled),
+        ("distillation", "minilm", 256, distilled),
         ("evaluation", "e5-small", 1024, [("dense", "trainer_best"), ("dense", "predict")]),
     ]
     small = cells(perf, on_gpu=False)
@@ -222,12 +226,10 @@ def test_the_strongest_peer_gets_one_shape():
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_on_a_gpu_every_side_is_measured(tmp_path):
-    sides = "perf.sides=[trainer_best,compile,compile_together,graph,predict]"
-    path = measure(
-        config(tmp_path, "perf.work=[training,distillation,evaluation]", sides), torch.device("cuda")
-    )
+    sides = "perf.sides=[trainer_best,compile,compile_together,graph,compile_stored]"
+    path = measure(config(tmp_path, "perf.work=[training,distillation]", sides), torch.device("cuda"))
     rows = json.loads(path.read_text())["rows"]
-    assert len(rows) == 11
+    assert len(rows) == 10
     assert [row["error"] for row in rows] == [None] * len(rows)
     assert [row["fallback"] for row in rows] == [None] * len(rows)
 
