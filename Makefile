@@ -61,7 +61,7 @@ report: install  ## Write tables, figures, INDEX.md and brief.html from the reco
 gate: install  ## Exit 1 if a limit of conf/gate/ is broken. ARGS="gate=<name> gate.configuration=<as in the tables> ..."
 	$(BENCH) gate $(ARGS)
 
-perf: install  ## Measure the Trainer and our engines side by side, into results/perf/. ARGS="perf.backbones=[...] ..."
+perf: install  ## Measure the Trainer and our engines by turns, into results/perf/; goes on where it was cut off. ARGS="perf.backbones=[...] ..."
 	$(BENCH) perf $(ARGS)
 	$(BENCH) chart $(ARGS)
 

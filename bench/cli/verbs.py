@@ -227,7 +227,9 @@ VERBS = {
         SELECTION,
     ),
     "perf": Verb(
-        "speed", "Measure the Trainer and our engines side by side.", "perf.backbones=[minilm] device=cuda"
+        "speed",
+        "Measure the Trainer and our engines by turns; go on where it was cut off.",
+        "perf.backbones=[minilm] device=cuda",
     ),
     "chart": Verb("reports", "Draw the charts of what `perf` measured.", "results_dir=results"),
     "equivalence": Verb(

@@ -160,7 +160,10 @@ class BestTrainerSide(TrainerSide):
 
 
 class EvaluatingTrainerSide(TunedTrainerSide):
-    """The Trainer's evaluation at its best. It is not compiled, as the Trainer compiles its first evaluation only."""
+    """The Trainer's evaluation at its best.
+
+    It is not compiled: the Trainer compiles the first evaluation of a model that it has not trained, and no other.
+    """
 
     how = (
         "transformers.Trainer's evaluation at its best: weights in bf16 on a GPU, rows of like length together and padded to the "
