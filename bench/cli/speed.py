@@ -6,6 +6,7 @@ from pathlib import Path
 
 from bench.perf.equivalence import compare
 from bench.perf.measure import measure
+from bench.perf.repeatability import repeats
 from bench.runs.loading import pick_device
 from bench.settings.compose import compose_config
 from bench.store import check_writable
@@ -34,3 +35,11 @@ def equivalence(overrides: Sequence[str]) -> int:
             f"{'same' if comparison.same else 'DIFFERENT'}"
         )
     return 0 if all(comparison.same for comparison in comparisons) else 1
+
+
+def repeatability(overrides: Sequence[str]) -> int:
+    """Carry a run out three times in different company; return 1 if one differs from the first in a single bit."""
+    found = list(repeats(overrides))
+    for repeat in found:
+        print(f"{repeat.how}: {repeat.difference or 'the same to the last bit'}")
+    return 1 if any(repeat.difference for repeat in found) else 0

@@ -237,6 +237,11 @@ VERBS = {
         "Train MRPC, RTE and STS-B with every engine on a GPU and print the differences from the eager one.",
         "data.root=glue",
     ),
+    "repeatability": Verb(
+        "speed",
+        "Carry a run out alone, again in a new process and beside three others; compare to the last bit.",
+        "task=mrpc data.root=glue training.max_steps=60",
+    ),
 }
 RENAMED = {"cost": "latency", "sameness": "equivalence"}
 

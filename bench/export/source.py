@@ -73,7 +73,7 @@ def _as_it_was(record: Record, overrides: Sequence[str]) -> Prepared:
             f"{_command(record, overrides, missing)}."
         )
     try:
-        prepared = prepare(configuration(record, overrides))
+        prepared = prepare(configuration(record, overrides), training_version(record))
     except BenchError as error:
         raise type(error)(f"{run} cannot be set up as it was: {error}") from error
     if not (differing := _differing(record["config"], prepared.canonical)):
@@ -177,6 +177,11 @@ def configuration(record: Record, overrides: Sequence[str]) -> RunConfig:
     return config
 
 
+def training_version(record: Record) -> int:
+    """Return the version of the training that made the record."""
+    return int(record["config"]["training"].get("version", 1))
+
+
 def described(overrides: Sequence[str]) -> tuple[Prepared, Record | None]:
     """Return the run that the overrides describe, and its record if it has finished before."""
     prepared = prepare(compose_config(overrides))
@@ -210,8 +215,8 @@ def weights(prepared: Prepared, record: Record | None, train: bool) -> tuple[Pat
         again = _trained(prepared, Path(scratch))
         if again["headline"] != record["headline"]:
             raise BenchError(
-                f"Run {prepared.run_id} trained again has {again['headline']}, but its record says {record['headline']}: packages or "
-                "device differ; export its configuration with another results_dir to get a record of this model."
+                f"Run {prepared.run_id} trained again has {again['headline']}, but its record says {record['headline']}: packages, "
+                "device or the version of training differ; export its configuration with another results_dir to get a record of this model."
             )
         folder.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(folder, ignore_errors=True)

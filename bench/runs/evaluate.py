@@ -20,7 +20,7 @@ from bench.tasks import data as task_data
 from bench.tasks.data import Rows
 from bench.tasks.scoring import headline_of, score_split
 from bench.training import processes
-from bench.training.batching import Examples
+from bench.training.batching import Examples, evaluation_tokens
 from bench.training.finetune import Outcome, predict
 from bench.training.precision import resolve_dtype
 
@@ -109,7 +109,7 @@ def answers(
         split = task_data.load_split(task, config.data, role, language, labels=role in task.evaluate)
         rows = split if "label" in split.column_names else split.add_column("label", [-1] * len(split))
         examples, shares = examples_of(rows, config, tokenizer, device)
-        logits = predict(model, examples, config.training.eval_batch_size, dtype)
+        logits = predict(model, examples, evaluation_tokens(config.training, device), dtype)
         values = logits[:, 0] if task.labels is None else logits.argmax(axis=1).astype(np.int8)
         if processes.IS_MAIN:
             store.write_predictions(folder, store.split_name(task.splits[role], language), values)
@@ -171,6 +171,7 @@ def _parts(
             "effective_batch": config.training.batch_size,
             "processes": processes.COUNT,
             "dtype": dtype,
+            "deterministic": config.deterministic,
             "collapsed": any(bool(np.ptp(part.values) == 0) for part in reported),
         },
         "recovery": loaded.recovery,

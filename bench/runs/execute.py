@@ -23,6 +23,7 @@ from bench.runs.provenance import provenance
 from bench.settings.schema import RunConfig
 from bench.store import Record
 from bench.training import processes
+from bench.training.batching import evaluation_tokens
 from bench.training.finetune import Diverged, NotFinite, finetune_together
 from bench.training.precision import resolve_dtype
 
@@ -116,8 +117,8 @@ def _fitting(prepared: Prepared, device: torch.device) -> dict[str, Any]:
     training = prepared.config.training
     for retries in itertools.count():
         device_batch = -(-(training.device_batch or training.batch_size) // 2**retries)
-        eval_batch = -(-training.eval_batch_size // 2**retries)
-        smaller = replace(training, device_batch=device_batch, eval_batch_size=eval_batch)
+        tokens = max(1, evaluation_tokens(training, device) // 2**retries)
+        smaller = replace(training, device_batch=device_batch, eval_batch_tokens=tokens)
         attempt = replace(prepared, config=replace(prepared.config, training=smaller))
         try:
             return _measured(attempt, device, retries)

@@ -18,12 +18,13 @@ from bench.store import digest
 from bench.tasks import corpora
 from bench.tasks import data as task_data
 from bench.tasks.scoring import check_metrics
+from bench.training import finetune
 from bench.training.engine import ENGINES
 from bench.training.precision import DTYPES
 
 TEACHERS = ("none", "dense")
 # Keys of TrainingConfig that cannot change a result, and those that mean nothing without a teacher.
-NOT_IDENTITY = {"eval_batch_size", "engine", "device_batch"}
+NOT_IDENTITY = {"eval_batch_tokens", "engine", "device_batch"}
 TEACHING = {"teacher", "teacher_weight"}
 # Keys of TaskConfig that only describe the task.
 DESCRIPTIVE = {"official_rows", "chance", "majority", "average", "notes", "higher_is_better"}
@@ -42,8 +43,11 @@ class Prepared:
     source: str  # of the data
 
 
-def prepare(config: RunConfig) -> Prepared:
-    """Return the checked and resolved run; raises ConfigError or DataError before any weights are loaded."""
+def prepare(config: RunConfig, training_version: int = finetune.VERSION) -> Prepared:
+    """Return the checked and resolved run; raises ConfigError or DataError before any weights are loaded.
+
+    `training_version` is another only for the identity of an older record.
+    """
     _check(config)
 
     # Look at the model: its identity, the shape of its table, the longest sequence.
@@ -92,7 +96,8 @@ def prepare(config: RunConfig) -> Prepared:
         "embedding": parts["embedding"],
         "assignment": assignment,
         "recovery": recovery,
-        "training": {k: v for k, v in asdict(config.training).items() if k not in unused},
+        "training": {k: v for k, v in asdict(config.training).items() if k not in unused}
+        | ({"version": training_version} if training_version > 1 else {}),
         "data": {"source": source, "sha256": task_data.data_identity(config.task, config.data, roles)},
         "seed": config.seed,
     }

@@ -13,6 +13,7 @@ REMOVED = {
     "embedding.gain": "it was removed: embedding=codebook always has gains, and the other methods have none",
     "assignment.layer": "it was removed: vectors in context always come from the middle layer",
     "assignment.iterations": "it was removed: embedding codes of assignment=contextual always take 4 rounds",
+    "training.eval_batch_size": "evaluations count tokens now: training.eval_batch_tokens (512 rows of 128 tokens are 65536)",
     "recovery.frozen_steps": "it was removed: a recovery always trains the whole model",
 }
 RENAMED = {"cost": "price"}  # groups

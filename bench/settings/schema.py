@@ -90,7 +90,8 @@ class TrainingConfig:
     # auto (graph on a GPU, eager on a CPU) | eager | graph | compile (worth it for long runs)
     engine: str = "auto"
     dtype: str = "auto"  # auto (bf16 on a GPU, fp32 on a CPU) | fp32 | bf16
-    eval_batch_size: int = number(128, above=0)
+    # tokens of an evaluation that go through the model at once, padding included; null: 65,536 on a GPU, 4,096 on a CPU
+    eval_batch_tokens: int | None = number(None, above=0)
     # rows that go through the model at once, gradients accumulated to batch_size; null: all
     device_batch: int | None = number(None, above=0)
 
@@ -244,7 +245,9 @@ class RunConfig:
     device: str = "auto"  # auto | cpu | cuda
     # the trained model goes to results_dir/models/<name>-<run_id>/, from where `export` takes it
     keep_weights: bool = False
-    deterministic: bool = False  # the same seed on the same GPU gives the same record, at some cost in speed (a CPU always does)
+    deterministic: bool = (
+        False  # with torch's deterministic algorithms and without autotuning, at some cost in speed; recorded
+    )
     sweep: Any = None  # a sweep's declaration (conf/sweep/), read by `plan`, `sweep`, `status`
     overwrite: str = "only-missing"  # which runs of a sweep are run: only-missing (interrupted ones too) | failed (these too) | always | never
     # processes of a local sweep; null: as many as GPUs, or as CPU cores. In a worker: those that share its GPU

@@ -72,6 +72,7 @@ class TrainingPart(TypedDict):
     engine_fallback: str | None  # why the engine is not the one that was configured
     examples_per_second: float
     effective_batch: int
+    deterministic: NotRequired[bool]  # with torch's deterministic algorithms; older records lack the key
     device_batch: int  # rows of one forward pass; the gradients of a batch's parts are summed
     runs_at_once: int  # trained side by side; `seconds` and the peak of memory are those of all of them
     processes: int  # that shared each batch, a device each

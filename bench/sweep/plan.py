@@ -227,16 +227,12 @@ def against_store(sweep: Sweep, declared: dict[str, Declared]) -> Plan:
     return Plan(sweep, runs, declared, known, stamps, pace)
 
 
-def alike(run: Prepared) -> str | None:
-    """Return a digest that runs share if they can train side by side: of model, task, data and recipe, so that steps are the same.
-
-    None where results must repeat to the bit: beside others a run draws other random numbers than alone.
-    """
-    if run.config.deterministic:
-        return None
+def alike(run: Prepared) -> str:
+    """Return a digest that runs share if they can train side by side: of model, task, data and recipe, so that steps are the same."""
     differ = ("teacher", "teacher_weight", "learning_rate")
     recipe = {key: value for key, value in run.canonical["training"].items() if key not in differ}
-    return run_id({**{key: run.canonical[key] for key in ("model", "task", "data")}, "training": recipe})
+    parts = {key: run.canonical[key] for key in ("model", "task", "data")}
+    return run_id(parts | {"training": recipe, "deterministic": run.config.deterministic})
 
 
 def _path(run: Prepared) -> Path:

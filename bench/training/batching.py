@@ -10,6 +10,8 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from bench.settings.schema import TrainingConfig
+
 if TYPE_CHECKING:
     import datasets  # imports 600 modules, which a run needs only for its evaluation
 
@@ -92,10 +94,9 @@ def training_batches(lengths: np.ndarray, batch_size: int, seed: int) -> Iterato
     """Yield the rows of each batch, epoch after epoch without end; within an epoch every row occurs once.
 
     Rows are shuffled, sorted by length within windows of 50 batches and cut into batches, which are shuffled in turn. This
-    keeps padding low and the order random. The lengths of successive batches are random but the same for every seed, so
-    that seeds trained side by side have batches of similar length at each step.
+    keeps padding low and the order random.
     """
-    generator, order_of_lengths = np.random.default_rng(seed), np.random.default_rng(0)
+    generator = np.random.default_rng(seed)
     while True:
         order = generator.permutation(len(lengths))
         batches = []
@@ -103,13 +104,27 @@ def training_batches(lengths: np.ndarray, batch_size: int, seed: int) -> Iterato
             window = order[start : start + WINDOW * batch_size]
             window = window[np.argsort(lengths[window], kind="stable")]
             batches += [window[at : at + batch_size] for at in range(0, len(window), batch_size)]
-        yield from (batches[i] for i in order_of_lengths.permutation(len(batches)))
+        yield from (batches[i] for i in generator.permutation(len(batches)))
 
 
-def evaluation_batches(lengths: np.ndarray, batch_size: int) -> list[np.ndarray]:
-    """Return batches over all rows, longest rows first, so that a lack of memory shows at once."""
-    order = np.argsort(-lengths, kind="stable")
-    return [order[at : at + batch_size] for at in range(0, len(order), batch_size)]
+def evaluation_tokens(config: TrainingConfig, device: torch.device) -> int:
+    """Return how many tokens of an evaluation go through the model at once.
+
+    A GPU takes so many that it works longer on a batch than Python takes to launch it, a CPU as many as its caches like.
+    """
+    return config.eval_batch_tokens or (2**16 if device.type == "cuda" else 2**12)
+
+
+def evaluation_batches(lengths: np.ndarray, tokens: int) -> tuple[np.ndarray, list[int]]:
+    """Return all rows (N,), longest first, and where each batch of them ends.
+
+    A batch padded to its first row has at most `tokens` tokens, or one row. Longest first, a lack of memory shows at once.
+    """
+    order, ends, end = np.argsort(-lengths, kind="stable"), list[int](), 0
+    while end < len(order):
+        end = min(end + max(1, tokens // int(lengths[order[end]])), len(order))
+        ends.append(end)
+    return order, ends
 
 
 @dataclass(frozen=True)

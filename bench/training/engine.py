@@ -1,7 +1,8 @@
 """How the steps run: eager anywhere, or on a GPU as one CUDA graph per length, so that the GPU never waits for Python.
 
-Several runs of one task can train side by side. In a graph each is a branch, so that the GPU works on all of them at once:
-at the batch sizes of fine-tuning, the small kernels of a single run leave most of it idle.
+Several runs of one task can train side by side, each on a stream of its own, so that the GPU works on all of them at once:
+at the batch sizes of fine-tuning, the small kernels of a single run leave most of it idle. They share no random numbers and
+no length, so that each run computes what it would alone.
 """
 
 import gc
@@ -13,7 +14,7 @@ from contextlib import contextmanager
 from functools import cache
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from bench.training import processes
 from bench.training.bf16_weights import Projections
@@ -26,7 +27,7 @@ PADDING = 1e12  # floating point operations on padding that a graph less may cos
 
 
 class Engine:
-    """Runs the steps of one or more lanes in turn, all on the same device and with the same number of steps."""
+    """Runs the steps of one or more lanes, all on the same device and with the same number of steps."""
 
     name = "eager"
 
@@ -41,6 +42,9 @@ class Engine:
             with lane.random.active():
                 lane.step(int(lane.schedule.lengths[number]))
 
+    def join(self) -> None:
+        """Make what follows on the device wait for the steps so far."""
+
 
 @cache
 def stream(number: int) -> torch.cuda.Stream:
@@ -48,61 +52,63 @@ def stream(number: int) -> torch.cuda.Stream:
     return torch.cuda.Stream()
 
 
-class GraphEngine(Engine):
-    """The same steps as CUDA graphs, one for each padded length, all in one memory pool."""
+class Graphs:
+    """The steps of a lane as CUDA graphs, one for each padded length, on a stream and in a memory pool of their own."""
 
-    name = "graph"
-
-    def __init__(self, lanes: Sequence[Lane]) -> None:
-        super().__init__(lanes)
-        # Pad the lanes of a step to one length.
-        of_steps = zip(*(lane.schedule.lengths for lane in lanes), strict=True)
-        longest = max(int(lane.data.lengths.max()) for lane in lanes)
-        flops = lanes[0].config.batch_size * flops_per_token(lanes[0].model)
-        self.lengths = buckets([int(max(lengths)) for lengths in of_steps], longest, flops)
+    def __init__(self, lane: Lane, on: torch.cuda.Stream) -> None:
+        self.lane, self.stream, self.pool = lane, on, torch.cuda.graph_pool_handle()
+        flops = lane.config.batch_size * flops_per_token(lane.model)
+        self.lengths = buckets(lane.schedule.lengths.tolist(), int(lane.data.lengths.max()), flops)
 
         # Capture a graph for each length, longest first, so that the shorter ones reuse its memory.
-        random_state = torch.cuda.get_rng_state()
-        self.stream, *self.branches = (stream(number) for number in range(1 + len(lanes)))
-        self.pool = torch.cuda.graph_pool_handle()
-        self.graphs = {length: self._capture(length) for length in sorted(set(self.lengths), reverse=True)}
+        with lane.random.active():
+            self.graphs = {
+                length: self._capture(length) for length in sorted(set(self.lengths), reverse=True)
+            }
 
         # Forget what the rehearsals did.
-        for lane in lanes:
-            lane.reset()
-        torch.cuda.set_rng_state(random_state)
+        lane.reset()
+        self.stream.wait_stream(torch.cuda.current_stream())
 
     def _capture(self, length: int) -> torch.cuda.CUDAGraph:
-        """Return the graph of one step, padded to `length` tokens, after a rehearsal of it."""
+        """Return the graph of a step, padded to `length` tokens, after a rehearsal of it."""
         gc.collect()  # a graph of an earlier run that is destroyed during a capture would end the capture
 
         # Rehearse, so that kernels are compiled and memory is allocated.
         self.stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self.stream):
-            for lane in self.lanes:
-                lane.rehearse()
-            self._run_branches(length)
+            self.lane.rehearse()
+            self.lane.step(length)
         torch.cuda.current_stream().wait_stream(self.stream)
 
+        # The capture takes over the generator that is active, so that replays go on drawing from the lane's stream.
         graph = torch.cuda.CUDAGraph()
         with gc_disabled(), torch.cuda.graph(graph, pool=self.pool, stream=self.stream):
-            self._run_branches(length)
+            self.lane.step(length)
         return graph
 
-    def _run_branches(self, length: int) -> None:
-        """Run a step of each lane on the lane's branch."""
-        for branch in self.branches:
-            branch.wait_stream(self.stream)
-        try:
-            for lane, branch in zip(self.lanes, self.branches, strict=True):
-                with torch.cuda.stream(branch):
-                    lane.step(length)
-        finally:  # branches that are not joined would make the end of the capture fail, and hide the first error
-            for branch in self.branches:
-                self.stream.wait_stream(branch)
+    def step(self, number: int) -> None:
+        """Launch step `number`."""
+        with torch.cuda.stream(self.stream):
+            self.graphs[self.lengths[number]].replay()
+
+
+class GraphEngine(Engine):
+    """The same steps as CUDA graphs, each lane's on a stream of its own."""
+
+    name = "graph"
+
+    def __init__(self, lanes: Sequence[Lane]) -> None:
+        super().__init__(lanes)
+        self.graphs = [Graphs(lane, stream(number)) for number, lane in enumerate(lanes)]
 
     def step(self, number: int) -> None:
-        self.graphs[self.lengths[number]].replay()
+        for graphs in self.graphs:
+            graphs.step(number)
+
+    def join(self) -> None:
+        for graphs in self.graphs:
+            torch.cuda.current_stream().wait_stream(graphs.stream)
 
 
 class CompiledEngine(GraphEngine):
@@ -149,27 +155,24 @@ def _first_possible(choice: str, lanes: Sequence[Lane]) -> tuple[Engine, str | N
     if processes.COUNT > 1:
         return Engine(lanes), f"training.engine={choice} runs in one process only"
 
-    random_state, reason = torch.cuda.get_rng_state(), None
+    reason = None
     for kind in (CompiledEngine, GraphEngine) if choice == "compile" else (GraphEngine,):
         try:
             return kind(lanes), reason
         except torch.cuda.OutOfMemoryError:
             raise
         except RuntimeError as error:
-            _undo_capture(lanes, random_state)
+            _undo_capture(lanes)
             reason = f"the {kind.name} engine could not take the step ({str(error).splitlines()[0]})"
     return Engine(lanes), reason
 
 
-def _undo_capture(lanes: Sequence[Lane], random_state: Tensor) -> None:
-    """Restore the lanes and the random state after a capture that failed."""
+def _undo_capture(lanes: Sequence[Lane]) -> None:
+    """Restore the lanes after a capture that failed."""
     torch.cuda.synchronize()
-    # Replace the state of the generator: the old state still counts as being captured.
-    generator = torch.cuda.default_generators[torch.cuda.current_device()]
-    generator.graphsafe_set_state(generator.clone_state())
-    torch.cuda.set_rng_state(random_state)
     for lane in lanes:
         lane.uncompile()
+        lane.random.renew()
         lane.reset()
 
 

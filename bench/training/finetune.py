@@ -19,6 +19,7 @@ from bench.training.lane import TASK, Lane, Objective
 from bench.training.precision import autocast
 from bench.training.random_stream import RandomStream
 
+VERSION = 2  # raised whenever a change here alters trained models; records without one are of version 1
 log = logging.getLogger("bench")
 
 
@@ -135,12 +136,16 @@ def _train(trainees: Sequence[Trainee], lanes: Sequence[Lane]) -> list[Outcome |
     # Train, and read the losses about 20 times.
     name = trainees[0].name + (f" and {len(lanes) - 1} more" if len(lanes) > 1 else "")
     progress, every = Progress(name, steps, lanes), max(1, steps // 20)
-    for step in range(steps):
-        engine.step(step)
-        if (step + 1) % every == 0 or step + 1 == steps:
-            progress.read(step + 1)
-            if len(progress.diverged) == len(lanes):
-                break
+    try:
+        for step in range(steps):
+            engine.step(step)
+            if (step + 1) % every == 0 or step + 1 == steps:
+                engine.join()
+                progress.read(step + 1)
+                if len(progress.diverged) == len(lanes):
+                    break
+    finally:
+        engine.join()
     seconds = time.perf_counter() - progress.begin
 
     return [
@@ -195,16 +200,20 @@ class Progress:
 
 
 @torch.inference_mode()
-def predict(model: nn.Module, data: Examples, batch_size: int, dtype: str) -> np.ndarray:
-    """Return the logits (N, C) in the order of the examples, in fp32; raises NotFinite for NaN or infinite logits."""
+def predict(model: nn.Module, data: Examples, tokens: int, dtype: str) -> np.ndarray:
+    """Return the logits (N, C) in the order of the examples, in fp32; raises NotFinite for NaN or infinite logits.
+
+    A batch has at most `tokens` tokens with its padding, or one row. Nothing is read back before the last batch.
+    """
     model.eval()
-    batches = evaluation_batches(data.lengths, batch_size)
-    outputs = []
-    for rows in batches:
-        inputs, _ = data.batch(rows)
-        with autocast(dtype, data.offsets.device):
+    device = data.offsets.device
+    order, ends = evaluation_batches(data.lengths, tokens)
+    on_device, outputs = torch.from_numpy(order).to(device), []
+    with autocast(dtype, device):  # around all batches, as it casts each weight once
+        for begin, end in itertools.pairwise([0, *ends]):
+            inputs, _ = data.padded(on_device[begin:end], int(data.lengths[order[begin]]))
             outputs.append(model(**inputs).logits.float())
-    logits = torch.cat(outputs).cpu().numpy()[np.argsort(np.concatenate(batches), kind="stable")]
+    logits = torch.cat(outputs).cpu().numpy()[np.argsort(order, kind="stable")]
 
     # Refuse NaN, which an argmax would take for class 0.
     if bad := int((~np.isfinite(logits).all(axis=1)).sum()):

@@ -278,6 +278,7 @@ class Lane:
             self.fused.reset()
         if self.bf16:  # a rehearsal can break off within a backward pass
             self.bf16.forget()
+        self.random.reset()
         self.rates.copy_(torch.from_numpy(self.schedule.rates))
         self.data.device_lengths.copy_(torch.from_numpy(self.data.lengths))
         self.counter.zero_()

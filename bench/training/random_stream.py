@@ -4,23 +4,44 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from torch import Tensor
 
 
 class RandomStream:
-    """The state of PyTorch's generators that a seed gives, kept from one step of a lane to its next."""
+    """PyTorch's generators as a seed leaves them, kept from one step of a lane to its next."""
 
     def __init__(self, seed: int, device: torch.device) -> None:
-        self.gpus = [device.index or 0] if device.type == "cuda" else []
-        self.cpu_state = torch.Generator().manual_seed(seed).get_state()
-        self.gpu_states = [torch.Generator(f"cuda:{gpu}").manual_seed(seed).get_state() for gpu in self.gpus]
+        self.seed, self.gpu = seed, device.index or 0 if device.type == "cuda" else None
+        self.renew()
+
+    def renew(self) -> None:
+        """Begin again with new generators: a capture that fails leaves the GPU's unusable."""
+        if self.gpu is not None:
+            self.gpu_generator = torch.Generator(f"cuda:{self.gpu}")
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin again with the same generators, which CUDA graphs hold."""
+        self.cpu_state: Tensor = torch.Generator().manual_seed(self.seed).get_state()
+        if self.gpu is not None:
+            self.gpu_generator.manual_seed(self.seed)
 
     @contextmanager
     def active(self) -> Iterator[None]:
-        """Draw from this stream within the block. The generators are afterwards as they were before."""
-        with torch.random.fork_rng(devices=self.gpus):
+        """Draw from this stream within the block. The generators are afterwards as they were before.
+
+        On a GPU the default generator takes over this one's state, which a CUDA graph captured in the block keeps.
+        """
+        with torch.random.fork_rng(devices=[]):
             torch.set_rng_state(self.cpu_state)
-            for gpu, state in zip(self.gpus, self.gpu_states, strict=True):
-                torch.cuda.set_rng_state(state, gpu)
-            yield
+            if self.gpu is None:
+                yield
+            else:
+                default = torch.cuda.default_generators[self.gpu]
+                before = default.graphsafe_get_state()
+                default.graphsafe_set_state(self.gpu_generator)
+                try:
+                    yield
+                finally:
+                    default.graphsafe_set_state(before)
             self.cpu_state = torch.get_rng_state()
-            self.gpu_states = [torch.cuda.get_rng_state(gpu) for gpu in self.gpus]

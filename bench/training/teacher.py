@@ -17,7 +17,7 @@ from bench import store
 from bench.models import pretrained
 from bench.settings.schema import RunConfig
 from bench.training import processes
-from bench.training.batching import Examples
+from bench.training.batching import Examples, evaluation_tokens
 from bench.training.finetune import Diverged, Trainee, finetune_together, predict
 from bench.training.lane import Objective, losses_of
 
@@ -108,7 +108,8 @@ def _train_teachers(
         if isinstance(outcome, Diverged):
             diverged.append(outcome)
             continue
-        logits[path] = predict(trainee.model, trainee.train, trainee.config.eval_batch_size, dtype)
+        tokens = evaluation_tokens(trainee.config, device)
+        logits[path] = predict(trainee.model, trainee.train, tokens, dtype)
         with store.atomic(path) as temporary:
             store.save_array(logits[path], temporary)
     for outcome in diverged:

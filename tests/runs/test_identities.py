@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from bench import store
-from bench.export.source import configuration
+from bench.export.source import configuration, training_version
 from bench.runs import identity
 from bench.tasks import corpora
 from bench.tasks import data as task_data
@@ -38,7 +38,7 @@ def _again(record: store.Record, patch: pytest.MonkeyPatch) -> str:
     patch.setattr(task_data, "data_identity", lambda *_: kept["data"]["sha256"])
     patch.setattr(task_data, "resolve_source", lambda *_: kept["data"]["source"])
     patch.setattr(corpora, "identity", lambda *_: texts.pop(0))
-    return identity.prepare(configuration(record, [])).run_id
+    return identity.prepare(configuration(record, []), training_version(record)).run_id
 
 
 @pytest.mark.parametrize("folder", STORES, ids=lambda folder: folder.relative_to(RESULTS.parent).as_posix())

@@ -172,4 +172,3 @@ def test_alike_are_runs_that_do_the_same_steps(tiny):
     )
     assert {first} == set(same)
     assert alike(prepared(tiny, "training.batch_size=4")) != first
-    assert alike(prepared(tiny, "deterministic=true")) is None

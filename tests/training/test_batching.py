@@ -18,9 +18,21 @@ def test_an_epoch_has_every_row_once(lengths, batch_size, seed):
     for _ in range(2):
         rows = np.concatenate([next(stream) for _ in range(per_epoch)])
         assert sorted(rows) == list(range(len(lengths)))
-    batches = evaluation_batches(lengths, batch_size)
-    assert sorted(np.concatenate(batches)) == list(range(len(lengths)))
-    assert all(len(batch) <= batch_size for batch in batches)
+
+
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=300), st.integers(1, 400))
+def test_an_evaluation_has_every_row_once_in_batches_as_large_as_the_tokens_allow(lengths, tokens):
+    lengths = np.array(lengths)
+    order, ends = evaluation_batches(lengths, tokens)
+    assert sorted(order) == list(range(len(lengths)))
+    assert ends[-1] == len(lengths)
+    begin = 0
+    for end in ends:
+        longest = lengths[order[begin:end]].max()
+        assert longest == lengths[order[begin]] and end > begin
+        assert (end - begin) * longest <= tokens or end == begin + 1
+        assert end == len(lengths) or (end + 1 - begin) * longest > tokens
+        begin = end
 
 
 def test_batches_depend_on_the_seed_and_pad_little():

@@ -16,7 +16,7 @@ from transformers import BertConfig, BertForSequenceClassification, get_linear_s
 from bench.settings.schema import TrainingConfig
 from bench.training import engine as engines
 from bench.training.batching import Examples, training_batches
-from bench.training.engine import Engine, buckets, make_engine
+from bench.training.engine import buckets, make_engine
 from bench.training.finetune import Diverged, Outcome, Trainee, finetune, finetune_together
 
 STEPS = 24  # three epochs
@@ -60,11 +60,11 @@ def lane(trained, data, dtype="fp32", seed=0, **changes):
 
 
 def run_engine(choice, device, dtype="fp32", dropout=0.0, seed=0, **changes):
-    own = lane(model(device, dropout), examples(device), dtype, **changes)
-    torch.manual_seed(seed)
+    own = lane(model(device, dropout), examples(device), dtype, seed, **changes)
     engine, fallback = make_engine(choice, [own])
     for step in range(STEPS):
         engine.step(step)
+    engine.join()
     own.close()
     return engine, fallback, own.losses.cpu().numpy(), weights_of(own.model)
 
@@ -234,6 +234,7 @@ def test_examples_that_need_no_padding_can_be_compiled_too():
         assert (engine.name, fallback) == (kind, None)
         for step in range(STEPS):
             engine.step(step)
+        engine.join()
         losses[kind] = own.losses.cpu().numpy()
         own.close()
     np.testing.assert_allclose(losses["compile"], losses["eager"], atol=1e-5)
@@ -256,9 +257,9 @@ def test_training_by_graphs_is_reproducible_to_the_bit_at_the_size_of_a_real_mod
         ).cuda()
         own = lane(large, data, "bf16", batch_size=32)
         engine, _ = make_engine("graph", [own])
-        torch.manual_seed(1)
         for step in range(20):
             engine.step(step)
+        engine.join()
         own.close()
         return own.losses[:20].cpu(), weights_of(large)
 
@@ -322,10 +323,12 @@ def test_lanes_side_by_side_train_as_each_does_alone(device, choice, graphs):
         engine, _ = make_engine(choice, [one])
         for step in range(STEPS):
             engine.step(step)
+        engine.join()
     together = [lane(model(device), examples(device), **one) for one in own]
     engine, fallback = make_engine(choice, together)
     for step in range(STEPS):
         engine.step(step)
+    engine.join()
     assert fallback is None
     for one, other in zip(together, alone, strict=True):
         np.testing.assert_allclose(one.losses.cpu(), other.losses.cpu(), atol=2e-5)
@@ -333,15 +336,25 @@ def test_lanes_side_by_side_train_as_each_does_alone(device, choice, graphs):
     assert len({float(one.losses.sum()) for one in together}) == 3
 
 
-def test_eager_lanes_side_by_side_are_each_alone_to_the_last_bit():
+@pytest.mark.parametrize(
+    ("device", "choice"),
+    [
+        ("cpu", "eager"),
+        *(pytest.param("cuda", kind, marks=needs_gpu) for kind in ("eager", "graph", "compile")),
+    ],
+)
+def test_lanes_side_by_side_are_each_alone_to_the_last_bit(device, choice):
     """With dropout, and with rows of other lengths in the lane beside."""
-    changes = [{"seed": 3, "data": examples()}, {"seed": 0, "data": examples(n=57)}]
-    alone = [lane(model(dropout=0.1), **one) for one in changes]
-    together = [lane(model(dropout=0.1), **one) for one in changes]
-    engines = [*(Engine([one]) for one in alone), Engine(together)]
+    changes = [{"seed": 3, "data": examples(device)}, {"seed": 0, "data": examples(device, n=57)}]
+    alone = [lane(model(device, dropout=0.1), **one) for one in changes]
+    together = [lane(model(device, dropout=0.1), **one) for one in changes]
+    engines = [make_engine(choice, lanes) for lanes in (*([one] for one in alone), together)]
+    assert {(engine.name, fallback) for engine, fallback in engines} == {(choice, None)}
     for step in range(STEPS):
-        for engine in engines:
+        for engine, _ in engines:
             engine.step(step)
+    for engine, _ in engines:
+        engine.join()
     for one, other in zip(together, alone, strict=True):
         assert torch.equal(one.losses, other.losses)
         assert torch.equal(weights_of(one.model), weights_of(other.model))

@@ -1,0 +1,79 @@
+"""Does a run repeat? The same run alone, again in a new process, and beside three others, compared to the last bit."""
+
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from bench import store
+from bench.errors import BenchError
+from bench.runs.execute import execute
+from bench.runs.identity import Prepared, prepare, with_seed
+from bench.runs.provenance import ROOT
+from bench.runs.side_by_side import execute_together
+from bench.settings.compose import compose_config
+from bench.store import Record
+
+OTHERS = 3
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """A run carried out again, and what differs from the first time: "" if nothing does."""
+
+    how: str
+    difference: str
+
+
+def repeats(overrides: Sequence[str]) -> Iterator[Repeat]:
+    """Yield each repetition of the run that the overrides describe; all records lie below results_dir/repeatability.
+
+    Raises BenchError for a run that fails or does not train side by side.
+    """
+    run = prepare(compose_config(overrides))
+    folder = Path(run.config.results_dir).absolute() / "repeatability"
+
+    def within(name: str) -> Prepared:
+        return replace(run, config=replace(run.config, results_dir=str(folder / name)))
+
+    # Alone, here and in a process of its own: kernels may be chosen anew in each process.
+    alone = _finished(execute(within("alone")))
+    command = [sys.executable, "-m", "bench", "run", *overrides, f"results_dir={folder / 'again'}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if done.returncode:
+        raise BenchError(f"the run in a new process failed: {(done.stderr.strip().splitlines() or [''])[-1]}")
+    again = store.read(store.path_of(folder / "again", run.name, run.run_id))
+    yield Repeat("again in a new process", difference(alone, again, folder / "alone", folder / "again"))
+
+    # Beside others of its task, which have other seeds.
+    group = [
+        within("beside"),
+        *(with_seed(within("beside"), run.config.seed + n) for n in range(1, OTHERS + 1)),
+    ]
+    together = execute_together(group)
+    if together is None:
+        raise BenchError("the runs cannot train side by side here: the log says why")
+    beside = _finished(together[0])
+    yield Repeat(f"beside {OTHERS} others", difference(alone, beside, folder / "alone", folder / "beside"))
+
+
+def _finished(record: Record) -> Record:
+    if record["status"] != "ok":
+        raise BenchError(f"{record['name']} ended as {record['status']}: there is nothing to compare.")
+    return record
+
+
+def difference(one: Record, other: Record, one_dir: Path, other_dir: Path) -> str:
+    """Return what differs between two records of a run, or between their predictions: "" if nothing does."""
+    assert one["training"] and other["training"]
+    curves = zip(one["training"]["curve"], other["training"]["curve"], strict=True)
+    if unequal := next((pair for pair in curves if pair[0] != pair[1]), None):
+        return f"the mean loss up to step {unequal[0][0]:.0f} is {unequal[0][1]!r} and {unequal[1][1]!r}"
+    if one["metrics"] != other["metrics"]:
+        return f"the scores are {one['headline']} and {other['headline']}"
+    folders = [store.predictions_folder(path, one["name"], one["run_id"]) for path in (one_dir, other_dir)]
+    unequal_files = (
+        f for f in sorted(folders[0].iterdir()) if f.read_bytes() != (folders[1] / f.name).read_bytes()
+    )
+    return next((f"the predictions in {file.name} differ" for file in unequal_files), "")

@@ -1,0 +1,30 @@
+"""A run carried out again, compared to the last bit."""
+
+import copy
+from pathlib import Path
+
+from bench import store
+from bench.cli.main import main
+from bench.perf.repeatability import difference
+
+
+def test_a_run_on_the_cpu_repeats_to_the_last_bit_and_a_changed_bit_is_named(tiny, tmp_path, capsys):
+    assert main(["repeatability", *tiny, "embedding=dense", f"results_dir={tmp_path}"]) == 0
+    said = capsys.readouterr().out
+    assert said.splitlines() == [
+        "again in a new process: the same to the last bit",
+        "beside 3 others: the same to the last bit",
+    ]
+
+    # Change a loss, a score, a prediction.
+    folder = tmp_path / "repeatability"
+    (record, *_), _ = store.read_all(folder / "alone")
+    other = copy.deepcopy(record)
+    other["training"]["curve"][1][1] += 1e-7
+    assert "the mean loss up to step" in difference(record, other, folder / "alone", folder / "again")
+    other = copy.deepcopy(record)
+    next(iter(other["metrics"].values()))["accuracy"] += 1e-7
+    assert "the scores are" in difference(record, other, folder / "alone", folder / "again")
+    (answers,) = Path(store.predictions_folder(folder / "again", record["name"], record["run_id"])).iterdir()
+    answers.write_bytes(answers.read_bytes()[:-1] + b"\x07")
+    assert "predictions" in difference(record, record, folder / "alone", folder / "again")
