@@ -72,8 +72,6 @@ class Graphs:
 
     def _capture(self, length: int) -> torch.cuda.CUDAGraph:
         """Return the graph of a step, padded to `length` tokens, after a rehearsal of it."""
-        gc.collect()  # a graph of an earlier run that is destroyed during a capture would end the capture
-
         # Rehearse, so that kernels are compiled and memory is allocated.
         self.stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self.stream):
@@ -83,7 +81,7 @@ class Graphs:
 
         # The capture takes over the generator that is active, so that replays go on drawing from the lane's stream.
         graph = torch.cuda.CUDAGraph()
-        with gc_disabled(), torch.cuda.graph(graph, pool=self.pool, stream=self.stream):
+        with torch.cuda.graph(graph, pool=self.pool, stream=self.stream):
             self.lane.step(length)
         return graph
 
@@ -100,7 +98,9 @@ class GraphEngine(Engine):
 
     def __init__(self, lanes: Sequence[Lane]) -> None:
         super().__init__(lanes)
-        self.graphs = [Graphs(lane, stream(number)) for number, lane in enumerate(lanes)]
+        gc.collect()  # a graph of an earlier run that is destroyed during a capture would end the capture
+        with gc_disabled():
+            self.graphs = [Graphs(lane, stream(number)) for number, lane in enumerate(lanes)]
 
     def step(self, number: int) -> None:
         for graphs in self.graphs:

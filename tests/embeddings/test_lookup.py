@@ -3,35 +3,41 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.embeddings.lookup import OneHotLookup, lookup
+from bench.embeddings.lookup import OneHotLookup, OpaqueLookup, PairsLookup, lookup
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
+KINDS = [OneHotLookup, PairsLookup, OpaqueLookup]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(deadline=None)
 @given(
     st.integers(1, 9), st.sampled_from([(1,), (4,), (3, 5), (2, 3, 4)]), st.booleans(), st.integers(0, 2**31)
 )
-def test_the_product_is_the_gradient_of_torchs_embedding(rows, shape, padded, seed):
+def test_the_gradient_is_that_of_torchs_embedding(kind, rows, shape, padded, seed):
     generator = torch.Generator().manual_seed(seed)
     table = torch.randn(rows, 3, generator=generator, dtype=torch.float64, requires_grad=True)
     ids = torch.randint(0, rows, shape, generator=generator)
     gradient = torch.randn(*shape, 3, generator=generator, dtype=torch.float64)
     padding = rows - 1 if padded else None
-    expected, own = F.embedding(ids, table, padding), OneHotLookup.apply(table, ids, padding)
+    expected, own = F.embedding(ids, table, padding), kind.apply(table, ids, padding)
     assert torch.equal(own, expected)
     torch.testing.assert_close(
         *(torch.autograd.grad(vectors, table, gradient) for vectors in (own, expected))
     )
 
 
-def test_the_product_is_exact_when_compiled_under_bf16_autocast():
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_gradient_is_exact_when_compiled_under_bf16_autocast(kind):
     table, ids = torch.randn(20, 8, requires_grad=True), torch.randint(0, 20, (4, 6))
     gradient = torch.randn(4, 6, 8)
     with torch.autocast("cpu", torch.bfloat16):
-        vectors = torch.compile(OneHotLookup.apply, backend="aot_eager")(table, ids, None)
+        vectors = torch.compile(kind.apply, backend="aot_eager")(table, ids, None)
     torch.testing.assert_close(
         *(torch.autograd.grad(found, table, gradient) for found in (vectors, F.embedding(ids, table)))
     )
