@@ -6,12 +6,12 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.embeddings.lookup import OneHotLookup, OpaqueLookup, PairsLookup, lookup
+from bench.embeddings.lookup import OneHotLookup, OpaqueLookup, lookup
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
-KINDS = [OneHotLookup, PairsLookup, OpaqueLookup]
+KINDS = [OneHotLookup, OpaqueLookup]
 
 
 @pytest.mark.parametrize("kind", KINDS)
