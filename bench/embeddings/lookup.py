@@ -33,7 +33,7 @@ class OneHotLookup(torch.autograd.Function):
 @torch.library.custom_op("bench::embedding_gradient", mutates_args=())
 def embedding_gradient(gradient: Tensor, ids: Tensor, rows: int, padding_idx: int) -> Tensor:
     """Return PyTorch's own gradient (rows, d) of `F.embedding`; a `padding_idx` of -1 is none."""
-    return torch.ops.aten.embedding_dense_backward(gradient, ids, rows, padding_idx, False)
+    return cast(Tensor, torch.ops.aten.embedding_dense_backward(gradient, ids, rows, padding_idx, False))
 
 
 @embedding_gradient.register_fake

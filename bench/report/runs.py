@@ -126,7 +126,7 @@ def _derived(record: Record, place: int, widths: dict[str, int], suites: dict[st
         "recovery": recovery,
         "plain": recovery == teacher == "none",
         "body": config.get("body", "fp32"),
-        "settings": _flatten(group),
+        "settings": {"training.version": 1} | _flatten(group),
         "configuration": short_label(config, widths.get(model)),
         "kind": kind(config),
         "seed": config["seed"],

@@ -40,3 +40,12 @@ def test_a_section_has_a_line_for_each_configuration_and_column_and_one_main_col
     assert list(glue[glue.main].column) == ["mean of mrpc, rte"] * 2
     alone = table[table.suite == "lexical"]
     assert len(alone) == 1 and alone.main.all() and pd.isna(alone.difference_to_dense.item())
+
+
+def test_records_of_an_older_training_stand_beside_the_new_ones_each_with_its_own_dense() -> None:
+    new = {"training.version": 2}
+    records = [record(m, value=v) for m, v in (("dense", 0.8), ("pq8", 0.7))]
+    records += [record(m, value=v, changes=new) for m, v in (("dense", 0.9), ("pq8", 0.87))]
+    found = score_table(to_frame(records), 1.0).set_index("configuration").difference_to_dense
+    assert found["pq f=8 Q=64 (version=1)"] == pytest.approx(-10)
+    assert found["pq f=8 Q=64 (version=2)"] == pytest.approx(-3)
