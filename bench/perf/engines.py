@@ -11,7 +11,7 @@ from bench.perf.sides import LEARNING_RATE, Side, Work, synchronise, warm_steps
 from bench.settings.recoveries import DistilConfig
 from bench.settings.schema import TrainingConfig
 from bench.training import stored_states
-from bench.training.batching import Examples
+from bench.training.batching import Examples, evaluation_tokens
 from bench.training.engine import make_engine
 from bench.training.finetune import Trainee, predict
 from bench.training.lane import Objective
@@ -89,14 +89,15 @@ def distillation_side(
 class PredictionSide(Side):
     """The evaluation of a run, with its fp32 weights."""
 
-    how = "this project's evaluation: rows on the device, longest first, bf16 on a GPU, batches as large as the Trainer's"
+    how = "this project's evaluation: rows on the device, longest first, bf16 on a GPU, batches of 65,536 tokens there"
 
     def __init__(self, model: PreTrainedModel, work: Work) -> None:
         self.model, self.work, self.dtype = model, work, resolve_dtype("auto", work.device)
         self.examples = _examples(work, model)
+        self.tokens = evaluation_tokens(TrainingConfig(), work.device)
         self.measure()
 
     def measure(self) -> float:
         begun = time.perf_counter()
-        predict(self.model, self.examples, self.work.batch_size, self.dtype)
+        predict(self.model, self.examples, self.tokens, self.dtype)
         return time.perf_counter() - begun
