@@ -41,7 +41,11 @@ def describe(plan: Plan) -> str:
     todo = plan.todo()
     known = [item.seconds for item in todo if item.seconds is not None]
     hours = sum(known) / len(known) * len(todo) / 3600 if known else None
-    expected = "" if hours is None else f", about {hours:.2f} hours of training, divided by the workers"
+    recovering = plan.pace.recovery_seconds(plan.declared[item.run_id].run for item in todo)
+    recovery = f" and at most {recovering / 3600:.2f} of recovery" if recovering else ""
+    expected = (
+        "" if hours is None else f", about {hours:.2f} hours of training{recovery}, divided by the workers"
+    )
     counts = ", ".join(f"{number} {status}" for status, number in sorted(plan.counts().items()))
     lines = [f"{plan.sweep.name}: {plan.sweep.purpose}", f"{len(plan.runs)} runs: {counts}"]
     lines += [f"To do: {len(todo)}{expected}", *(f"  {item.run_id} {item.name}" for item in todo)]

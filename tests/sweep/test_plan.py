@@ -95,6 +95,21 @@ def test_expected_time_is_that_of_the_same_model_and_task_and_the_longest_come_f
     assert f"about {sum(expected) / 3600:.2f} hours" in describe(plan)
 
 
+def test_a_recovered_model_counts_once_for_the_runs_that_share_it(sweep):
+    recovered = {"name": "distil", "sha256": "", "reused": True, "texts": 9, "steps": 100, "seconds": 50.0}
+    plan = make(sweep)
+    config = SAMPLE["config"] | {"recovery": {"name": "distil", "batch_size": 4}}
+    record_for(plan, plan.runs[0], config=config, recovery=recovered)  # 8 examples a second
+    more = [*sweep, "recovery=distil", "recovery.steps=3600", "recovery.batch_size=8"]
+    chosen = [*more, "recovery.corpus=lexical_sentiment:train"]
+    embeddings = {repr([run.canonical[key] for key in ("embedding", "assignment")]) for run in plan.runs}
+    assert f" and at most {len(embeddings)}.00 of recovery" in describe(make(chosen))
+    seeds = {run.config.seed for run in plan.runs}
+    each = describe(make([*chosen, "recovery.seed=null"]))
+    assert f" and at most {len(embeddings) * len(seeds)}.00 of recovery" in each
+    assert f" and at most {len(embeddings) * 2}.00 of" in describe(make(more)), "a text for each of two tasks"
+
+
 def test_nothing_is_expected_where_nothing_is_known():
     assert Pace().seconds(compose_config(["task=lexical_sentiment"])) is None
 
