@@ -3,6 +3,7 @@
 `assignment=<name>` chooses `ASSIGNMENT` of bench/assignment/<name>.py; its keys are a class in bench/settings/assignments.py.
 """
 
+import logging
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+import torch
 
 from bench import store
 from bench.assignment.base import VECTORS, Assignment, Request
@@ -31,6 +33,7 @@ __all__ = [
     "kind",
 ]
 
+log = logging.getLogger("bench")
 VERSION = 1  # of the algorithms; raised whenever a change alters codes
 SOURCES = {"static": "pretrained embedding table", "context": "matrix of token vectors"}
 
@@ -44,6 +47,7 @@ class Codes:
     distinct: int  # tokens with different codes
     stored: bool
     injective: bool  # the assignment guarantees that all differ
+    device: str | None  # cpu | cuda: where clusters were found; None: nothing was clustered
 
 
 @cache
@@ -112,12 +116,15 @@ def assign(
     vectors: TokenVectors | None,
     cache_dir: Path,
     weights: np.ndarray | None = None,
+    device: torch.device | None = None,
 ) -> Codes:
     """Return the codes, (V, f), from `cache_dir/codes` if they are there.
 
     `table` (V, d) is the pretrained matrix as the embedding cuts it, `vectors` are the tokens' in context; which of them
-    are needed: `vectors_of`. `weights` (V,) is what each token's error counts. Raises ConfigError as `check` does,
-    BenchError for values that are not finite, EnvironmentBroken for a cache that cannot be written.
+    are needed: `vectors_of`. `weights` (V,) is what each token's error counts. `device`, if any, finds the
+    clusters in fp64: its codes can differ from the CPU's (None), so the cache holds them apart; without room on it the CPU
+    finds them. Raises ConfigError as `check` does, BenchError for values that are not finite, EnvironmentBroken for a cache
+    that cannot be written.
     """
     check(config, vocab_size, subspaces, rows)
     chosen, kinds = kind(config.name), vectors_of(config)
@@ -128,30 +135,39 @@ def assign(
     needed = {name: _present(name, given[name]) for name in given if kinds in (name, "both")}
     weights = weights if needed else None
 
-    def build() -> np.ndarray:
+    def build(device: torch.device | None) -> np.ndarray:
         points = [
             _checked(part.compute(), vocab_size, subspaces, SOURCES[name]) for name, part in needed.items()
         ]
         if points and rows >= vocab_size:  # a row for every token: no clusters to find, and no error
             return np.arange(vocab_size, dtype=np.int32)[:, None].repeat(subspaces, axis=1)
         joined = _side_by_side(points, subspaces) if len(points) > 1 else next(iter(points), None)
-        return chosen.build(Request(vocab_size, subspaces, rows, _seed(config), joined, weights))
+        return chosen.build(Request(vocab_size, subspaces, rows, _seed(config), joined, weights, device))
+
+    def cached(device: torch.device | None) -> np.ndarray:
+        sources, found_on = [part.key for part in needed.values()], [device.type] if device else []
+        digest = store.key(
+            VERSION, identity(config), vocab_size, subspaces, rows, sources, weights, *found_on
+        )
+        return store.cached_array(cache_dir / "codes" / f"{digest}.safetensors", lambda: build(device))
 
     # The codes, cached where they take long.
-    if chosen.stored:
-        sources = [part.key for part in needed.values()]
-        digest = store.key(VERSION, identity(config), vocab_size, subspaces, rows, sources, weights)
-        codes = store.cached_array(cache_dir / "codes" / f"{digest}.safetensors", build)
-    else:
-        codes = build()
-    return described(codes, chosen.stored, chosen.injective)
+    device = device if needed else None
+    try:
+        codes = cached(device) if chosen.stored else build(None)
+    except torch.cuda.OutOfMemoryError:
+        log.warning(
+            "assignment=%s: the GPU has no room for the tokens' vectors, the CPU clusters", config.name
+        )
+        codes, device = cached(None), None
+    found_on = (device or torch.device("cpu")).type if needed else None
+    return described(codes, chosen.stored, chosen.injective, found_on)
 
 
-def described(codes: np.ndarray, stored: bool, injective: bool) -> Codes:
+def described(codes: np.ndarray, stored: bool, injective: bool, device: str | None) -> Codes:
     """Return the codes (V, f) with their digest and the number of distinct ones."""
-    return Codes(
-        codes, store.array_sha256(codes.astype("<i4")), len(np.unique(codes, axis=0)), stored, injective
-    )
+    digest, distinct = store.array_sha256(codes.astype("<i4")), len(np.unique(codes, axis=0))
+    return Codes(codes, digest, distinct, stored, injective, device)
 
 
 def _present(name: str, vectors: TokenVectors | None) -> TokenVectors:

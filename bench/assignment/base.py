@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 
 VECTORS = ("static", "context", "both")  # what can stand for the tokens: `assignment.vectors`
 
@@ -19,6 +20,8 @@ class Request:
     seed: int = 0
     points: np.ndarray | None = None  # (V, d): the tokens' vectors
     weights: np.ndarray | None = None  # (V,): of each token's error; None: all the same
+
+    device: torch.device | None = None  # that finds clusters; None: the CPU, by scikit-learn
 
     def vectors(self) -> np.ndarray:
         """Return the points of an assignment that clusters them."""

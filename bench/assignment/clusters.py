@@ -10,8 +10,12 @@ from itertools import pairwise
 from typing import cast
 
 import numpy as np
+import torch
 from joblib import Parallel, delayed
 from threadpoolctl import threadpool_limits
+from torch import Tensor
+
+from bench.assignment import kmeans
 
 CHUNK = 1 << 22  # distances held at a time by one worker (16 MiB of float32)
 PART = 1 << 12  # points whose nearest rows one worker finds
@@ -32,6 +36,9 @@ def subspace_slices(width: int, subspaces: int) -> list[slice]:
     return [slice(int(a), int(b)) for a, b in pairwise(edges)]
 
 
+Device = (
+    torch.device | None
+)  # that finds clusters, by bench.assignment.kmeans; None: the CPU, by scikit-learn
 Weights = np.ndarray | None  # of each point's squared error, (n,); None: all the same
 
 
@@ -44,27 +51,40 @@ def _sample(points: np.ndarray, weights: Weights, size: int, seed: int) -> tuple
 
 
 def centroids(
-    points: np.ndarray, rows: int, seed: int, per_centroid: int, max_iter: int, weights: Weights = None
+    points: np.ndarray,
+    rows: int,
+    seed: int,
+    per_centroid: int,
+    max_iter: int,
+    weights: Weights = None,
+    device: Device = None,
 ) -> np.ndarray:
     """Return k-means centroids of the weighted points, (rows, s) float32, trained on a seeded sample of them.
 
     The sample has `per_centroid` points for each centroid (faiss takes 256), but at least LEAST_SAMPLE. k-means++ starts
     from a smaller sample: on all points it takes longer than the clustering and ends no better.
     """
+    points, weights = _sample(points, weights, max(per_centroid * rows, LEAST_SAMPLE), seed)
+    some, their_weights = _sample(points, weights, START_SAMPLE * rows, seed)
+    if device is not None:
+        start = kmeans.plus_plus(*_on(device, some, their_weights), rows, seed)
+        means = kmeans.centroids(*_on(device, points, weights), start, max_iter)
+        return means.float().cpu().numpy()
+
     # This import takes a second, so it stands where there is something to cluster.
     from sklearn.cluster import KMeans, kmeans_plusplus
 
-    points, weights = _sample(points, weights, max(per_centroid * rows, LEAST_SAMPLE), seed)
-    some, their_weights = _sample(points, weights, START_SAMPLE * rows, seed)
     # The limit holds for this thread only, and the pool's does not reach it.
     with threadpool_limits(1, user_api="openmp"):
         start, _ = kmeans_plusplus(some, rows, sample_weight=their_weights, random_state=seed)
-        means = (
-            KMeans(rows, init=start, n_init=1, max_iter=max_iter)
-            .fit(points, sample_weight=weights)
-            .cluster_centers_
-        )
-    return cast(np.ndarray, means.astype(np.float32))
+        found = KMeans(rows, init=start, n_init=1, max_iter=max_iter).fit(points, sample_weight=weights)
+    return cast(np.ndarray, found.cluster_centers_.astype(np.float32))
+
+
+def _on(device: torch.device, points: np.ndarray, weights: Weights = None) -> tuple[Tensor, Tensor]:
+    """Return the points (n, s) and their weights (n,) in fp64 on the device."""
+    weights = np.ones(len(points)) if weights is None else weights
+    return torch.from_numpy(points).to(device).double(), torch.from_numpy(weights).to(device).double()
 
 
 def _costs(points: np.ndarray, table: np.ndarray) -> np.ndarray:
@@ -72,8 +92,10 @@ def _costs(points: np.ndarray, table: np.ndarray) -> np.ndarray:
     return cast(np.ndarray, np.square(table).sum(axis=1) - 2 * (points @ table.T))
 
 
-def nearest(points: np.ndarray, table: np.ndarray) -> np.ndarray:
+def nearest(points: np.ndarray, table: np.ndarray, device: Device = None) -> np.ndarray:
     """Return the index of each point's nearest centroid, (n,) int32."""
+    if device is not None:
+        return kmeans.nearest(_on(device, points)[0], _on(device, table)[0]).int().cpu().numpy()
     step, norms = max(1, CHUNK // len(table)), np.square(table).sum(axis=1)
     parts = [
         (norms - 2 * (points[i : i + step] @ table.T)).argmin(axis=1) for i in range(0, len(points), step)
@@ -81,7 +103,7 @@ def nearest(points: np.ndarray, table: np.ndarray) -> np.ndarray:
     return np.concatenate(parts).astype(np.int32)
 
 
-def nearest_rows(points: np.ndarray, rows: np.ndarray) -> np.ndarray:
+def nearest_rows(points: np.ndarray, rows: np.ndarray, device: Device = None) -> np.ndarray:
     """Return, for each of the points (V, d), the place in `rows` (U,) of the nearest point among those: (V,) int32.
 
     A point of `rows` gets its place. Of equal distances the first counts.
@@ -90,7 +112,10 @@ def nearest_rows(points: np.ndarray, rows: np.ndarray) -> np.ndarray:
     first = np.sort(np.unique(points[rows], axis=0, return_index=True)[1])
     table = points[rows[first]]
     with workers() as run:
-        parts = run(delayed(nearest)(points[i : i + PART], table) for i in range(0, len(points), PART))
+        part = PART if device is None else len(points)
+        parts = run(
+            delayed(nearest)(points[i : i + part], table, device) for i in range(0, len(points), part)
+        )
     places: np.ndarray = first[np.concatenate(parts)].astype(np.int32)
     places[rows] = np.arange(len(rows), dtype=np.int32)
     return places

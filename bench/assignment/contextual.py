@@ -4,12 +4,23 @@ import numpy as np
 from joblib import Parallel, delayed
 
 from bench.assignment.base import Assignment
-from bench.assignment.clusters import Weights, centroids, limit, match, nearest, subspace_slices, workers
+from bench.assignment.clusters import (
+    Device,
+    Weights,
+    centroids,
+    limit,
+    match,
+    nearest,
+    subspace_slices,
+    workers,
+)
 
 ITERATIONS = 4  # rounds
 
 
-def _codes(parts: list[np.ndarray], tables: list[np.ndarray], weights: Weights, pool: Parallel) -> np.ndarray:
+def _codes(
+    parts: list[np.ndarray], tables: list[np.ndarray], weights: Weights, device: Device, pool: Parallel
+) -> np.ndarray:
     """Return codes (V, f), all different: each digit near its sub-table's centroid, as far as room is left.
 
     The tokens that share the first i-1 digits are a group of at most Q^(f-i+1). At most Q^(f-i) of them may get the same
@@ -17,7 +28,7 @@ def _codes(parts: list[np.ndarray], tables: list[np.ndarray], weights: Weights, 
     """
     vocab_size, subspaces, rows = len(parts[0]), len(parts), len(tables[0])
     codes = np.stack(
-        pool(delayed(nearest)(part, table) for part, table in zip(parts, tables, strict=True)), axis=1
+        pool(delayed(nearest)(part, table, device) for part, table in zip(parts, tables, strict=True)), axis=1
     )
     group = np.zeros(vocab_size, dtype=np.int64)
     for i in range(subspaces - 1):
@@ -48,7 +59,13 @@ def _means(
 
 
 def contextual_codes(
-    vectors: np.ndarray, subspaces: int, rows: int, iterations: int, seed: int, weights: Weights = None
+    vectors: np.ndarray,
+    subspaces: int,
+    rows: int,
+    iterations: int,
+    seed: int,
+    weights: Weights = None,
+    device: Device = None,
 ) -> np.ndarray:
     """Return injective codes (V, f) int32 of the token vectors (V, d), from the round with the least weighted squared error.
 
@@ -59,11 +76,11 @@ def contextual_codes(
     with workers() as pool:
         # Few steps suffice here: the rounds move the centroids further.
         tables = pool(
-            delayed(centroids)(part, rows, seed, per_centroid=64, max_iter=10, weights=weights)
+            delayed(centroids)(part, rows, seed, per_centroid=64, max_iter=10, weights=weights, device=device)
             for part in parts
         )
         for _ in range(iterations):
-            codes = _codes(parts, tables, weights, pool)
+            codes = _codes(parts, tables, weights, device, pool)
             moved = pool(
                 delayed(_means)(part, codes[:, i], tables[i], weights) for i, part in enumerate(parts)
             )
@@ -75,7 +92,9 @@ def contextual_codes(
 
 
 ASSIGNMENT = Assignment(
-    lambda ask: contextual_codes(ask.vectors(), ask.subspaces, ask.rows, ITERATIONS, ask.seed, ask.weights),
+    lambda ask: contextual_codes(
+        ask.vectors(), ask.subspaces, ask.rows, ITERATIONS, ask.seed, ask.weights, ask.device
+    ),
     vectors="context",
     constants={"iterations": ITERATIONS},
 )

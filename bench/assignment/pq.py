@@ -4,16 +4,22 @@ import numpy as np
 from joblib import delayed
 
 from bench.assignment.base import Assignment
-from bench.assignment.clusters import Weights, centroids, nearest, subspace_slices, workers
+from bench.assignment.clusters import Device, Weights, centroids, nearest, subspace_slices, workers
 
 
 def product_quantisation(
-    table: np.ndarray, subspaces: int, rows: int, seed: int, weights: Weights = None
+    table: np.ndarray,
+    subspaces: int,
+    rows: int,
+    seed: int,
+    weights: Weights = None,
+    device: Device = None,
 ) -> np.ndarray:
     """Return each token's nearest centroid in every subspace of the table (V, d): codes (V, f) (Jegou et al. 2011)."""
 
     def codes_of(part: np.ndarray) -> np.ndarray:
-        return nearest(part, centroids(part, rows, seed, per_centroid=256, max_iter=50, weights=weights))
+        means = centroids(part, rows, seed, per_centroid=256, max_iter=50, weights=weights, device=device)
+        return nearest(part, means, device)
 
     parts = [table[:, s] for s in subspace_slices(table.shape[1], subspaces)]
     with workers() as pool:
@@ -21,7 +27,9 @@ def product_quantisation(
 
 
 ASSIGNMENT = Assignment(
-    lambda ask: product_quantisation(ask.vectors(), ask.subspaces, ask.rows, ask.seed, ask.weights),
+    lambda ask: product_quantisation(
+        ask.vectors(), ask.subspaces, ask.rows, ask.seed, ask.weights, ask.device
+    ),
     vectors="static",
     injective=False,
 )

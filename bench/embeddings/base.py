@@ -73,6 +73,7 @@ class Source:
     vocabulary: Vocabulary | None = None
     std: float = 0.02  # of random tables
     generator: torch.Generator | None = None  # of random tables
+    device: torch.device | None = None  # that finds the nearest code rows; None: the CPU
     kept: Tensor | None = None  # (K,): ids of the tokens with kept rows, which the fit ignores
 
     @property

@@ -98,7 +98,7 @@ class Subspace(Pieces[SubspaceConfig]):
             )
             sharers = np.setdiff1d(frequent, kept)
             assert source.codes is not None
-            layer.set_integers("share", nearest_rows(source.table.numpy(), sharers))
+            layer.set_integers("share", nearest_rows(source.table.numpy(), sharers, source.device))
             layer.inner.set_integers("codes", source.codes[sharers])
             layer, source = layer.inner, replace(source, codes=layer.codes())
         if config.init == "fitted":

@@ -63,7 +63,7 @@ def compressed(
 
     The configuration must be resolved. Raises BenchError for token vectors that are not finite.
     """
-    embedding, assignment = config.embedding, assignment_of(config)
+    embedding, assignment, device = config.embedding, assignment_of(config), clustering_device(config)
     chosen, table = method(embedding.name), pretrained.table(model)
     # The tokenizer's, as a model's configuration can name another token (Multilingual MiniLM: <s>).
     padding = cast(int | None, tokenizer.pad_token_id)
@@ -84,6 +84,7 @@ def compressed(
             vectors=_token_vectors(config, model, tokenizer, texts) if kind in ("context", "both") else None,
             weights=None if vocabulary is None else _clustered(vocabulary, kept, padding),
             cache_dir=Path(config.cache_dir),
+            device=device,
         )
 
     # Build the module on the pretrained table.
@@ -95,14 +96,26 @@ def compressed(
         vocabulary=vocabulary,
         std=getattr(model.config, "initializer_range", 0.02),  # as transformers where config.json names none
         generator=torch.Generator().manual_seed(config.seed),
+        device=device,
     )
     module = chosen.build(embedding, source)
+
+    # Give the clusters' memory back, which is no part of the run's peak.
+    if codes and codes.device == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
 
     # Where code rows are shared, the module decides the codes.
     for part in module.modules():
         if isinstance(part, Shared):
-            codes = bench.assignment.described(part.codes(), stored=True, injective=False)
+            codes = bench.assignment.described(part.codes(), True, False, codes.device if codes else None)
     return module, codes
+
+
+def clustering_device(config: RunConfig) -> torch.device | None:
+    """Return the GPU that finds the tokens' clusters, or None for the CPU: where the run has none, or is `deterministic`."""
+    gpu = config.device != "cpu" and not config.deterministic and torch.cuda.is_available()
+    return torch.device("cuda") if gpu else None
 
 
 def swap(
@@ -127,6 +140,7 @@ def swap(
         "decile_errors": None,
         "distinct_codes": None if codes is None else codes.distinct,
         "codes_sha256": None if codes is None else codes.sha256,
+        "codes_device": None if codes is None else codes.device,
     }
     if not (isinstance(embedding, SubspaceConfig) and embedding.init == "random"):
         missed, norms = squared_errors(module, table, padding)

@@ -53,6 +53,9 @@ class FitPart(TypedDict):
     decile_errors: NotRequired[list[float] | None]
     distinct_codes: int | None
     codes_sha256: str | None
+    codes_device: NotRequired[
+        str | None
+    ]  # cpu | cuda: where clusters were found (older records: cpu); null: none
 
 
 class HeadlinePart(TypedDict):

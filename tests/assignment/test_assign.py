@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
+import torch
 
 from bench.assignment import Codes, TokenVectors, assign, check, identity
 from bench.errors import BenchError, ConfigError, EnvironmentBroken
@@ -33,10 +34,10 @@ def config(name: str, **settings: Any) -> AssignmentConfig:
 
 
 def make(name: str, cache: Path, *, vectors: Any = None, key: str = "k", table: np.ndarray = TABLE, rows: int = 7,
-         f: int = 3, **settings: Any) -> Codes:  # fmt: skip
+         f: int = 3, device: torch.device | None = None, **settings: Any) -> Codes:  # fmt: skip
     given = TokenVectors(key, vectors or Counted())
     return assign(config(name, **settings), vocab_size=300, subspaces=f, rows=rows, table=table,
-                  vectors=given, cache_dir=cache)  # fmt: skip
+                  vectors=given, cache_dir=cache, device=device)  # fmt: skip
 
 
 @pytest.mark.parametrize("name", sorted(CHOICES["assignment"]))
@@ -65,6 +66,37 @@ def test_a_hit_computes_nothing(tmp_path: Path) -> None:
     first, second = (make("contextual", tmp_path, vectors=vectors) for _ in range(2))
     assert vectors.calls == 1 and first.sha256 == second.sha256 and (first.codes == second.codes).all()
     assert [path.suffix for path in (tmp_path / "codes").iterdir()] == [".safetensors"]  # no leftovers
+
+
+@pytest.mark.parametrize("name", ["contextual", "pq", "residual"])
+def test_the_codes_of_a_device_are_cached_apart_from_scikit_learns(name: str, tmp_path: Path) -> None:
+    device, files = torch.device("cpu"), list[int]()
+    for chosen in (None, device, None, device):
+        make(name, tmp_path, device=chosen)
+        files.append(len([*(tmp_path / "codes").iterdir()]))
+    assert files == [1, 2, 2, 2]
+
+
+def test_without_room_on_the_device_the_cpu_finds_the_clusters(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(*_: object) -> None:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr("bench.assignment.kmeans.plus_plus", full)
+    with caplog.at_level(logging.WARNING, logger="bench"):
+        found = make("pq", tmp_path / "a", device=torch.device("cpu"))
+    assert "assignment=pq: the GPU has no room" in caplog.text
+    assert found.device == "cpu" and found.sha256 == make("pq", tmp_path / "b").sha256
+
+
+def test_a_device_changes_nothing_where_there_is_nothing_to_cluster(tmp_path: Path) -> None:
+    first, second = (make("random", tmp_path, device=chosen) for chosen in (None, torch.device("cpu")))
+    assert (
+        first.sha256 == second.sha256
+        and second.device is None
+        and len([*(tmp_path / "codes").iterdir()]) == 1
+    )
 
 
 def test_what_decides_the_codes_decides_the_key(tmp_path: Path) -> None:

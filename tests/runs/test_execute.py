@@ -49,6 +49,7 @@ def test_the_command_line_writes_one_record_and_does_nothing_twice(tiny):
         "the file holds tables and codes, and a short header"
     )
     assert size["dense_embedding_params"] == 30522 * 24
+    assert record["fit"]["codes_device"] == "cpu"
     assert record["fit"]["codes_sha256"] and 0 < record["fit"]["relative_error"] < 1
     assert len(record["fit"]["decile_errors"]) == 10 and min(record["fit"]["decile_errors"]) > 0
     assert record["provenance"]["packages"]["torch"] and record["cost"]["peak_memory_bytes"] > 0

@@ -1,0 +1,92 @@
+"""k-means by torch, against scikit-learn in fp64, on a CPU and where there is one on a GPU."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.cluster import KMeans, kmeans_plusplus
+
+from bench.assignment import kmeans
+from bench.assignment.clusters import nearest_rows
+from bench.assignment.contextual import contextual_codes
+from bench.assignment.pq import product_quantisation
+from bench.assignment.residual import residual_quantisation
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+DEVICES = ["cpu", pytest.param("cuda", marks=needs_gpu)]
+
+
+@pytest.fixture(params=DEVICES)
+def device(request: pytest.FixtureRequest) -> torch.device:
+    return torch.device(request.param)
+
+
+def clustered(tokens: int, groups: int, width: int, spread: float = 0.01) -> np.ndarray:
+    """Return points (tokens, width) around `groups` centres, well apart from each other."""
+    rng = np.random.default_rng(0)
+    centres = rng.standard_normal((groups, width))
+    points = centres[rng.integers(groups, size=tokens)] + spread * rng.standard_normal((tokens, width))
+    return points.astype(np.float32)
+
+
+@pytest.mark.parametrize(("rows", "weighted"), [(8, False), (60, True), (150, True)])
+def test_the_start_and_the_centroids_are_scikit_learns(
+    rows: int, weighted: bool, device: torch.device
+) -> None:
+    rng = np.random.default_rng(rows)
+    points = rng.standard_normal((200 if rows == 150 else 2000, 5))
+    weights = rng.uniform(0, 3, len(points)) if weighted else np.ones(len(points))
+    weights[:4] = 0 if weighted else 1
+    start, _ = kmeans_plusplus(points, rows, sample_weight=weights, random_state=3)
+    theirs = KMeans(rows, init=start, n_init=1, max_iter=20).fit(points, sample_weight=weights)
+
+    on_device = [torch.from_numpy(array).to(device) for array in (points, weights)]
+    first = kmeans.plus_plus(*on_device, rows, seed=3)
+    assert np.array_equal(first.cpu().numpy(), start)
+    ours = kmeans.centroids(*on_device, first, max_iter=20)
+    assert np.allclose(ours.cpu().numpy(), theirs.cluster_centers_, rtol=0, atol=1e-9)
+
+
+def test_centroids_without_points_move_to_the_farthest_points(device: torch.device) -> None:
+    points = np.concatenate([clustered(300, 5, 3), [[9.0, 9, 9], [-9, 9, 9]]])
+    start = np.concatenate([points[:5], np.full((2, 3), 1e3)])  # the last two are nobody's nearest
+    theirs = KMeans(7, init=start, n_init=1, max_iter=10).fit(points)
+    tensors = [torch.from_numpy(array).to(device) for array in (points, np.ones(len(points)), start)]
+    ours = kmeans.centroids(*tensors, max_iter=10)
+    assert np.allclose(ours.cpu().numpy(), theirs.cluster_centers_, rtol=0, atol=1e-9)
+
+
+def test_blocks_that_do_not_fit_the_memory_are_halved(monkeypatch: pytest.MonkeyPatch) -> None:
+    points, table = torch.randn(100, 4).double(), torch.randn(7, 4).double()
+    whole, addmm = kmeans.nearest(points, table), torch.addmm
+
+    def small(norms: torch.Tensor, part: torch.Tensor, *rest: torch.Tensor, alpha: int) -> torch.Tensor:
+        if len(part) > 9:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+        return addmm(norms, part, *rest, alpha=alpha)
+
+    monkeypatch.setattr(torch, "addmm", small)
+    assert torch.equal(kmeans.nearest(points, table), whole)
+    assert torch.equal(whole, torch.cdist(points, table).argmin(1))
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize(
+    "codes_of",
+    [
+        lambda points, *rest: product_quantisation(points, 2, 20, 0, *rest),
+        lambda points, *rest: residual_quantisation(points, 1, 40, 0, *rest),
+        lambda points, *rest: contextual_codes(points, 3, 20, 4, 0, *rest),
+    ],
+    ids=["pq", "residual", "contextual"],
+)
+def test_codes_of_clustered_vectors_are_those_of_the_cpu(codes_of, weighted: bool, device) -> None:
+    points = clustered(3000, 40, 12)
+    weights = np.random.default_rng(1).integers(0, 5, 3000).astype(np.float64) if weighted else None
+    assert np.array_equal(codes_of(points, weights, device), codes_of(points, weights))
+
+
+def test_the_nearest_rows_are_those_of_the_cpu(device: torch.device) -> None:
+    points = np.random.default_rng(0).standard_normal((5000, 12)).astype(np.float32)
+    rows = np.arange(0, 5000, 9)
+    points[17] = points[9] = points[18]
+    assert np.array_equal(nearest_rows(points, rows, device), nearest_rows(points, rows))
