@@ -138,6 +138,11 @@ class BestTrainerSide(TrainerSide):
         "prefetch four batches each into pinned memory, no check for NaN losses"
     )
 
+    def __init__(self, model: PreTrainedModel, work: Work) -> None:
+        # The first forward pass would set this, and the second compile the whole model again (transformers 5.23).
+        model.config.problem_type = "single_label_classification"
+        super().__init__(model, work)
+
     def precision(self) -> str:
         return "bf16"
 
