@@ -3,17 +3,18 @@
 import itertools
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from bench.errors import BenchError
 from bench.settings.schema import TrainingConfig
 from bench.training import processes
 from bench.training.batching import Examples, Schedule, evaluation_batches, training_batches
+from bench.training.checkpoint import Checkpoint, Keeper, load_state
 from bench.training.engine import make_engine
 from bench.training.lane import TASK, Lane, Objective
 from bench.training.precision import autocast
@@ -71,6 +72,7 @@ class Trainee:
     seed: int
     name: str
     objective: Objective = TASK
+    checkpoint: Checkpoint | None = None
 
     @property
     def per_epoch(self) -> int:
@@ -106,9 +108,14 @@ def finetune(
     dtype: str,
     name: str,
     objective: Objective = TASK,
+    checkpoint: Checkpoint | None = None,
 ) -> Outcome:
-    """Train `model` in place and return the outcome; raises Diverged at the first check that finds a loss not finite."""
-    (outcome,) = finetune_together([Trainee(model, train, config, seed, name, objective)], dtype)
+    """Train `model` in place and return the outcome; raises Diverged at the first check that finds a loss not finite.
+
+    With a `checkpoint`, the training goes on from its state.
+    """
+    trainee = Trainee(model, train, config, seed, name, objective, checkpoint)
+    (outcome,) = finetune_together([trainee], dtype)
     if isinstance(outcome, Diverged):
         raise outcome
     return outcome
@@ -117,33 +124,51 @@ def finetune(
 def finetune_together(trainees: Sequence[Trainee], dtype: str) -> list[Outcome | Diverged]:
     """Train the models side by side and return the outcome of each; a model that diverges does not stop the others.
 
-    All train for the same number of steps, by the engine of the first.
+    All train for the same number of steps, by the engine of the first. One that has a checkpoint goes on from its state:
+    those that go on from different steps train one group after the other. The caller removes the checkpoints.
     """
-    lanes = [trainee.lane(dtype) for trainee in trainees]
-    try:
-        return _train(trainees, lanes)
-    finally:
-        for lane in lanes:
-            lane.close()
+    states = [trainee.checkpoint.read() if trainee.checkpoint else None for trainee in trainees]
+    groups: dict[int, list[int]] = {}
+    for number, state in enumerate(states):
+        groups.setdefault(int(state["counter"]) if state else 0, []).append(number)
+    outcomes: dict[int, Outcome | Diverged] = {}
+    for numbers in groups.values():
+        together = [trainees[number] for number in numbers]
+        lanes = [trainee.lane(dtype) for trainee in together]
+        try:
+            of_group = _train(together, lanes, [states[number] for number in numbers])
+        finally:
+            for lane in lanes:
+                lane.close()
+        outcomes |= zip(numbers, of_group, strict=True)
+    return [outcomes[number] for number in range(len(trainees))]
 
 
-def _train(trainees: Sequence[Trainee], lanes: Sequence[Lane]) -> list[Outcome | Diverged]:
-    # Capture or compile the step.
+def _train(
+    trainees: Sequence[Trainee], lanes: Sequence[Lane], states: Sequence[dict[str, Tensor] | None]
+) -> list[Outcome | Diverged]:
+    # Capture or compile the step, which a state must follow.
     begin, steps = time.perf_counter(), trainees[0].steps
     engine, fallback = make_engine(trainees[0].config.engine, lanes)
     start_seconds = time.perf_counter() - begin
 
     # Train, and read the losses about 20 times.
     name = trainees[0].name + (f" and {len(lanes) - 1} more" if len(lanes) > 1 else "")
-    progress, every = Progress(name, steps, lanes), max(1, steps // 20)
+    points = {*range(max(1, steps // 20), steps, max(1, steps // 20)), steps}
+    progress = Progress(name, steps, lanes)
+    start = progress.resume(states, points)
+    keeper = Keeper([trainee.checkpoint for trainee in trainees], lanes)
     try:
-        for step in range(steps):
+        for step in range(start, steps):
             engine.step(step)
-            if (step + 1) % every == 0 or step + 1 == steps:
+            if step + 1 in points:
                 engine.join()
                 progress.read(step + 1)
+                progress.log_progress()
                 if len(progress.diverged) == len(lanes):
                     break
+            if keeper.due():
+                keeper.write(time.perf_counter() - progress.begin)
     finally:
         engine.join()
     seconds = time.perf_counter() - progress.begin
@@ -175,8 +200,25 @@ class Progress:
         self.curves: list[list[list[float]]] = [[] for _ in lanes]
         self.diverged: dict[int, Diverged] = {}  # by the lane's number
 
+    def resume(self, states: Sequence[dict[str, Tensor] | None], points: Collection[int]) -> int:
+        """Set the lanes to the states of their checkpoints, if any, and return the number of steps that were done.
+
+        The losses are read at these `points` again.
+        """
+        done = 0
+        for lane, state in zip(self.lanes, states, strict=True):
+            if state:
+                load_state(lane, state)
+                done, seconds = int(state["counter"]), float(state["seconds"])
+                self.begin = time.perf_counter() - seconds
+        for point in sorted(point for point in points if point <= done):
+            self.read(point)
+        if done:
+            log.info(f"{self.name} | goes on after step {done}/{self.steps}")
+        return done
+
     def read(self, done: int) -> None:
-        """Read the losses of all steps up to `done`, and log their mean."""
+        """Read the losses of all steps up to `done`."""
         losses = torch.stack([lane.losses[self.done : done] for lane in self.lanes]).cpu()
         means = losses.mean(1)
         for number, finite in enumerate(losses.isfinite()):
@@ -184,12 +226,12 @@ class Progress:
                 self.diverged[number] = Diverged(self.done + int(finite.int().argmin()), self.steps)
             self.curves[number].append([done, means[number].item()])
         self.done = done
-        if processes.IS_MAIN and len(self.diverged) < len(self.lanes):
-            self.log_progress(means.nanmean().item())
 
-    def log_progress(self, loss: float) -> None:
-        """Log the loss, the learning rate, the speed and the time left."""
-        seconds = time.perf_counter() - self.begin
+    def log_progress(self) -> None:
+        """Log the last loss, the learning rate, the speed and the time left."""
+        if not processes.IS_MAIN or len(self.diverged) == len(self.lanes):
+            return
+        loss, seconds = np.nanmean([curve[-1][1] for curve in self.curves]), time.perf_counter() - self.begin
         rate = self.lanes[0].schedule.rates[self.done - 1]
         speed = sum(lane.schedule.examples(self.done) for lane in self.lanes) / seconds
         minutes, rest = divmod(round(seconds / self.done * (self.steps - self.done)), 60)

@@ -44,7 +44,7 @@ class Matrix:
     def __init__(
         self, weight: nn.Parameter, copy: nn.Parameter | None = None, rows: slice = slice(None)
     ) -> None:
-        self.weight, self.rows = weight.detach(), rows
+        self.parameter, self.weight, self.rows = weight, weight.detach(), rows
         self.source = weight if copy is None else copy  # the parameter that gets the gradient
         self.copy = None if copy is None else copy.detach()[rows]
         self.mean, self.square = torch.zeros_like(self.weight), torch.zeros_like(self.weight)
@@ -136,6 +136,12 @@ class FusedAdamW:
         """Drop the gradients."""
         for matrix in self.matrices:
             matrix.source.grad = None
+
+    def refresh(self) -> None:
+        """Update the matrices' copies from the fp32 weights."""
+        for matrix in self.matrices:
+            if matrix.copy is not None:
+                matrix.copy.copy_(matrix.weight)
 
     def reset(self) -> None:
         """Drop the gradients and set the moving averages back to 0."""

@@ -45,3 +45,14 @@ class RandomStream:
                 finally:
                     default.graphsafe_set_state(before)
             self.cpu_state = torch.get_rng_state()
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the states of the generators, on the CPU."""
+        states = {"cpu": self.cpu_state}
+        return states if self.gpu is None else states | {"gpu": self.gpu_generator.get_state()}
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Go on from what `state` returned, with the same generators."""
+        self.cpu_state = state["cpu"]
+        if self.gpu is not None:
+            self.gpu_generator.set_state(state["gpu"])

@@ -29,10 +29,11 @@ from bench.settings.recoveries import TrainedRecoveryConfig
 from bench.settings.schema import RunConfig, TrainingConfig
 from bench.training import processes
 from bench.training.batching import Examples
+from bench.training.checkpoint import Checkpoint
 from bench.training.finetune import Diverged, Outcome, Trainee, finetune_together
 from bench.training.lane import Objective
 
-VERSION = 1  # raised whenever a change here changes a recovered model
+VERSION = 2  # raised whenever a change here or in the training changes a recovered model
 # Of the training's outcome, kept in the file and in every record.
 FACTS = ("steps", "seconds", "engine", "curve")
 # Keys that may differ where recoveries train side by side.
@@ -155,10 +156,14 @@ def _train(jobs: Sequence[tuple[Recovery, PreTrainedModel, Path]]) -> None:
     # Train them.
     transformers.set_seed(cast(int, one.settings.seed))  # a prepared run has put its own for null
     trainees = []
-    for recovery, (learner, _), table in zip(recoveries, learners, tables, strict=True):
+    kept = [Checkpoint(path.with_suffix(".checkpoint"), f"{path.stem} {one.device.type}") for path in paths]
+    for recovery, (learner, _), table, checkpoint in zip(recoveries, learners, tables, kept, strict=True):
         settings, name = recovery.settings, f"{recovery.name} {recovery.settings.name}"
         objective = Objective(rows_losses, table, settings.table_factor)
-        trainees.append(Trainee(learner, data, recovery.recipe, cast(int, settings.seed), name, objective))
+        trainee = Trainee(
+            learner, data, recovery.recipe, cast(int, settings.seed), name, objective, checkpoint
+        )
+        trainees.append(trainee)
     outcomes = finetune_together(trainees, one.dtype)
 
     # Write the encoders.
@@ -170,6 +175,8 @@ def _train(jobs: Sequence[tuple[Recovery, PreTrainedModel, Path]]) -> None:
             cast(Any, model).to("cpu")
             state = {key: value.contiguous() for key, value in _encoder(model).items()}
             store.write_atomically(path, save(state, {"facts": json.dumps(facts)}))
+    for checkpoint in kept:
+        checkpoint.remove()
     for outcome in outcomes:
         if isinstance(outcome, Diverged):
             raise outcome
