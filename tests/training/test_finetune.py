@@ -12,17 +12,21 @@ from bench.training.finetune import Diverged, finetune, learning_rate, predict
 from bench.training.lane import make_optimizer
 
 
-def examples(n=64, seed=0, regression=False):
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+DEVICES = ["cpu", pytest.param("cuda", marks=needs_gpu)]
+
+
+def examples(n=64, seed=0, regression=False, device="cpu"):
     """Rows whose label is decided by the first token."""
     rng = np.random.default_rng(seed)
     lengths = rng.integers(3, 9, n)
     ids = [np.r_[rng.integers(1, 3), rng.integers(3, 30, m - 1)] for m in lengths]
     labels = torch.tensor([int(row[0]) - 1 for row in ids])
     return Examples(
-        {"input_ids": torch.tensor(np.concatenate(ids), dtype=torch.int32)},
-        torch.tensor(np.cumsum(lengths) - lengths),
+        {"input_ids": torch.tensor(np.concatenate(ids), dtype=torch.int32, device=device)},
+        torch.tensor(np.cumsum(lengths) - lengths, device=device),
         lengths,
-        labels.float() if regression else labels,
+        (labels.float() if regression else labels).to(device),
         {"input_ids": 0},
     )
 
@@ -94,12 +98,14 @@ def test_the_same_seed_gives_the_same_weights_and_seed_0_is_a_seed():
     assert not torch.equal(train(0), train(1))
 
 
-def test_predictions_come_in_the_order_of_the_examples():
+@pytest.mark.parametrize(("dtype", "tolerance"), [("fp32", 1e-5), ("bf16", 2e-2)])
+@pytest.mark.parametrize("device", DEVICES)
+def test_predictions_come_in_the_order_of_the_examples(device, dtype, tolerance):
     trained, data = model().eval(), examples(37)
-    together = predict(trained, data, 100, "fp32")
     with torch.no_grad():
         alone = [trained(**data.batch(np.array([i]))[0]).logits[0].numpy() for i in range(len(data))]
-    np.testing.assert_allclose(together, np.stack(alone), atol=1e-5)
+    together = predict(trained.to(device), examples(37, device=device), 100, dtype)
+    np.testing.assert_allclose(together, np.stack(alone), atol=tolerance)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_cure():
