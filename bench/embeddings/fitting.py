@@ -63,14 +63,17 @@ def _fit_tables(layer: SubspaceEmbedding, target: Tensor, codes: Tensor, weight:
     fitted = sum((tables[i].double()[codes[:, i]] for i in range(layer.subspaces)), torch.zeros(()))
     for _ in range(SUM_ROUNDS):
         for i in range(layer.subspaces):
-            others = fitted - tables[i].double()[codes[:, i]]
-            tables[i] = _means(target - others, codes[:, i], layer.rows, weight)
-            fitted = others + tables[i].double()[codes[:, i]]
+            fitted -= tables[i].double()[codes[:, i]]  # what the other tables give
+            tables[i] = _means(target - fitted, codes[:, i], layer.rows, weight)
+            fitted += tables[i].double()[codes[:, i]]
     return fitted
 
 
 def _means(vectors: Tensor, codes: Tensor, rows: int, weight: Tensor) -> Tensor:
     """Return the weighted mean vector of each code (rows, s); the mean of all vectors for a code without tokens."""
-    sums = torch.zeros(rows, vectors.shape[1], dtype=vectors.dtype).index_add_(0, codes, vectors * weight)
+    weighted = vectors * weight
+    sums = torch.zeros(rows, vectors.shape[1], dtype=vectors.dtype).index_add_(0, codes, weighted)
     counts = torch.zeros(rows, 1, dtype=vectors.dtype).index_add_(0, codes, weight)
-    return torch.where(counts > 0, sums / counts.clamp(min=1e-300), (vectors * weight).sum(0) / weight.sum())
+    if counts.min() > 0:
+        return sums / counts
+    return torch.where(counts > 0, sums / counts.clamp(min=1e-300), weighted.sum(0) / weight.sum())

@@ -115,7 +115,8 @@ def compressed(
 def clustering_device(config: RunConfig) -> torch.device | None:
     """Return the GPU that finds the tokens' clusters, or None for the CPU: where the run has none, or is `deterministic`."""
     gpu = config.device != "cpu" and not config.deterministic and torch.cuda.is_available()
-    return torch.device("cuda") if gpu else None
+    # With its number: the threads that cluster would each take the first GPU.
+    return torch.device("cuda", torch.cuda.current_device()) if gpu else None
 
 
 def swap(
