@@ -137,7 +137,8 @@ class Record(TypedDict):
     metrics: dict[str, dict[str, float]] | None
     headline: HeadlinePart | None
     training: TrainingPart | None
-    # name; for a recovered model also sha256, reused, texts, steps, seconds, engine, curve
+    # name; for a recovered model also sha256, reused, texts, steps, engine, curve, runs_at_once
+    # (trained side by side; newer records only), and the seconds of all of them
     recovery: dict[str, Any] | None
     cost: CostPart | None
     # commit, dirty, packages, python, platform, device, cuda, command, slurm_job_id

@@ -35,7 +35,7 @@ class Pace:
         recovery = record["recovery"]
         if model and recovery and "seconds" in recovery:
             for name in ((model["name"],), ()):
-                self._recovering[name] += recovery["seconds"]
+                self._recovering[name] += recovery["seconds"] / recovery.get("runs_at_once", 1)
                 self._recovered[name] += recovery["steps"] * record["config"]["recovery"]["batch_size"]
         if training and task and model and training["examples_per_second"]:
             for key in self._keys(model["name"], task["name"]):

@@ -78,6 +78,7 @@ def test_missing_recovered_models_are_made_side_by_side_each_to_the_last_bit_tha
         assert one["training"]["curve"] == other["training"]["curve"]
         for part in ("name", "reused", "texts", "steps", "engine", "curve"):
             assert one["recovery"].get(part) == other["recovery"].get(part), part
+    assert [r["recovery"].get("runs_at_once") for r in together] == [3, 3, 3, 3, 1, None]
     assert [r["recovery"].get("reused") for r in together] == [False, True, False, False, False, None]
     assert len({str(record["recovery"].get("curve")) for record in together}) == 5
 

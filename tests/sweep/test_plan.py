@@ -96,7 +96,8 @@ def test_expected_time_is_that_of_the_same_model_and_task_and_the_longest_come_f
 
 
 def test_a_recovered_model_counts_once_for_the_runs_that_share_it(sweep):
-    recovered = {"name": "distil", "sha256": "", "reused": True, "texts": 9, "steps": 100, "seconds": 50.0}
+    recovered = {"name": "distil", "sha256": "", "reused": True, "texts": 9, "steps": 100}
+    recovered |= {"seconds": 100.0, "runs_at_once": 2}
     plan = make(sweep)
     config = SAMPLE["config"] | {"recovery": {"name": "distil", "batch_size": 4}}
     record_for(plan, plan.runs[0], config=config, recovery=recovered)  # 8 examples a second

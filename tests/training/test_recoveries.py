@@ -17,11 +17,12 @@ from bench.runs.identity import prepare
 from bench.settings.compose import compose_config
 from bench.settings.schema import TrainingConfig
 from bench.training import stored_states
-from bench.training.finetune import finetune
+from bench.training.finetune import Trainee, finetune, finetune_together
 from bench.training.lane import Objective
 from bench.training.recoveries import unlabelled
 from bench.training.recoveries.distil import HiddenStates
 from bench.training.recoveries.masked_lm import MaskedTokens
+from tests.training.test_engine import needs_gpu
 
 TEXTS = ["the film is a joy", "a dull and long evening", "they sing", "nothing happens at all in this town"]
 QUICK = ["recovery.steps=4", "recovery.batch_size=8", "recovery.max_length=16"]
@@ -72,6 +73,37 @@ def test_stored_states_of_the_teacher_give_the_distances_of_a_teacher_that_runs_
     found = HiddenStates(student, states)(**inputs).logits
     del inputs["positions"]
     torch.testing.assert_close(found, HiddenStates(student, teacher)(**inputs).logits, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("stored", [True, False])
+@pytest.mark.parametrize(
+    ("device", "choice"),
+    [("cpu", "auto"), *(pytest.param("cuda", kind, marks=needs_gpu) for kind in ("graph", "compile"))],
+)
+def test_students_that_share_a_teacher_learn_as_each_does_from_its_own(tokenizer, device, choice, stored):
+    data = stored_states.with_positions(unlabelled(tokenizer, TEXTS * 20, 16, torch.device(device)))
+
+    def teacher():
+        own = bert().to(device).eval()
+        return stored_states.states_of(own, data, "bf16") if stored else own
+
+    def losses(engine, teachers):
+        recipe = TrainingConfig(max_steps=12, batch_size=16, learning_rate=1e-3, engine=engine)
+        texts = data if stored else unlabelled(tokenizer, TEXTS * 20, 16, torch.device(device))
+        trainees = [
+            Trainee(
+                HiddenStates(bert(seed).to(device), own), texts, recipe, seed, "t", Objective(lambda x, _: x)
+            )
+            for seed, own in enumerate(teachers, start=1)
+        ]
+        outcomes = finetune_together(trainees, "bf16")
+        assert {(outcome.fallback, outcome.runs_at_once) for outcome in outcomes} == {(None, len(teachers))}
+        return np.array([outcome.curve for outcome in outcomes])[:, :, 1]
+
+    shared = losses(choice, [teacher()] * 3)
+    own = losses("eager", [teacher() for _ in range(3)])
+    np.testing.assert_allclose(shared, own, rtol=0 if device == "cpu" else 2e-2)
+    assert (shared[:, -1] < shared[:, 0]).all() and len({float(x) for x in shared[:, -1]}) == 3
 
 
 def test_the_choice_to_store_states_follows_the_memory_and_the_rows_and_changes_no_loss(

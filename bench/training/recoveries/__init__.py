@@ -35,7 +35,7 @@ from bench.training.lane import Objective
 
 VERSION = 2  # raised whenever a change here or in the training changes a recovered model
 # Of the training's outcome, kept in the file and in every record.
-FACTS = ("steps", "seconds", "engine", "curve")
+FACTS = ("steps", "seconds", "engine", "curve", "runs_at_once")
 # Keys that may differ where recoveries train side by side.
 OWN = {"corpus", "seed", "learning_rate", "table_factor"}
 CHUNK = 4096  # texts that are tokenised at once
