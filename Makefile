@@ -92,7 +92,7 @@ drift: install  ## Compare the text CURRENT=<file> with REFERENCE=<file>, which 
 reassign: install  ## Make the embedding's codes and tables for CURRENT=<file>: error and coverage before and after
 	$(BENCH) reassign $(TEXTS) $(OVERRIDES)
 
-export: install  ## Write the model of RUN=<id> to the folder TO=<folder>. ARGS="--onnx --int8 --evaluate --materialise --retrain key=value ..."
+export: install  ## Write the model of RUN=<id> to the folder TO=<folder>. ARGS="--onnx --int8 --evaluate --materialise --retrain key=value ..."; without RUN, ARGS="--encoder key=value ..." writes an encoder without a task
 	$(BENCH) export $${RUN:+"$$RUN"} $(OVERRIDES) $${TO:+"--to=$$TO"}
 
 test: install  ## Run the tests

@@ -98,11 +98,19 @@ HYDRA = (
 )
 EXPORT = (
     _flag("--to", type=Path, needed=True, metavar="DIR", help="the folder to write"),
+    _switch(
+        "--encoder",
+        help="write the encoder that key=value describe, recovered, without a task, instead of a run",
+    ),
     _switch("--materialise", help="write a plain checkpoint with a dense table, as any tool loads it"),
     _switch("--retrain", help="train again where the weights were not kept"),
     _switch("--onnx", help="add model.onnx"),
     _switch("--int8", help="add model.onnx and model-int8.onnx, its dynamically quantised form"),
-    _switch("--evaluate", help="with --onnx or --int8: compute the headline metric with each ONNX file"),
+    _switch(
+        "--evaluate",
+        help="a run, with --onnx or --int8: compute the headline metric with each ONNX file; an encoder: zero-shot STS-B "
+        "and the translations that it finds among XNLI's premises, dense beside compressed",
+    ),
     _flag("--opset", type=_count, default=argparse.SUPPRESS, metavar="N", help="the ONNX operator set"),
 )
 
@@ -160,7 +168,7 @@ VERBS = {
     ),
     "export": Verb(
         "exports",
-        "Write a run's model to a folder that others can load.",
+        "Write a run's model, or an encoder without a task, to a folder that others can load.",
         "embedding=subspace assignment=pq --to exported --onnx",
         EXPORT,
         "[RUN_ID] [key=value ...]",

@@ -57,18 +57,14 @@ def write(prepared: Prepared, record: Record, records: Sequence[Record], facts: 
         prepared.config.model,
         facts.get("onnx"),
     )
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(HERE),
-        trim_blocks=True,
-        keep_trailing_newline=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters["md"] = escape
-    return environment.get_template("card.md.j2").render(
+    size = record["size"]
+    assert size
+    return render(
+        "card.md.j2",
         front=_front(prepared, record, label, value).to_yaml(),
         label=label,
         model=model,
-        base=_base(model),
+        base=base(model),
         task=prepared.config.task,
         body=prepared.config.body,
         record=record,
@@ -76,10 +72,27 @@ def write(prepared: Prepared, record: Record, records: Sequence[Record], facts: 
         facts=facts,
         marks=marks,
         scores=markdown_table(["model", "score", "95 % interval", "seeds", "runs"], scores),
-        sizes=markdown_table(["what", "bytes", "of dense"], _sizes(record, facts), numeric=2),
+        sizes=sizes(
+            size["embedding_bytes"],
+            size["dense_embedding_bytes"],
+            size["total_params"] - size["embedding_params"],
+            facts["files"],
+        ),
         onnx=onnx,
-        onnx_files=_onnx_files(onnx) if onnx else "",
+        onnx_files=onnx_files(onnx, "a logit") if onnx else "",
     )
+
+
+def render(template: str, **values: Any) -> str:
+    """Return a template of this folder with the values in place; the filter `md` escapes them."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE),
+        trim_blocks=True,
+        keep_trailing_newline=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters["md"] = escape
+    return environment.get_template(template).render(**values)
 
 
 def _front(prepared: Prepared, record: Record, label: str, value: float | None) -> ModelCardData:
@@ -105,7 +118,7 @@ def _front(prepared: Prepared, record: Record, label: str, value: float | None) 
     )
 
 
-def _base(model: ModelConfig) -> str:
+def base(model: ModelConfig) -> str:
     """Return the origin of the base model; for a local model its name only, as a path means nothing elsewhere."""
     if model.source == "local":
         return f"{model.name} (a local folder)"
@@ -127,21 +140,23 @@ def _score(seeds: pd.DataFrame) -> list[str]:
     return [f"{summary.mean:.4f}", interval, str(summary.n), runs]
 
 
-def _sizes(record: Record, facts: dict[str, Any]) -> list[list[str]]:
-    """Return the embedding's bytes by formula and those of every file, beside the dense model in fp32."""
-    size = record["size"]
-    assert size
-    dense = FLOAT_BYTES * (size["total_params"] - size["embedding_params"]) + size["dense_embedding_bytes"]
-    share = size["embedding_bytes"] / size["dense_embedding_bytes"]
-    files = [
+def sizes(embedding: int, dense_embedding: int, other_params: int, files: dict[str, int]) -> str:
+    """Return a table of the embedding's bytes by formula and those of every file, beside the dense model in fp32.
+
+    `embedding` and `dense_embedding` are bytes, `other_params` counts the parameters of all else.
+    """
+    dense = FLOAT_BYTES * other_params + dense_embedding
+    rows = [
         [name, f"{number:,}", f"{number / dense:.1%}" if name.startswith("model") else ""]
-        for name, number in facts["files"].items()
+        for name, number in files.items()
     ]
-    return [["embedding as trained, by formula", f"{size['embedding_bytes']:,}", f"{share:.3%}"], *files]
+    first = ["embedding as trained, by formula", f"{embedding:,}", f"{embedding / dense_embedding:.3%}"]
+    return markdown_table(["what", "bytes", "of dense"], [first, *rows], numeric=2)
 
 
-def _onnx_files(onnx: dict[str, Any]) -> str:
-    head = ["file", "greatest difference of a logit from torch", "headline, computed with this file"]
+def onnx_files(onnx: dict[str, Any], number: str) -> str:
+    """Return a table of the ONNX files; `number` says what of the output is compared with torch's."""
+    head = ["file", f"greatest difference of {number} from torch", "headline, computed with this file"]
     rows = [
         [
             name,
@@ -150,4 +165,5 @@ def _onnx_files(onnx: dict[str, Any]) -> str:
         ]
         for name, file in onnx["models"].items()
     ]
-    return markdown_table(head, rows, numeric=2)
+    shown = len(head) if any("headline" in file for file in onnx["models"].values()) else 2
+    return markdown_table(head[:shown], [row[:shown] for row in rows], numeric=shown - 1)

@@ -31,12 +31,18 @@ def new_folder(to: Path) -> Iterator[Path]:
     with atomic(to) as folder:
         folder.mkdir()
         yield folder
-        sums = [f"{file_sha256(path)}  {path.name}\n" for path in sorted(folder.iterdir())]
+        sums = [f"{file_sha256(folder / name)}  {name}\n" for name in files(folder)]
         (folder / SUMS).write_text("".join(sums))
         # safetensors makes files that only their owner can read, and a server often runs as another user.
-        for path in folder.iterdir():
-            shutil.copymode(folder / SUMS, path)
+        for name in files(folder):
+            shutil.copymode(folder / SUMS, folder / name)
         check_target(to)
+
+
+def files(folder: Path) -> dict[str, int]:
+    """Return the bytes of every file of a folder and of those in it, by its path from there, sorted."""
+    found = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    return {name: found[name].stat().st_size for name in sorted(found)}
 
 
 def verify(folder: Path) -> set[str]:
@@ -52,7 +58,8 @@ def verify(folder: Path) -> set[str]:
         ) from error
     names = set()
     for line in lines:
-        if not (match := re.fullmatch(r"([0-9a-f]{64})  ([\w.-]+)", line)) or set(match[2]) == {"."}:
+        match = re.fullmatch(r"([0-9a-f]{64})  ([\w.-]+(?:/[\w.-]+)?)", line)
+        if not match or any(set(part) == {"."} for part in match[2].split("/")):
             raise BenchError(
                 f"{folder / SUMS} holds a line that is no digest of a file beside it: {line[:100]!r}; export again."
             )
@@ -81,6 +88,7 @@ def load_compressed(folder: str | Path) -> "PreTrainedModel":
     names = verify(folder)
     if missing := [name for name in LOADED if name not in names]:
         raise BenchError(
-            f"{folder / SUMS} does not name {missing[0]}: an export in plain form is loaded with AutoModelForSequenceClassification."
+            f"{folder / SUMS} does not name {missing[0]}: an export in plain form is loaded with AutoModelForSequenceClassification, an "
+            "encoder with AutoModel."
         )
     return storage.load_compressed(folder)

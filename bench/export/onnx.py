@@ -1,4 +1,4 @@
-"""A classifier as an ONNX graph, checked against torch, and the same with an int8 body."""
+"""A model as an ONNX graph, checked against torch, and the same with an int8 body."""
 
 import logging
 import warnings
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 OPSET = 18  # the operator set of torch's exporter; every onnxruntime since 1.14 reads it
 # Packages of the extra [onnx], imported inside functions as they may be absent; onnxscript brings onnx_ir.
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
-# The greatest difference of a logit from torch's, as a share of the greatest logit (at least 1).
+# The greatest difference of a number of the output from torch's, as a share of the greatest one (at least 1).
 TOLERANCE = 1e-4
 
 
@@ -59,23 +59,24 @@ class OnnxModel(nn.Module):
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads  # 0: one a core
         self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        self.output = self.session.get_outputs()[0].name
 
     def forward(self, **inputs: Tensor) -> Any:
-        """Return an object with the `logits` (B, C) of the batch."""
-        (logits,) = self.session.run(["logits"], {name: tensor.numpy() for name, tensor in inputs.items()})
-        return SimpleNamespace(logits=torch.from_numpy(logits))
+        """Return an object with the file's output under its name: `logits` (B, C) or `sentence_embedding` (B, d)."""
+        (values,) = self.session.run([self.output], {name: tensor.numpy() for name, tensor in inputs.items()})
+        return SimpleNamespace(**{self.output: torch.from_numpy(values)})
 
 
-class _Logits(nn.Module):
-    """The model with inputs in a fixed order and logits as its only output."""
+class _Only(nn.Module):
+    """The model with inputs in a fixed order and a single output."""
 
-    def __init__(self, model: nn.Module, names: list[str]) -> None:
+    def __init__(self, model: nn.Module, names: list[str], output: str) -> None:
         super().__init__()
-        self.model, self.names = model, names
+        self.model, self.names, self.output = model, names, output
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        logits: Tensor = self.model(**dict(zip(self.names, inputs, strict=True))).logits
-        return logits
+        values: Tensor = getattr(self.model(**dict(zip(self.names, inputs, strict=True))), self.output)
+        return values
 
 
 def batch(model: "PreTrainedModel", names: list[str], rows: int, length: int) -> dict[str, Tensor]:
@@ -96,7 +97,7 @@ def batch(model: "PreTrainedModel", names: list[str], rows: int, length: int) ->
 def quietly() -> Iterator[None]:
     """Silence the exporters' warnings on absent packages and other shapes, which mean nothing to a user.
 
-    A warning that matters shows in the logits, which `difference` compares with torch's.
+    A warning that matters shows in the output, which `difference` compares with torch's.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -109,12 +110,16 @@ def quietly() -> Iterator[None]:
 
 @torch.no_grad()
 def write(
-    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", path: Path, opset: int = OPSET
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    path: Path,
+    opset: int = OPSET,
+    output: str = "logits",
 ) -> float:
-    """Write the classifier to `path` and return the greatest difference of a logit in onnxruntime from torch's.
+    """Write the model to `path` and return the greatest difference of its output in onnxruntime from torch's.
 
-    The inputs are the tokenizer's, int64 (batch, sequence) of any size; the output is `logits`. Raises BenchError if the
-    difference exceeds TOLERANCE.
+    The inputs are the tokenizer's, int64 (batch, sequence) of any size; `output` is what the model calls it. Raises
+    BenchError if the difference exceeds TOLERANCE.
     """
     from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
@@ -125,12 +130,12 @@ def write(
     dynamic = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
     with quietly():
         program = torch.onnx.export(
-            _Logits(copied, names),
+            _Only(copied, names, output),
             tuple(batch(model, names, 2, 8).values()),
             dynamo=True,
             verbose=False,
             input_names=names,
-            output_names=["logits"],
+            output_names=[output],
             opset_version=opset,
             dynamic_shapes={"inputs": tuple(dynamic for _ in names)},
         )
@@ -140,27 +145,30 @@ def write(
     ClearMetadataAndDocStringPass()(program.model)
     program.save(path, external_data=False)
 
-    # Compare the file's logits with torch's.
-    greatest = max(1.0, float(model(**batch(model, names, 3, 33)).logits.abs().max()))
+    # Compare the file's output with torch's.
+    greatest = max(1.0, float(getattr(model(**batch(model, names, 3, 33)), output).abs().max()))
     if (off := difference(model, tokenizer, path)) > TOLERANCE * greatest:
         raise BenchError(
-            f"{path.name}: its logits differ from torch's by {off:.2g}, more than {TOLERANCE:g} of the greatest ({greatest:.2g})."
+            f"{path.name}: its output ({output}) differs from torch's by {off:.2g}, more than {TOLERANCE:g} of the greatest ({greatest:.2g})."
         )
     return off
 
 
 @torch.no_grad()
 def difference(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", path: Path) -> float:
-    """Return the greatest difference of a logit of the ONNX file from the model's, on batches of sizes that were not traced.
+    """Return the greatest difference of the ONNX file's output from the model's, on batches of sizes that were not traced.
 
-    Raises BenchError for logits that are not finite.
+    Raises BenchError for an output that is not finite.
     """
     exported, names = OnnxModel(path), inputs_of(tokenizer)
+    output = exported.output
     batches = [batch(model, names, rows, length) for rows, length in ((1, 16), (3, 33))]
-    pairs = [(exported(**inputs).logits, model(**inputs).logits) for inputs in batches]
+    pairs = [(getattr(exported(**inputs), output), getattr(model(**inputs), output)) for inputs in batches]
     off = torch.cat([(ours - theirs).flatten().abs() for ours, theirs in pairs])
     if not off.isfinite().all():  # max() ignores NaN
-        raise BenchError(f"{path.name}: its logits or torch's are NaN or infinite, so it is not the model.")
+        raise BenchError(
+            f"{path.name}: its output ({output}) or torch's is NaN or infinite, so it is not the model."
+        )
     return float(off.max())
 
 

@@ -114,7 +114,7 @@ def _without_values(folder: Path, description: dict[str, Any]) -> "PreTrainedMod
     import transformers
     from transformers.initialization import no_init_weights
 
-    from bench.models.pooling import PooledClassifier
+    from bench.models.pooling import PooledClassifier, PooledEncoder
 
     pooling = description.get("pooling")
     architecture = getattr(transformers, description["encoder" if pooling else "architecture"], None)
@@ -137,7 +137,8 @@ def _without_values(folder: Path, description: dict[str, Any]) -> "PreTrainedMod
     with no_init_weights():
         model = architecture(config)
         if pooling:
-            model = PooledClassifier(model, pooling)
+            alone = description["architecture"] == PooledEncoder.__name__
+            model = (PooledEncoder if alone else PooledClassifier)(model, pooling)
         width = cast(nn.Embedding, model.get_input_embeddings()).embedding_dim
         shape = torch.empty(vocab_size, width, device="meta")
         embedding = chosen.empty(settings, Source(shape, description["padding_idx"], codes, stored))

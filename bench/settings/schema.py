@@ -31,6 +31,8 @@ class ModelConfig:
     weights: str = "pretrained"
     # what a classifier's head reads: mean (of the last states) | cls (the first one); null: what the architecture's class does
     pooling: str | None = None
+    # what the encoder was trained to see before each text; read by `export --encoder` only
+    prefix: str = ""
     license: str | None = None
 
 
