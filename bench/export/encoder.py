@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 # Keys of config.json that only a classifier needs.
 OF_TASKS = ("id2label", "label2id", "problem_type")
-# Of a run's keys, those that decide its encoder.
-DECIDE = ("model", "embedding", "assignment", "recovery", "body", "seed")
+# Of the keys that decide a run, those that come after its encoder.
+LATER = ("task", "training", "data")
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def made(overrides: Sequence[str], evaluate: bool, scratch: Path) -> Encoder:
     store.check_writable(Path(config.cache_dir))
 
     # Load and recover as a run does, and leave its new classifier and its labels behind.
-    loaded = load(prepared, device_of(config))
+    (loaded,) = load([prepared], device_of(config))
     model = PooledEncoder(cast(Any, loaded.model.base_model), pooling).eval()
     model.config.update({key: getattr(PreTrainedConfig(), key) for key in OF_TASKS})
     body.round_off(model, config.body)
@@ -116,7 +116,7 @@ def made(overrides: Sequence[str], evaluate: bool, scratch: Path) -> Encoder:
 
     inside = sum(parameter.numel() for parameter in model.get_input_embeddings().parameters())
     facts = {
-        "config": {key: canonical[key] for key in DECIDE if key in canonical},
+        "config": {key: value for key, value in canonical.items() if key not in LATER},
         "size": {
             "embedding": loaded.size["embedding_bytes"],
             "dense_embedding": loaded.size["dense_embedding_bytes"],
