@@ -53,10 +53,15 @@ def stream(number: int) -> torch.cuda.Stream:
 
 
 class Graphs:
-    """The steps of a lane as CUDA graphs, one for each padded length, on a stream and in a memory pool of their own."""
+    """The steps of a lane as CUDA graphs, one for each padded length, on a stream and in a memory pool of their own.
 
-    def __init__(self, lane: Lane, on: torch.cuda.Stream) -> None:
-        self.lane, self.stream, self.pool = lane, on, torch.cuda.graph_pool_handle()
+    Graphs of lanes that train side by side get an idle branch. CUDA launches a graph that is a straight line in a way of its
+    own, by which several overlap less: with the branch four MiniLM lanes train 15 % faster (H200, 32 rows).
+    """
+
+    def __init__(self, lane: Lane, on: torch.cuda.Stream, branch: torch.cuda.Stream | None) -> None:
+        self.lane, self.stream, self.branch = lane, on, branch
+        self.pool, self.idle = torch.cuda.graph_pool_handle(), torch.zeros(1, device=lane.device)
         flops = lane.config.batch_size * flops_per_token(lane.model)
         self.lengths = buckets(lane.schedule.lengths.tolist(), int(lane.data.lengths.max()), flops)
 
@@ -81,9 +86,23 @@ class Graphs:
 
         # The capture takes over the generator that is active, so that replays go on drawing from the lane's stream.
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self.pool, stream=self.stream):
+        with torch.cuda.graph(graph, pool=self.pool, stream=self.stream), self._beside_a_branch():
             self.lane.step(length)
         return graph
+
+    @contextmanager
+    def _beside_a_branch(self) -> Iterator[None]:
+        """Capture the block beside the idle branch, if there is one."""
+        if self.branch is None:
+            yield
+            return
+        self.branch.wait_stream(self.stream)
+        with torch.cuda.stream(self.branch):
+            self.idle.zero_()
+        try:
+            yield
+        finally:  # without a join the end of the capture would fail, and hide the first error
+            self.stream.wait_stream(self.branch)
 
     def step(self, number: int) -> None:
         """Launch step `number`."""
@@ -100,7 +119,8 @@ class GraphEngine(Engine):
         super().__init__(lanes)
         gc.collect()  # a graph of an earlier run that is destroyed during a capture would end the capture
         with gc_disabled():
-            self.graphs = [Graphs(lane, stream(number)) for number, lane in enumerate(lanes)]
+            branch = stream(len(lanes)) if len(lanes) > 1 else None
+            self.graphs = [Graphs(lane, stream(number), branch) for number, lane in enumerate(lanes)]
 
     def step(self, number: int) -> None:
         for graphs in self.graphs:

@@ -11,7 +11,6 @@ from bench.training.batching import Examples
 from bench.training.finetune import Diverged, finetune, learning_rate, predict
 from bench.training.lane import make_optimizer
 
-
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 DEVICES = ["cpu", pytest.param("cuda", marks=needs_gpu)]
 
