@@ -95,8 +95,8 @@ reassign: install  ## Make the embedding's codes and tables for CURRENT=<file>: 
 export: install  ## Write the model of RUN=<id> to the folder TO=<folder>. ARGS="--onnx --int8 --evaluate --materialise --retrain key=value ..."; without RUN, ARGS="--encoder key=value ..." writes an encoder without a task
 	$(BENCH) export $${RUN:+"$$RUN"} $(OVERRIDES) $${TO:+"--to=$$TO"}
 
-test: install  ## Run the tests
-	$(BIN)/python -m pytest -n auto -rs
+test: install  ## Run the tests; on a machine with a GPU those that need it: ARGS="-m gpu"
+	$(BIN)/python -m pytest -n auto -rs $(ARGS)
 
 faults: install  ## 200 tiny runs on 4 workers and two further sweeps under kill -9, frozen holders, torn records, a full disk. ARGS="--runs 2000 --every 10"
 	$(BIN)/python -m tests.support.faults $(ARGS)

@@ -16,6 +16,21 @@ if name := os.environ.get(
     os.sched_setaffinity(0, {cores[int(name.removeprefix("gw")) % len(cores)]})
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip the tests that need a GPU where there is none."""
+    of_gpu = [item for item in items if item.get_closest_marker("gpu")]
+    if of_gpu and not torch_sees_cuda():
+        for item in of_gpu:
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+def torch_sees_cuda() -> bool:
+    """Return whether torch finds a CUDA device; imports torch."""
+    import torch
+
+    return torch.cuda.is_available()
+
+
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with a two-layer BERT of random weights, 30,522 x 24, and MiniLM's tokenizer."""

@@ -11,8 +11,7 @@ from bench.assignment.contextual import contextual_codes
 from bench.assignment.pq import product_quantisation
 from bench.assignment.residual import residual_quantisation
 
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-DEVICES = ["cpu", pytest.param("cuda", marks=needs_gpu)]
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 
 
 @pytest.fixture(params=DEVICES)

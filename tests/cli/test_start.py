@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 from bench.cli.cuda_context import create_meanwhile
 
@@ -40,7 +39,7 @@ def test_without_a_driver_no_context_is_created_and_nothing_fails(monkeypatch: p
     assert not raised and os.environ["CUDA_MODULE_LOADING"]
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.gpu
 def test_the_context_is_the_one_that_torch_uses() -> None:
     """The driver counts the context as active before torch touches the GPU, and torch then computes in it."""
     code = """

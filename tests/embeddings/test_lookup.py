@@ -8,9 +8,6 @@ from hypothesis import strategies as st
 
 from bench.embeddings.lookup import OneHotLookup, OpaqueLookup, lookup
 
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-
-
 KINDS = [OneHotLookup, OpaqueLookup]
 
 
@@ -43,7 +40,7 @@ def test_the_gradient_is_exact_when_compiled_under_bf16_autocast(kind):
     )
 
 
-@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=needs_gpu)])
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 @pytest.mark.parametrize("rows", [2, 500, 30522])
 @pytest.mark.parametrize("padding", [None, 1])
 def test_a_lookup_equals_torchs_embedding_and_is_deterministic(rows, padding, device):

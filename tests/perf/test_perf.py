@@ -224,7 +224,7 @@ def test_the_strongest_peer_gets_one_shape():
     assert rows.lengths.max() == 103 and BestTrainerSide.pad_to(BestTrainerSide, rows) == 104
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.gpu
 def test_on_a_gpu_every_side_is_measured(tmp_path):
     sides = "perf.sides=[trainer_best,compile,compile_together,graph,compile_stored]"
     path = measure(config(tmp_path, "perf.work=[training,distillation]", sides), torch.device("cuda"))

@@ -21,7 +21,7 @@ from bench.training.finetune import Trainee, finetune, finetune_together
 from bench.training.fused_adamw import adamw
 from bench.training.recoveries.distil import Distance
 from tests.support.commands import ROOT
-from tests.training.test_engine import CONFIG, STEPS, examples, lane, model, needs_gpu, weights_of
+from tests.training.test_engine import CONFIG, STEPS, examples, lane, model, weights_of
 
 
 class Watched(nn.Module):
@@ -196,7 +196,7 @@ def test_an_interrupted_recovery_goes_on(tiny, tmp_path, monkeypatch):
     assert len(calls) == 3 * 6 + 1 and not left.exists()
 
 
-@needs_gpu
+@pytest.mark.gpu
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 @pytest.mark.parametrize("choice", ["eager", "graph", "compile"])
 def test_a_state_is_loaded_after_the_capture(choice, dtype):

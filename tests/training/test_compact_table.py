@@ -15,7 +15,6 @@ from bench.training.finetune import Diverged, Trainee, finetune, finetune_togeth
 from bench.training.lane import TASK, Objective
 from bench.training.recoveries.distil import HiddenStates
 from tests.training.test_compile import needs_compiler
-from tests.training.test_engine import needs_gpu
 
 VOCABULARY, PAD, STEPS = 500, 3, 50
 CONFIG = TrainingConfig(
@@ -267,7 +266,7 @@ def test_compiled_code_serves_other_examples():
         trained(90)
 
 
-@needs_gpu
+@pytest.mark.gpu
 @pytest.mark.parametrize("engine", ["eager", "graph", "compile"])
 def test_every_row_ends_as_in_the_whole_table_on_a_gpu(engine):
     """The rehearsals before a capture leave nothing behind."""

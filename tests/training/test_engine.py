@@ -21,8 +21,7 @@ from bench.training.finetune import Diverged, Outcome, Trainee, finetune, finetu
 
 STEPS = 24  # three epochs
 CONFIG = TrainingConfig(max_steps=STEPS, batch_size=8, learning_rate=1e-3)
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-DEVICES = ["cpu", pytest.param("cuda", marks=needs_gpu)]
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 
 
 def examples(device="cpu", n=61):
@@ -187,7 +186,7 @@ def graphs(request, monkeypatch):
     monkeypatch.setattr(engines, "PADDING", request.param)
 
 
-@needs_gpu
+@pytest.mark.gpu
 @pytest.mark.parametrize("choice", ["graph", "compile"])
 @pytest.mark.parametrize(("dtype", "tolerance"), [("fp32", 1e-5), ("bf16", 2e-2)])
 def test_graph_losses_are_those_of_the_eager_engine(dtype, tolerance, choice, graphs):
@@ -214,7 +213,7 @@ def test_only_a_rehearsal_sees_padding_in_every_row(device):
         assert all(torch.equal(again[name], column) for name, column in expected.items())
 
 
-@needs_gpu
+@pytest.mark.gpu
 def test_examples_that_need_no_padding_can_be_compiled_too():
     torch.compiler.reset()  # what other tests had compiled would do
     ids = torch.randint(
@@ -240,7 +239,7 @@ def test_examples_that_need_no_padding_can_be_compiled_too():
     np.testing.assert_allclose(losses["compile"], losses["eager"], atol=1e-5)
 
 
-@needs_gpu
+@pytest.mark.gpu
 def test_training_by_graphs_is_reproducible_to_the_bit_at_the_size_of_a_real_model():
     generator = torch.Generator().manual_seed(0)
     ids, labels = (
@@ -267,7 +266,7 @@ def test_training_by_graphs_is_reproducible_to_the_bit_at_the_size_of_a_real_mod
         assert torch.equal(one, other)
 
 
-@needs_gpu
+@pytest.mark.gpu
 @pytest.mark.parametrize("choice", ["graph", "compile"])
 def test_dropout_differs_from_step_to_step_and_repeats_with_the_seed(choice):
     runs = [run_engine(choice, "cuda", dropout=0.3, seed=seed) for seed in (0, 0, 1)]
@@ -277,7 +276,7 @@ def test_dropout_differs_from_step_to_step_and_repeats_with_the_seed(choice):
     assert np.abs(first - other).max() > 1e-3
 
 
-@needs_gpu
+@pytest.mark.gpu
 def test_a_step_that_cannot_be_captured_falls_back_to_eager_from_the_same_weights():
     class Peeks(nn.Module):
         def __init__(self):
@@ -299,7 +298,7 @@ def test_a_step_that_cannot_be_captured_falls_back_to_eager_from_the_same_weight
     assert torch.isfinite(own.losses).all()
 
 
-@needs_gpu
+@pytest.mark.gpu
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 def test_a_step_that_cannot_be_compiled_is_captured_uncompiled(dtype, monkeypatch):
     def broken(*_, **__):
@@ -313,7 +312,7 @@ def test_a_step_that_cannot_be_compiled_is_captured_uncompiled(dtype, monkeypatc
 
 @pytest.mark.parametrize(
     ("device", "choice"),
-    [("cpu", "auto"), *(pytest.param("cuda", kind, marks=needs_gpu) for kind in ("graph", "compile"))],
+    [("cpu", "auto"), *(pytest.param("cuda", kind, marks=pytest.mark.gpu) for kind in ("graph", "compile"))],
 )
 def test_lanes_side_by_side_train_as_each_does_alone(device, choice, graphs):
     """Different seeds, so different batches, and different rates."""
@@ -340,7 +339,7 @@ def test_lanes_side_by_side_train_as_each_does_alone(device, choice, graphs):
     ("device", "choice"),
     [
         ("cpu", "eager"),
-        *(pytest.param("cuda", kind, marks=needs_gpu) for kind in ("eager", "graph", "compile")),
+        *(pytest.param("cuda", kind, marks=pytest.mark.gpu) for kind in ("eager", "graph", "compile")),
     ],
 )
 def test_lanes_side_by_side_are_each_alone_to_the_last_bit(device, choice):

@@ -11,8 +11,7 @@ from bench.training.batching import Examples
 from bench.training.finetune import Diverged, finetune, learning_rate, predict
 from bench.training.lane import make_optimizer
 
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-DEVICES = ["cpu", pytest.param("cuda", marks=needs_gpu)]
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 
 
 def examples(n=64, seed=0, regression=False, device="cpu"):

@@ -22,7 +22,6 @@ from bench.training.lane import Objective
 from bench.training.recoveries import unlabelled
 from bench.training.recoveries.distil import HiddenStates
 from bench.training.recoveries.masked_lm import MaskedTokens
-from tests.training.test_engine import needs_gpu
 
 TEXTS = ["the film is a joy", "a dull and long evening", "they sing", "nothing happens at all in this town"]
 QUICK = ["recovery.steps=4", "recovery.batch_size=8", "recovery.max_length=16"]
@@ -78,7 +77,7 @@ def test_stored_states_of_the_teacher_give_the_distances_of_a_teacher_that_runs_
 @pytest.mark.parametrize("stored", [True, False])
 @pytest.mark.parametrize(
     ("device", "choice"),
-    [("cpu", "auto"), *(pytest.param("cuda", kind, marks=needs_gpu) for kind in ("graph", "compile"))],
+    [("cpu", "auto"), *(pytest.param("cuda", kind, marks=pytest.mark.gpu) for kind in ("graph", "compile"))],
 )
 def test_students_that_share_a_teacher_learn_as_each_does_from_its_own(tokenizer, device, choice, stored):
     data = stored_states.with_positions(unlabelled(tokenizer, TEXTS * 20, 16, torch.device(device)))
