@@ -4,6 +4,7 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from pathlib import Path
 
 from bench import store
@@ -37,19 +38,23 @@ class Outcome:
 
 
 def describe(plan: Plan) -> str:
-    """Return the purpose of a sweep, its runs by status, and the runs to do with the hours that they will take."""
+    """Return the purpose of a sweep, its runs by status, and the runs to do with the time that they will take."""
     todo = plan.todo()
     known = [item.seconds for item in todo if item.seconds is not None]
-    hours = sum(known) / len(known) * len(todo) / 3600 if known else None
     recovering = plan.pace.recovery_seconds(plan.declared[item.run_id].run for item in todo)
-    recovery = f" and at most {recovering / 3600:.2f} of recovery" if recovering else ""
-    expected = (
-        "" if hours is None else f", about {hours:.2f} hours of training{recovery}, divided by the workers"
-    )
+    expected = ""
+    if known:
+        training = sum(known) / len(known) * len(todo)
+        recovery = f" and at most {_clock(recovering)} of recovery" if recovering else ""
+        expected = f", about {_clock(training)} of training{recovery} (h:mm:ss), divided by the workers"
     counts = ", ".join(f"{number} {status}" for status, number in sorted(plan.counts().items()))
     lines = [f"{plan.sweep.name}: {plan.sweep.purpose}", f"{len(plan.runs)} runs: {counts}"]
     lines += [f"To do: {len(todo)}{expected}", *(f"  {item.run_id} {item.name}" for item in todo)]
     return "\n".join(lines)
+
+
+def _clock(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds)))
 
 
 def sweep(overrides: Sequence[str], selection: Selection | None = None, wait: bool = False) -> Outcome:

@@ -92,7 +92,8 @@ def test_expected_time_is_that_of_the_same_model_and_task_and_the_longest_come_f
     expected = [3 * rows[item.name.split("/")[1]] / by_task[item.name.split("/")[1]] for item in todo]
     assert [item.seconds for item in todo] == pytest.approx(expected)
     assert expected == sorted(expected, reverse=True) and len(set(expected)) == 2
-    assert f"about {sum(expected) / 3600:.2f} hours" in describe(plan)
+    minutes, seconds = divmod(round(sum(expected)), 60)
+    assert f"about {minutes // 60}:{minutes % 60:02d}:{seconds:02d} of training (h:mm:ss)" in describe(plan)
 
 
 def test_a_recovered_model_counts_once_for_the_runs_that_share_it(sweep):
@@ -104,11 +105,13 @@ def test_a_recovered_model_counts_once_for_the_runs_that_share_it(sweep):
     more = [*sweep, "recovery=distil", "recovery.steps=3600", "recovery.batch_size=8"]
     chosen = [*more, "recovery.corpus=lexical_sentiment:train"]
     embeddings = {repr([run.canonical[key] for key in ("embedding", "assignment")]) for run in plan.runs}
-    assert f" and at most {len(embeddings)}.00 of recovery" in describe(make(chosen))
+    assert f" and at most {len(embeddings)}:00:00 of recovery" in describe(make(chosen))
     seeds = {run.config.seed for run in plan.runs}
     each = describe(make([*chosen, "recovery.seed=null"]))
-    assert f" and at most {len(embeddings) * len(seeds)}.00 of recovery" in each
-    assert f" and at most {len(embeddings) * 2}.00 of" in describe(make(more)), "a text for each of two tasks"
+    assert f" and at most {len(embeddings) * len(seeds)}:00:00 of recovery" in each
+    assert f" and at most {len(embeddings) * 2}:00:00 of" in describe(make(more)), (
+        "a text for each of two tasks"
+    )
 
 
 def test_nothing_is_expected_where_nothing_is_known():
