@@ -17,7 +17,7 @@ ONLIES = $${ONLY:+$$(printf -- '--only=%s ' $$ONLY)}
 CHOSEN = "sweep=$$SWEEP" $(OVERRIDES) $${LAUNCHER:+"launcher=$$LAUNCHER"} $(ONLIES) $${LIMIT:+"--limit=$$LIMIT"} $${SEEDS:+"--seeds=$$SEEDS"}
 
 .DEFAULT_GOAL := help
-.PHONY: help install fetch tasks sweep plan status retry cancel gc report gate rescore submit perf search fit latency cost coverage drift reassign export test faults lint typecheck clean
+.PHONY: help install fetch tasks sweep plan status retry cancel gc report gate rescore pack submit perf search fit latency cost coverage drift reassign export test faults lint typecheck clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -67,6 +67,9 @@ perf: install  ## Measure the Trainer and our engines by turns, into results/per
 
 rescore: install  ## Compute every metric again from stored predictions, without training
 	$(BENCH) rescore $(OVERRIDES)
+
+pack: install  ## Pack stored predictions into results/packed_predictions/, which git keeps
+	$(BENCH) pack $(OVERRIDES)
 
 submit: install  ## Write GLUE's submission zip TO=<file.zip> (default: glue.zip) from the runs of SWEEP=glue_test
 	$(BENCH) submit "sweep=$$SWEEP" "--to=$${TO:-glue.zip}" $(OVERRIDES)

@@ -54,6 +54,7 @@ def made(project: Path, *words: str) -> list[str]:
         ("sweep", "LIMIT", "sweep", "--limit={}"),
         ("sweep", "SEEDS", "sweep", "--seeds={}"),
         ("rescore", "DATA", "rescore", "data.root={}"),
+        ("pack", "DATA", "pack", "data.root={}"),
         ("submit", "TO", "submit", "--to={}"),
         ("search", "SEARCH", "search", "search={}"),
         ("fit", "SWEEP", "fit", "sweep={}"),

@@ -1,13 +1,25 @@
 """Verbs that work on stored predictions."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
 from bench.errors import BenchError, ConfigError
 from bench.export.submission import write_submission
 from bench.runs import rescore as scoring
+from bench.runs.rescore import evaluated_rows, labels_of
 from bench.settings.compose import compose_config
-from bench.store import predictions_folder, read_all, unscored
+from bench.store import (
+    Packed,
+    Record,
+    packed,
+    packed_file,
+    predictions_folder,
+    read_all,
+    read_packed,
+    unscored,
+    write_packed,
+)
 from bench.sweep.plan import make
 
 
@@ -20,7 +32,7 @@ def rescore(overrides: Sequence[str]) -> int:
     for record in read_all(results_dir)[0]:
         if record["status"] != "ok" and not unscored(record):
             continue
-        if not predictions_folder(results_dir, record["name"], record["run_id"]).exists():
+        if not _has_predictions(record, results_dir):
             elsewhere += 1
             continue
         try:
@@ -33,11 +45,45 @@ def rescore(overrides: Sequence[str]) -> int:
             skipped.append(f"not scored {record['name']}: {error}")
     if elsewhere:
         print(
-            f"Runs without predictions in {results_dir}/predictions, which git does not keep: {elsewhere}. "
+            f"Runs without predictions in {results_dir}: {elsewhere}. Git keeps only those of `bench pack`. "
             "To score one, run it again with another results_dir."
         )
     print(*skipped, f"changed {changed} | same {same} | not scored {len(skipped) + elsewhere}", sep="\n")
     return 1 if skipped or (elsewhere and not changed + same) else 0
+
+
+def _has_predictions(record: Record, results_dir: Path) -> bool:
+    name, run_id = record["name"], record["run_id"]
+    folder = predictions_folder(results_dir, name, run_id)
+    return folder.exists() or bool(read_packed(packed_file(results_dir, name), run_id))
+
+
+def pack(overrides: Sequence[str]) -> int:
+    """Pack all stored predictions, one file for each model and task; return 1 if some cannot be packed.
+
+    A file also keeps what it holds of runs whose record is there and whose folder is not.
+    """
+    config = compose_config(overrides)
+    results_dir = Path(config.results_dir)
+    skipped: list[str] = []
+    files: defaultdict[Path, list[Packed]] = defaultdict(list)
+    for record in (record for record in read_all(results_dir)[0] if record["status"] == "ok"):
+        folder, run_id = predictions_folder(results_dir, record["name"], record["run_id"]), record["run_id"]
+        path = packed_file(results_dir, record["name"])
+        try:
+            if folder.exists():
+                files[path] += packed(folder, run_id, labels_of(*evaluated_rows(record, config.data)))
+            else:
+                files[path] += read_packed(path, run_id)
+        except BenchError as error:
+            skipped.append(f"not packed {record['name']}: {error}")
+            files[path] += read_packed(path, run_id)
+    for path, lines in files.items():
+        if lines:
+            write_packed(path, lines)
+            print(f"{path}: {len({line.run_id for line in lines})} runs, {path.stat().st_size:,} bytes")
+    print(*skipped, sep="\n", end="\n" if skipped else "")
+    return 1 if skipped else 0
 
 
 def submit(overrides: Sequence[str], to: Path) -> int:

@@ -178,6 +178,11 @@ VERBS = {
         "Compute all metrics again from the stored predictions, without training.",
         "results_dir=results data.root=glue",
     ),
+    "pack": Verb(
+        "scoring",
+        "Pack the stored predictions into small files that git keeps, one for each model and task.",
+        "results_dir=results data.root=glue",
+    ),
     "submit": Verb(
         "scoring",
         "Write GLUE's submission zip from a sweep's predictions.",

@@ -5,12 +5,15 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from bench import store
 from bench.errors import BenchError
 from bench.runs.identity import run_id
 from bench.settings.schema import DataConfig, TaskConfig
 from bench.store import Record
 from bench.tasks import data as task_data
+from bench.tasks.data import Rows
 from bench.tasks.scoring import check_scoring, headline_of, score_split
 from bench.tasks.specs import read_task
 
@@ -22,24 +25,28 @@ RENEWED = ("task_version", "metrics", "headline")  # taken from the task's file 
 def rescore(record: Record, data: DataConfig, results_dir: Path) -> bool:
     """Score a run's stored predictions with the task's current file; return whether the record changed.
 
+    Where only packed predictions are there, they are unpacked into the run's folder first.
+
     A run whose scoring failed becomes `ok`. The metrics are part of a run's identity: where they changed, the record and
     its predictions move to the new run_id. Raises BenchError where predictions or data are missing or belong to another
     run.
     """
-    task = _task_now(record)
+    task, rows = evaluated_rows(record, data)
     check_scoring(task)
-    data = replace(data, source=record["config"]["data"]["source"])
-    roles = ["train", *task.evaluate, *task.predict]
-    if task_data.data_identity(task, data, roles) != record["config"]["data"]["sha256"]:
-        raise BenchError(f"data.root ({data.root}) does not hold the rows that {record['name']} was run on.")
     folder = store.predictions_folder(results_dir, record["name"], record["run_id"])
+    if not folder.exists():
+        store.unpack(results_dir, record["name"], record["run_id"], labels_of(task, rows))
     metrics: dict[str, dict[str, float]] = {}
-    for role in task.evaluate:
-        split, answered = task.splits[role], []
-        for language in task_data.languages_of(task, role):
-            predictions = store.read_predictions(folder, store.split_name(split, language))
-            answered.append((language, predictions, task_data.load_split(task, data, role, language)))
-        metrics |= score_split(task, split, answered)
+    for role, by_language in rows.items():
+        split = task.splits[role]
+        metrics |= score_split(
+            task,
+            split,
+            [
+                (language, store.read_predictions(folder, store.split_name(split, language)), part)
+                for language, part in by_language.items()
+            ],
+        )
     renewed = record["config"]["task"] | {key: getattr(task, key) for key in RENEWED}
     config = record["config"] | {"task": renewed}
     if (metrics, config) == (record["metrics"], record["config"]):
@@ -58,6 +65,33 @@ def rescore(record: Record, data: DataConfig, results_dir: Path) -> bool:
         shutil.move(folder, store.predictions_folder(results_dir, record["name"], new["run_id"]))
         store.path_of(results_dir, record["name"], record["run_id"]).unlink()
     return True
+
+
+def evaluated_rows(record: Record, data: DataConfig) -> tuple[TaskConfig, dict[str, dict[str | None, Rows]]]:
+    """Return a record's task with its file's current metrics, and role -> language -> rows of what it evaluates.
+
+    Raises BenchError where the data are not those that the run was made on.
+    """
+    task, data = _task_now(record), replace(data, source=record["config"]["data"]["source"])
+    roles = ["train", *task.evaluate, *task.predict]
+    if task_data.data_identity(task, data, roles) != record["config"]["data"]["sha256"]:
+        raise BenchError(f"data.root ({data.root}) does not hold the rows that {record['name']} was run on.")
+    return task, {
+        role: {
+            language: task_data.load_split(task, data, role, language)
+            for language in task_data.languages_of(task, role)
+        }
+        for role in task.evaluate
+    }
+
+
+def labels_of(task: TaskConfig, rows: dict[str, dict[str | None, Rows]]) -> dict[str, np.ndarray]:
+    """Return the name of a split's predictions -> its labels (rows,), from the rows of `evaluated_rows`."""
+    return {
+        store.split_name(task.splits[role], language): np.asarray(part["label"])
+        for role, by_language in rows.items()
+        for language, part in by_language.items()
+    }
 
 
 def _task_now(record: Record) -> TaskConfig:

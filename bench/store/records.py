@@ -73,6 +73,18 @@ def read_predictions(folder: Path, split: str) -> np.ndarray:
         raise BenchError(f"{path} holds no predictions of {split} ({error}): run the run again.") from error
 
 
+def stored_splits(folder: Path) -> dict[str, np.ndarray]:
+    """Return split -> predictions (rows,) of all splits in a run's folder; raises BenchError for a damaged file."""
+    found = {}
+    for path in folder.glob("*.safetensors"):
+        try:
+            with safetensors.safe_open(path, "np") as file:
+                found[file.metadata()["split"]] = file.get_tensor("predictions")
+        except (OSError, KeyError, TypeError, SafetensorError) as error:
+            raise BenchError(f"{path} holds no predictions ({error}): run the run again.") from error
+    return found
+
+
 def write(record: Record, results_dir: Path) -> Path:
     """Write a record and return its path."""
     path = path_of(results_dir, record["name"], record["run_id"])

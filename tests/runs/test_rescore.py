@@ -102,3 +102,32 @@ def test_records_that_came_without_their_answers_are_counted_in_one_line(
         done = run_bench("rescore", f"results_dir={results}")
         assert done.returncode == code  # a failure only where there is nothing to score
         assert "Runs without predictions" in done.stdout and done.stdout.strip().endswith(summary)
+
+
+def test_packed_predictions_are_scored_where_only_they_and_the_records_are_there(
+    tiny: list[str], tmp_path: Path
+) -> None:
+    results = tmp_path / "results"
+    records = [run(compose_config([*tiny, "embedding=dense", f"seed={seed}"])) for seed in (0, 1)]
+    packed = run_bench("pack", f"results_dir={results}")
+    assert packed.returncode == 0 and "2 runs" in packed.stdout, packed.stderr
+    folders = [store.predictions_folder(results, one["name"], one["run_id"]) for one in records]
+    before = [store.stored_splits(folder) for folder in folders]
+    shutil.rmtree(results / "predictions")
+    content = store.packed_file(results, records[0]["name"]).read_bytes()
+    assert run_bench("pack", f"results_dir={results}").returncode == 0  # what is packed stays
+    assert store.packed_file(results, records[0]["name"]).read_bytes() == content
+
+    changed = json.loads(store.path_of(results, records[0]["name"], records[0]["run_id"]).read_text())
+    changed["metrics"] = {"test": {"accuracy": 0.0}}
+    store.write(changed, results)
+    again = run_bench("rescore", f"results_dir={results}")
+    assert again.returncode == 0 and again.stdout.strip().endswith("changed 1 | same 1 | not scored 0"), (
+        again.stderr
+    )
+    restored, _ = store.read_all(results)
+    assert [one["metrics"] for one in restored] == [one["metrics"] for one in records]
+    for folder, splits in zip(folders, before, strict=True):
+        assert {k: v.tolist() for k, v in store.stored_splits(folder).items()} == {
+            k: v.tolist() for k, v in splits.items()
+        }
