@@ -110,6 +110,7 @@ class EmbeddingMethod(Generic[C]):
 
     version: ClassVar[int] = 1  # raised whenever a change here changes numbers
     scaled: ClassVar[str | None] = None  # the key that a budget sets
+    trained: ClassVar[bool] = True  # whether the fine-tuning changes the embedding
     assigned: ClassVar[bool] = False  # whether an assignment gives each token its codes
     fixed_assignment: ClassVar[str | None] = None  # the method's fixed assignment, which ignores `assignment`
 

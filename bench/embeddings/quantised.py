@@ -45,6 +45,8 @@ class QuantisedEmbedding(CompressedEmbedding):
 class Quantised(EmbeddingMethod[QuantisedConfig]):
     """The dense table in int8 or int4 groups."""
 
+    trained = False
+
     def _groups(self, width: int) -> list[int]:
         return [n for n in range(1, width + 1) if width % n == 0]
 

@@ -13,6 +13,8 @@ from bench.store.schema import CostPart, FitPart, HeadlinePart, SizePart, TaskPa
 
 SECTION = ["model", "weights", "suite"]  # a table or a figure shows one combination of these
 GRID = ("subspaces", "rows", "sub_dim")  # settings that a grid of subspace embeddings varies
+# Settings of the training that each method may have of its own, and is compared with the dense model's all the same.
+TUNED = ("learning_rate", "table_factor", "epochs")
 PARTS = {
     "task": TaskPart,
     "size": SizePart,
@@ -118,7 +120,7 @@ def _derived(record: Record, place: int, widths: dict[str, int], suites: dict[st
         "variant": digest([task, planned, limit]),
         "config_id": digest(group),
         "base_id": digest(base),
-        "recipe_id": digest(base | {"training": _without(base["training"], "learning_rate")}),
+        "recipe_id": digest(base | {"training": _without(base["training"], *TUNED)}),
         "embedding_id": embedding_id(config),
         "recovery_id": digest(help_),
         "table_family": digest([family, config.get("assignment"), table]),
@@ -126,7 +128,7 @@ def _derived(record: Record, place: int, widths: dict[str, int], suites: dict[st
         "recovery": recovery,
         "plain": recovery == teacher == "none",
         "body": config.get("body", "fp32"),
-        "settings": {"training.version": 1} | _flatten(group),
+        "settings": {"training.version": 1, "training.table_factor": 1.0} | _flatten(group),
         "configuration": short_label(config, widths.get(model)),
         "kind": kind(config),
         "seed": config["seed"],

@@ -87,6 +87,10 @@ def prepare(config: RunConfig, training_version: int = finetune.VERSION) -> Prep
 
     # Bring all that decides the result into one form.
     unused = NOT_IDENTITY | (TEACHING if config.training.teacher == "none" else set())
+    # A table that is not trained has no rate; at the other rates' factor of 1 the key came later than the first records.
+    training = config.training if chosen.trained else replace(config.training, table_factor=1.0)
+    if training.table_factor == 1:
+        unused |= {"table_factor"}
     source = task_data.resolve_source(config.task, config.data)
     roles = ["train", *config.task.evaluate, *config.task.predict]
     canonical: dict[str, Any] = {
@@ -96,7 +100,7 @@ def prepare(config: RunConfig, training_version: int = finetune.VERSION) -> Prep
         "embedding": parts["embedding"],
         "assignment": assignment,
         "recovery": recovery,
-        "training": {k: v for k, v in asdict(config.training).items() if k not in unused}
+        "training": {k: v for k, v in asdict(training).items() if k not in unused}
         | ({"version": training_version} if training_version > 1 else {}),
         "data": {"source": source, "sha256": task_data.data_identity(config.task, config.data, roles)},
         "seed": config.seed,
@@ -107,7 +111,7 @@ def prepare(config: RunConfig, training_version: int = finetune.VERSION) -> Prep
     if config.body != "fp32":
         canonical["body"], method_slug = config.body, f"{method_slug}-{config.body}-body"
     name = f"{config.model.name}/{config.task.name}/{method_slug}/s{config.seed}"
-    resolved = _with_its_seed(replace(config, embedding=embedding), canonical)
+    resolved = _with_its_seed(replace(config, embedding=embedding, training=training), canonical)
     return Prepared(resolved, canonical, run_id(canonical), name, vocab_size, width, source)
 
 

@@ -79,6 +79,8 @@ class TrainingConfig:
     max_steps: int | None = number(None, above=0)  # overrides epochs
     batch_size: int = number(32, above=0)
     learning_rate: float = number(5e-5, above=0)
+    # the rate of the token embedding's parameters, as a multiple of learning_rate; not used by embedding=quantised, which trains none
+    table_factor: float = number(1.0, above=0)
     weight_decay: float = number(0.01, least=0)
     # of all steps, linear from 0; then linear decay to 0
     warmup_fraction: float = number(0.1, least=0, most=1)

@@ -229,7 +229,7 @@ def against_store(sweep: Sweep, declared: dict[str, Declared]) -> Plan:
 
 def alike(run: Prepared) -> str:
     """Return a digest that runs share if they can train side by side: of model, task, data and recipe, so that steps are the same."""
-    differ = ("teacher", "teacher_weight", "learning_rate")
+    differ = ("teacher", "teacher_weight", "learning_rate", "table_factor")
     recipe = {key: value for key, value in run.canonical["training"].items() if key not in differ}
     parts = {key: run.canonical[key] for key in ("model", "task", "data")}
     return run_id(parts | {"training": recipe, "deterministic": run.config.deterministic})

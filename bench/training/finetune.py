@@ -4,7 +4,8 @@ import itertools
 import logging
 import time
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -95,8 +96,13 @@ class Trainee:
         # Several processes draw different dropout masks.
         seed = self.seed if processes.COUNT == 1 else self.seed * processes.COUNT + processes.RANK
         random = RandomStream(seed, self.train.offsets.device)
+        # The embedding learns at its own rate; a recovery names the embedding itself.
+        objective = self.objective
+        if self.config.table_factor != 1:
+            table = frozenset(cast(Any, self.model).get_input_embeddings().parameters())
+            objective = replace(objective, fast=table, factor=self.config.table_factor)
         self.model.train()
-        return Lane(self.model, self.train, schedule, self.config, dtype, random, self.objective)
+        return Lane(self.model, self.train, schedule, self.config, dtype, random, objective)
 
 
 def finetune(

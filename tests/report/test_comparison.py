@@ -79,7 +79,7 @@ def test_plain_dense_at_its_only_rate_comes_before_a_recovered_one_at_the_same_r
 
 def test_missing_dense_reference_is_said(tmp_path: Path) -> None:
     write_report(
-        [record("pq8"), record("random"), record("dense", changes={"training.epochs": 9.0})], [], tmp_path
+        [record("pq8"), record("random"), record("dense", changes={"training.batch_size": 9})], [], tmp_path
     )
     table = results(tmp_path)
     assert table.loc[("pq f=8 Q=64", "mrpc"), "no_difference"] == "no dense reference"

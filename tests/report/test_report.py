@@ -187,6 +187,7 @@ def test_mixed_versions_are_refused_naming_both(tmp_path: Path, part: str) -> No
 def test_labels_name_what_differs(tmp_path: Path) -> None:
     changed = [
         {"training.learning_rate": 1e-3},
+        {"training.table_factor": 10.0},
         {"embedding.compose": "sum", "embedding.sub_dim": 384},
         {"embedding.sub_dim": 64},
         {"embedding.init": "random"},
@@ -195,8 +196,9 @@ def test_labels_name_what_differs(tmp_path: Path) -> None:
     ]
     write_report([record("pq8", changes=change) for change in changed], [], tmp_path)
     assert set(results(tmp_path).reset_index().configuration) == {
-        "pq f=8 Q=64 (learning_rate=0.001)",
-        "pq f=8 Q=64 (learning_rate=5e-05)",
+        "pq f=8 Q=64 (learning_rate=0.001, table_factor=1)",
+        "pq f=8 Q=64 (learning_rate=5e-05, table_factor=10)",
+        "pq f=8 Q=64 (learning_rate=5e-05, table_factor=1)",
         "pq f=8 Q=64 sum",
         "pq f=8 Q=64 s=64",
         "pq f=8 Q=64 random init",
