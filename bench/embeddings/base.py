@@ -19,6 +19,7 @@ from bench.errors import ConfigError, Impossible, unknown
 from bench.settings.embeddings import EmbeddingConfig, TablesConfig
 
 TABLE_DTYPES = ("fp32", "int8")
+INITS = ("fitted", "random")
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,6 @@ class Source:
     codes: np.ndarray | None = None  # (V, f); None in an empty embedding whose file holds the codes
     codes_stored: bool = True  # whether a file has to hold them
     vocabulary: Vocabulary | None = None
-    std: float = 0.02  # of random tables
     generator: torch.Generator | None = None  # of random tables
     device: torch.device | None = None  # that finds the nearest code rows; None: the CPU
     kept: Tensor | None = None  # (K,): ids of the tokens with kept rows, which the fit ignores
@@ -92,6 +92,15 @@ class Source:
         weights = np.ones(len(self.table)) if weights is None else weights
         weights[[] if self.padding_idx is None else [self.padding_idx]] = 0
         return self.without_kept(torch.from_numpy(weights).unsqueeze(1))
+
+    def normal(self, table: Tensor) -> Tensor:
+        """Return a tensor of the table's shape with numbers of mean 0 and variance 1."""
+        return torch.randn(table.shape, generator=self.generator)
+
+    def spread(self) -> Tensor:
+        """Return the standard deviation of each dimension over the tokens, (d,), without padding."""
+        padding = [] if self.padding_idx is None else [self.padding_idx]
+        return self.table[np.delete(np.arange(len(self.table)), padding)].std(dim=0)
 
     def without_kept(self, rows: Tensor) -> Tensor:
         """Return the rows (V, n) with zeros for kept tokens."""
@@ -134,8 +143,9 @@ class EmbeddingMethod(Generic[C]):
     def complete(self, config: C, vocab_size: int, width: int) -> C:
         """Return `config` with its nulls filled in; raises ConfigError where the settings contradict the model."""
         if isinstance(config, TablesConfig):
-            if config.table_dtype not in TABLE_DTYPES:
-                raise ConfigError(unknown("embedding.table_dtype", config.table_dtype, TABLE_DTYPES))
+            for key, choices in (("table_dtype", TABLE_DTYPES), ("init", INITS)):
+                if getattr(config, key) not in choices:
+                    raise ConfigError(unknown(f"embedding.{key}", getattr(config, key), choices))
             if not 0 <= config.keep_dense < vocab_size:
                 raise ConfigError(
                     f"embedding.keep_dense ({config.keep_dense}) must be from 0 to {vocab_size - 1:,}: fewer than there are tokens."
@@ -245,6 +255,13 @@ class EmbeddingMethod(Generic[C]):
         """Fit the layer's tensors to the pretrained table; called without gradients."""
         raise NotImplementedError
 
+    def draw(self, layer: Any, source: Source) -> None:
+        """Replace fitted tables by random ones; called without gradients.
+
+        A token's vector then has mean 0 and, in each dimension that the method gives it, the variance of the pretrained table.
+        """
+        layer.weight.copy_(source.normal(layer.weight) * source.spread())
+
     def empty(self, config: C, source: Source) -> nn.Module:
         """Return the module of a resolved configuration before it is fitted or its state is loaded."""
         layer = self.layer(config, source)
@@ -264,7 +281,11 @@ class EmbeddingMethod(Generic[C]):
             module.set_integers("kept_ids", ids)
             module.kept.copy_(source.table[module.ids])
             layer, source = module.inner, replace(source, kept=module.ids)
-        self.fit(layer, config, source)
+        self.fit(
+            layer, config, source
+        )  # what no number of a table can say, such as a token's row, comes from the fit
+        if isinstance(config, TablesConfig) and config.init == "random":
+            self.draw(layer, source)
         return module
 
     def identity(self, config: C) -> dict[str, Any]:

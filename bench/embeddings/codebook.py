@@ -30,5 +30,9 @@ class Codebook(Coded[CodebookConfig]):
     def fit(self, layer: Gain, config: CodebookConfig, source: Source) -> None:
         fit_with_gain(cast(SubspaceEmbedding, layer.inner), layer.gain, source)
 
+    def draw(self, layer: Gain, source: Source) -> None:
+        layer.gain.fill_(1)
+        super().draw(layer.inner, source)
+
 
 METHOD = Codebook()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from bench.assignment.digits import integer_root
 from bench.embeddings.base import C, EmbeddingMethod, Source
 from bench.embeddings.budget import Budget
-from bench.embeddings.fitting import fit, principal_axes
+from bench.embeddings.fitting import draw, fit, principal_axes
 from bench.embeddings.packing import bits_per_code
 from bench.embeddings.subspace_layer import SubspaceEmbedding
 from bench.errors import ConfigError
@@ -79,6 +79,9 @@ class Coded(EmbeddingMethod[C]):
 
     def fit(self, layer: Any, config: C, source: Source) -> None:
         fit(layer, source)
+
+    def draw(self, layer: Any, source: Source) -> None:
+        draw(layer, source)
 
 
 P = TypeVar("P", bound=PiecesConfig)

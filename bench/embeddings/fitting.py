@@ -1,6 +1,7 @@
-"""The fit of sub-tables to a pretrained table, given the codes."""
+"""The fit of sub-tables to a pretrained table, given the codes, and random sub-tables of the same spread."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from bench.embeddings.base import Source
@@ -39,6 +40,24 @@ def fit_with_gain(layer: SubspaceEmbedding, gain: Tensor, source: Source) -> Non
         square = fitted.square().sum(1, keepdim=True).clamp(min=1e-12)
         factor = (fitted * target).sum(1, keepdim=True) / square
     gain[tokens] = factor.squeeze(1).float()
+
+
+def draw(layer: SubspaceEmbedding, source: Source) -> None:
+    """Draw the tables, and P, so that the vectors have the pretrained variance in each dimension; of a sum, each gives a share."""
+    scale = source.spread()
+    if layer.projection is not None:
+        layer.projection.weight.copy_(directions(layer.projection.weight, source))
+        scale = torch.ones(layer.projection.in_features)
+    if layer.compose == "concat":
+        scale = scale.view(layer.subspaces, layer.sub_dim).repeat_interleave(layer.rows, dim=0)
+    else:
+        scale = scale / layer.subspaces**0.5
+    layer.weight.copy_(source.normal(layer.weight) * scale)
+
+
+def directions(weight: Tensor, source: Source) -> Tensor:
+    """Return a random up-projection (d, n) that gives inner vectors of variance 1 the pretrained variance in each dimension."""
+    return F.normalize(source.normal(weight), dim=1) * source.spread().unsqueeze(1)
 
 
 def _given(source: Source) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.embeddings.base import EmbeddingMethod, Source
+from bench.embeddings.fitting import directions
 from bench.embeddings.layer import CompressedEmbedding
 from bench.embeddings.lookup import lookup
 from bench.errors import ConfigError
@@ -61,6 +62,10 @@ class LowRank(EmbeddingMethod[LowRankConfig]):
         axes = eigen.eigenvectors.flip(1)[:, : config.rank]
         layer.weight.copy_(rows @ axes)
         layer.projection.weight.copy_(axes)
+
+    def draw(self, layer: LowRankEmbedding, source: Source) -> None:
+        layer.weight.copy_(source.normal(layer.weight))
+        layer.projection.weight.copy_(directions(layer.projection.weight, source))
 
 
 METHOD = LowRank()

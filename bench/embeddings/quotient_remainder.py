@@ -60,5 +60,10 @@ class QuotientRemainder(EmbeddingMethod[QuotientRemainderConfig]):
             below = torch.zeros_like(fitted).index_add_(0, rows, factor.square())
             fitted.copy_(above / below.clamp(min=1e-12))
 
+    def draw(self, layer: QuotientRemainderEmbedding, source: Source) -> None:
+        # The variance of a product of independent numbers of mean 0 is the product of their variances.
+        for table in (layer.remainder, layer.quotient):
+            table.copy_(source.normal(table) * source.spread().sqrt())
+
 
 METHOD = QuotientRemainder()

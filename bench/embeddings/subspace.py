@@ -31,10 +31,8 @@ class Subspace(Pieces[SubspaceConfig]):
         return super().resolve(config, vocab_size, width, assignment)
 
     def complete(self, config: SubspaceConfig, vocab_size: int, width: int) -> SubspaceConfig:
-        # Check the choices.
-        for key, choices in (("compose", ("concat", "sum")), ("init", ("random", "fitted"))):
-            if getattr(config, key) not in choices:
-                raise ConfigError(unknown(f"embedding.{key}", str(getattr(config, key)), choices))
+        if config.compose not in ("concat", "sum"):
+            raise ConfigError(unknown("embedding.compose", config.compose, ("concat", "sum")))
 
         # Fill in the sub-dimension.
         f = self.number(config)
@@ -101,11 +99,10 @@ class Subspace(Pieces[SubspaceConfig]):
             layer.set_integers("share", nearest_rows(source.table.numpy(), sharers, source.device))
             layer.inner.set_integers("codes", source.codes[sharers])
             layer, source = layer.inner, replace(source, codes=layer.codes())
-        if config.init == "fitted":
-            super().fit(layer, config, source)
-        else:
-            for parameter in layer.parameters():
-                nn.init.normal_(parameter, std=source.std, generator=source.generator)
+        super().fit(layer, config, source)
+
+    def draw(self, layer: Any, source: Source) -> None:
+        super().draw(layer.inner if isinstance(layer, Shared) else layer, source)
 
 
 def _divisors(width: int) -> list[int]:

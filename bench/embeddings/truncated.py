@@ -57,5 +57,8 @@ class Truncated(EmbeddingMethod[TruncatedConfig]):
         layer.dimensions = squares.sum(0).topk(config.rank or 0).indices.sort().values
         layer.weight.copy_(source.table[:, layer.dimensions])
 
+    def draw(self, layer: TruncatedEmbedding, source: Source) -> None:
+        layer.weight.copy_(source.normal(layer.weight) * source.spread()[layer.dimensions])
+
 
 METHOD = Truncated()

@@ -22,7 +22,7 @@ from bench.embeddings.wrappers import Shared
 from bench.models import pretrained, storage
 from bench.models.sizes import sizes
 from bench.settings.assignments import AssignmentConfig, ClusteredConfig
-from bench.settings.embeddings import DenseConfig, LowRankConfig, SubspaceConfig, TablesConfig
+from bench.settings.embeddings import DenseConfig, LowRankConfig, TablesConfig
 from bench.settings.schema import RunConfig
 from bench.store import FitPart, SizePart
 from bench.tasks.corpora import UNNAMED, passages
@@ -94,7 +94,6 @@ def compressed(
         codes=None if codes is None else codes.codes,
         codes_stored=codes is not None and codes.stored,
         vocabulary=vocabulary,
-        std=getattr(model.config, "initializer_range", 0.02),  # as transformers where config.json names none
         generator=torch.Generator().manual_seed(config.seed),
         device=device,
     )
@@ -143,7 +142,7 @@ def swap(
         "codes_sha256": None if codes is None else codes.sha256,
         "codes_device": None if codes is None else codes.device,
     }
-    if not (isinstance(embedding, SubspaceConfig) and embedding.init == "random"):
+    if not (isinstance(embedding, TablesConfig) and embedding.init == "random"):
         missed, norms = squared_errors(module, table, padding)
         fit["relative_error"] = relative_error(missed, norms)
         fit["decile_errors"] = decile_errors(

@@ -33,6 +33,8 @@ class TablesConfig(EmbeddingConfig):
     keep_dense: int = _option(0)
     # fp32 | int8: how tables and kept rows are stored; int8 takes a quarter
     table_dtype: str = _option("fp32")
+    # fitted (to the pretrained table) | random (normal, with the pretrained variance of each dimension; kept rows stay pretrained)
+    init: str = _option("fitted")
 
 
 @dataclass
@@ -57,7 +59,7 @@ class SubspaceConfig(PiecesConfig):
     name: str = "subspace"
     sub_dim: int | None = None  # s; null: width / f (concat) or width (sum); smaller: an up-projection
     compose: str = "concat"  # concat | sum
-    init: str = "fitted"  # random | fitted (means of the pretrained sub-vectors that share a code)
+    init: str = "fitted"
     # U stored rows of codes, which other tokens share; null: each token has a row
     code_rows: int | None = _option(None)
 

@@ -10,7 +10,7 @@ from bench.embeddings import method
 from bench.embeddings.base import Source
 from bench.embeddings.subspace_layer import SubspaceEmbedding
 from bench.embeddings.table_error import relative_error, squared_errors
-from bench.settings.embeddings import SubspaceConfig
+from bench.settings.embeddings import HashingConfig, SubspaceConfig
 from tests.support import reference
 from tests.support.reference import dense_table
 
@@ -93,22 +93,63 @@ def test_relative_error_is_that_of_the_dense_tables(padding_idx):
     assert relative_error(*squared_errors(layer, table, padding_idx)) == pytest.approx(expected, rel=1e-5)
 
 
-def test_random_tables_are_seeded_and_as_wide_as_asked():
-    config = method("subspace").resolve(SubspaceConfig(init="random"), 5000, 12)
-    one, two, other = (
-        method("subspace").build(
-            config,
-            Source(
-                torch.zeros(5000, 12),
-                codes=sequential(5000, 3, 18),
-                std=0.5,
-                generator=torch.Generator().manual_seed(seed),
-            ),
-        )
-        for seed in (1, 1, 2)
-    )
-    assert torch.equal(one.weight, two.weight) and not torch.equal(one.weight, other.weight)
-    assert one.weight.std().item() == pytest.approx(0.5, rel=0.2)
+SPREAD = torch.tensor([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.5, 2.0, 3.0, 0.0])
+
+
+@pytest.mark.parametrize(
+    ("name", "keys"),
+    [
+        ("subspace", {"subspaces": 3, "rows": 900}),
+        ("subspace", {"subspaces": 3, "rows": 900, "compose": "sum"}),
+        ("subspace", {"subspaces": 3, "rows": 900, "sub_dim": 2}),
+        ("subspace", {"subspaces": 3, "rows": 900, "sub_dim": 4, "compose": "sum"}),
+        ("subspace", {"subspaces": 3, "rows": 900, "code_rows": 2000}),
+        ("residual", {"subspaces": 3, "rows": 900}),
+        ("codebook", {"rows": 2000}),
+        ("hashing", {"rows": 2000}),
+        ("quotient_remainder", {"rows": 64}),
+        ("low_rank", {"rank": 5}),
+        ("trimmed", {"rows": 2000}),
+    ],
+)
+def test_random_tables_give_vectors_of_the_pretrained_spread_in_each_dimension(name, keys):
+    """The rows of padding and of kept tokens have no part in it."""
+    generator = torch.Generator().manual_seed(6)
+    table = torch.randn(4000, 12, generator=generator) * SPREAD + 5
+    table[0] = 1000
+    module = reference.built(name, keys | {"init": "random", "keep_dense": 30}, 4000, 12, True, table)[1]
+    ids = module.ids
+    assert torch.equal(module(ids), table[ids])
+    others = torch.tensor(np.setdiff1d(np.arange(1, 4000), ids))
+    if name == "trimmed":  # only these have a row of their own
+        others = torch.tensor(np.setdiff1d(module.inner.ids, ids))
+    vectors = module(others).detach()
+    ratios = vectors.std(dim=0)[:-1] / SPREAD[:-1]
+    assert ratios.mean().item() == pytest.approx(1, abs=0.1) and not vectors[:, -1].any()
+    np.testing.assert_allclose(ratios, 1, rtol=0.3)  # of 64 rows; 0.12 of the others
+    assert (vectors.mean(dim=0).abs() <= 0.12 * SPREAD + 1e-6).all()
+
+
+def test_random_numbers_of_the_kept_dimensions_have_their_spread():
+    table = torch.randn(4000, 12, generator=torch.Generator().manual_seed(6)) * SPREAD
+    layer = reference.built("truncated", {"rank": 4, "init": "random"}, 4000, 12, True, table)[1]
+    expected = torch.where(SPREAD >= 1, SPREAD, 0)
+    np.testing.assert_allclose(layer.materialise().detach()[1:].std(dim=0), expected, rtol=0.05)
+
+
+def test_random_tables_are_seeded():
+    def weight(seed):
+        config = method("hashing").resolve(HashingConfig(init="random", rows=9), 500, 12)
+        generator = torch.Generator().manual_seed(seed)
+        source = Source(torch.randn(500, 12), codes=np.zeros((500, 1), np.int32), generator=generator)
+        return method("hashing").build(config, source).weight
+
+    torch.manual_seed(0)
+    one = weight(1)
+    torch.manual_seed(0)
+    assert torch.equal(one, weight(1))
+    torch.manual_seed(0)
+    assert not torch.equal(one, weight(2))
 
 
 @pytest.mark.parametrize(

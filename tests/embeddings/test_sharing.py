@@ -83,7 +83,7 @@ def test_vectors_and_logits_are_those_of_a_dense_table_of_the_shared_codes(data)
         2 * f,
     )
     vocabulary = Vocabulary(counts, tuple(special), special[0], 0.5)
-    source = Source(torch.from_numpy(table), padding, codes, vocabulary=vocabulary, std=0.1)
+    source = Source(torch.from_numpy(table), padding, codes, vocabulary=vocabulary)
     layer = method("subspace").build(config, source)
     shared = layer.inner if kept else layer
 
