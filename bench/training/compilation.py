@@ -9,9 +9,9 @@ from torch import nn
 
 
 def blocks_of(model: nn.Module) -> Iterator[nn.Module]:
-    """Yield the blocks of the model's stacks, such as the layers of an encoder."""
+    """Yield the blocks of the model's stacks, such as the layers of an encoder, or ALBERT's one group that all layers share."""
     for child in model.children():
-        if isinstance(child, nn.ModuleList) and len(child) > 1 and len({type(block) for block in child}) == 1:
+        if isinstance(child, nn.ModuleList) and len({type(block) for block in child}) == 1:
             yield from child
         else:
             yield from blocks_of(child)

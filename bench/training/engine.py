@@ -213,6 +213,9 @@ def buckets(lengths: Sequence[int], longest: int, flops: float) -> list[int]:
 
 
 def flops_per_token(model: nn.Module) -> int:
-    """Return the operations of a step on one token: six for each weight of a linear layer (Kaplan et al. 2020, section 2.1)."""
-    layers = [layer for layer in model.modules() if isinstance(layer, nn.Linear | Projections)]
-    return 6 * sum(layer.weight.numel() for layer in layers)
+    """Return the operations of a step on one token: six for each trained weight of a linear layer, two for a frozen teacher's.
+
+    After Kaplan et al. 2020, section 2.1: two in the forward pass, four in the backward pass, which a teacher does without.
+    """
+    weights = [layer.weight for layer in model.modules() if isinstance(layer, nn.Linear | Projections)]
+    return sum((6 if weight.requires_grad else 2) * weight.numel() for weight in weights)

@@ -173,8 +173,6 @@ class Lane:
         # Compile the batch, the loss, the blocks and the modules that hold the embeddings.
         self.gather, self.mean_loss = fused(gather_padded), fused(mean_loss)
         blocks = list(blocks_of(self.model))
-        if not blocks:
-            self.forward = fused(self._forward)
         for module in blocks + embeddings_of(self.model, blocks):
             if "forward" not in vars(module):  # another lane shares the module and has compiled it
                 module.forward = fused(module.forward)
@@ -203,7 +201,7 @@ class Lane:
 
     def uncompile(self) -> None:
         """Undo `compile`, except for the classes of embeddings, which `close` restores."""
-        self.forward, self.gather, self.mean_loss = self._forward, gather_padded, mean_loss
+        self.gather, self.mean_loss = gather_padded, mean_loss
         while self.compiled:
             del self.compiled.pop().forward  # uncovers the method of the module's class
         if self.fused:

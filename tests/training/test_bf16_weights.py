@@ -117,6 +117,10 @@ def test_each_attention_is_one_product_and_the_layers_come_back(model):
     assert sum(isinstance(module, Projections) for module in model.modules()) == 2
     assert flops_per_token(model) == flops
     bf16.restore()
+    frozen = Bf16Weights(model.requires_grad_(False))
+    assert 3 * flops_per_token(model) == flops  # no backward pass
+    frozen.restore()
+    model.requires_grad_(True)
     assert {name: id(weight) for name, weight in model.named_parameters()} == before
     assert all(weight.dtype == torch.float32 for weight in model.parameters())
 

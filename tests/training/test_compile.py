@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from transformers import MPNetConfig, MPNetForSequenceClassification
+from transformers import AlbertConfig, AlbertModel, MPNetConfig, MPNetForSequenceClassification
 
 from bench.assignment.digits import sequential
 from bench.embeddings.subspace_layer import SubspaceEmbedding
@@ -103,3 +103,25 @@ def test_lanes_compile_a_teacher_that_they_share_once_and_leave_it_unchanged():
     eager, compiled = losses(False), losses(True)
     np.testing.assert_allclose(compiled, eager, rtol=2e-2)
     assert (eager[1] > eager[0]).all()
+
+
+@needs_compiler
+def test_the_group_of_layers_that_albert_repeats_is_compiled_in_student_and_teacher():
+    def losses(compiled):
+        torch.manual_seed(0)
+        shape = {"hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 64, "num_hidden_layers": 3}
+        student, teacher = (
+            AlbertModel(AlbertConfig(vocab_size=30, embedding_size=12, **shape)) for _ in "st"
+        )
+        learner, objective = HiddenStates(student, teacher), Objective(lambda rows, _: rows)
+        own = Trainee(learner, examples(), replace(CONFIG, max_steps=3), 0, "t", objective).lane("fp32")
+        if compiled:
+            own.compile()
+        groups = [*student.encoder.albert_layer_groups, *teacher.encoder.albert_layer_groups]
+        assert [("forward" in vars(group)) for group in groups] == [compiled] * 2
+        for step in range(3):
+            own.step(int(own.schedule.lengths[step]))
+        own.close()
+        return own.losses
+
+    np.testing.assert_allclose(losses(True), losses(False), rtol=1e-4)
