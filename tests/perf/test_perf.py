@@ -9,6 +9,7 @@ import torch
 from bench.errors import ConfigError
 from bench.perf import workload
 from bench.perf.chart import draw
+from bench.perf.contestants import ROWS
 from bench.perf.measure import measure
 from bench.perf.selection import cells
 from bench.perf.startup import startup
@@ -225,11 +226,17 @@ def test_the_strongest_peer_gets_one_shape():
 
 
 @pytest.mark.gpu
-def test_on_a_gpu_every_side_is_measured(tmp_path):
+def test_on_a_gpu_every_side_is_measured(tmp_path, monkeypatch):
+    """In a training on the dense model only: each embedding would be compiled."""
+    monkeypatch.setitem(ROWS["cuda"], "distillation", 512)  # two steps of a recovery
     sides = "perf.sides=[trainer_best,compile,compile_together,graph,compile_stored]"
-    path = measure(config(tmp_path, "perf.work=[training,distillation]", sides), torch.device("cuda"))
+    asked = ["perf.work=[training,distillation]", "perf.embeddings=[dense]", sides]
+    path = measure(config(tmp_path, *asked), torch.device("cuda"))
     rows = json.loads(path.read_text())["rows"]
-    assert len(rows) == 10
+    assert [row["side"] for row in rows] == [
+        *("trainer_best", "compile", "graph", "compile_together"),
+        *("compile", "graph", "compile_stored"),
+    ]
     assert [row["error"] for row in rows] == [None] * len(rows)
     assert [row["fallback"] for row in rows] == [None] * len(rows)
 

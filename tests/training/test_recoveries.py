@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import BertConfig, BertModel
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+from tokenizers.processors import TemplateProcessing
+from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from bench.errors import ConfigError, DataError
-from bench.models.tokenizers import load_tokenizer
 from bench.runs.execute import run
 from bench.runs.identity import prepare
 from bench.settings.compose import compose_config
@@ -24,19 +27,30 @@ from bench.training.recoveries.distil import HiddenStates
 from bench.training.recoveries.masked_lm import MaskedTokens
 
 TEXTS = ["the film is a joy", "a dull and long evening", "they sing", "nothing happens at all in this town"]
+VOCAB = 1000
 QUICK = ["recovery.steps=4", "recovery.batch_size=8", "recovery.max_length=16"]
 
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return load_tokenizer(compose_config(["model=minilm"]).model)
+    """A tokenizer of words, made here: a machine with a GPU may lack the models' packages."""
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    words = list(dict.fromkeys(" ".join(TEXTS).split()))
+    fillers = [f"word{number}" for number in range(VOCAB - len(special) - len(words))]
+    ids = {word: number for number, word in enumerate([*special, *words, *fillers])}
+    made = Tokenizer(WordLevel(ids, "[UNK]"))
+    made.pre_tokenizer = Whitespace()
+    ends = [(word, ids[word]) for word in ("[CLS]", "[SEP]")]
+    made.post_processor = TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
+    names = {f"{word[1:-1].lower()}_token": word for word in special}
+    return PreTrainedTokenizerFast(tokenizer_object=made, **names)
 
 
 def bert(seed: int = 0, **changes: object) -> BertModel:
     torch.manual_seed(seed)
     return BertModel(
         BertConfig(
-            vocab_size=30522,
+            vocab_size=VOCAB,
             hidden_size=8,
             num_hidden_layers=2,
             num_attention_heads=2,
@@ -243,9 +257,9 @@ def test_masking_spares_special_tokens_and_counts_only_the_masked(tokenizer):
 
         def forward(self, input_ids, **_):
             seen["ids"] = input_ids
-            return type("Output", (), {"logits": torch.nn.functional.one_hot(wanted, 30522).float() * 100})
+            return type("Output", (), {"logits": torch.nn.functional.one_hot(wanted, VOCAB).float() * 100})
 
-    wanted = torch.full((64, 32), 5000)
+    wanted = torch.full((64, 32), VOCAB // 2)
     wanted[:, 0], wanted[:, -1] = tokenizer.cls_token_id, tokenizer.sep_token_id
     torch.manual_seed(0)
     losses = MaskedTokens(Perfect(), tokenizer)(wanted, attention_mask=torch.ones_like(wanted)).logits
