@@ -39,7 +39,8 @@ def equivalence(overrides: Sequence[str]) -> int:
 
 def repeatability(overrides: Sequence[str]) -> int:
     """Carry a run out three times in different company; return 1 if one differs from the first in a single bit."""
-    found = list(repeats(overrides))
-    for repeat in found:
-        print(f"{repeat.how}: {repeat.difference or 'the same to the last bit'}")
-    return 1 if any(repeat.difference for repeat in found) else 0
+    same = True
+    for repeat in repeats(overrides):
+        print(f"{repeat.how}: {repeat.difference or 'the same to the last bit'}", flush=True)
+        same &= not repeat.difference
+    return 0 if same else 1

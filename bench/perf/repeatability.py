@@ -10,7 +10,6 @@ from bench import store
 from bench.errors import BenchError
 from bench.runs.execute import execute
 from bench.runs.identity import Prepared, prepare, with_seed
-from bench.runs.provenance import ROOT
 from bench.runs.side_by_side import execute_together
 from bench.settings.compose import compose_config
 from bench.store import Record
@@ -29,7 +28,8 @@ class Repeat:
 def repeats(overrides: Sequence[str]) -> Iterator[Repeat]:
     """Yield each repetition of the run that the overrides describe; all records lie below results_dir/repeatability.
 
-    Raises BenchError for a run that fails or does not train side by side.
+    Codes and recovered models in cache_dir are read again, not made again. Raises BenchError for a run that fails or does
+    not train side by side.
     """
     run = prepare(compose_config(overrides))
     folder = Path(run.config.results_dir).absolute() / "repeatability"
@@ -37,13 +37,15 @@ def repeats(overrides: Sequence[str]) -> Iterator[Repeat]:
     def within(name: str) -> Prepared:
         return replace(run, config=replace(run.config, results_dir=str(folder / name)))
 
-    # Alone, here and in a process of its own: kernels may be chosen anew in each process.
+    # Alone, here and in a process of its own, where kernels may be chosen anew. `bench run` would keep a former record.
     alone = _finished(execute(within("alone")))
+    path = store.path_of(folder / "again", run.name, run.run_id)
+    path.unlink(missing_ok=True)
     command = [sys.executable, "-m", "bench", "run", *overrides, f"results_dir={folder / 'again'}"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise BenchError(f"the run in a new process failed: {(done.stderr.strip().splitlines() or [''])[-1]}")
-    again = store.read(store.path_of(folder / "again", run.name, run.run_id))
+    again = store.read(path)
     yield Repeat("again in a new process", difference(alone, again, folder / "alone", folder / "again"))
 
     # Beside others of its task, which have other seeds.
