@@ -1,16 +1,19 @@
 """The statistics of the report, on plain numbers.
 
-There are two kinds of interval. Over seeds (Student's t): the result with other seeds. Over rows, with a single seed: the
-result on other evaluation rows.
+There are three kinds of interval. Over seeds (Student's t): the result with other seeds. Over rows, with a single seed: the
+result on other evaluation rows. Over both, where predictions are there (`replicates`): the result with other seeds on other rows.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import binomtest, norm, t
+
+DRAWS = 1000  # of the evaluation rows: a standard error is then known to 2 %
 
 
 class Summary(NamedTuple):
@@ -37,62 +40,99 @@ class Summary(NamedTuple):
 NOTHING = Summary(0, None, None, None, None, "")
 
 
-def summarise(values: ArrayLike) -> Summary:
+def summarise(values: ArrayLike, replicates: np.ndarray | None = None) -> Summary:
     """Return mean, standard deviation and 95 % interval of one task's values (seeds,), or of the mean over (tasks, seeds).
 
-    One seed has neither spread nor interval. Equal seeds have no interval, as one of width 0 would claim certainty.
+    `replicates` (tasks, seeds, draws) are the values on evaluation rows drawn with replacement, the same for all seeds of a task:
+    the interval is then over seeds and rows. Without them, one seed has no interval, and equal seeds have none, as one of
+    width 0 would claim certainty.
     """
     data = np.atleast_2d(np.asarray(values, dtype=float))
     tasks, seeds = data.shape
     if not data.size:
         return NOTHING
     by_seed = data.mean(axis=0)
-    mean = float(by_seed.mean())
-    if seeds == 1:
-        return Summary(1, mean, None, None, None, "")
-    sd, (error, freedom) = float(by_seed.std(ddof=1)), _error(data)
+    mean, (error, freedom) = float(by_seed.mean()), _error(data, replicates)
+    sd = float(by_seed.std(ddof=1)) if seeds > 1 else None
     if not error:
         return Summary(seeds, mean, sd, None, None, "")
     low, high = map(float, t.interval(0.95, freedom, mean, error))
     name = "Student's t over" if tasks == 1 else f"Welch's t over {tasks} tasks and"
-    return Summary(seeds, mean, sd, low, high, f"{name} {seeds} seeds")
+    name = f"{name} {seeds} seeds" if seeds > 1 else f"1 seed{f', {tasks} tasks' * (tasks > 1)}"
+    return Summary(seeds, mean, sd, low, high, name + ", bootstrap over rows" * (replicates is not None))
 
 
-def probability_below(values: ArrayLike, level: float) -> float | None:
-    """Return the probability that the true mean of `values`, (seeds,) or (tasks, seeds), lies below `level`.
+def p_noninferiority(values: ArrayLike, margin: float, replicates: np.ndarray | None = None) -> float | None:
+    """Return the p-value of the hypothesis that the true mean of differences (tasks, seeds) is `margin` below 0, or further.
 
-    The distribution is that of the interval of `summarise`. None with fewer than two seeds.
+    Higher is better. Below 0.05 the one-sided 95 % interval of the loss ends before the margin: the one of the two one-sided
+    tests of equivalence (TOST; Schuirmann 1987) that asks whether something is worse. It has the distribution of the interval
+    of `summarise` and is no probability of a loss. None where neither seeds nor `replicates` give a spread; without any
+    spread among several seeds it is 0 or 1.
     """
     data = np.atleast_2d(np.asarray(values, dtype=float))
-    if data.size == 0 or data.shape[1] == 1:
+    if data.size == 0 or (data.shape[1] == 1 and replicates is None):
         return None
-    error, freedom = _error(data)
-    return float(t.cdf(level, freedom, data.mean(), error) if error else data.mean() < level)
+    error, freedom = _error(data, replicates)
+    return float(t.cdf(-margin, freedom, data.mean(), error) if error else data.mean() < -margin)
 
 
-def _error(data: np.ndarray) -> tuple[float, float]:
+def _error(data: np.ndarray, replicates: np.ndarray | None = None) -> tuple[float, float]:
     """Return the standard error of the mean of (tasks, seeds) and its degrees of freedom, after Welch and Satterthwaite.
 
-    Tasks are fixed and their seeds independent, so the tasks' variances add up. With one task this is Student's n - 1.
+    Tasks are fixed, their seeds and rows independent, so variances add up. With one task and no `replicates` the freedom is
+    Student's n - 1.
     """
+    # The seeds' part, on the rows that are there.
     tasks, seeds = data.shape
-    variance = np.where(np.ptp(data, axis=1) > 0, data.var(axis=1, ddof=1) / seeds, 0)
-    if not variance.any():
+    variance = np.zeros(tasks)
+    if seeds > 1:
+        variance = np.where(np.ptp(data, axis=1) > 0, data.var(axis=1, ddof=1) / seeds, 0)
+
+    # The rows' part: the spread of the seeds' mean over draws of rows. What rows do to single seeds is in both parts, so that the
+    # interval is rather too wide; to take it out of one made intervals of 3 seeds cover 0.924 to 0.952 in simulation, and not
+    # 0.930 to 0.987. Percentiles of draws of seeds and rows together cover 0.71 to 0.99 with 3 seeds: they know no Student's t.
+    rows = np.zeros(tasks) if replicates is None else replicates.mean(axis=1).var(axis=1, ddof=1)
+
+    total = variance.sum() + rows.sum()
+    if not total:
         return 0.0, math.nan
-    shares = variance / variance.sum()
-    return math.sqrt(variance.sum()) / tasks, (seeds - 1) / float((shares**2).sum())
+    shares = float(((variance / total) ** 2).sum())
+    return math.sqrt(total) / tasks, (seeds - 1) / shares if shares else math.inf
 
 
-def ratio(scores: np.ndarray, dense: np.ndarray) -> np.ndarray | None:
-    """Return values (tasks, seeds) with mean mean(scores) / mean(dense) and the spread of this ratio (delta method).
+@lru_cache(maxsize=2)
+def row_draws(rows: int) -> np.ndarray:
+    """Return how often each of `rows` is drawn in DRAWS samples with replacement, (DRAWS, rows), always the same.
 
-    None if the dense mean is not positive.
+    Scores of different models on these draws are therefore paired.
+    """
+    rng = np.random.default_rng(rows)
+    return rng.multinomial(rows, np.full(rows, 1 / rows), DRAWS).astype(np.float32)
+
+
+def holm(p_values: ArrayLike) -> np.ndarray:
+    """Return the p-values (tests,) adjusted for their number (Holm, Scand. J. Stat. 6:65, 1979).
+
+    Rejecting those below 0.05 rejects any true hypothesis of the family in 5 % of families at most.
+    """
+    p = np.asarray(p_values, dtype=float)
+    order = p.argsort()
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)), 1)
+    return adjusted
+
+
+def ratio(scores: np.ndarray, dense: np.ndarray) -> Callable[[np.ndarray, np.ndarray], np.ndarray] | None:
+    """Return a function of scores and dense scores (tasks, seeds), or their replicates, that linearises the ratio of the means.
+
+    Its values have the mean mean(scores) / mean(dense) and the spread of this ratio (delta method). None if the dense mean is not
+    positive.
     """
     if not (dense.size and dense.mean() > 0):
         return None
-    share = scores.mean() / dense.mean()
-    values: np.ndarray = share + (scores - share * dense) / dense.mean()
-    return values
+    mean, share = dense.mean(), scores.mean() / dense.mean()
+    return lambda ours, theirs: np.asarray(share + (ours - share * theirs) / mean)
 
 
 def over_rows(rows: Sequence[int], scores: ArrayLike, dense: ArrayLike | None = None) -> Summary:
@@ -125,12 +165,12 @@ def _wilson(shares: np.ndarray, rows: Sequence[int]) -> tuple[np.ndarray, np.nda
     return estimates - [end.low for end in ends], np.array([end.high for end in ends]) - estimates
 
 
-def probability_below_over_rows(rows: ArrayLike, scores: ArrayLike, dense: ArrayLike, level: float) -> float:
-    """Return the probability that the mean difference of accuracies (tasks,) of one seed lies below `level` (normal approximation)."""
+def p_noninferiority_over_rows(rows: ArrayLike, scores: ArrayLike, dense: ArrayLike, margin: float) -> float:
+    """Return the p-value of `p_noninferiority` for accuracies (tasks,) of one seed over their `rows` (normal approximation)."""
     values, reference = np.asarray(scores, dtype=float), np.asarray(dense, dtype=float)
     variance = (values * (1 - values) + reference * (1 - reference)) / np.asarray(rows)
     error, difference = math.sqrt(variance.sum()) / values.size, float((values - reference).mean())
-    return float(norm.cdf(level, difference, error) if error else difference < level)
+    return float(norm.cdf(-margin, difference, error) if error else difference < -margin)
 
 
 def pareto_front(cost: Sequence[float], quality: Sequence[float]) -> list[int]:

@@ -11,9 +11,9 @@ from bench.statistics import (
     Summary,
     knee,
     over_rows,
+    p_noninferiority,
+    p_noninferiority_over_rows,
     pareto_front,
-    probability_below,
-    probability_below_over_rows,
     summarise,
 )
 
@@ -31,14 +31,14 @@ def test_one_task_equals_scipy(values: list[float]) -> None:
     if found.sd and found.sd > 1e-6:
         spread = {"loc": np.mean(values), "scale": stats.sem(values)}
         assert (found.low, found.high) == pytest.approx(stats.t.interval(0.95, n - 1, **spread))
-        assert probability_below(values, 50.0) == pytest.approx(stats.t.cdf(50.0, n - 1, **spread))
+        assert p_noninferiority(values, -50.0) == pytest.approx(stats.t.cdf(50.0, n - 1, **spread))
 
 
 def test_one_value_has_no_spread_and_none_has_nothing() -> None:
     assert summarise([3.0]) == Summary(1, 3.0, None, None, None, "")
     assert summarise([]) == Summary(0, None, None, None, None, "")
-    assert probability_below([3.0], 4) is None
-    assert probability_below([3.0, 3.0], 4) == 1 and probability_below([[3.0, 3.0], [3.0, 3.0]], 2) == 0
+    assert p_noninferiority([3.0], -4) is None
+    assert p_noninferiority([3.0, 3.0], -4) == 1 and p_noninferiority([[3.0, 3.0], [3.0, 3.0]], -2) == 0
 
 
 @pytest.mark.parametrize(("tasks", "seeds"), [(1, 3), (2, 2), (8, 2), (8, 3), (5, 10)])
@@ -63,7 +63,7 @@ def test_the_mean_over_tasks_has_no_spread_between_tasks_and_says_what_it_is() -
     assert found == summarise([[10.0, 12.0, 11.0], [90.0, 92.0, 91.0]]), (
         "the same numbers give the same interval"
     )
-    near = probability_below([[10.0, 12.0, 11.0], [90.0, 92.0, 91.0]], found.low)
+    near = p_noninferiority([[10.0, 12.0, 11.0], [90.0, 92.0, 91.0]], -found.low)
     assert near is not None and 0 < near <= 0.026
 
 
@@ -101,7 +101,7 @@ def test_difference_of_one_seed_joins_both_wilson_intervals() -> None:
     assert found.low == pytest.approx(0.1 - np.sqrt((0.7 - low) ** 2 + (other_high - 0.6) ** 2))
     assert found.high == pytest.approx(0.1 + np.sqrt((high - 0.7) ** 2 + (0.6 - other_low) ** 2))
     error = np.sqrt((0.7 * 0.3 + 0.6 * 0.4) / 80)
-    assert probability_below_over_rows([80], [0.7], [0.6], 0.05) == pytest.approx(
+    assert p_noninferiority_over_rows([80], [0.7], [0.6], -0.05) == pytest.approx(
         stats.norm.cdf((0.05 - 0.1) / error)
     )
 
@@ -148,7 +148,7 @@ def test_a_mean_of_one_seed_joins_the_tasks_intervals() -> None:
     assert found.low == pytest.approx(0.75 - np.hypot(0.9 - low, 0.6 - other_low) / 2)
     assert found.high == pytest.approx(0.75 + np.hypot(high - 0.9, other_high - 0.6) / 2)
     error = np.sqrt((0.7 * 0.3 + 0.6 * 0.4) / 80 + (0.9 * 0.1 + 0.8 * 0.2) / 500) / 2
-    assert probability_below_over_rows([80, 500], [0.7, 0.9], [0.6, 0.8], 0.05) == pytest.approx(
+    assert p_noninferiority_over_rows([80, 500], [0.7, 0.9], [0.6, 0.8], -0.05) == pytest.approx(
         stats.norm.cdf((0.05 - 0.1) / error)
     )
 
@@ -156,9 +156,12 @@ def test_a_mean_of_one_seed_joins_the_tasks_intervals() -> None:
 def test_ratio_has_the_ratio_as_its_mean_and_no_spread_where_it_is_constant() -> None:
     dense = np.array([[80.0, 90.0, 85.0]])
     constant = statistics.ratio(0.9 * dense, dense)
-    assert constant == pytest.approx(np.full((1, 3), 0.9))
-    values = statistics.ratio(np.array([[70.0, 75.0, 80.0]]), dense)
-    assert values is not None and values.mean() == pytest.approx(75 / 85) and values.std() > 0
+    assert constant is not None and constant(0.9 * dense, dense) == pytest.approx(np.full((1, 3), 0.9))
+    ours = np.array([[70.0, 75.0, 80.0]])
+    linear = statistics.ratio(ours, dense)
+    assert linear is not None
+    values = linear(ours, dense)
+    assert values.mean() == pytest.approx(75 / 85) and values.std() > 0
     assert statistics.ratio(dense, np.zeros((1, 3))) is None
 
 

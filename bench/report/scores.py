@@ -237,13 +237,13 @@ def _cell(
         ours, theirs = paired(by_seed, dense)
         change, sign = summarise(ours - theirs), 1 if column["higher_is_better"] else -1
         ratio = statistics.ratio(ours, theirs) if column["higher_is_better"] else None
-        share = NOTHING if ratio is None else summarise(100 * ratio)
+        share = NOTHING if ratio is None else summarise(100 * ratio(ours, theirs))
         if column["scale"] == 100:
-            worse = statistics.probability_below(sign * (ours - theirs), -threshold)
+            worse = statistics.p_noninferiority(sign * (ours - theirs), threshold)
         if change.n == 1 and rows:
             shares = ours[:, 0] / 100, theirs[:, 0] / 100
             change = statistics.over_rows(rows, *shares).times(100)
-            worse = statistics.probability_below_over_rows(rows, *shares, -threshold / 100)
+            worse = statistics.p_noninferiority_over_rows(rows, *shares, threshold / 100)
     return {
         "by_seed": by_seed,
         "n": score.n,
