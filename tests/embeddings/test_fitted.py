@@ -59,8 +59,8 @@ def test_no_change_of_the_fitted_tables_comes_closer_to_the_pretrained_table(com
 
 
 def test_fitted_sum_is_the_least_squares_solution():
-    rng = np.random.default_rng(2)
-    table, codes = rng.normal(size=(400, 10)) + 1, rng.integers(0, 7, (400, 3), dtype=np.int32)
+    rng = np.random.default_rng(2)  # more than two parts
+    table, codes = rng.normal(size=(1200, 10)) + 1, rng.integers(0, 7, (1200, 3), dtype=np.int32)
     chosen = np.concatenate([np.eye(7)[codes[:, i]] for i in range(3)], axis=1)
     optimum = np.square(table - chosen @ np.linalg.lstsq(chosen, table)[0]).sum()
     layer = built(torch.from_numpy(table).float(), codes, subspaces=3, rows=7, compose="sum")
