@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.stats import binomtest, norm, t
+from scipy.stats import binomtest, bootstrap, norm, rankdata, t
 
 DRAWS = 1000  # of the evaluation rows: a standard error is then known to 2 %
 
@@ -171,6 +171,33 @@ def p_noninferiority_over_rows(rows: ArrayLike, scores: ArrayLike, dense: ArrayL
     variance = (values * (1 - values) + reference * (1 - reference)) / np.asarray(rows)
     error, difference = math.sqrt(variance.sum()) / values.size, float((values - reference).mean())
     return float(norm.cdf(-margin, difference, error) if error else difference < -margin)
+
+
+def rank_correlation(first: ArrayLike, second: ArrayLike) -> Summary:
+    """Return Spearman's correlation of paired values (n,), with its 95 % percentile bootstrap interval over the pairs.
+
+    No interval below six pairs: of unrelated values it would leave out 0 in a tenth of the cases for five (measured), for
+    six and fifteen in a twentieth or less. None where either does not vary.
+    """
+    pairs = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
+    count = len(pairs[0])
+    if any(len(np.unique(values)) < 2 for values in pairs):
+        return NOTHING
+    value = float(_spearman(*pairs))
+    if count < 6:
+        return Summary(count, value, None, None, None, "")
+    drawn = bootstrap(pairs, _spearman, paired=True, n_resamples=999, method="percentile", rng=0)
+    low, high = map(float, drawn.confidence_interval)
+    return Summary(count, value, None, low, high, f"bootstrap over {count} pairs")
+
+
+def _spearman(first: np.ndarray, second: np.ndarray, axis: int = -1) -> np.ndarray:
+    """Return Pearson's correlation of the ranks along the axis; 0 where either does not vary."""
+    ranks = [rankdata(values, axis=axis) for values in (first, second)]
+    x, y = (rank - rank.mean(axis, keepdims=True) for rank in ranks)
+    spread = np.sqrt((x * x).sum(axis) * (y * y).sum(axis))
+    shared: np.ndarray = np.divide((x * y).sum(axis), spread, out=np.zeros_like(spread), where=spread > 0)
+    return shared
 
 
 def pareto_front(cost: Sequence[float], quality: Sequence[float]) -> list[int]:

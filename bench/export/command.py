@@ -18,7 +18,7 @@ from bench.export import card, encoder, folder, onnx, run, source
 from bench.export.onnx import OPSET
 from bench.export.subject import Subject
 from bench.models import storage
-from bench.models.tokenizers import load_tokenizer
+from bench.models.tokenizers import compact_json, load_tokenizer
 from bench.runs.provenance import provenance
 
 if TYPE_CHECKING:
@@ -102,6 +102,7 @@ def _write(
     else:
         shutil.copytree(subject.kept, target, dirs_exist_ok=True)
     tokenizer.save_pretrained(target)
+    (target / "tokenizer.json").write_text(compact_json(tokenizer), encoding="utf-8")
     facts = subject.facts | {"bench": __version__, "form": "dense" if form.materialise else "compact"}
     if form.onnx:
         facts["onnx"] = _onnx(subject, form, model, tokenizer, target)

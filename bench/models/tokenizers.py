@@ -1,7 +1,7 @@
 """A model's tokenizer, checked against the embedding table that its ids index."""
 
 import logging
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
@@ -72,9 +72,18 @@ def check_for_run(tokenizer: "PreTrainedTokenizerBase", config: RunConfig) -> No
             )
 
 
+def compact_json(tokenizer: "PreTrainedTokenizerBase") -> str:
+    """Return tokenizer.json without white space: half of the bytes where the vocabulary is large."""
+    return cast(str, cast(Any, tokenizer).backend_tokenizer.to_str())
+
+
 def unknown_share(tokenizer: "PreTrainedTokenizerBase", ids: Tensor) -> float:
     """Return the share of unknown tokens among `ids` (N,), special tokens aside."""
-    unknown = tokenizer.unk_token_id
-    special = [token for token in tokenizer.all_special_ids if token != unknown]
-    words = int((~torch.isin(ids, torch.tensor(special, device=ids.device))).sum())
-    return int((ids == unknown).sum()) / max(words, 1) if unknown is not None else 0.0
+    unknown, words = tokenizer.unk_token_id, without_special(tokenizer, ids)
+    return int((words == unknown).sum()) / max(len(words), 1) if unknown is not None else 0.0
+
+
+def without_special(tokenizer: "PreTrainedTokenizerBase", ids: Tensor) -> Tensor:
+    """Return those of `ids` (N,) that are text, unknown tokens among them."""
+    special = [token for token in tokenizer.all_special_ids if token != tokenizer.unk_token_id]
+    return ids[~torch.isin(ids, torch.tensor(special, device=ids.device))]

@@ -8,7 +8,7 @@ import pandas as pd
 from joblib import Parallel, cpu_count, delayed
 
 from bench.errors import BenchError, ConfigError, EnvironmentBroken
-from bench.report import brief, figures, questions, tables
+from bench.report import brief, figures, languages, questions, tables
 from bench.report.breakdown import breakdown_table
 from bench.report.grid import Grid, to_latex, to_markdown
 from bench.report.latency import side_by_side
@@ -58,8 +58,9 @@ def write_report(
 
     # The files.
     texts = _tables(runs, scores, breakdown, published)
-    texts["brief.html"] = brief.page(runs, scores, named, read_coverage(results_dir), config)
-    parts = [*sections(scores), *sections(breakdown)]
+    covered, spoken = read_coverage(results_dir), sections(breakdown)
+    texts["brief.html"] = brief.page(runs, scores, named, covered, config, spoken)
+    parts = [*sections(scores), *spoken]
     try:
         written = [_write(results_dir / name, text) for name, text in texts.items()]
         shown, drawn = _draw(parts, results_dir)
@@ -87,6 +88,12 @@ def _tables(
         },
         **({"published": published} if len(published) else {}),
     }
+    spoken = {
+        _stem("languages", part): part for part in sections(breakdown) if len(languages.language_table(part))
+    }
+    frames |= {
+        stem: languages.language_table(part)[languages.LANGUAGE_COLUMNS] for stem, part in spoken.items()
+    }
     texts = {f"tables/{name}.csv": tables.csv(frame) for name, frame in frames.items()}
     seeds = tables.as_markdown(frames["completeness"])
     texts["tables/completeness.md"] = f"# Completeness (seeds)\n\n{seeds}"
@@ -96,10 +103,11 @@ def _tables(
     for name, table in (("results", scores), ("breakdown", breakdown)):
         grids |= {_stem(name, part): tables.results_grid(part) for part in sections(table)}
     grids |= {_stem("budgets", part): tables.budget_grid(part) for part in sections(scores)}
+    grids |= {stem: languages.grid(part) for stem, part in spoken.items()}
     grids["published"] = published_grid(published)
     for stem, grid in grids.items():
         if grid.rows:
-            how = "" if grid.title == TITLE else tables.HOW_TO_READ
+            how = "" if grid.title == TITLE or stem in spoken else tables.HOW_TO_READ
             rows = tables.csv(pd.DataFrame(grid.rows, columns=grid.header))
             texts[f"tables/{stem}.md"] = f"# {escape(grid.title)}\n\n{how}\n{to_markdown(grid)}"
             texts[f"tables/{stem}.tex"] = to_latex(grid._replace(notes=f"{how} {grid.notes}".strip()))
@@ -178,6 +186,7 @@ def _section(part: pd.DataFrame, runs: pd.DataFrame, figures: list[tuple[str, st
         "title": f"{first.title} on {first.suite}",
         "figures": figures,
         "breakdown": _is_breakdown(part),
+        "languages": languages.sentences(part),
         "table": to_markdown(tables.results_grid(part)),
         "costs": side_by_side(part, runs, scores),
         "budgets_title": budgets.title,

@@ -6,7 +6,9 @@ from typing import Any
 import pandas as pd
 
 from bench.report.runs import SECTION, headline_runs
-from bench.report.scores import ALL, GAP, score_table
+from bench.report.scores import ALL, GAP, OF_A_LANGUAGE, score_table
+
+LETTERS = 2  # of a language's name in XNLI
 
 
 def breakdown_table(runs: pd.DataFrame, threshold: float) -> pd.DataFrame:
@@ -23,6 +25,12 @@ def breakdown_table(runs: pd.DataFrame, threshold: float) -> pd.DataFrame:
     first = {ALL: 0, GAP: 1}
     lines = lines.sort_values("column", key=lambda names: names.map(lambda name: (first.get(name, 2), name)))
     return score_table(lines, threshold)
+
+
+def of_languages(part: pd.DataFrame) -> pd.DataFrame:
+    """Return a section's lines about single languages; none where its columns are categories."""
+    lines = part[~part.column.isin([ALL, GAP])]
+    return lines if (lines.column.str.len() == LETTERS).all() else lines.iloc[:0]
 
 
 def _lines(run: dict[Any, Any]) -> Iterator[dict[Any, Any]]:
@@ -48,5 +56,16 @@ def _lines(run: dict[Any, Any]) -> Iterator[dict[Any, Any]]:
                 "average": False,
                 "evaluated_rows": scores.get((part, "rows"), run["evaluated_rows"]),
                 "task.chance": None if metric == GAP else run["task.chance"],
+                **_tokens(run, part),
                 "training.collapsed": run["training.collapsed"] if name == ALL else None,
             }
+
+
+def _tokens(run: dict[Any, Any], language: str) -> dict[str, float]:
+    """Return the tokens of a text in the language, on average, and its different tokens, as the reported split has them."""
+    for key, split in run.items():
+        facts = f"{key.removesuffix('.split')}.languages.{language}"
+        if split == run["headline.split"] and pd.notna(many := run.get(f"{facts}.tokens")):
+            texts = run[f"{facts}.rows"] * len(run["config.task.columns"])
+            return dict(zip(OF_A_LANGUAGE, (many / texts, run[f"{facts}.distinct_tokens"]), strict=True))
+    return {}

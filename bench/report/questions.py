@@ -8,8 +8,10 @@ import numpy as np
 import pandas as pd
 from matplotlib import rc_context
 
+from bench.report.breakdown import of_languages
+from bench.report.languages import LANGUAGE_COLUMNS, language_table, named, shown
 from bench.report.runs import rows
-from bench.report.scores import ALL, GAP, paired
+from bench.report.scores import paired
 from bench.report.style import (
     STYLE,
     Chart,
@@ -25,17 +27,15 @@ from bench.report.style import (
 from bench.statistics import summarise
 
 MOST_LINES = 8  # of a figure; the CSV file beside it has all
-LANGUAGES = 2  # letters of a language's name in XNLI
 SIMPLEST = ["sequential", "hash", "random"]  # assignments that know nothing of the tokens
 
 
 @figure("languages", of_breakdown=True)
 def languages(part: pd.DataFrame) -> Chart | None:
     """Return a dot plot of a task's languages, a line for each, English first and its score as a vertical line."""
-    lines = part[(part.body == "fp32") & ~part.column.isin([ALL, GAP])]
-    named = (lines.column.str.len() == LANGUAGES).all()
-    lines = lines[lines["mean"].notna()]
-    if lines.empty or not named:
+    lines = of_languages(part)
+    lines = lines[(lines.body == "fp32") & lines["mean"].notna()]
+    if lines.empty:
         return None
 
     # From the language in which the first embedding is best to that in which it is worst.
@@ -64,8 +64,46 @@ def languages(part: pd.DataFrame) -> Chart | None:
         axes.set_xlabel(f"{lines.metric.iloc[0]}; dotted: the same embedding on English")
         legend(figure, handles, 2)
         settle(figure)
-    shown = ["column", "configuration", "kind", "mean", "ci95_low", "ci95_high", "ci95_is", "n"]
-    return Chart(title, lines[shown], figure)
+    columns = ["column", "configuration", "kind", "mean", "ci95_low", "ci95_high", "ci95_is", "n"]
+    return Chart(title, lines[columns], figure)
+
+
+@figure("language-losses", of_breakdown=True)
+def losses(part: pd.DataFrame) -> Chart | None:
+    """Return each language's paired difference to dense for configurations of the front, the language that loses most on top."""
+    lines = language_table(part)
+    lines = lines[(lines.body == "fp32") & lines.difference_to_dense.notna()]
+    chosen = shown(part)
+    dots = lines[lines.config_id.isin(chosen)]
+    if dots.empty:
+        return None
+
+    # A marker says what kind a configuration is, a shade how large: dark is the largest.
+    order = list(dots.groupby("language").difference_to_dense.mean().sort_values().index)
+    styles = kind_styles(set(dots.kind))
+    shades = matplotlib.colormaps["viridis"](np.linspace(0, 0.85, len(chosen)))
+    title = title_of(part, "what each language loses")
+    with rc_context(STYLE):
+        figure = page(title, (10, 3 + 0.4 * len(order)), part.provenance.iloc[0])
+        axes = figure.subplots()
+        handles = [axes.axvline(0, color="black", linewidth=1.4, label="dense", zorder=2)]
+        for place, (config_id, shade) in enumerate(zip(chosen, shades, strict=True)):
+            own = dots[dots.config_id == config_id]
+            offset = 0.5 * (place / max(len(chosen) - 1, 1) - 0.5)
+            heights = [order.index(name) + offset for name in own.language]
+            ends = own.difference_ci95_low, own.difference_ci95_high
+            axes.hlines(heights, *ends, color=shade, alpha=0.4, linewidth=2, zorder=3)
+            look = mark((shade, styles[own.kind.iloc[0]][1]), 8)
+            handles += axes.plot(
+                own.difference_to_dense, heights, label=own.configuration.iloc[0], zorder=4, **look
+            )
+        axes.set_yticks(range(len(order)), [named(dots, name) for name in order])
+        axes.invert_yaxis()
+        bars = "; bars: 95 % intervals" if dots.difference_ci95_low.notna().any() else ""
+        axes.set_xlabel(f"paired difference to dense, {dots.metric.iloc[0]}{bars}")
+        legend(figure, handles, 2)
+        settle(figure)
+    return Chart(title, lines[LANGUAGE_COLUMNS], figure)
 
 
 @figure("deciles")

@@ -23,6 +23,7 @@ ALL, GAP = "all", "gap"  # in a breakdown: the whole split's score, and how far 
 FLOORS = ("mean", "hash_only")  # methods that every other must beat: all tokens share what they store
 # Columns of the runs that do not depend on the task.
 OF_A_CONFIGURATION = ("config.embedding.", "size.", "fit.", "recovery.")
+OF_A_LANGUAGE = ("tokens_per_text", "distinct_tokens")  # columns of a breakdown's lines
 SIZE = "size.embedding_bytes"
 NAMES = ["configuration", "kind", "body", "recovery", "table_family", "assignment_family"]
 
@@ -114,6 +115,7 @@ def _task(name: str, runs: pd.DataFrame, counted: pd.DataFrame) -> dict[str, Any
         "chance": None if pd.isna(first["task.chance"]) else first["task.chance"] * scale,
         # The evaluated rows of each task, where its score is a share of them.
         "rows": [int(rows)] if metric in METRICS and METRICS[metric].of_rows and pd.notna(rows) else None,
+        **{key: runs[key].max() if key in runs else None for key in OF_A_LANGUAGE},
         "average": bool(runs.average.all()),
         "is_mean": False,
     }

@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from bench import store
 from bench.errors import BenchError, EnvironmentBroken
 from bench.models import body, swap
+from bench.models.tokenizers import without_special
 from bench.runs import cost
 from bench.runs.identity import Prepared
 from bench.runs.loading import Loaded, examples_of
@@ -116,6 +117,12 @@ def answers(
         yield Answers(language, values, split, examples, shares)
 
 
+def _used(examples: Examples, tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
+    """Return how many examples there are, and how many tokens and different tokens they have, special tokens aside."""
+    ids = without_special(tokenizer, examples.tokens["input_ids"])
+    return {"rows": len(examples), "tokens": len(ids), "distinct_tokens": len(ids.unique())}
+
+
 def _keep_weights(prepared: Prepared, loaded: Loaded) -> None:
     """Write the trained weights; without room for them the run keeps its record, and `export --retrain` trains again."""
     folder = store.weights_folder(Path(prepared.config.results_dir), prepared.name, prepared.run_id)
@@ -142,6 +149,9 @@ def _parts(
         splits[role] |= {
             share: float(np.mean([part.shares[share] for part in parts])) for share in loaded.shares
         }
+        spoken = {part.language: part.examples for part in parts if part.language}
+        if len(spoken) > 1:
+            splits[role]["languages"] = {name: _used(one, loaded.tokenizer) for name, one in spoken.items()}
     if limit := config.training.max_train_examples:
         splits["train"]["max_train_examples"] = limit
 

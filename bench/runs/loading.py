@@ -15,7 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from bench.errors import EnvironmentBroken
 from bench.models import pretrained, swap
-from bench.models.tokenizers import MUCH_UNKNOWN, check_for_run, load_tokenizer, unknown_share
+from bench.models.tokenizers import MUCH_UNKNOWN, check_for_run, compact_json, load_tokenizer, unknown_share
 from bench.runs.identity import Prepared
 from bench.runs.reading import check_reading
 from bench.settings.recoveries import TrainedRecoveryConfig
@@ -99,6 +99,7 @@ def _load(prepared: Prepared, device: torch.device) -> tuple[Loaded, Recovery | 
     splits = _splits(config)
     tokenizer = load_tokenizer(config.model)
     check_for_run(tokenizer, config)
+    tokenizer_bytes = len(compact_json(tokenizer).encode())  # before calls that leave their settings in it
     texts = splits["train"].select_columns(task.columns)
     train, shares = examples_of(splits["train"], config, tokenizer, device)
     if shares["unknown"] > MUCH_UNKNOWN:
@@ -115,6 +116,7 @@ def _load(prepared: Prepared, device: torch.device) -> tuple[Loaded, Recovery | 
     counts = np.bincount(train.tokens["input_ids"].cpu().numpy(), minlength=prepared.vocab_size)
     corpus = swap.texts_of(config.assignment.corpus, config, texts)
     size, fit = swap.swap(config, model, tokenizer, corpus, counts)
+    size["tokenizer_bytes"] = tokenizer_bytes
 
     loaded = Loaded(model, tokenizer, splits, train, shares, size, fit, {"name": "none"})
     if not isinstance(config.recovery, TrainedRecoveryConfig):

@@ -18,7 +18,8 @@ class TaskPart(TypedDict):
     data_sha256: str  # digest of the data, or the hub revision it is pinned to
     # role -> {split, rows, official_rows, truncated, unknown}, for train also max_train_examples where it is limited.
     # `truncated` is a share of the rows, `unknown` a share of the tokens: those that the tokenizer cannot read (newer
-    # records only).
+    # records only). Of a role in several languages also (newer records only) `languages`: language -> {rows, tokens,
+    # distinct_tokens}: of its rows as the model reads them, cut and without special tokens.
     splits: dict[str, dict[str, Any]]
     chance: float | None
     majority: float | None
@@ -43,6 +44,8 @@ class SizePart(TypedDict):
     total_params: int  # whole model, task head included
     total_bytes: int  # stored: the embedding, and the rest in the form that config.body names (default fp32)
     file_bytes: int | None  # measured: the saved embedding as a safetensors file
+    # Beside the model: tokenizer.json in the compact form that exports ship; older records lack the key.
+    tokenizer_bytes: NotRequired[int]
     param_saving: float  # 1 - embedding_params / dense_embedding_params
     byte_saving: float  # 1 - embedding_bytes / dense_embedding_bytes
 
@@ -138,7 +141,8 @@ class Record(TypedDict):
     headline: HeadlinePart | None
     training: TrainingPart | None
     # name; for a recovered model also sha256, reused, texts, steps, engine, curve, runs_at_once
-    # (trained side by side; newer records only), and the seconds of all of them
+    # (trained side by side; newer records only), and the seconds of all of them; where the corpus names languages (newer
+    # records only) also `languages`: language -> its passages among the texts
     recovery: dict[str, Any] | None
     cost: CostPart | None
     # commit, dirty, packages, python, platform, device, cuda, command, slurm_job_id

@@ -126,7 +126,7 @@ def test_the_dense_form_of_each_family_is_the_compressed_model(family, name, key
         assert torch.equal(logits(loaded), logits(model))
 
 
-def test_a_kept_run_is_exported_by_its_id_without_training(trained, tmp_path, capsys):
+def test_a_kept_run_is_exported_by_its_id_without_training(trained, tiny_model, tmp_path, capsys):
     record = record_of(trained)
     assert main(["export", record["run_id"], *where(trained), "--to", str(tmp_path / "out")]) == 0
     said = capsys.readouterr()
@@ -142,6 +142,9 @@ def test_a_kept_run_is_exported_by_its_id_without_training(trained, tmp_path, ca
         "model.safetensors",
         "tokenizer.json",
     }
+    shipped, original = out / "tokenizer.json", tiny_model / "tokenizer.json"
+    assert json.loads(shipped.read_text()) == json.loads(original.read_text())
+    assert record["size"]["tokenizer_bytes"] == shipped.stat().st_size < 0.7 * original.stat().st_size
     subprocess.run(["sha256sum", "--check", "--strict", "--quiet", "SHA256SUMS"], cwd=out, check=True)
     prepared = prepare(compose_config(trained))
     kept = storage.load_compressed(

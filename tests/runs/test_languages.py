@@ -4,6 +4,7 @@ import datasets
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
+from transformers import AutoTokenizer
 
 from bench import store
 from bench.runs.execute import run
@@ -30,7 +31,7 @@ def nli(tmp_path):
     return root
 
 
-def test_one_model_is_scored_in_every_language(tiny, nli, tmp_path):
+def test_one_model_is_scored_in_every_language(tiny, tiny_model, nli, tmp_path):
     overrides = [o for o in tiny if not o.startswith("task=")]
     record = run(
         compose_config(
@@ -48,6 +49,15 @@ def test_one_model_is_scored_in_every_language(tiny, nli, tmp_path):
         assert metrics[f"test/{language}"]["accuracy"] == pytest.approx(right[language])
     assert record["headline"]["value"] == pytest.approx(np.mean(list(right.values())))
     assert metrics["test"]["gap"] == pytest.approx(right["en"] - (right["de"] + right["sw"]) / 2)
+
+    # The tokens, counted by the tokenizer itself.
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    texts = [SENTENCES[i % 4] + f" {i}" for i in range(12)]
+    ids = [id for text in texts for id in tokenizer(text, add_special_tokens=False)["input_ids"]]
+    used = {"rows": 12, "tokens": 2 * len(ids), "distinct_tokens": len(set(ids))}
+    splits = record["task"]["splits"]
+    assert splits["test"]["languages"] == dict.fromkeys(("en", "de", "sw"), used)
+    assert "languages" not in splits["train"]
 
 
 def test_a_language_that_cannot_be_scored_stops_the_run_before_it_trains(tiny, nli, tmp_path):

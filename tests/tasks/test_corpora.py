@@ -198,6 +198,8 @@ def test_a_run_recovers_counts_and_assigns_on_a_drawn_text(folder: Path, tiny: l
     record = run(compose_config(overrides))
     assert record["status"] == "ok", record["error"]
     assert record["recovery"]["texts"] == 60 and record["config"]["sampling"]["exponent"] == 0.3
+    drawn = passages(str(folder), compose_config(overrides)).languages
+    assert record["recovery"]["languages"] == {name: count for name, count in drawn.items() if name}
     assert record["config"]["recovery"]["corpus"] == record["config"]["assignment"]["corpus"]
     again = configuration(record, [*tiny, f"assignment.corpus={folder}", f"recovery.corpus={folder}"])
     assert prepare(again).run_id == record["run_id"]

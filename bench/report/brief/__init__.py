@@ -9,9 +9,10 @@ import pandas as pd
 import yaml
 
 from bench.errors import ConfigError, unknown
+from bench.report import decision
 from bench.report.brief import costing
 from bench.report.brief.answer import decided
-from bench.report.brief.notes import notes
+from bench.report.brief.notes import notes, spoken
 from bench.report.brief.text import model_text
 from bench.report.decision import no_answer, subject
 from bench.report.runs import section_of
@@ -35,9 +36,11 @@ def page(
     problems: Sequence[tuple[str, str]],
     covered: Sequence[Covered],
     config: RunConfig,
+    breakdowns: Sequence[pd.DataFrame] = (),
 ) -> str:
     """Return the HTML page in report.language. `table` is the runs' score table, `problems` are unreadable records (path, reason).
 
+    `breakdowns` are the sections of `breakdown_table`, from which the page tells of languages.
     The page holds no time and loads nothing, so equal records and settings give equal bytes. Raises ConfigError as `check` and
     `subject` do.
     """
@@ -58,6 +61,9 @@ def page(
         "reason": words["blocked"][reason].format(**values) if reason else None,
         **({} if reason else decided(about, config, words)),
     }
+    if not reason:
+        best = decision.rank(about.options, about.matter, config.report.tolerated_loss)[0]
+        context["notes"]["risks"] += spoken(about.options[best.place]["row"], breakdowns, about, words)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE),
         autoescape=True,

@@ -9,6 +9,7 @@ import yaml
 
 from bench.report.brief.text import mark_text, model_text
 from bench.report.decision import Subject
+from bench.report.languages import correlation_text, costs, direction, minus
 from bench.report.runs import SECTION, ids_sha256
 from bench.store import Covered
 
@@ -35,7 +36,7 @@ def notes(
     return {
         "care": care,
         "limits": words["limits"].format(care=words["clauses"].join(care)),
-        "risks": words["risks"]["lines"] + [_covered(text, covered, words) for text in covered],
+        "risks": [*words["risks"]["lines"]] + [_covered(text, covered, words) for text in covered],
         "unknown": _unknown(runs, table, about, problems, words),
         "footer": words["footer"].format(
             count=f"{len(runs):,}",
@@ -53,6 +54,28 @@ def _covered(text: Covered, covered: Sequence[Covered], words: dict[str, Any]) -
     facts = {name: f"{100 * text.facts[key]:.1f}" for name, key in shares.items()}
     corpus = text.text if namesakes > 1 else text.corpus
     return str(words["risks"]["covered"].format(corpus=corpus, label=text.name, **facts))
+
+
+def spoken(
+    row: dict[Any, Any], breakdowns: Sequence[pd.DataFrame], about: Subject, words: dict[str, Any]
+) -> list[str]:
+    """Return a sentence for each task in several languages: what a configuration, given by its main line, costs them."""
+    texts, join = words["risks"], words["separator"].join
+    asked = [
+        part for part in breakdowns if part.suite.iloc[0] in {column["column"] for column in about.columns}
+    ]
+    sentences = []
+    for cost in (cost for part in asked for cost in costs(part[part.config_id == row["config_id"]])):
+        worst, loss = next(iter(cost.losses.items()))
+        facts = {"label": cost.configuration, "task": cost.task, "count": len(cost.losses), "worst": worst}
+        numbers = {"mean": minus(cost.mean_loss), "loss": minus(loss)}
+        hurt = join(cost.hurt) or words["nothing"]
+        sentence = texts["languages"].format(**facts, **numbers, hurt=hurt)
+        if cost.by_share.mean is not None:
+            correlation = correlation_text(cost.by_share)
+            sentence += texts["text_share"][direction(cost.by_share)].format(correlation=correlation)
+        sentences.append(sentence)
+    return sentences
 
 
 def _care(about: Subject, words: dict[str, Any]) -> list[str]:

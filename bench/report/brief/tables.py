@@ -102,7 +102,9 @@ def lines(about: Subject, price: PriceConfig, words: dict[str, Any]) -> list[Lin
         "price": f"{price.currency}\u00a0{price.price_per_gpu_hour or 0:.2f}",
         "hours_per_month": f"{price.hours_per_month:g}",
     }
-    heads = [Line("compare", compare[key].format(**shown)) for key in (*CHOSEN, *COMPARE)]
+    beside = about.part["size.tokenizer_bytes"].max()
+    notes = {} if pd.isna(beside) else {"total": compare["tokenizer"].format(size=size_text(beside))}
+    heads = [Line("compare", compare[key].format(**shown), notes.get(key, "")) for key in (*CHOSEN, *COMPARE)]
     tasks = [
         Line("hurt", column["task"], _task_note(column, place, about, words))
         for place, column in enumerate(about.columns)

@@ -27,6 +27,7 @@ from bench.errors import BenchError, DataError
 from bench.models import location
 from bench.settings.recoveries import TrainedRecoveryConfig
 from bench.settings.schema import RunConfig, TrainingConfig
+from bench.tasks.corpora import UNNAMED, Passages
 from bench.training import processes
 from bench.training.batching import Examples
 from bench.training.checkpoint import Checkpoint
@@ -74,6 +75,13 @@ class Recovery:
     def texts_sha256(self) -> str:
         """Return the SHA-256 of the texts joined by line feeds."""
         return store.lines_sha256(self.texts)
+
+    @property
+    def languages(self) -> dict[str, dict[str, int]]:
+        """Return the record's `languages`: language -> passages; nothing where the corpus names none."""
+        known = self.texts.languages if isinstance(self.texts, Passages) else {}
+        named = {language: count for language, count in known.items() if language != UNNAMED}
+        return {"languages": named} if named else {}
 
     def path(self, model: PreTrainedModel) -> Path:
         """Return the path of the encoder recovered from `model`."""
@@ -138,6 +146,7 @@ def recover_together(
 
     return [
         {"name": recovery.settings.name, "reused": number not in missing, "texts": len(recovery.texts)}
+        | recovery.languages
         | _load(model, path)
         for number, (recovery, model, path) in enumerate(zip(recoveries, models, paths, strict=True))
     ]
