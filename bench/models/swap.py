@@ -201,8 +201,14 @@ def _clustered(vocabulary: Vocabulary, kept: int, padding: int | None) -> np.nda
 def _token_vectors(
     config: RunConfig, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Texts
 ) -> TokenVectors:
-    """Return the tokens' vectors in context, computed only if their codes are not cached."""
+    """Return the tokens' vectors in context, computed only if neither their codes nor they are cached.
+
+    Codes of all sizes and seeds share them.
+    """
     read = texts()
+    key = vectors_key(model, tokenizer, read)
+    path = Path(config.cache_dir) / "vectors" / f"{store.key(bench.assignment.VERSION, key)}.safetensors"
     return TokenVectors(
-        vectors_key(model, tokenizer, read), lambda: token_vectors(model, tokenizer, read, batch_size=64)
+        key,
+        lambda: store.cached_array(path, lambda: token_vectors(model, tokenizer, read, batch_size=64)),
     )

@@ -16,8 +16,11 @@ from transformers import (
     XLMRobertaConfig,
 )
 
+from bench import store
 from bench.assignment import vectors
 from bench.assignment.vectors import token_vectors, vectors_key
+from bench.runs.execute import run
+from bench.settings.compose import compose_config
 
 WORDS = ["a", "dog", "cat", "sleeps", "runs", "tree", "red", "never"]
 TEXTS = ["a dog sleeps", "a cat runs a tree", "dog", "", "a red cat sleeps a dog runs tree red", "tree tree"]
@@ -120,3 +123,26 @@ def test_key_follows_what_decides_the_vectors_only() -> None:
     assert vectors_key(model, tokenizer, ["".join(TEXTS)]) != key
     model.encoder.layer[0].attention.self.query.weight.data[0, 0] += 1
     assert vectors_key(model, tokenizer, TEXTS) != key
+
+
+def test_codes_of_all_sizes_share_vectors_that_are_computed_once(tiny, tmp_path):
+    def codes(cache, subspaces):
+        asked = [
+            "assignment=pq",
+            "assignment.vectors=context",
+            "embedding.rows=8",
+            f"cache_dir={tmp_path}/{cache}",
+        ]
+        record = run(compose_config([*tiny, *asked, f"embedding.subspaces={subspaces}"]))
+        assert record["status"] == "ok", record["error"]
+        return record["fit"]["codes_sha256"]
+
+    codes("shared", 3)
+    (file,) = (tmp_path / "shared" / "vectors").iterdir()
+    expected = codes("fresh", 2)
+    (again,) = (tmp_path / "fresh" / "vectors").iterdir()
+    assert again.name == file.name and again.read_bytes() == file.read_bytes()
+
+    # Other vectors in the file give other codes, as they are read from there.
+    store.save_array(store.load_array(file)[::-1].copy(), file)
+    assert codes("shared", 2) != expected
