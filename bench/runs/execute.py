@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-import transformers
 
 from bench import store
 from bench.errors import EnvironmentBroken, TimeLimit
@@ -140,11 +139,10 @@ def _fitting(prepared: Prepared, device: torch.device) -> dict[str, Any]:
 
 def _measured(prepared: Prepared, device: torch.device, oom_retries: int) -> dict[str, Any]:
     """Return the record's parts; raises Diverged."""
-    config, dtype = prepared.config, resolve_dtype(prepared.config.training.dtype, device)
+    dtype = resolve_dtype(prepared.config.training.dtype, device)
     cost.reset_peak_memory(device)
     (loaded,) = load([prepared], device)
     trainees = trainees_of([prepared], [loaded], device)
-    transformers.set_seed(config.seed)
     (outcome,) = finetune_together(trainees, dtype)
     if isinstance(outcome, Diverged):
         raise outcome

@@ -6,7 +6,6 @@ from functools import partial
 from typing import Any, cast
 
 import torch
-import transformers
 
 from bench.errors import EnvironmentBroken
 from bench.runs import cost
@@ -65,7 +64,6 @@ def _trained(runs: Sequence[Prepared], device: torch.device) -> tuple[list[Loade
     cost.reset_peak_memory(device)
     loaded = load(runs, device)
     trainees = trainees_of(runs, loaded, device)
-    transformers.set_seed(config.seed)
     outcomes = finetune_together(trainees, resolve_dtype(config.training.dtype, device))
     for part in loaded:
         cast(Any, part.model).to("cpu")

@@ -102,7 +102,6 @@ def _train_teachers(
         trainees.append(Trainee(teacher, student.train, config.training, config.seed, name))
 
     # Train the models, and write the logits of those that converge.
-    transformers.set_seed(trainees[0].seed)
     logits, diverged = dict[Path, np.ndarray](), list[Diverged]()
     for path, trainee, outcome in zip(students, trainees, finetune_together(trainees, dtype), strict=True):
         if isinstance(outcome, Diverged):

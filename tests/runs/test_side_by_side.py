@@ -50,15 +50,18 @@ def test_each_record_is_to_the_last_bit_that_of_the_run_alone(tiny, tmp_path):
     assert len({str(record["training"]["curve"]) for record in together}) == 6
 
 
-@pytest.mark.parametrize("recovery", ["distil", "masked_lm"])
+@pytest.mark.parametrize(
+    ("recovery", "weights"), [("distil", "pretrained"), ("distil", "random"), ("masked_lm", "random")]
+)
 def test_missing_recovered_models_are_made_side_by_side_each_to_the_last_bit_that_of_its_run_alone(
-    tiny_masked_lm, tmp_path, recovery, caplog
+    tiny_masked_lm, tmp_path, recovery, weights, caplog
 ):
     caplog.set_level("INFO")
     quick = (f"recovery={recovery}", "recovery.steps=4", "recovery.batch_size=8", "recovery.max_length=16")
+    tiny_masked_lm = [*tiny_masked_lm, f"model.weights={weights}"]
     different = (
         (*quick, "seed=0"),
-        (*quick, "seed=1"),  # the same recovered model
+        (*quick, "seed=1"),  # of pretrained weights the same recovered model
         (*quick, "embedding.subspaces=2"),
         (*quick, "recovery.seed=7"),
         (*quick, "recovery.steps=5"),  # not beside the others
@@ -71,16 +74,20 @@ def test_missing_recovered_models_are_made_side_by_side_each_to_the_last_bit_tha
         for one in different
     ]
     caplog.clear()
+    models = 3 if weights == "pretrained" else 4
     together = execute_together([prepared(tiny_masked_lm, *one) for one in different])
-    assert f"{recovery} and 2 more | step 4/4" in caplog.text and f"{recovery} | step 5/5" in caplog.text
+    assert (
+        f"{recovery} and {models - 1} more | step 4/4" in caplog.text
+        and f"{recovery} | step 5/5" in caplog.text
+    )
     for one, other in zip(together, alone, strict=True):
         assert one["status"] == "ok" and one["metrics"] == other["metrics"]
         assert one["training"]["curve"] == other["training"]["curve"]
         for part in ("name", "reused", "texts", "steps", "engine", "curve"):
             assert one["recovery"].get(part) == other["recovery"].get(part), part
-    assert [r["recovery"].get("runs_at_once") for r in together] == [3, 3, 3, 3, 1, None]
-    assert [r["recovery"].get("reused") for r in together] == [False, True, False, False, False, None]
-    assert len({str(record["recovery"].get("curve")) for record in together}) == 5
+    assert [r["recovery"].get("runs_at_once") for r in together] == [models] * 4 + [1, None]
+    assert [r["recovery"].get("reused") for r in together] == [False, models == 3, False, False, False, None]
+    assert len({str(record["recovery"].get("curve")) for record in together}) == models + 2
 
 
 def test_a_recovery_that_diverges_fails_its_own_run_and_the_others_models_are_kept(tiny):

@@ -15,7 +15,6 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-import transformers
 from filelock import FileLock
 from safetensors import safe_open
 from safetensors.torch import load_file, save
@@ -163,15 +162,13 @@ def _train(jobs: Sequence[tuple[Recovery, PreTrainedModel, Path]]) -> None:
     learners, data = make(models, one.config, one.tokenizer, texts, one.dtype)
 
     # Train them.
-    transformers.set_seed(cast(int, one.settings.seed))  # a prepared run has put its own for null
     trainees = []
     kept = [Checkpoint(path.with_suffix(".checkpoint"), f"{path.stem} {one.device.type}") for path in paths]
     for recovery, (learner, _), table, checkpoint in zip(recoveries, learners, tables, kept, strict=True):
         settings, name = recovery.settings, f"{recovery.name} {recovery.settings.name}"
         objective = Objective(rows_losses, table, settings.table_factor)
-        trainee = Trainee(
-            learner, data, recovery.recipe, cast(int, settings.seed), name, objective, checkpoint
-        )
+        seed = cast(int, settings.seed)  # a prepared run has put its own for null
+        trainee = Trainee(learner, data, recovery.recipe, seed, name, objective, checkpoint)
         trainees.append(trainee)
     outcomes = finetune_together(trainees, one.dtype)
 

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import torch
+import transformers
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -30,6 +31,7 @@ def learners(
     Where the steps take more rows than there are texts, the dense model's states are computed once if they fit.
     """
     device = data.offsets.device
+    transformers.set_seed(0)  # random weights, of a model that has them, are the same in any company
     teacher: Any = cast(Any, pretrained.load_model(config.model, "none")).to(device).eval()
     for model in models:
         cast(Any, model).to(device)

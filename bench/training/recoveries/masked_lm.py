@@ -6,6 +6,7 @@ from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
+import transformers
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -30,6 +31,7 @@ def learners(
     pretrained.check_masked_lm_head(config.model)
     made = list[tuple[nn.Module, PreTrainedModel]]()
     for model in models:
+        transformers.set_seed(0)  # random weights, of a model that has them, are the same in any company
         predictor = pretrained.load_model(config.model, "masked_lm")
         pretrained.swap_embedding(predictor, model.get_input_embeddings())
         cast(Any, predictor).to(data.offsets.device)
