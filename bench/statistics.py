@@ -91,7 +91,7 @@ def _error(data: np.ndarray, replicates: np.ndarray | None = None) -> tuple[floa
 
     # The rows' part: the spread of the seeds' mean over draws of rows. What rows do to single seeds is in both parts, so that the
     # interval is rather too wide; to take it out of one made intervals of 3 seeds cover 0.924 to 0.952 in simulation, and not
-    # 0.930 to 0.987. Percentiles of draws of seeds and rows together cover 0.71 to 0.99 with 3 seeds: they know no Student's t.
+    # 0.930 to 0.987. Percentiles of draws of seeds and rows together cover 0.70 to 1.00 with 3 seeds: they know no Student's t.
     rows = np.zeros(tasks) if replicates is None else replicates.mean(axis=1).var(axis=1, ddof=1)
 
     total = variance.sum() + rows.sum()

@@ -10,6 +10,7 @@ from bench.perf.chart import draw
 from bench.report import gate as gates
 from bench.report import write_report
 from bench.report.compare import write_comparison
+from bench.report.replicates import with_replicates
 from bench.report.runs import to_frame
 from bench.report.scores import score_table
 from bench.settings.compose import compose_config
@@ -44,7 +45,7 @@ def gate(overrides: Sequence[str]) -> int:
     records, problems = read(results_dir)
     if not records:
         raise BenchError(f"No records in {results_dir / 'runs'}: no limit can be checked.")
-    frame = to_frame(records)
+    frame = with_replicates(to_frame(records), records, results_dir)
     scores = score_table(frame, config.report.tolerated_loss)
     checks = gates.checks(frame, scores, read_coverage(results_dir), config)
     print(*gates.lines(checks), sep="\n")

@@ -13,6 +13,7 @@ from bench.report.breakdown import breakdown_table
 from bench.report.grid import Grid, to_latex, to_markdown
 from bench.report.latency import side_by_side
 from bench.report.published import PAPER, TITLE, beside, published_grid, read_published
+from bench.report.replicates import with_replicates
 from bench.report.runs import ids_sha256, to_frame
 from bench.report.scores import ALL, score_table, sections
 from bench.report.style import FIGURES, write_figure
@@ -34,7 +35,7 @@ def write_report(
     """Write `tables/`, `figures/`, `INDEX.md` and `brief.html` in `results_dir`, and return the files.
 
     The same records give the same bytes. `problems` are unreadable records (path, reason), which the report names; `config` holds
-    the brief's question and the loss in points whose probability is computed; `paper` is the folder of published numbers.
+    the brief's question and the loss in points that is tested against; `paper` is the folder of published numbers.
     Raises BenchError without records, ConfigError for a loss below zero and for scores that must not share a column,
     EnvironmentBroken if `results_dir` cannot be written.
     """
@@ -51,7 +52,7 @@ def write_report(
         )
 
     # The frames: everything below reads these.
-    runs = to_frame(records)
+    runs = with_replicates(to_frame(records), records, results_dir)
     scores, breakdown = score_table(runs, threshold), breakdown_table(runs, threshold)
     published = beside(read_published(paper), scores)
     named = [(_relative(path, results_dir), reason) for path, reason in problems]

@@ -57,6 +57,7 @@ def _lines(run: dict[Any, Any]) -> Iterator[dict[Any, Any]]:
                 "evaluated_rows": scores.get((part, "rows"), run["evaluated_rows"]),
                 "task.chance": None if metric == GAP else run["task.chance"],
                 **_tokens(run, part),
+                "replicates": run["replicates"] if name == ALL else None,
                 "training.collapsed": run["training.collapsed"] if name == ALL else None,
             }
 
@@ -65,7 +66,11 @@ def _tokens(run: dict[Any, Any], language: str) -> dict[str, float]:
     """Return the tokens of a text in the language, on average, and its different tokens, as the reported split has them."""
     for key, split in run.items():
         facts = f"{key.removesuffix('.split')}.languages.{language}"
-        if split == run["headline.split"] and pd.notna(many := run.get(f"{facts}.tokens")):
+        if (
+            key.endswith(".split")
+            and split == run["headline.split"]
+            and pd.notna(many := run.get(f"{facts}.tokens"))
+        ):
             texts = run[f"{facts}.rows"] * len(run["config.task.columns"])
             return dict(zip(OF_A_LANGUAGE, (many / texts, run[f"{facts}.distinct_tokens"]), strict=True))
     return {}

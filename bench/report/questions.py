@@ -9,9 +9,9 @@ import pandas as pd
 from matplotlib import rc_context
 
 from bench.report.breakdown import of_languages
+from bench.report.cells import paired
 from bench.report.languages import LANGUAGE_COLUMNS, language_table, named, shown
 from bench.report.runs import rows
-from bench.report.scores import paired
 from bench.report.style import (
     STYLE,
     Chart,

@@ -39,7 +39,8 @@ def to_frame(records: list[Record]) -> pd.DataFrame:
     - column: the task with its marks. A subset never shares a column with the official task;
     - config_id: a digest of the configuration without seed, task and data; other columns hold digests of its parts;
     - configuration: its label;
-    - position: the index in `records`.
+    - position: the index in `records`;
+    - replicates: None, until `with_replicates` fills them in.
 
     Scores of models with random weights are missing. So are times and memory of runs that shared a device. Raises ConfigError
     if a column mixes versions.
@@ -137,6 +138,7 @@ def _derived(record: Record, place: int, widths: dict[str, int], suites: dict[st
         "evaluated_rows": next((part["rows"] for part in splits.values() if part["split"] == split), None),
         "profiles": parts["cost"].get("profiles"),
         "threads": provenance.get("threads") if str(provenance.get("device")).lower() == "cpu" else None,
+        "replicates": None,
         "dirty": bool(provenance.get("dirty")),
         "error_message": (parts["error"].get("message") or "").strip().partition("\n")[0] or None,
     }

@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 
 from bench import statistics
+from bench.report.cells import Scores, by_seed, cell_of
 from bench.report.latency import in_use
 from bench.report.names import column_name
 from bench.report.runs import SECTION, headline_runs, provenance, rows
-from bench.statistics import NOTHING, Summary, summarise
 from bench.tasks.metrics import METRICS
 
 MEAN = "headline metrics"
@@ -29,12 +29,17 @@ NAMES = ["configuration", "kind", "body", "recovery", "table_family", "assignmen
 
 
 def score_table(runs: pd.DataFrame, threshold: float) -> pd.DataFrame:
-    """Return the table of the runs; `threshold` is the loss in points whose probability is computed.
+    """Return the table of the runs; `threshold` is the loss in points that `p_noninferiority` tests against.
 
+    Where the runs have `replicates` (see `with_replicates`), intervals and tests are over seeds and rows. `p_holm` corrects the
+    test for the number of configurations that were compared with dense in the same column.
     Within a section (a model on a suite) configurations go from dense to the smallest. Means over tasks are the last columns;
     `main` marks the column that stands for the section. Missing numbers are NaN.
     """
     table = pd.DataFrame([line for _, part in runs.groupby(SECTION) for line in _section(part, threshold)])
+    if len(table):
+        tested = table.dropna(subset=["p_noninferiority"])
+        table["p_holm"] = tested.groupby([*SECTION, "column"]).p_noninferiority.transform(statistics.holm)
     unknown = table.columns[table.isna().all()]
     return table.astype(dict.fromkeys(unknown, float))
 
@@ -59,12 +64,20 @@ def _section(runs: pd.DataFrame, threshold: float) -> Iterator[dict[Any, Any]]:
         key: dict(zip(part.seed, part["headline.value"] * scales[key[1]], strict=True))
         for key, part in scored
     }
+    drawn: dict[Any, dict[int, np.ndarray]] = {
+        key: {
+            seed: scales[key[1]] * draws
+            for seed, draws in zip(part.seed, part.replicates, strict=True)
+            if isinstance(draws, np.ndarray)
+        }
+        for key, part in scored
+    }
     means, no_mean = _means(tasks, values)
     columns, main = [*tasks, *means], means[-1] if means else tasks[0]
 
     # Rows: each configuration with its sizes and costs, from dense to the smallest.
     model, weights, suite = runs.iloc[0][SECTION]
-    about = {"model": model, "weights": weights, "suite": suite, "worse_by": threshold, "no_mean": no_mean}
+    about = {"model": model, "weights": weights, "suite": suite, "margin": threshold, "no_mean": no_mean}
     about["title"] = model if weights == "pretrained" else f"{model} ({weights} weights)"
     about["provenance"] = provenance(runs)
     where, costs = in_use(counted, main["tasks"] if means else [task["column"] for task in tasks])
@@ -80,14 +93,25 @@ def _section(runs: pd.DataFrame, threshold: float) -> Iterator[dict[Any, Any]]:
     for config_id, row in facts.to_dict("index").items():
         reference = references.get(str(config_id))
         for column in columns:
-            ours, dense = (_by_seed(values, known, column["tasks"]) for known in (config_id, reference))
-            cell = _cell(ours, None if reference == config_id else dense, column, threshold)
-            why = "" if ours else _why_missing(column, statuses.get((config_id, column["column"])), weights)
+            ours, dense = (
+                Scores(*(by_seed(part, known, column["tasks"]) for part in (values, drawn)))
+                for known in (config_id, reference)
+            )
+            cell = cell_of(ours, None if reference == config_id else dense, column, threshold)
+            why = (
+                ""
+                if ours.by_seed
+                else _why_missing(column, statuses.get((config_id, column["column"])), weights)
+            )
             compared = reference == config_id or cell["paired_seeds"]
             cell |= {
                 "collapsed": sum(int(collapsed.get((config_id, task), 0)) for task in column["tasks"]),
                 "no_score": why,
-                "no_difference": "" if compared else "no common seed" if dense else "no dense reference",
+                "no_difference": ""
+                if compared
+                else "no common seed"
+                if dense.by_seed
+                else "no dense reference",
             }
             yield about | where | {"config_id": config_id} | row | column | {"main": column is main} | cell
 
@@ -205,66 +229,6 @@ def _references(runs: pd.DataFrame) -> dict[str, str]:
         recovered = same.get((row.base_id, row.recovery_id))
         references[row.config_id] = plain.get(row.base_id, tuned.get(row.recipe_id, recovered))
     return {config_id: reference for config_id, reference in references.items() if reference}
-
-
-def _by_seed(
-    values: dict[Any, dict[int, float]], config_id: Any, tasks: tuple[str, ...]
-) -> dict[int, list[float]]:
-    """Return seed -> the tasks' scores, for the seeds that every task has."""
-    scores = [values.get((config_id, task), {}) for task in tasks]
-    return {seed: [task[seed] for task in scores] for seed in sorted(set.intersection(*map(set, scores)))}
-
-
-def paired(ours: dict[int, list[float]], theirs: dict[int, list[float]]) -> tuple[np.ndarray, np.ndarray]:
-    """Return two configurations' scores (tasks, seeds) over the seeds that both have, from `by_seed` of the same column."""
-    seeds = [seed for seed in ours if seed in theirs]
-    return np.array([ours[seed] for seed in seeds]).T, np.array([theirs[seed] for seed in seeds]).T
-
-
-def _cell(
-    by_seed: dict[int, list[float]],
-    dense: dict[int, list[float]] | None,
-    column: dict[str, Any],
-    threshold: float,
-) -> dict[str, Any]:
-    """Return score, difference to dense, percent of dense and the probability of losing more than the threshold.
-
-    Differences are over the seeds that both have. With a single seed, intervals are over the evaluation rows.
-    """
-    rows = column["rows"]
-    score, change, share, worse = summarise(np.array(list(by_seed.values())).T), NOTHING, NOTHING, None
-    if score.n == 1 and rows:
-        score = statistics.over_rows(rows, np.array(*by_seed.values()) / 100).times(100)
-    if dense is not None:
-        ours, theirs = paired(by_seed, dense)
-        change, sign = summarise(ours - theirs), 1 if column["higher_is_better"] else -1
-        ratio = statistics.ratio(ours, theirs) if column["higher_is_better"] else None
-        share = NOTHING if ratio is None else summarise(100 * ratio(ours, theirs))
-        if column["scale"] == 100:
-            worse = statistics.p_noninferiority(sign * (ours - theirs), threshold)
-        if change.n == 1 and rows:
-            shares = ours[:, 0] / 100, theirs[:, 0] / 100
-            change = statistics.over_rows(rows, *shares).times(100)
-            worse = statistics.p_noninferiority_over_rows(rows, *shares, threshold / 100)
-    return {
-        "by_seed": by_seed,
-        "n": score.n,
-        "mean": score.mean,
-        "sd": score.sd,
-        **_interval("ci95", score),
-        "seeds": " ".join(map(str, by_seed)),
-        "difference_to_dense": change.mean,
-        "difference_sd": change.sd,
-        **_interval("difference_ci95", change),
-        "percent_of_dense": share.mean,
-        **_interval("percent_ci95", share),
-        "probability_worse": worse,
-        "paired_seeds": change.n,
-    }
-
-
-def _interval(name: str, summary: Summary) -> dict[str, Any]:
-    return {f"{name}_low": summary.low, f"{name}_high": summary.high, f"{name}_is": summary.interval}
 
 
 def _why_missing(column: dict[str, Any], statuses: Counter[str] | None, weights: str) -> str:

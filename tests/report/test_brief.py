@@ -113,12 +113,12 @@ def test_a_collapsed_run_disqualifies() -> None:
 
 
 def test_certainty_is_that_of_the_intervals() -> None:
-    assert "Every 95 % interval over seeds stays within the limit." in text(
+    assert "Every 95 % interval stays within the limit." in text(
         page(golden(), tasks=["mrpc"], tolerated_loss=1.5)
     )
     reaches = text(page(golden()))
     # In the answer and in the phrases.
-    assert reaches.count("the 95 % interval over seeds reaches a loss of 1.10 points on rte") == 2
+    assert reaches.count("the 95 % interval reaches a loss of 1.10 points on rte") == 2
     single = [one for one in golden() if one["config"]["seed"] == 0]
     seen = text(page(single))
     assert (

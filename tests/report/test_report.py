@@ -56,7 +56,7 @@ def test_means_differences_and_average(tmp_path: Path) -> None:
     text = index(tmp_path)
     low, high = stats.t.interval(0.95, 2, loc=(pq - dense).mean(), scale=stats.sem(pq - dense))
     assert (row["difference_ci95_low"], row["difference_ci95_high"]) == pytest.approx((low, high))
-    assert row["probability_worse"] == pytest.approx(
+    assert row["p_noninferiority"] == pytest.approx(
         stats.t.cdf(-1, 2, loc=(pq - dense).mean(), scale=stats.sem(pq - dense))
     )
     assert row["percent_of_dense"] == pytest.approx(100 * pq.mean() / dense.mean())
@@ -123,7 +123,7 @@ def test_the_mean_of_one_seed_has_an_interval_where_every_task_has_one(tmp_path:
     assert line["ci95_low"] == pytest.approx(60 - 50 * np.hypot(0.7 - ends[0].low, 0.5 - ends[1].low))
     assert (
         line["difference_ci95_low"] < -10 < line["difference_ci95_high"] < -7
-        and line["probability_worse"] > 0.99
+        and line["p_noninferiority"] > 0.99
     )
     assert "has no interval" not in index(tmp_path / "shares")
     write_report(
@@ -132,7 +132,7 @@ def test_the_mean_of_one_seed_has_an_interval_where_every_task_has_one(tmp_path:
         tmp_path / "correlation",
     )
     line = results(tmp_path / "correlation").loc[("pq f=8 Q=64", "mean of cola, mrpc, rte")]
-    assert pd.isna(line["ci95_is"]) and pd.isna(line["ci95_low"]) and pd.isna(line["probability_worse"])
+    assert pd.isna(line["ci95_is"]) and pd.isna(line["ci95_low"]) and pd.isna(line["p_noninferiority"])
     assert "The mean of one seed has no interval, because these tasks have none: cola (matthews)." in index(
         tmp_path / "correlation"
     )
@@ -412,4 +412,4 @@ def test_the_threshold_of_the_command_reaches_the_tables(tmp_path: Path) -> None
     assert main(["report", f"results_dir={folder}", "report.tolerated_loss=3"]) == 0
     row = results(folder).loc[("pq f=8 Q=64", "mrpc")]
     wanted = stats.norm.cdf((-0.03 + 0.01) / np.sqrt((0.8 * 0.2 + 0.79 * 0.21) / 1000))
-    assert (row["worse_by"], row["probability_worse"]) == (3, pytest.approx(wanted))
+    assert (row["margin"], row["p_noninferiority"]) == (3, pytest.approx(wanted))
