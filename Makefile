@@ -17,7 +17,7 @@ ONLIES = $${ONLY:+$$(printf -- '--only=%s ' $$ONLY)}
 CHOSEN = "sweep=$$SWEEP" $(OVERRIDES) $${LAUNCHER:+"launcher=$$LAUNCHER"} $(ONLIES) $${LIMIT:+"--limit=$$LIMIT"} $${SEEDS:+"--seeds=$$SEEDS"}
 
 .DEFAULT_GOAL := help
-.PHONY: help install fetch tasks sweep plan status retry cancel gc report gate rescore pack submit perf search fit latency cost coverage drift reassign export test faults lint typecheck clean
+.PHONY: help install fetch tasks sweep plan status retry cancel choose gc report gate rescore pack submit perf search fit latency cost coverage drift reassign export test faults lint typecheck clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -51,6 +51,9 @@ retry: install  ## Run the failed runs of SWEEP again
 
 cancel: install  ## Stop SWEEP wherever it runs; `make sweep` goes on from there
 	$(BENCH) cancel $(CHOSEN)
+
+choose: install  ## Write the best trial of each kind of table of SWEEP (default: tune) to conf/tuned/. ARGS="results_dir=results/tune"
+	$(BENCH) choose $(if $(filter demo,$(SWEEP)),sweep=tune,"sweep=$$SWEEP") $(OVERRIDES)
 
 gc: install  ## Show caches and orphaned files; ARGS=--delete removes them, never records
 	$(BENCH) gc $(ARGS)

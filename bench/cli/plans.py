@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.settings.compose import compose_config
+from bench.settings.compose import CONF, compose_config
+from bench.store import write_atomically
 from bench.sweep import launch
 from bench.sweep.gc import find, remove
 from bench.sweep.plan import make
@@ -27,6 +28,19 @@ def status(overrides: Sequence[str], **selection: Any) -> int:
 def cancel(overrides: Sequence[str], seeds: int | None, **_: Any) -> int:
     """Stop a sweep wherever it runs; --limit and --only do not restrict it."""
     print(launch.cancel(overrides, seeds))
+    return 0
+
+
+def choose(overrides: Sequence[str], to: Path | None) -> int:
+    """Write the best trial of each kind of table to `to` or conf/tuned, and all trials beside the sweep's records."""
+    # pandas and matplotlib take a second that no plan has to wait for.
+    from bench.sweep.choose import choose
+
+    made, folder = make(overrides), to or CONF / "tuned"
+    trials, table = choose(made, folder), Path(made.config.results_dir) / f"{made.sweep.name}.csv"
+    write_atomically(table, trials.to_csv(index=False))
+    print(trials[trials.chosen].drop(columns="chosen").to_string(index=False))
+    print(f"{len(trials)} trials in {table}, the choices in {folder}")
     return 0
 
 

@@ -56,6 +56,7 @@ def _names(text: str) -> list[str]:
     return [name for name in text.split(",") if name]
 
 
+TUNED = (_flag("--to", type=Path, metavar="DIR", help="the folder to write instead of conf/tuned"),)
 LIMIT = _flag(
     "--limit", type=_count, metavar="N", help="only the first N runs, in the order of the sweep's file"
 )
@@ -143,6 +144,7 @@ VERBS = {
         "sweep=demo",
         SELECTION,
     ),
+    "choose": Verb("plans", "Write the best trial of each kind of table of a sweep.", "sweep=tune", TUNED),
     "gc": Verb(
         "plans",
         "List what takes space and can be made again or belongs to no run; never records.",

@@ -102,7 +102,9 @@ def identity(corpus: str, config: RunConfig, key: str = "corpus") -> str:
         return corpus
     parts = _parts(corpus, config, key)
     if all(part.is_split for part in parts) and config.sampling == SamplingConfig():
-        return store.sha256("\n".join(part.state[1] for part in parts))
+        # The digest of a split's files says nothing of a slice.
+        states = [part.state if "[" in part.state[0] else part.state[1:] for part in parts]
+        return store.sha256("\n".join(" ".join(state) for state in states))
     return passages(corpus, config, key).sha256
 
 
@@ -129,7 +131,7 @@ def _parts(corpus: str, config: RunConfig, key: str) -> list[_Part]:
         )
     parts = []
     for piece in pieces:
-        if split := re.fullmatch(r"(\w+):([\w\[\]%]+)", piece):
+        if split := re.fullmatch(r"(\w+):([\w\[\]%:]+)", piece):
             parts += _splits(read_task(split[1]), split[2], piece, config)
         else:
             parts += [_file(path, named) for path in _files(piece, named)]

@@ -88,6 +88,14 @@ def test_a_changed_file_is_read_again_and_a_damaged_cache_is_made_again(tmp_path
     assert list(passages(str(text), ask())) == ["new"]
 
 
+def test_a_slice_of_a_split_is_text_of_its_own(ask) -> None:
+    """So nothing needs to be read of the rows on which a setting is chosen."""
+    most, rest, both = (f"lexical_sentiment:train{part}" for part in ("[:90%]", "[90%:]", ""))
+    chosen, kept, every = (list(passages(corpus, ask())) for corpus in (most, rest, both))
+    assert chosen == every[: len(chosen)] and kept == every[-len(kept) :] and len(chosen) > 5 * len(kept) > 0
+    assert len({identity(corpus, ask()) for corpus in (most, rest, both)}) == 3
+
+
 def test_a_split_is_read_in_all_languages_of_its_task(tmp_path: Path, ask) -> None:
     def write(language: str) -> None:
         path = tmp_path / f"data/xnli/{language}/validation.parquet"
