@@ -123,3 +123,37 @@ def test_predictions_that_do_not_give_the_record_s_score_are_refused(tmp_path: P
     store.write_packed(path, [lines[0]._replace(predictions=1 - lines[0].predictions), *lines[1:]])
     with pytest.raises(ConfigError, match=r"packed predictions of minilm/mrpc/.* its record says"):
         write_report(records, [], tmp_path)
+
+
+def test_a_split_in_several_languages_has_its_interval_over_rows_and_its_languages_have_theirs_over_seeds(
+    tmp_path: Path,
+) -> None:
+    labels, records, lines, drawn = LABELS["mrpc"], [], [], {}
+    for method in METHODS[:2]:
+        for seed in range(3):
+            languages = {"en": answers("mrpc", method, seed), "sw": answers("mrpc", method, seed + 3)}
+            right = {f"validation/{name}": float(np.mean(part == labels)) for name, part in languages.items()}
+            made = record(method, "mrpc", seed, float(np.mean([*right.values()])))
+            assert made["metrics"] is not None
+            made["metrics"] |= {split: {"accuracy": value} for split, value in right.items()}
+            records.append(made)
+            lines += [
+                Packed(made["run_id"], f"validation/{name}", part, labels) for name, part in languages.items()
+            ]
+            draws = [
+                METRICS["accuracy"].weighted(part, labels, statistics.row_draws(400))
+                for part in languages.values()
+            ]
+            drawn[method, seed] = 100 * np.mean(draws, axis=0)
+    store.write_packed(store.packed_file(tmp_path, records[0]["name"]), lines)
+    write_report(records, [], tmp_path)
+    row = results(tmp_path).loc[("pq f=8 Q=64", "mrpc")]
+    scores = np.array([one["headline"]["value"] for one in records if one["headline"]]) * 100
+    lost = np.array([drawn["pq8", seed] - drawn["dense", seed] for seed in range(3)])[None]
+    wanted = statistics.summarise(scores[3:] - scores[:3], lost)
+    assert (row["difference_ci95_low"], row["difference_ci95_high"]) == pytest.approx(
+        (wanted.low, wanted.high), abs=1e-4
+    )
+    parts = pd.read_csv(tmp_path / "tables" / "breakdown.csv").set_index(["configuration", "task"])
+    assert parts.loc[("pq f=8 Q=64", "all")]["difference_ci95_low"] == pytest.approx(wanted.low, abs=1e-4)
+    assert parts.loc[("pq f=8 Q=64", "sw")]["difference_ci95_is"] == "Student's t over 3 seeds"
