@@ -16,7 +16,7 @@ import sys, torch
 from bench.runs.identity import prepare
 from bench.runs.loading import load
 from bench.settings.compose import compose_config
-load(prepare(compose_config(sys.argv[1:])), torch.device("cpu"))
+load([prepare(compose_config(sys.argv[1:]))], torch.device("cpu"))
 print({"datasets", "evaluate", "pandas", "sklearn"} & sys.modules.keys())
 """
 

@@ -179,3 +179,12 @@ def test_kept_tokens_have_their_rows_and_the_fit_of_the_rest_ignores_them(name, 
     torch.testing.assert_close(other(others), module(others))
     missed = [(layer(others) - table[others]).square().sum().item() for layer in (module, plain)]
     assert missed[0] <= 1.01 * missed[1]
+
+
+def test_tokens_with_empty_rows_get_a_gain_of_0_and_leave_the_others_as_they_are() -> None:
+    table = torch.randn(300, 12, generator=torch.Generator().manual_seed(7))
+    table[200:] = 0
+    module = reference.built("codebook", {"rows": 5}, 300, 12, True, table)[1]
+    vectors = module(torch.arange(300)).detach()
+    assert vectors.isfinite().all() and not vectors[200:].any()
+    assert (vectors[1:200] - table[1:200]).square().sum() < table[1:200].square().sum()
