@@ -39,7 +39,9 @@ def fit_with_gain(layer: SubspaceEmbedding, gain: Tensor, source: Source) -> Non
     target, codes, weight, tokens = _given(source)
     factor = target.norm(dim=1, keepdim=True).clamp(min=1e-12)
     for _ in range(GAIN_ROUNDS):
-        divisor = torch.where(factor == 0, 1.0, factor)  # a gain of 0, as of an empty row, gives its token no weight
+        divisor = torch.where(
+            factor == 0, 1.0, factor
+        )  # a gain of 0, as of an empty row, gives its token no weight
         fitted = _fit_tables(layer, target / divisor, codes, weight * factor.square())
         square = fitted.square().sum(1, keepdim=True).clamp(min=1e-12)
         factor = (fitted * target).sum(1, keepdim=True) / square
