@@ -83,8 +83,11 @@ def plain_loop(trained, data, config=CONFIG, count=STEPS, fast=(), factor=1.0):
     return norms
 
 
-def assert_same(trained, plain, rtol=1e-6, atol=5e-8):
-    """Compare the parameters, which have the same names and shapes; most weights are near 0.02."""
+def assert_same(trained, plain, rtol=1e-6, atol=1e-6):
+    """Compare the parameters, which have the same names and shapes.
+
+    Most weights are near 0.02, which decay by 1e-5 in all; the loss, in fp32, leaves differences up to 1e-7.
+    """
     state, other = trained.state_dict(), plain.state_dict()
     assert {name: value.shape for name, value in state.items()} == {
         name: value.shape for name, value in other.items()

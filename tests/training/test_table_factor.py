@@ -16,7 +16,6 @@ from bench.training.precision import autocast
 from tests.support import reference
 from tests.training.test_compact_table import VOCABULARY, examples, float64, model  # noqa: F401
 from tests.training.test_compile import needs_compiler
-from tests.training.test_engine import needs_gpu
 
 STEPS, FACTOR = 30, 10.0
 CONFIG = TrainingConfig(
@@ -119,7 +118,7 @@ def test_so_it_does_in_bf16(embedding, fused, pooled):
     assert_near(trained, plain, before)
 
 
-@needs_gpu
+@pytest.mark.gpu
 @pytest.mark.parametrize("embedding", [None, "kept rows"])
 @pytest.mark.parametrize("engine", ["eager", "graph", pytest.param("compile", marks=needs_compiler)])
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
