@@ -61,7 +61,7 @@ def _has_predictions(record: Record, results_dir: Path) -> bool:
 def pack(overrides: Sequence[str]) -> int:
     """Pack all stored predictions, one file for each model and task; return 1 if some cannot be packed.
 
-    A file also keeps what it holds of runs whose record is there and whose folder is not.
+    A run whose folder is gone keeps its packed predictions, as long as its record is there.
     """
     config = compose_config(overrides)
     results_dir = Path(config.results_dir)

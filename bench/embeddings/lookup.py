@@ -4,7 +4,7 @@ from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, library, nn
 
 ONE_HOT = 2**22  # the most elements of a one-hot matrix: 16 MiB
 
@@ -30,7 +30,7 @@ class OneHotLookup(torch.autograd.Function):
         return table, None, None
 
 
-@torch.library.custom_op("bench::embedding_gradient", mutates_args=())
+@library.custom_op("bench::embedding_gradient", mutates_args=())
 def embedding_gradient(gradient: Tensor, ids: Tensor, rows: int, padding_idx: int) -> Tensor:
     """Return PyTorch's own gradient (rows, d) of `F.embedding`; a `padding_idx` of -1 is none."""
     return cast(Tensor, torch.ops.aten.embedding_dense_backward(gradient, ids, rows, padding_idx, False))

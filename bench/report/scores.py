@@ -57,21 +57,8 @@ def _section(runs: pd.DataFrame, threshold: float) -> Iterator[dict[Any, Any]]:
         _task(str(name), part, counted[counted.column == name])
         for name, part in runs.groupby("column", sort=False)
     ]
-    scales = {task["column"]: task["scale"] for task in tasks}
     cells = ["config_id", "column"]
-    scored = counted.dropna(subset=["headline.value"]).groupby(cells)
-    values: dict[Any, dict[int, float]] = {
-        key: dict(zip(part.seed, part["headline.value"] * scales[key[1]], strict=True))
-        for key, part in scored
-    }
-    drawn: dict[Any, dict[int, np.ndarray]] = {
-        key: {
-            seed: scales[key[1]] * draws
-            for seed, draws in zip(part.seed, part.replicates, strict=True)
-            if isinstance(draws, np.ndarray)
-        }
-        for key, part in scored
-    }
+    values, drawn = _scored(counted, {task["column"]: task["scale"] for task in tasks})
     means, no_mean = _means(tasks, values)
     columns, main = [*tasks, *means], means[-1] if means else tasks[0]
 
@@ -114,6 +101,19 @@ def _section(runs: pd.DataFrame, threshold: float) -> Iterator[dict[Any, Any]]:
                 else "no dense reference",
             }
             yield about | where | {"config_id": config_id} | row | column | {"main": column is main} | cell
+
+
+def _scored(
+    counted: pd.DataFrame, scales: dict[Any, float]
+) -> tuple[dict[Any, dict[int, float]], dict[Any, dict[int, np.ndarray]]]:
+    """Return (configuration, column) -> seed -> score, and -> seed -> scores of drawn rows where predictions are packed."""
+    values, drawn = dict[Any, dict[int, float]](), dict[Any, dict[int, np.ndarray]]()
+    for key, part in counted.dropna(subset=["headline.value"]).groupby(["config_id", "column"]):
+        scale = scales[key[1]]
+        values[key] = dict(zip(part.seed, part["headline.value"] * scale, strict=True))
+        draws = zip(part.seed, part.replicates, strict=True)
+        drawn[key] = {seed: scale * one for seed, one in draws if isinstance(one, np.ndarray)}
+    return values, drawn
 
 
 def _task(name: str, runs: pd.DataFrame, counted: pd.DataFrame) -> dict[str, Any]:

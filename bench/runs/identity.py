@@ -13,7 +13,7 @@ from bench.models.body import FORMS
 from bench.settings.choices import CHOICES
 from bench.settings.numbers import check_numbers
 from bench.settings.recoveries import TrainedRecoveryConfig
-from bench.settings.schema import ModelConfig, RunConfig, SamplingConfig
+from bench.settings.schema import ModelConfig, RunConfig, SamplingConfig, TrainingConfig
 from bench.store import digest
 from bench.tasks import corpora
 from bench.tasks import data as task_data
@@ -86,11 +86,8 @@ def prepare(config: RunConfig, training_version: int = finetune.VERSION) -> Prep
             named |= part["corpus"] != "task"
 
     # Bring all that decides the result into one form.
-    unused = NOT_IDENTITY | (TEACHING if config.training.teacher == "none" else set())
-    # A table that is not trained has no rate; at the other rates' factor of 1 the key came later than the first records.
+    # A table that is not trained has no rate.
     training = config.training if chosen.trained else replace(config.training, table_factor=1.0)
-    if training.table_factor == 1:
-        unused |= {"table_factor"}
     source = task_data.resolve_source(config.task, config.data)
     roles = ["train", *config.task.evaluate, *config.task.predict]
     canonical: dict[str, Any] = {
@@ -100,8 +97,7 @@ def prepare(config: RunConfig, training_version: int = finetune.VERSION) -> Prep
         "embedding": parts["embedding"],
         "assignment": assignment,
         "recovery": recovery,
-        "training": {k: v for k, v in asdict(training).items() if k not in unused}
-        | ({"version": training_version} if training_version > 1 else {}),
+        "training": _training(training, training_version),
         "data": {"source": source, "sha256": task_data.data_identity(config.task, config.data, roles)},
         "seed": config.seed,
     }
@@ -113,6 +109,15 @@ def prepare(config: RunConfig, training_version: int = finetune.VERSION) -> Prep
     name = f"{config.model.name}/{config.task.name}/{method_slug}/s{config.seed}"
     resolved = _with_its_seed(replace(config, embedding=embedding, training=training), canonical)
     return Prepared(resolved, canonical, run_id(canonical), name, vocab_size, width, source)
+
+
+def _training(config: TrainingConfig, version: int) -> dict[str, Any]:
+    """Return the canonical recipe. What the first records lack is left out at the value that it had then."""
+    unused = NOT_IDENTITY | (TEACHING if config.teacher == "none" else set())
+    if config.table_factor == 1:
+        unused |= {"table_factor"}
+    recipe = {key: value for key, value in asdict(config).items() if key not in unused}
+    return recipe | ({"version": version} if version > 1 else {})
 
 
 def with_seed(run: Prepared, seed: int) -> Prepared:

@@ -1,4 +1,4 @@
-"""The keys of each assignment, a class each: which token shares which row of which sub-table."""
+"""The keys of each assignment, a class each. An assignment gives every token a row of each sub-table."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -9,7 +9,7 @@ from bench.settings.numbers import number, seed
 
 @dataclass
 class AssignmentConfig(Choice):
-    """What every assignment takes. A method that assigns nothing reads the corpus only, and that where it counts tokens."""
+    """What every assignment takes. Methods without codes read only the corpus, to count its tokens."""
 
     choice_of: ClassVar[str] = "assignment"
     name: str = "???"

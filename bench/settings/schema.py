@@ -94,7 +94,7 @@ class TrainingConfig:
     # auto (graph on a GPU, eager on a CPU) | eager | graph | compile (worth it for long runs)
     engine: str = "auto"
     dtype: str = "auto"  # auto (bf16 on a GPU, fp32 on a CPU) | fp32 | bf16
-    # tokens of an evaluation that go through the model at once, padding included; null: 65,536 on a GPU, 4,096 on a CPU
+    # tokens of an evaluation that go through the model at once, padding included; null: 65,536 on a GPU, 2,048 on a CPU
     eval_batch_tokens: int | None = number(None, above=0)
     # rows that go through the model at once, gradients accumulated to batch_size; null: all
     device_batch: int | None = number(None, above=0)

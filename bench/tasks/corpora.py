@@ -72,8 +72,8 @@ def passages(corpus: str, config: RunConfig, key: str = "corpus") -> Passages:
 
     Each passage comes once, but those of a file that is named alone come as often as it has them. Languages take turns, so
     that the first passages are of all of them; within a language, and where none is named, the order is that of the text.
-    They are kept in `cache_dir/corpora`. Raises DataError, which begins with `key`, for text that is missing, cannot be
-    read or has no passage, and for a language that it lacks; ConfigError for a language that no task has.
+    They are kept in `cache_dir/corpora`. Errors begin with `key`. Raises DataError for text that is missing, unreadable or
+    empty, and for text without an asked language. Raises ConfigError for a language that no task has.
     """
     parts = _parts(corpus, config, key)
     once = not Path(corpus).is_file()

@@ -110,9 +110,10 @@ def training_batches(lengths: np.ndarray, batch_size: int, seed: int) -> Iterato
 def evaluation_tokens(config: TrainingConfig, device: torch.device) -> int:
     """Return how many tokens of an evaluation go through the model at once.
 
-    A GPU takes so many that it works longer on a batch than Python takes to launch it, a CPU as many as its caches like.
+    A GPU takes so many that it works longer on a batch than Python takes to launch it. A CPU is faster with few: at MiniLM's
+    size 4,096 tokens take 1.26 times as long as 2,048, and 16,384 tokens 1.6 times (2 cores, rows of 53 tokens).
     """
-    return config.eval_batch_tokens or (2**16 if device.type == "cuda" else 2**12)
+    return config.eval_batch_tokens or (2**16 if device.type == "cuda" else 2**11)
 
 
 def evaluation_batches(lengths: np.ndarray, tokens: int) -> tuple[np.ndarray, list[int]]:
