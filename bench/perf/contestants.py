@@ -57,7 +57,7 @@ class Contestant:
             "embedding": embedding,
             "batch_size": cell.batch_size,
             "side": name,
-            "runs": perf.together if name in TOGETHER else 1,
+            "runs": perf.together if name.endswith("together") else 1,
             "rows": self.measured_rows,
             "dtype": None,
             "examples_per_second": [],
@@ -99,7 +99,7 @@ class Contestant:
             teacher = build(row["backbone"], "dense", self.device)
             stored = self.name in STORED
             choice = STORED.get(self.name, self.name)
-            return distillation_side(choice, models[0], teacher, stored, self.work)
+            return distillation_side(choice, models, teacher, stored, self.work)
         return training_side(TOGETHER.get(self.name, self.name), models, self.work)
 
     def measure(self) -> None:

@@ -63,27 +63,33 @@ def training_side(choice: str, models: Sequence[PreTrainedModel], work: Work) ->
 
 
 def distillation_side(
-    choice: str, student: PreTrainedModel, teacher: PreTrainedModel, stored: bool, work: Work
+    choice: str, students: Sequence[PreTrainedModel], teacher: PreTrainedModel, stored: bool, work: Work
 ) -> EngineSide:
-    """Return the training of `recovery=distil`: its learner, its learning rates, no weight decay.
+    """Return the training of `recovery=distil`, of several students side by side: its learner, its rates, no weight decay.
 
     `stored` says that the teacher's states are computed once, before the clock starts, instead of in every step.
     """
-    recipe, data = DistilConfig(), _examples(work, student)
+    # The teacher, or its states, for all students.
+    recipe, data = DistilConfig(), _examples(work, students[0])
     target: nn.Module | Tensor = teacher.base_model
     if stored:
         data = stored_states.with_positions(data)
         target = stored_states.states_of(teacher.base_model.eval(), data, resolve_dtype("auto", work.device))
+
+    # The students.
     config = TrainingConfig(
         max_steps=recipe.steps,
         batch_size=work.batch_size,
         learning_rate=recipe.learning_rate,
         weight_decay=0.0,
     )
-    table = frozenset(student.get_input_embeddings().parameters())
-    objective = Objective(rows_losses, table, recipe.table_factor)
-    learner = HiddenStates(student.base_model, target)
-    return EngineSide(choice, [Trainee(learner, data, config, 0, "perf", objective)], work)
+    trainees = []
+    for seed, student in enumerate(students):
+        table = frozenset(student.get_input_embeddings().parameters())
+        objective = Objective(rows_losses, table, recipe.table_factor)
+        learner = HiddenStates(student.base_model, target)
+        trainees.append(Trainee(learner, data, config, seed, "perf", objective))
+    return EngineSide(choice, trainees, work)
 
 
 class PredictionSide(Side):

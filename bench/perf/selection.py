@@ -10,9 +10,13 @@ from bench.settings.recoveries import DistilConfig
 from bench.settings.schema import PerfConfig
 
 TRAINERS = ("trainer", "trainer_tuned", "trainer_best")  # in a training; the last in an evaluation, too
-TOGETHER = {"together": "auto", "compile_together": "compile"}  # sides of several models, and their engines
+TOGETHER = {
+    "together": "auto",
+    "compile_together": "compile",
+}  # trainings of several models, and their engines
 ENGINES = ("eager", "graph", "compile")
-STORED = {"compile_stored": "compile"}  # distillation from states that are computed once, and its engine
+# Distillation from states that are computed once, of one student or of several side by side, and its engine.
+STORED = {"compile_stored": "compile", "compile_stored_together": "compile"}
 SIDES = {
     "training": (*TRAINERS, *ENGINES, *TOGETHER),
     "distillation": (*ENGINES, *STORED),
@@ -33,7 +37,7 @@ WHOLE = {
         ("e5-small", "xlm-r-base", "bert-base", "minilm"), (*TRAINERS, "compile", "compile_together"), 32
     ),
     "distillation": Default(("e5-small", "minilm"), ("graph", "compile", *STORED), DistilConfig().batch_size),
-    "evaluation": Default(("e5-small",), SIDES["evaluation"], 1024),
+    "evaluation": Default(("e5-small", "bert-base"), SIDES["evaluation"], 1024),
 }
 SMALL = {
     "training": Default(("minilm",), ("trainer", "trainer_tuned", "eager"), 32),

@@ -19,6 +19,7 @@ LABELS = {
     "together": "ours, CUDA graphs",
     "compile_together": "ours, compiled and CUDA graphs",
     "compile_stored": "ours, compiled and CUDA graphs, the teacher's states stored",
+    "compile_stored_together": "ours, compiled and CUDA graphs, the teacher's states stored",
     "predict": "ours",
 }
 RATIOS = {  # the strongest peer first

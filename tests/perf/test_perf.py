@@ -59,20 +59,22 @@ def test_every_side_is_measured_and_named_and_the_table_holds_each(tmp_path):
 
 
 def test_a_distillation_and_an_evaluation_are_measured_beside_the_training(tmp_path):
-    sides = "perf.sides=[eager,compile_stored,trainer_best,predict]"
+    sides = "perf.sides=[eager,compile_stored,compile_stored_together,trainer_best,predict]"
     path = measure(config(tmp_path, "perf.work=[distillation,evaluation]", sides), CPU)
     report = json.loads(path.read_text())
     rows = [(row["work"], row["embedding"], row["side"]) for row in report["rows"]]
     assert rows == [
         ("distillation", "subspace", "eager"),
         ("distillation", "subspace", "compile_stored"),
+        ("distillation", "subspace", "compile_stored_together"),
         ("evaluation", "dense", "trainer_best"),
         ("evaluation", "dense", "predict"),
     ]
     assert all(row["error"] is None and len(row["examples_per_second"]) == 2 for row in report["rows"])
     *distillations, trainer, ours = report["rows"]
+    assert [row["runs"] for row in distillations] == [1, 1, 2]
     lengths = workload.synthetic_rows("tiny", "distillation", distillations[0]["rows"]).lengths
-    for measured, passes in zip(distillations, (4, 3), strict=True):
+    for measured, passes in zip(distillations, (4, 3, 3), strict=True):
         speed = np.median(measured["examples_per_second"])
         flops = workload.flops_per_row("tiny", passes, lengths)
         assert measured["matrix_flops_per_second"] == pytest.approx(speed * flops)
@@ -189,11 +191,13 @@ def test_the_whole_selection_on_a_gpu_and_the_small_one_on_a_cpu():
     ]
     assert ("training", "minilm", 32, [*trainers, *ours]) in whole
     assert [cell for cell in whole if cell[2] == 128] == [("training", "bert-base", 128, compiled)]
-    distilled = [("subspace", side) for side in ("graph", "compile", "compile_stored")]
+    sides = ("graph", "compile", "compile_stored", "compile_stored_together")
+    distilled = [("subspace", side) for side in sides]
     assert [cell for cell in whole if cell[0] != "training"] == [
         ("distillation", "e5-small", 256, distilled),
         ("distillation", "minilm", 256, distilled),
         ("evaluation", "e5-small", 1024, [("dense", "trainer_best"), ("dense", "predict")]),
+        ("evaluation", "bert-base", 1024, [("dense", "trainer_best"), ("dense", "predict")]),
     ]
     small = cells(perf, on_gpu=False)
     assert [(cell.work, cell.backbone) for cell in small] == [
@@ -229,13 +233,13 @@ def test_the_strongest_peer_gets_one_shape():
 def test_on_a_gpu_every_side_is_measured(tmp_path, monkeypatch):
     """In a training on the dense model only: each embedding would be compiled."""
     monkeypatch.setitem(ROWS["cuda"], "distillation", 512)  # two steps of a recovery
-    sides = "perf.sides=[trainer_best,compile,compile_together,graph,compile_stored]"
+    sides = "perf.sides=[trainer_best,compile,compile_together,graph,compile_stored,compile_stored_together]"
     asked = ["perf.work=[training,distillation]", "perf.embeddings=[dense]", sides]
     path = measure(config(tmp_path, *asked), torch.device("cuda"))
     rows = json.loads(path.read_text())["rows"]
     assert [row["side"] for row in rows] == [
         *("trainer_best", "compile", "graph", "compile_together"),
-        *("compile", "graph", "compile_stored"),
+        *("compile", "graph", "compile_stored", "compile_stored_together"),
     ]
     assert [row["error"] for row in rows] == [None] * len(rows)
     assert [row["fallback"] for row in rows] == [None] * len(rows)
