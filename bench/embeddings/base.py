@@ -24,7 +24,10 @@ INITS = ("fitted", "random")
 
 @dataclass(frozen=True)
 class Size:
-    """What an embedding stores: `params` numbers in `param_bytes`, and `code_bits` bits of packed codes and ids."""
+    """What an embedding stores: `params` trained numbers in `param_bytes`, and `code_bits` bits that training does not change.
+
+    These are packed codes and ids, and the integers of frozen int8 and int4 rows with their scales.
+    """
 
     params: int
     code_bits: int = 0
@@ -209,7 +212,7 @@ class EmbeddingMethod(Generic[C]):
         | low_rank | r (V + d) | |
         | truncated | r V | d bits, the mask of dimensions |
         | trimmed | K d | K b(V) bits of ids |
-        | quantised | V d, in 8 or 4 bits | 2 bytes per group, its scale |
+        | quantised | | V d integers of 8 or 4 bits, 2 bytes per group, its scale |
         | mean, hash_only | d, 1 | |
         | with K kept rows | + K d | K b(V) bits of ids |
         | with int8 tables | 1 byte per number of tables and kept rows | 2 bytes per sub-table or row, its scale |

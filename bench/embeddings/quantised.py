@@ -85,7 +85,8 @@ class Quantised(EmbeddingMethod[QuantisedConfig]):
     def size(self, config: QuantisedConfig, vocab_size: int, width: int, codes_stored: bool) -> Size:
         numbers = vocab_size * width
         groups = numbers // (config.group or 1)
-        return Size(numbers, 0, rounding.stored_bytes(groups, config.group or 1, f"int{config.bits}"))
+        stored = rounding.stored_bytes(groups, config.group or 1, f"int{config.bits}")
+        return Size(params=0, code_bits=8 * stored)
 
     def layer(self, config: QuantisedConfig, source: Source) -> nn.Module:
         return QuantisedEmbedding(*source.shape, config.bits, config.group or 1, source.padding_idx)

@@ -8,6 +8,7 @@ import pandas as pd
 
 from bench.errors import ConfigError
 from bench.report.names import column_name, embedding_id, kind, marks_of, short_label
+from bench.report.sizes import sizes
 from bench.store import Record, digest, sha256
 from bench.store.schema import CostPart, FitPart, HeadlinePart, SizePart, TaskPart, TrainingPart
 
@@ -25,6 +26,7 @@ PARTS = {
 }
 COLUMNS = [  # these exist even where no record has the key: all that a record can hold, and what is read here besides
     *(f"{part}.{key}" for part, form in PARTS.items() for key in form.__annotations__),
+    *("size.memory_bytes", "size.memory_saving", "size.bits_per_entry"),
     *("config.embedding.subspaces", "config.embedding.rows", "recovery.curve", "error.type"),
     *("cost.latency_ms.batch1", "cost.latency_ms.batch32", "provenance.device", "provenance.commit"),
 ]
@@ -82,6 +84,7 @@ def section_of(frame: pd.DataFrame, part: pd.DataFrame) -> pd.DataFrame:
 def _meaningful(record: Record) -> dict[str, Any]:
     """Return the record without empty parts, scores of random weights, and times and memory taken beside other runs."""
     shown: dict[str, Any] = {key: part for key, part in record.items() if part is not None}
+    shown["size"] = sizes(record)
     if _weights(record) == "random":
         shown = _without(shown, "headline", "metrics")
     if (shown.get("training", {}).get("runs_at_once") or 1) > 1:

@@ -1,5 +1,6 @@
 """The tables, from the runs and the score table: as frames for CSV, and as grids of text for people."""
 
+import math
 from collections import Counter, defaultdict
 from typing import Any
 
@@ -21,14 +22,23 @@ HOW_TO_READ = (
     "deviations and percent of dense are there too, and p_noninferiority, the p-value of the hypothesis that the loss is margin "
     "points (report.tolerated_loss) or more, and p_holm, the same corrected for all configurations of a column. A second mean leaves "
     "out the tasks that at least half of the configurations lack; charts show the mean that brings most scores together. Sizes count "
-    "the embedding only; stored bytes include packed codes.\n"
+    "the embedding only; stored bytes include packed codes, bits an entry are stored bits divided by the dense table's numbers, and in "
+    "memory codes take 2 or 4 bytes each. Trained parameters are the floating-point values that training changes; codes, ids and frozen "
+    "int8 or int4 numbers with their scales stand beside them in bits.\n"
 )
 BUDGETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.04, 0.125, 0.25, 1.0)  # of the dense table's bytes
 # The columns of the CSV files: to show another of the frames' columns, name it here.
 RESULTS = [
     *("title", "suite", "configuration", "task", "not_official", "headline.split", "metric"),
-    *("size.embedding_params", "size.embedding_bytes", "body", "size.total_bytes"),
-    *("size.param_saving", "size.byte_saving", "mean", "sd", "ci95_low", "ci95_high", "ci95_is"),
+    *("size.embedding_bytes", "size.byte_saving", "size.bits_per_entry"),
+    *(
+        "size.memory_bytes",
+        "size.memory_saving",
+        "size.embedding_params",
+        "size.param_saving",
+        "size.code_bits",
+    ),
+    *("body", "size.total_bytes", "mean", "sd", "ci95_low", "ci95_high", "ci95_is"),
     *("seeds", "collapsed", "no_score", "difference_to_dense", "difference_sd"),
     *("difference_ci95_low", "difference_ci95_high", "difference_ci95_is"),
     *("percent_of_dense", "percent_ci95_low", "percent_ci95_high", "percent_ci95_is"),
@@ -48,7 +58,8 @@ RUNS = [
     ),
     *("task.version", "task.source", "task.data_sha256", "training.train_rows"),
     *("headline.split", "headline.metric", "headline.value", "training.collapsed"),
-    *("size.embedding_params", "size.embedding_bytes", "size.param_saving", "size.byte_saving"),
+    *("size.embedding_params", "size.code_bits", "size.embedding_bytes", "size.memory_bytes"),
+    *("size.param_saving", "size.byte_saving", "size.memory_saving", "size.bits_per_entry"),
     *("size.total_params", "size.total_bytes", "size.file_bytes", "training.steps", "training.seconds"),
     *("provenance.device", "provenance.commit", "error.type", "error_message"),
 ]
@@ -71,7 +82,7 @@ def runs(frame: pd.DataFrame) -> pd.DataFrame:
 
 def csv(frame: pd.DataFrame) -> str:
     """Return the frame as CSV, counts as integers: as floats, a single run without them would change every line."""
-    pattern = r"(size|training|task)\..*(params|bytes|rows|steps|version)"
+    pattern = r"(size|training|task)\..*(params|bytes|code_bits|rows|steps|version)"
     counts = frame.columns[frame.columns.str.fullmatch(pattern)]
     whole = frame.astype(dict.fromkeys(counts, "Int64"))
     return str(whole.to_csv(index=False, lineterminator="\n"))
@@ -130,7 +141,8 @@ def results_grid(part: pd.DataFrame) -> Grid:
     shown = part[~part.task.str.contains(": ", regex=False)]  # single tags of a category are in the CSV file
     main = part[part.main].iloc[0]
     bodies = bool((part.body != "fp32").any())
-    head = ["configuration", "embedding parameters (saved)", "stored bytes (saved)"]
+    head = ["configuration", "stored bytes (saved)", "bits an entry", "bytes in memory (saved)"]
+    head += ["trained parameters + bits of codes"]
     head += ["whole model in bytes (saved)"] * bodies + ["seeds"]
     head += ["\n".join(_heading(column)) for column in shown.drop_duplicates("column").to_dict("records")]
     head.append(f"difference to dense\n{main.task}")
@@ -140,7 +152,10 @@ def results_grid(part: pd.DataFrame) -> Grid:
         cells = line.to_dict("records")
         first, total = cells[0], cells[0]["size.total_bytes"]
         sizes = [
-            _count(first[f"size.embedding_{key}s"], first[f"size.{key}_saving"]) for key in ("param", "byte")
+            _count(first["size.embedding_bytes"], first["size.byte_saving"]),
+            "unknown" if pd.isna(first["size.bits_per_entry"]) else f"{first['size.bits_per_entry']:.3g}",
+            _count(first["size.memory_bytes"], first["size.memory_saving"]),
+            " + ".join(_count(first[f"size.{key}"]) for key in ("embedding_params", "code_bits")),
         ]
         sizes += [_count(total, 1 - total / dense)] * bodies
         seeds = sorted({cell["n"] for cell in cells if cell["n"]})
@@ -188,7 +203,7 @@ def _heading(column: dict[Any, Any]) -> list[str]:
     return [column["task"], f"{column['metric']}{where}".strip(), *marks]
 
 
-def _count(count: float, saving: float) -> str:
+def _count(count: float, saving: float = math.nan) -> str:
     if pd.isna(count):
         return "unknown"
     return f"{count:,.0f}" + ("" if pd.isna(saving) else f" ({100 * saving:.2f} %)")

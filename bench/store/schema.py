@@ -36,9 +36,11 @@ class ModelPart(TypedDict):
 
 
 class SizePart(TypedDict):
-    embedding_params: int  # floats in tables, projections, gains
-    code_bits: int  # packed; 0 where codes are computed from the token id
-    embedding_bytes: int  # stored: floats, packed codes
+    # Floating-point values that training changes. Older records count the frozen integers of `quantised`, too.
+    embedding_params: int
+    # Packed codes and ids, frozen integers with their scales (older records: no integers); 0 for codes computed from the token id.
+    code_bits: int
+    embedding_bytes: int  # stored: floats, packed codes, integers
     dense_embedding_params: int
     dense_embedding_bytes: int
     total_params: int  # whole model, task head included

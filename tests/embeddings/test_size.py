@@ -9,6 +9,7 @@ from safetensors.torch import load, save, save_file
 from bench.embeddings import method
 from bench.embeddings.base import Size
 from bench.errors import ConfigError
+from bench.report.sizes import memory_bytes
 from bench.settings.choices import CHOICES
 from bench.settings.embeddings import SubspaceConfig
 from tests.support.reference import built, empty, stored_shapes, tensor_bytes
@@ -70,17 +71,26 @@ def test_formula_is_the_modules_parameters_and_the_files_bytes(name, keys, codes
     size = method(name).size(config, VOCAB_SIZE, WIDTH, codes_stored)
     state = module.state_dict()
     save_file(state, tmp_path / "embedding.safetensors")
-    assert size.params == (
-        VOCAB_SIZE * WIDTH if name == "quantised" else sum(p.numel() for p in module.parameters())
-    )
+    assert size.params == sum(p.numel() for p in module.parameters())
     assert size.bytes == tensor_bytes(tmp_path / "embedding.safetensors")
     ids = sum(8 * tensor.numel() for key, tensor in state.items() if key in ("kept_ids", "share", "ids"))
     if codes_stored:
         assert 8 * stored_shapes(tmp_path / "embedding.safetensors")["codes"][
             0
         ] + ids - size.code_bits in range(8)
+    elif name == "quantised":
+        assert size.code_bits == 8 * size.bytes
     elif name not in ("trimmed", "truncated"):
         assert size.code_bits == ids
+
+
+@pytest.mark.parametrize(("name", "keys", "codes_stored"), SETTINGS)
+def test_the_reports_bytes_in_memory_are_those_of_the_modules_tensors(name, keys, codes_stored):
+    config, module, codes = built(name, keys, VOCAB_SIZE, WIDTH, codes_stored)
+    size = method(name).size(config, VOCAB_SIZE, WIDTH, codes_stored)
+    part = {"embedding_params": size.params, "embedding_bytes": size.bytes}
+    held = sum(tensor.nbytes for tensor in (*module.parameters(), *module.buffers()))
+    assert memory_bytes(method(name).identity(config), VOCAB_SIZE, part, codes is not None) == held
 
 
 @pytest.mark.parametrize(("name", "keys", "codes_stored"), [case for case in SETTINGS if case[0] != "dense"])

@@ -93,7 +93,7 @@ def _outcome(
 ) -> dict[str, Any]:
     """Return the parts that only a finished run has."""
     embedding, model, task = config["embedding"], config["model"], config["task"]
-    params = V * WIDTH if embedding["name"] == "dense" else embedding["rows"] * WIDTH
+    params = embedding.get("rows", V) * WIDTH
     stored = 4 * params + code_bits // 8
     official = {"train": facts["rows"], "train_subset": facts["rows"], "validation": 1000}
     rows = official | {"train_subset": facts["rows"] // 10}

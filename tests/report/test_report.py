@@ -75,8 +75,26 @@ def test_rows_go_from_dense_to_the_smallest(tmp_path: Path) -> None:
     table = results(tmp_path)
     assert table.index[0][0] == "dense"
     assert list(table["size.embedding_bytes"]) == sorted(table["size.embedding_bytes"], reverse=True)
-    assert "11,720,448 (0.00 %)" in index(tmp_path)
-    assert "24,576 (99.79 %) | 281,436 (99.40 %)" in index(tmp_path)
+    assert "| 46,881,792 (0.00 %) | 32 | 46,881,792 (0.00 %) | 11,720,448 + 0 |" in index(tmp_path)
+    memory = 4 * 24_576 + 2 * 8 * 30_522  # fp32 tables, codes of two bytes
+    saved = 100 * (1 - memory / 46_881_792)
+    assert f"| 281,436 (99.40 %) | 0.192 | {memory:,} ({saved:.2f} %) | 24,576 + 1,465,056 |" in index(
+        tmp_path
+    )
+
+
+def test_parameters_of_older_records_follow_the_rule_of_today(tmp_path: Path) -> None:
+    int4 = record("dense", value=0.79, changes={"embedding": {"name": "quantised", "version": 1, "bits": 4}})
+    assert int4["size"]
+    int4["size"] |= {
+        "embedding_bytes": 6_592_752,
+        "byte_saving": 0.859375,
+    }  # its 11,720,448 integers are "parameters"
+    write_report([record(), int4], [], tmp_path)
+    row = results(tmp_path).loc[("quantised int4", "mrpc")]
+    assert (row["size.embedding_params"], row["size.param_saving"]) == (0, 1)
+    assert row["size.code_bits"] == 8 * 6_592_752 and row["size.memory_bytes"] == 6_592_752
+    assert row["size.bits_per_entry"] == 4.5
 
 
 def test_long_table_has_every_metric_of_every_run(tmp_path: Path) -> None:
