@@ -48,8 +48,9 @@ def _model(name: str) -> Fetched:
     path, _ = location.locate(config)
     if config.source == "hub":
         try:
+            files = [f"{name}*" for name in location.TOKENIZER] if config.architecture else MODEL_FILES
             path = snapshot_download(
-                path, revision=config.revision, allow_patterns=MODEL_FILES, ignore_patterns=["*/*"]
+                path, revision=config.revision, allow_patterns=files, ignore_patterns=["*/*"]
             )
         except Exception as error:  # huggingface_hub and httpx have no base class in common
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
@@ -58,7 +59,7 @@ def _model(name: str) -> Fetched:
                 "or set model.source=local and model.path to a folder with the model."
             ) from error
     folder = Path(path)
-    if not any(folder.glob("*.safetensors")):
+    if not (config.architecture or any(folder.glob("*.safetensors"))):
         raise EnvironmentBroken(
             f"model={name}: {config.path} at revision {config.revision} has no safetensors file, and pickled "
             "weights are not read: set model.revision to a commit that has one."

@@ -14,9 +14,12 @@ from bench.store import file_sha256, sha256
 
 NAMES = {
     "source": ("package", "hub", "local"),
-    "weights": ("pretrained", "4-bit", "random"),
+    "weights": ("pretrained", "4-bit", "random", "none"),
     "pooling": ("mean", "cls"),
 }
+
+# How the names of a tokenizer's files begin.
+TOKENIZER = ("tokenizer", "vocab", "merges", "special_tokens", "added_tokens", "sentencepiece", "spiece")
 
 # Cached, as a plan asks for the same few files thousands of times, and nothing changes them while it runs.
 digest = cache(file_sha256)
@@ -42,6 +45,11 @@ def _check_names(config: ModelConfig) -> None:
             raise ConfigError(unknown(f"model.{key}", name, names))
     if config.path is None:
         raise ConfigError("model.path is empty: set it to the repository or folder that holds the model.")
+    if (config.weights == "none") != bool(config.architecture):
+        raise ConfigError(
+            f"model.weights ({config.weights}) and model.architecture ({config.architecture}) contradict each other: an "
+            "architecture has weights=none, and a model with weights has its own config.json."
+        )
 
 
 def _checked(config: ModelConfig) -> Path:
@@ -50,6 +58,13 @@ def _checked(config: ModelConfig) -> Path:
     folder = _in_package(path) if config.source == "package" else Path(path)
     if config.source == "package" and folder.is_file():
         _check_digest(config, [folder], str(folder))
+        return folder
+    if config.architecture:
+        if not (folder.is_dir() and (files := _tokenizer_files(folder))):
+            raise ConfigError(
+                f"model.path ({path}): no tokenizer in {folder}; point it to a folder with tokenizer.json or a vocabulary."
+            )
+        _check_digest(config, files, f"the {len(files)} files of the tokenizer in {folder}")
         return folder
     if not (folder / "config.json").is_file():
         raise ConfigError(
@@ -64,6 +79,11 @@ def _checked(config: ModelConfig) -> Path:
         shown = str(files[0]) if len(files) == 1 else f"the {len(files)} shards of {folder / INDEX}"
         _check_digest(config, files, shown)
     return folder
+
+
+def _tokenizer_files(folder: Path) -> list[Path]:
+    """Return the files of a folder that make its tokenizer, by name."""
+    return sorted(file for file in folder.iterdir() if file.name.startswith(TOKENIZER))
 
 
 def _in_package(path: str) -> Path:
@@ -92,11 +112,15 @@ def identity(config: ModelConfig) -> dict[str, Any]:
     known: dict[str, Any] = {"name": config.name, "weights": config.weights}
     if config.pooling is not None:
         known["pooling"] = config.pooling
+    if config.architecture:
+        known["architecture"] = config.architecture
     if config.source == "hub":
         return known | {"path": config.path, "revision": config.revision}
     path = _checked(config)
     if config.sha256 and config.weights != "random":
         return known | {"sha256": config.sha256}
+    if config.architecture:  # the folder gives the tokenizer only
+        return known | {"sha256": digest(*_tokenizer_files(path))}
     files = (
         [path]
         if path.is_file()

@@ -1,4 +1,4 @@
-"""Pretrained encoders: loaded with their weights checked, measured, given another embedding."""
+"""Encoders: loaded with their weights checked or made from an architecture, measured, given another embedding."""
 
 from typing import TYPE_CHECKING, Any, cast
 
@@ -18,6 +18,7 @@ HEADS = {
     "classification": "AutoModelForSequenceClassification",
     "masked_lm": "AutoModelForMaskedLM",
 }
+WITHOUT_WEIGHTS = ("random", "none")  # of `model.weights`: the values are drawn
 
 
 def quiet_transformers() -> None:
@@ -64,11 +65,12 @@ def _positions(model: "PreTrainedModel") -> int | None:
 def _architecture(config: ModelConfig) -> Any:
     """Return the model's configuration, with the tokenizer's padding token if it has none.
 
-    Raises ConfigError for an encoder-decoder, EnvironmentBroken for a missing configuration.
+    Raises ConfigError for an encoder-decoder and for keys that make no configuration, EnvironmentBroken for a missing one.
     """
     quiet_transformers()
     where, options = locate(config)
-    architecture = from_pretrained("AutoConfig", config, where, options)
+    read = from_pretrained("AutoConfig", config, where, options) if not config.architecture else None
+    architecture = read or _stated_architecture(config)
     if architecture.is_encoder_decoder:
         raise ConfigError(
             f"model.path ({config.path}): {architecture.model_type} is an encoder-decoder, and bench trains encoders: "
@@ -78,6 +80,19 @@ def _architecture(config: ModelConfig) -> Any:
         tokenizer = from_pretrained("AutoTokenizer", config, where, options)
         architecture.pad_token_id = tokenizer.pad_token_id
     return architecture
+
+
+def _stated_architecture(config: ModelConfig) -> Any:
+    """Return the configuration that the keys of `model.architecture` make."""
+    import transformers
+
+    try:
+        return transformers.AutoConfig.for_model(**config.architecture)
+    except Exception as error:  # transformers' own checks of types, and an unknown or missing model_type
+        raise ConfigError(
+            f"model.architecture ({config.architecture}) makes no configuration ({str(error).splitlines()[0]}): give "
+            "model_type, as in conf/model/bert-small-6x384.yaml, and keys of its config.json."
+        ) from error
 
 
 def _skeleton(config: ModelConfig) -> "PreTrainedModel":
@@ -148,7 +163,7 @@ def load_model(config: ModelConfig, head: str, **labels: Any) -> "PreTrainedMode
     problem_type). Raises ConfigError for weights that do not fit the architecture or are not finite, and where
     vocabulary, width or positions differ from the model's YAML file.
     """
-    if config.weights == "random":
+    if config.weights in WITHOUT_WEIGHTS:
         architecture = _architecture(config)
         architecture.update(labels)
         model = _from_config(head, config, architecture)
@@ -198,7 +213,7 @@ def load_classifier(config: ModelConfig, task: TaskConfig) -> "PreTrainedModel":
 def check_classifier(config: ModelConfig) -> None:
     """Raise ConfigError as `load_model` does for a classifier, as far as possible without reading the weights."""
     head = "classification" if config.pooling is None else "none"
-    if config.weights == "random":
+    if config.weights in WITHOUT_WEIGHTS:
         with torch.device("meta"):
             model = _from_config(head, config, _architecture(config))
     else:
@@ -209,7 +224,7 @@ def check_classifier(config: ModelConfig) -> None:
 def check_masked_lm_head(config: ModelConfig) -> None:
     """Raise ConfigError if the model's files lack a masked-LM head; a decoder tied to the embedding may be missing."""
     try:
-        if config.weights == "random":
+        if config.weights in WITHOUT_WEIGHTS:
             with torch.device("meta"):
                 _from_config("masked_lm", config, _architecture(config))
             return

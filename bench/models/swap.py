@@ -19,9 +19,12 @@ from bench.embeddings import assignment_of, method
 from bench.embeddings.base import Source, Vocabulary
 from bench.embeddings.table_error import decile_errors, relative_error, squared_errors
 from bench.embeddings.wrappers import Shared
+from bench.errors import ConfigError
 from bench.models import pretrained, storage
 from bench.models.sizes import sizes
+from bench.models.tokenizers import load_tokenizer
 from bench.settings.assignments import AssignmentConfig, ClusteredConfig
+from bench.settings.compose import compose_config
 from bench.settings.embeddings import DenseConfig, LowRankConfig, TablesConfig
 from bench.settings.schema import RunConfig
 from bench.store import FitPart, SizePart
@@ -75,13 +78,16 @@ def compressed(
         kind = bench.assignment.vectors_of(assignment)
         subspaces, rows = chosen.codes(embedding)
         kept = embedding.keep_dense if isinstance(embedding, TablesConfig) else 0
+        finished, reader = _finished(config, model, tokenizer)
         codes = bench.assignment.assign(
             assignment,
             vocab_size=len(table),
             subspaces=subspaces,
             rows=rows,
-            table=chosen.coordinates(embedding, table).numpy() if kind in ("static", "both") else None,
-            vectors=_token_vectors(config, model, tokenizer, texts) if kind in ("context", "both") else None,
+            table=_points(config, pretrained.table(finished), table.shape[1])
+            if kind in ("static", "both")
+            else None,
+            vectors=_token_vectors(config, finished, reader, texts) if kind in ("context", "both") else None,
             weights=None if vocabulary is None else _clustered(vocabulary, kept, padding),
             cache_dir=Path(config.cache_dir),
             device=device,
@@ -109,6 +115,35 @@ def compressed(
         if isinstance(part, Shared):
             codes = bench.assignment.described(part.codes(), True, False, codes.device if codes else None)
     return module, codes
+
+
+def _finished(
+    config: RunConfig, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Return the model whose vectors stand for the tokens, and its tokenizer: the run's own, or those of `assignment.model`.
+
+    Raises ConfigError where the vocabularies differ.
+    """
+    assignment = assignment_of(config)
+    if not isinstance(assignment, ClusteredConfig) or assignment.model is None:
+        return model, tokenizer
+    chosen = compose_config([f"model={assignment.model}"]).model
+    theirs = load_tokenizer(chosen)
+    if theirs.get_vocab() != tokenizer.get_vocab():
+        raise ConfigError(
+            f"assignment.model ({assignment.model}) has another vocabulary than model={config.model.name}, so that its tokens are "
+            "not the same: name a model with the same tokenizer."
+        )
+    return pretrained.load_model(chosen, "none"), theirs
+
+
+def _points(config: RunConfig, table: torch.Tensor, width: int) -> np.ndarray:
+    """Return what is clustered of a table (V, n): the vectors in the embedding's coordinates where n is the embedding's `width`."""
+    return (
+        method(config.embedding.name).coordinates(config.embedding, table)
+        if table.shape[1] == width
+        else table
+    ).numpy()
 
 
 def clustering_device(config: RunConfig) -> torch.device | None:

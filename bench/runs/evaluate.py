@@ -185,6 +185,7 @@ def _parts(
             "collapsed": any(bool(np.ptp(part.values) == 0) for part in reported),
         },
         "recovery": loaded.recovery,
+        **({"pretraining": loaded.pretraining} if loaded.pretraining else {}),
         "cost": {
             "peak_memory_bytes": cost.peak_memory_bytes(device),
             "latency_ms": None if shared else cost.latency_ms(loaded.model, reported[0].examples, dtype),

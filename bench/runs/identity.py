@@ -1,5 +1,6 @@
 """A run's identity: its configuration checked, resolved and in canonical form, with an id. Loads no weights."""
 
+import json
 import re
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cache
@@ -10,15 +11,19 @@ from bench.embeddings import assignment_of, method
 from bench.errors import ConfigError, unknown
 from bench.models import location, pretrained
 from bench.models.body import FORMS
+from bench.settings.assignments import ClusteredConfig, SeededConfig
 from bench.settings.choices import CHOICES
+from bench.settings.compose import compose_config
+from bench.settings.embeddings import TablesConfig
 from bench.settings.numbers import check_numbers
+from bench.settings.pretrainings import MaskedLmPretrainingConfig
 from bench.settings.recoveries import TrainedRecoveryConfig
 from bench.settings.schema import ModelConfig, RunConfig, SamplingConfig, TrainingConfig
 from bench.store import digest
 from bench.tasks import corpora
 from bench.tasks import data as task_data
 from bench.tasks.scoring import check_metrics
-from bench.training import finetune
+from bench.training import finetune, pretraining
 from bench.training.engine import ENGINES
 from bench.training.precision import DTYPES
 
@@ -49,15 +54,20 @@ def prepare(config: RunConfig, training_version: int = finetune.VERSION) -> Prep
     `training_version` is another only for the identity of an older record.
     """
     _check(config)
+    config = without_weights(config)
 
     # Look at the model: its identity, the shape of its table, the longest sequence.
     masked_lm = config.recovery.needs_masked_lm_head
     model_identity, (vocab_size, width), longest = _model(_frozen(config.model), masked_lm)
-    if longest is not None and config.training.max_length > longest:
-        raise ConfigError(
-            f"training.max_length ({config.training.max_length}) is more than the {longest} positions of the model "
-            f"'{config.model.name}': use training.max_length={longest} or less."
-        )
+    lengths = {"training.max_length": config.training.max_length}
+    if isinstance(config.pretraining, MaskedLmPretrainingConfig):
+        lengths["pretraining.length"] = config.pretraining.length
+    for key, length in lengths.items():
+        if longest is not None and length > longest:
+            raise ConfigError(
+                f"{key} ({length}) is more than the {longest} positions of the model '{config.model.name}': "
+                f"use {key}={longest} or less."
+            )
 
     # Resolve the embedding, and keep the keys that decide it and its codes.
     chosen = method(config.embedding.name)
@@ -69,6 +79,8 @@ def prepare(config: RunConfig, training_version: int = finetune.VERSION) -> Prep
     if used is not None:
         bench.assignment.check(used, vocab_size, *chosen.codes(embedding))
         parts["assignment"] = assignment = bench.assignment.identity(used)
+        if isinstance(used, ClusteredConfig) and used.model is not None:
+            assignment["model"] = location.identity(compose_config([f"model={used.model}"]).model)
     if chosen.needs_counts(embedding):
         parts["embedding"]["corpus"] = config.assignment.corpus
 
@@ -76,10 +88,12 @@ def prepare(config: RunConfig, training_version: int = finetune.VERSION) -> Prep
     recovery = asdict(config.recovery)
     if isinstance(config.recovery, TrainedRecoveryConfig):
         recovery["frozen_steps"] = 0  # a former key: records hold its default
+    pretrained_by = asdict(config.pretraining)
     named = False
     for key, part in [
         *(("assignment.corpus", part) for part in parts.values()),
         ("recovery.corpus", recovery),
+        ("pretraining.corpus", pretrained_by),
     ]:
         if "corpus" in part:
             part["corpus"] = corpora.identity(part["corpus"], config, key)
@@ -104,6 +118,9 @@ def prepare(config: RunConfig, training_version: int = finetune.VERSION) -> Prep
     method_slug = slug(parts["embedding"], assignment)
     if named and config.sampling != SamplingConfig():
         canonical["sampling"] = asdict(config.sampling)
+    if isinstance(config.pretraining, MaskedLmPretrainingConfig):
+        canonical["pretraining"] = pretrained_by | {"version": pretraining.VERSION}
+        method_slug = f"{method_slug}-pretrained{config.pretraining.seed}"
     if config.body != "fp32":
         canonical["body"], method_slug = config.body, f"{method_slug}-{config.body}-body"
     name = f"{config.model.name}/{config.task.name}/{method_slug}/s{config.seed}"
@@ -164,21 +181,66 @@ def slug(embedding: dict[str, Any], assignment: dict[str, Any] | None) -> str:
     return "-".join(words)
 
 
-def _frozen(model: ModelConfig) -> tuple[tuple[str, Any], ...]:
-    return tuple((f.name, getattr(model, f.name)) for f in fields(model))
+def _frozen(model: ModelConfig) -> str:
+    return json.dumps(asdict(model), sort_keys=True)
 
 
 @cache  # a plan reads the same few models thousands of times
-def _model(
-    items: tuple[tuple[str, Any], ...], masked_lm: bool
-) -> tuple[dict[str, Any], tuple[int, int], int | None]:
+def _model(text: str, masked_lm: bool) -> tuple[dict[str, Any], tuple[int, int], int | None]:
     """Return the model's identity, its table's shape (V, d) and the longest sequence; raises ConfigError as its checks do."""
-    model = ModelConfig(**dict(items))
+    model = ModelConfig(**json.loads(text))
     if masked_lm and model.source != "hub":  # the node that plans may lack a hub's files
         pretrained.check_masked_lm_head(model)
     if model.source == "local":
         pretrained.check_classifier(model)
     return location.identity(model), pretrained.shape(model), pretrained.positions(model)
+
+
+def without_weights(config: RunConfig) -> RunConfig:
+    """Return the configuration with what follows from a model without weights; all others as they are.
+
+    Its tables are drawn, as there is nothing to fit them to. With a pretraining, the corpus "task" of an assignment is the
+    pretraining's, and the pretraining's seed stands for a null: one pretrained model serves every task and seed. Raises
+    ConfigError for what needs weights, for a pretraining of a model that has some, and for one without text.
+    """
+    model, pretrained_by, assignment = config.model, config.pretraining, config.assignment
+    if not model.architecture:
+        if isinstance(pretrained_by, MaskedLmPretrainingConfig):
+            raise ConfigError(
+                f"pretraining={pretrained_by.name} starts from random weights, but model={model.name} has its own: use a model "
+                "with an architecture alone, such as model=bert-small-6x384, or recovery=masked_lm."
+            )
+        return config
+
+    # Refuse what a finished dense model would give.
+    if isinstance(config.recovery, TrainedRecoveryConfig) or config.training.teacher != "none":
+        key = "training.teacher" if config.training.teacher != "none" else "recovery"
+        raise ConfigError(
+            f"{key} needs a finished dense model, and model={model.name} has no weights: leave it out."
+        )
+    used = assignment_of(config)
+    if used is not None and bench.assignment.vectors_of(used) and getattr(used, "model", None) is None:
+        raise ConfigError(
+            f"assignment={used.name} clusters a finished model's vectors, and model={model.name} has no weights: name one with "
+            "the same vocabulary, as in assignment.model=minilm."
+        )
+
+    # Draw the tables.
+    if isinstance(config.embedding, TablesConfig):
+        config = replace(config, embedding=replace(config.embedding, init="random"))
+    if not isinstance(pretrained_by, MaskedLmPretrainingConfig):
+        return config
+
+    # Let nothing depend on the run's task or seed.
+    if pretrained_by.corpus is None:
+        raise ConfigError(
+            "pretraining.corpus is not set: name text files, folders of them or splits of tasks, joined by '+'."
+        )
+    if assignment.corpus == "task":
+        assignment = replace(assignment, corpus=pretrained_by.corpus)
+    if isinstance(assignment, SeededConfig) and assignment.seed is None:
+        assignment = replace(assignment, seed=pretrained_by.seed)
+    return replace(config, assignment=assignment)
 
 
 def _check(config: RunConfig) -> None:

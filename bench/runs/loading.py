@@ -18,6 +18,7 @@ from bench.models import pretrained, swap
 from bench.models.tokenizers import MUCH_UNKNOWN, check_for_run, compact_json, load_tokenizer, unknown_share
 from bench.runs.identity import Prepared
 from bench.runs.reading import check_reading
+from bench.settings.pretrainings import MaskedLmPretrainingConfig
 from bench.settings.recoveries import TrainedRecoveryConfig
 from bench.settings.schema import RunConfig
 from bench.store import FitPart, SizePart
@@ -25,11 +26,12 @@ from bench.tasks import data as task_data
 from bench.tasks.data import Rows
 from bench.tasks.scoring import check_scoring
 from bench.tasks.tokenise import tokenise
-from bench.training import processes
+from bench.training import encoder_file, processes
 from bench.training.batching import Examples
 from bench.training.finetune import Trainee
 from bench.training.lane import TASK
 from bench.training.precision import resolve_dtype
+from bench.training.pretraining import Pretraining, pretrain_together
 from bench.training.recoveries import Recovery, recover_together
 from bench.training.teacher import Student, teacher_logits, with_teacher
 
@@ -71,16 +73,28 @@ class Loaded:
     size: SizePart
     fit: FitPart
     recovery: dict[str, Any]
+    pretraining: dict[str, Any] | None = None  # the record's
 
 
 def load(runs: Sequence[Prepared], device: torch.device) -> list[Loaded]:
-    """Return the model and data of each run, ready to be trained; what has to be recovered first is recovered side by side.
+    """Return the model and data of each run, ready to be trained; what has to be pretrained or recovered first is so side by side.
 
     Raises BenchError for all that would make the training useless: data, tokenizer, weights or metrics that do not fit.
     """
+    # Pretrain before anything else takes memory on the device.
+    stages = {
+        number: pretraining_of(run, device)
+        for number, run in enumerate(runs)
+        if isinstance(run.config.pretraining, MaskedLmPretrainingConfig)
+    }
+    made = dict(zip(stages, pretrain_together(list(stages.values())), strict=True))
+
     loaded, recoveries = [], dict[int, Recovery]()
     for number, run in enumerate(runs):
         part, recovery = _load(run, device)
+        if number in stages:
+            encoder_file.load(stages[number].path, part.model)
+            part = replace(part, pretraining=made[number])
         loaded.append(part)
         if recovery:
             recoveries[number] = recovery
@@ -88,6 +102,12 @@ def load(runs: Sequence[Prepared], device: torch.device) -> list[Loaded]:
     for number, recovered in zip(recoveries, facts, strict=True):
         loaded[number] = replace(loaded[number], recovery=recovered)
     return loaded
+
+
+def pretraining_of(run: Prepared, device: torch.device) -> Pretraining:
+    """Return the pretraining of a run that has one."""
+    config, dtype = run.config, resolve_dtype(run.config.training.dtype, device)
+    return Pretraining(config, run.canonical, load_tokenizer(config.model), device, dtype, run.name)
 
 
 def _load(prepared: Prepared, device: torch.device) -> tuple[Loaded, Recovery | None]:

@@ -52,6 +52,8 @@ class ClusteredConfig(SeededConfig):
 
     # static (the pretrained table) | context | both; null: what the assignment is named for
     vectors: str | None = None
+    # a finished model (a name of conf/model) with the same vocabulary whose vectors stand for the tokens; null: the run's own
+    model: str | None = None
     # a token's error counts (occurrences in the corpus + 1)^power
     frequency_power: float = number(0.0, least=0, most=2)
 

@@ -7,12 +7,13 @@ from bench.settings.assignments import AssignmentConfig
 from bench.settings.embeddings import EmbeddingConfig
 from bench.settings.launchers import LauncherConfig
 from bench.settings.numbers import number, seed
+from bench.settings.pretrainings import PretrainingConfig
 from bench.settings.recoveries import RecoveryConfig
 
 
 @dataclass
 class ModelConfig:
-    """A pretrained encoder: where it comes from and what it must look like."""
+    """An encoder: where it comes from and what it must look like."""
 
     name: str = "???"
     source: str = "hub"  # package | hub | local
@@ -20,15 +21,18 @@ class ModelConfig:
         None  # package: "<import name>/<folder or file>"; hub: "<owner>/<repo>"; local: a folder
     )
     revision: str | None = None  # pinned commit on the hub; version of a package
-    # of model.safetensors, or of all its shards in their order; checked when they are loaded
+    # of model.safetensors, or of all its shards in their order, or of a tokenizer's files by name; checked when they are loaded
     sha256: str | None = None
     # checked when loaded, and used to plan without loading; null: read from config.json
     vocab_size: int | None = None
     width: int | None = None  # of the embedding table, likewise
     # tokens of the longest sequence it takes, likewise; null: read from config.json
     positions: int | None = None
-    # pretrained | 4-bit (pretrained, stored rounded) | random (speed and memory only); the last two are named beside every number
+    # pretrained | 4-bit (pretrained, stored rounded) | random (speed and memory only) | none (`architecture` alone, for a
+    # pretraining); all but the first are named beside every number
     weights: str = "pretrained"
+    # weights=none: the keys of config.json, model_type among them; path then names the tokenizer
+    architecture: dict[str, Any] = field(default_factory=dict)
     # what a classifier's head reads: mean (of the last states) | cls (the first one); null: what the architecture's class does
     pooling: str | None = None
     # what the encoder was trained to see before each text; read by `export --encoder` only
@@ -236,6 +240,7 @@ class RunConfig:
     task: TaskConfig = field(default_factory=TaskConfig)
     embedding: EmbeddingConfig = field(default_factory=EmbeddingConfig)
     assignment: AssignmentConfig = field(default_factory=AssignmentConfig)
+    pretraining: PretrainingConfig = field(default_factory=PretrainingConfig)
     recovery: RecoveryConfig = field(default_factory=RecoveryConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     body: str = "fp32"  # fp32 | bf16 | int8 (linear layers): how all but the embedding is stored after the training; computed with in fp32

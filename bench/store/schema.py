@@ -90,6 +90,36 @@ class TrainingPart(TypedDict):
     collapsed: bool  # one class predicted for the whole reported split
 
 
+class PretrainingPart(TypedDict):
+    """The pretraining that a run started from; many runs share it."""
+
+    name: str
+    seed: int
+    sha256: str  # of the encoder's file
+    reused: bool  # from the cache
+    steps: int
+    tokens: int  # seen, with repetitions
+    tokens_per_second: float
+    curve: list[list[float]]  # [step, mean training loss since the previous point]
+    validation_loss: float  # in nats, on rows held out
+    perplexity: float  # its exponential
+    train_rows: int
+    held_out_rows: int
+    text_tokens: int  # of the whole text
+    unknown: float  # share of them that the tokenizer does not know
+    text_sha256: str  # of the passages joined by line feeds
+    seconds: float  # of the training steps
+    start_seconds: float  # capturing or compiling the step
+    engine: str
+    fallback: str | None  # why the engine is not the configured one
+    dtype: str
+    device: str
+    device_hours: float  # its share, where models trained side by side
+    runs_at_once: int
+    processes: int
+    peak_memory_bytes: int | None  # allocated by torch; null: on a CPU, or beside other models
+
+
 class LatencyPart(TypedDict):
     batch: int  # rows
     tokens: int  # of each row
@@ -146,6 +176,8 @@ class Record(TypedDict):
     # (trained side by side; newer records only), and the seconds of all of them; where the corpus names languages (newer
     # records only) also `languages`: language -> its passages among the texts
     recovery: dict[str, Any] | None
+    # Of a model pretrained here (PretrainingPart); other records lack the key.
+    pretraining: NotRequired["PretrainingPart"]
     cost: CostPart | None
     # commit, dirty, packages, python, platform, device, cuda, command, slurm_job_id
     provenance: dict[str, Any]

@@ -24,7 +24,7 @@ from bench.tasks.specs import languages_of_tasks, read_task
 
 VERSION = 1  # raised whenever a change here changes the passages of a corpus
 BATCH = 4096  # passages that are written and read at once
-ENDINGS = (".txt", ".txt.zst")  # of the files that a folder stands for
+ENDINGS = (".txt", ".txt.zst", ".parquet")  # of the files that a folder stands for
 UNNAMED = ""  # the language of a text whose name tells none
 SCHEMA = pa.schema([("text", pa.string())])
 log = logging.getLogger("bench")
@@ -180,19 +180,33 @@ def _file(path: Path, named: str) -> _Part:
 
     def refused(error: Exception) -> DataError:
         return DataError(
-            f"{named} cannot be read: {path}: {error}; give UTF-8 text files with one passage a line, plain or .zst, folders "
-            "of such files, splits of tasks such as mrpc:train+rte:train, or task."
+            f"{named} cannot be read: {path}: {error}; give UTF-8 text files with one passage a line, plain or .zst, parquet files "
+            "with a column 'text', folders of such files, splits of tasks such as mrpc:train+rte:train, or task."
         )
+
+    def lines() -> Iterator[str]:
+        if path.suffix == ".parquet":
+            import pyarrow.parquet as pq  # only such files need it
+
+            with pq.ParquetFile(path) as file:
+                for batch in file.iter_batches(BATCH, columns=["text"]):
+                    yield from filter(None, batch["text"].to_pylist())
+            return
+        with (
+            pa.input_stream(str(path), compression="detect") as stream,
+            io.TextIOWrapper(stream, encoding="utf-8-sig") as file,
+        ):
+            yield from file
 
     def read() -> Iterator[str]:
         try:
-            with (
-                pa.input_stream(str(path), compression="detect") as stream,
-                io.TextIOWrapper(stream, encoding="utf-8-sig") as file,
-            ):
-                for line in file:
-                    yield from filter(None, map(str.strip, line.splitlines()))
-        except (OSError, ValueError) as error:  # a UnicodeDecodeError and pyarrow's errors are ValueErrors
+            for line in lines():
+                yield from filter(None, map(str.strip, line.splitlines()))
+        except (
+            OSError,
+            ValueError,
+            KeyError,
+        ) as error:  # UnicodeDecodeError and pyarrow's errors are ValueErrors
             raise refused(error) from error
 
     try:

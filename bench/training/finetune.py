@@ -28,9 +28,9 @@ log = logging.getLogger("bench")
 class Diverged(BenchError):
     """The training loss is not a finite number after `done` of `steps` steps."""
 
-    def __init__(self, done: int, steps: int, whose: str = "") -> None:
+    def __init__(self, done: int, steps: int, whose: str = "", key: str = "training.learning_rate") -> None:
         super().__init__(
-            f"The {whose}training loss is no longer a finite number after {done} of {steps} steps: lower training.learning_rate."
+            f"The {whose}training loss is no longer a finite number after {done} of {steps} steps: lower {key}."
         )
         self.done, self.steps = done, steps
 

@@ -47,6 +47,8 @@ class Objective:
     losses: Callable[[Tensor, Tensor], Tensor] = losses_of
     fast: frozenset[nn.Parameter] = frozenset()  # parameters that learn at `factor` times the schedule's rate
     factor: float = 1.0
+    # whether the forward pass also takes the `rows` (B,) by number and the `step` (1,), by which it draws its own random numbers
+    by_step: bool = False
 
 
 TASK = Objective()
@@ -250,6 +252,8 @@ class Lane:
         for part in parts:
             with self.shared.backward_pass(last=part is parts[-1]):
                 inputs, labels = self.data.padded(part.clamp(min=0), length, self.gather)
+                if self.objective.by_step:
+                    inputs |= {"rows": part, "step": self.counter}
                 mean = self.mean_loss(self.objective.losses, self.forward(**inputs), labels, part, count)
                 mean.backward()
             loss += mean.detach()

@@ -27,6 +27,12 @@ def _accelerator(cpu: bool) -> Any:
     return Accelerator(cpu=cpu)
 
 
+def wait(device: torch.device) -> None:
+    """Wait until all processes of the run have come here; `device` is this one's."""
+    if COUNT > 1:
+        _accelerator(device.type == "cpu").wait_for_everyone()
+
+
 def refuse_several(key: str, what: str) -> None:
     """Raise BenchError in a run of several processes: all would wait for the lock of a file that only one may write."""
     if COUNT > 1:

@@ -4,7 +4,6 @@
 bench/settings/recoveries.py.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -16,18 +15,16 @@ from typing import Any, cast
 import numpy as np
 import torch
 from filelock import FileLock
-from safetensors import safe_open
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from bench import store
-from bench.errors import BenchError, DataError
-from bench.models import location
+from bench.errors import DataError
 from bench.settings.recoveries import TrainedRecoveryConfig
 from bench.settings.schema import RunConfig, TrainingConfig
 from bench.tasks.corpora import UNNAMED, Passages
-from bench.training import processes
+from bench.training import encoder_file, processes
 from bench.training.batching import Examples
 from bench.training.checkpoint import Checkpoint
 from bench.training.finetune import Diverged, Outcome, Trainee, finetune_together
@@ -146,7 +143,7 @@ def recover_together(
     return [
         {"name": recovery.settings.name, "reused": number not in missing, "texts": len(recovery.texts)}
         | recovery.languages
-        | _load(model, path)
+        | encoder_file.load(path, model)
         for number, (recovery, model, path) in enumerate(zip(recoveries, models, paths, strict=True))
     ]
 
@@ -175,12 +172,9 @@ def _train(jobs: Sequence[tuple[Recovery, PreTrainedModel, Path]]) -> None:
     # Write the encoders.
     for model, (_, trained), path, outcome in zip(models, learners, paths, outcomes, strict=True):
         if isinstance(outcome, Outcome):
-            facts = {key: getattr(outcome, key) for key in FACTS}
             if trained is not model:
-                model.base_model.load_state_dict(_encoder(trained), strict=False)
-            cast(Any, model).to("cpu")
-            state = {key: value.contiguous() for key, value in _encoder(model).items()}
-            store.write_atomically(path, save(state, {"facts": json.dumps(facts)}))
+                model.base_model.load_state_dict(encoder_file.state_of(trained), strict=False)
+            encoder_file.write(path, model, {key: getattr(outcome, key) for key in FACTS})
     for checkpoint in kept:
         checkpoint.remove()
     for outcome in outcomes:
@@ -191,26 +185,6 @@ def _train(jobs: Sequence[tuple[Recovery, PreTrainedModel, Path]]) -> None:
 def rows_losses(losses: Tensor, _: Tensor) -> Tensor:
     """Return the rows' losses (B,), which a learner's logits already are."""
     return losses
-
-
-def _load(model: PreTrainedModel, path: Path) -> dict[str, Any]:
-    """Load the recovered encoder into the model, and return what its file says of its training.
-
-    After training too: the file holds tables in few bits rounded, and every run gets the same encoder.
-    """
-    with safe_open(path, "pt") as file:
-        facts = json.loads(file.metadata()["facts"])
-    missing, unexpected = model.base_model.load_state_dict(load_file(path), strict=False)
-    if unexpected or any(not key.startswith("pooler.") for key in missing):
-        raise BenchError(
-            f"{path} does not hold this model (missing {missing}, unexpected {unexpected}): delete the file."
-        )
-    return {"sha256": location.digest(path), **facts}
-
-
-def _encoder(model: PreTrainedModel) -> dict[str, Tensor]:
-    state = model.base_model.state_dict()
-    return {key: value for key, value in state.items() if not key.startswith("pooler.")}
 
 
 def unlabelled(
