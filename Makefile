@@ -17,7 +17,7 @@ ONLIES = $${ONLY:+$$(printf -- '--only=%s ' $$ONLY)}
 CHOSEN = "sweep=$$SWEEP" $(OVERRIDES) $${LAUNCHER:+"launcher=$$LAUNCHER"} $(ONLIES) $${LIMIT:+"--limit=$$LIMIT"} $${SEEDS:+"--seeds=$$SEEDS"}
 
 .DEFAULT_GOAL := help
-.PHONY: help install fetch tasks sweep plan status retry cancel choose gc report gate rescore pack submit perf search fit latency cost coverage drift reassign export test faults lint typecheck clean
+.PHONY: help install fetch tasks demo sweep plan status retry cancel choose gc report gate rescore pack submit perf search fit latency cost coverage drift reassign export test faults lint typecheck clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -36,6 +36,9 @@ fetch: install  ## Download models and data once: MODEL=<name,...> TASKS=<name,.
 
 tasks: install  ## List every task's splits: rows found (DATA=<folder>) against official rows
 	$(BENCH) tasks $(OVERRIDES)
+
+demo: install  ## Print ten sentences as a dense and a compressed model judge them, in five languages, too. ARGS=model=minilm
+	$(BENCH) demo $(ARGS)
 
 sweep: install  ## Run what is missing of SWEEP (default: demo), then report. DATA=<folder> LAUNCHER=local|slurm ONLY=task=mrpc LIMIT=<n> SEEDS=<n> ARGS="key=value ..."
 	$(BENCH) sweep $(CHOSEN)

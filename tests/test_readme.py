@@ -1,39 +1,143 @@
-"""The README stays true: its targets exist, its commands compose, its links lead somewhere."""
+"""README and the pages of docs/ stay true: commands parse, keys exist, links lead somewhere, numbers are the report's."""
 
+import importlib.util
 import re
+import shlex
 import subprocess
+import sys
 
+import pandas as pd
+import pytest
+
+from bench.cli.verbs import parse
+from bench.report.style import save
 from bench.runs.identity import prepare
-from bench.settings.compose import choices, compose_config
+from bench.settings.choices import CHOICES
+from bench.settings.compose import choices, compose_config, type_of
 from tests.support.commands import ROOT
+from tests.test_makefile import made, project  # noqa: F401 - a fixture
 
-README = (ROOT / "README.md").read_text()
-COMMANDS = [
-    line.partition("#")[0].split()
-    for block in re.findall(r"```sh\n(.*?)```", README, re.S)
-    for line in block.splitlines()
-]
+README = ROOT / "README.md"
+PAGES = {path.relative_to(ROOT).as_posix(): path.read_text() for path in (README, *ROOT.glob("docs/*.md"))}
+SHELL = {
+    name: [
+        words
+        for block in re.findall(r"```sh\n(.*?)```", text, re.S)
+        for line in re.sub(r" *\\\n", " ", block).splitlines()
+        if (words := shlex.split(re.sub(r"<[^<>]*>", "x", line), comments=True))
+    ]
+    for name, text in PAGES.items()
+}
+SIZES = {"embedding": 2, "total": 1}  # with their digits
+MAKE = [words[1:] for lines in SHELL.values() for words in lines if words[0] == "make"]
 
 
-def test_every_make_target_that_is_shown_exists_and_help_lists_it():
-    targets = {words[1] for words in COMMANDS if words[:1] == ["make"]} | set(
-        re.findall(r"`make ([a-z]+)`", README)
-    )
+def test_readme_fits_a_screen():
+    lines = PAGES["README.md"].splitlines()
+    assert len(lines) <= 100 and max(map(len, lines)) <= 120
+
+
+def test_every_command_is_make_or_bench():
+    assert {words[0] for lines in SHELL.values() for words in lines} == {"make", ".venv/bin/python"}
+
+
+@pytest.mark.parametrize("words", MAKE, ids=" ".join)
+def test_what_make_is_told_parses(words, project):  # noqa: F811
     listed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert {"sweep", "test"} <= targets <= set(re.findall(r"^([a-z-]+)", listed, re.M))
-    for words in COMMANDS:
-        for name in (word.removeprefix("SWEEP=") for word in words if word.startswith("SWEEP=")):
-            assert name in choices("sweep")
+    assert words[0] in re.findall(r"^([a-z-]+)", listed, re.M)
+    if words[0] in ("test", "lint", "typecheck", "faults"):
+        return
+    verb, *arguments = made(project, *words)
+    free, _ = parse(verb, arguments)
+    for key, given, value in (word.lstrip("+?").partition("=") for word in free):
+        assert not given or key in ("sweep", "tuned") or type_of(key) is not None, key
+        assert key not in ("sweep", "search", "launcher") or value in choices(key)
 
 
-def test_the_run_that_is_shown_can_start():
-    shown = [words for words in COMMANDS if words[:1] == [".venv/bin/python"]]
-    assert shown
+def test_every_target_is_shown_somewhere():
+    listed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    shown = {words[0] for words in MAKE} | set(re.findall(r"`make ([a-z-]+)", "".join(PAGES.values())))
+    assert set(re.findall(r"^([a-z-]+)", listed, re.M)) - {"help", "clean"} <= shown
+
+
+def test_the_runs_that_are_shown_can_start():
+    shown = [words for name in SHELL if name != "docs/extend.md" for words in SHELL[name] if "run" in words]
+    assert len(shown) >= 2
     for words in shown:
-        assert words[1:4] == ["-m", "bench", "run"]
+        assert words[:4] == [".venv/bin/python", "-m", "bench", "run"]
         assert prepare(compose_config(words[4:])).run_id
 
 
-def test_links_and_pictures_are_there():
-    for target in re.findall(r"\]\(([^)#]+)\)", README):
-        assert (ROOT / target).exists(), target
+@pytest.mark.parametrize("name", PAGES)
+def test_keys_that_are_named_exist(name):
+    if name == "docs/CHANGELOG.md":
+        pytest.skip("it names keys of the past")
+    for key in re.findall(r"[`\"?]([a-z_]+(?:\.[a-z_]+)+)=", PAGES[name]):
+        assert type_of(key) is not None, key
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_links_and_pictures_are_there(name):
+    for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)(#[^)]+)?\)", PAGES[name]):
+        path = (ROOT / name).parent / target if target else ROOT / name
+        assert path.exists(), target
+        titles = re.findall(r"^#+ (.*)", path.read_text(), re.M) if anchor else []
+        assert not anchor or anchor[1:] in [
+            re.sub(r"[^\w -]", "", t.lower()).replace(" ", "-") for t in titles
+        ]
+
+
+def test_the_pages_name_every_method_and_assignment_and_no_sweep_that_is_gone():
+    for group in ("embedding", "assignment"):
+        assert set(CHOICES[group]) <= set(re.findall(r"^\| `(\w+)`", PAGES["docs/method.md"], re.M))
+    table = "".join(re.findall(r"^\| (`.*?`) \|", PAGES["docs/sweeps.md"], re.M))
+    assert set(re.findall(r"`(\w+)`", table)) <= set(choices("sweep"))
+
+
+def test_the_drawing_is_what_its_script_draws(tmp_path):
+    spec = importlib.util.spec_from_file_location("draw_method", ROOT / "docs" / "draw_method.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    save(module.draw(), tmp_path / "method.svg")
+    assert (tmp_path / "method.svg").read_bytes() == (ROOT / "docs" / "method.svg").read_bytes()
+
+
+def test_the_results_in_the_readme_and_on_the_japanese_page_are_the_reports():
+    scores = pd.read_csv(ROOT / "results" / "tables" / "results.csv")
+    scores = scores[scores.task == "mean of cola, mrpc, qnli, rte, sst2, stsb"].set_index("configuration")
+    rows = re.findall(
+        r"^\| `(.*?)` \| (.*) \|$", PAGES["README.md"].split("## Results")[1].split("##")[0], re.M
+    )
+    assert len(rows) == 5
+    for name, cells in rows:
+        row = scores.loc[name]
+        stored, total = (f"{row[f'size.{kind}_bytes'] / 1e6:.{digits}f} MB" for kind, digits in SIZES.items())
+        ends = [row[f"difference_{end}"] for end in ("to_dense", "ci95_low", "ci95_high")]
+        points = [f"{end:.1f}".replace("-0.0", "0.0").replace("-", "−") for end in ends]
+        score = f"{row['mean']:.1f}" if name == "dense" else f"{points[0]} [{points[1]}, {points[2]}]"
+        saved = "0 %" if name == "dense" else f"{100 * row['size.byte_saving']:.1f} %"
+        assert cells.split(" | ") == [stored, saved, total, score]
+
+        (japanese,) = [line for line in PAGES["docs/ja.md"].splitlines() if line.startswith(f"| {stored}")]
+        assert f"| {total} |" in japanese
+        assert name == "dense" or (f"{points[0]}［{points[1]}," in japanese and saved in japanese)
+
+
+def test_the_lines_of_python_compare_sentences(tmp_path):
+    (export,) = [
+        words for words in MAKE if words[0] == "export" and "TO=encoder" in words and len(words) == 3
+    ]
+    flags = shlex.split(export[2].removeprefix("ARGS="))
+    bench = [sys.executable, "-m", "bench", "export", "--to", tmp_path / "encoder", *flags]
+    subprocess.run([*bench, f"cache_dir={tmp_path}"], cwd=ROOT, check=True, capture_output=True)
+    (code,) = re.findall(r"```python\n(.*?)```", PAGES["README.md"], re.S)
+    done = subprocess.run(
+        [sys.executable, "-c", code + "print((vectors @ vectors.T).tolist())"],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(ROOT), "PATH": ""},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    (_, alike, unlike), *_ = eval(done.stdout.splitlines()[-1])
+    assert alike > 0.5 > unlike

@@ -175,6 +175,11 @@ VERBS = {
         EXPORT,
         "[RUN_ID] [key=value ...]",
     ),
+    "demo": Verb(
+        "exports",
+        "Print ten sentences as a dense and a compressed model judge them; train both first.",
+        "model=minilm",
+    ),
     "rescore": Verb(
         "scoring",
         "Compute all metrics again from the stored predictions, without training.",

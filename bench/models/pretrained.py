@@ -24,7 +24,9 @@ WITHOUT_WEIGHTS = ("random", "none")  # of `model.weights`: the values are drawn
 def quiet_transformers() -> None:
     """Keep transformers' progress bars and warnings out of the log.
 
-    `load_model` raises where transformers would warn: weights that do not fit, values that are not finite fp32.
+    `load_model` and `load_tokenizer` raise where transformers would warn: weights that do not fit, values that are not
+    finite fp32, another model's tokenizer. Its warning of an "incorrect regex pattern", meant for Mistral's tokenizers, comes
+    for any large tokenizer beside a config.json without a model type.
     """
     import transformers
 
@@ -67,7 +69,6 @@ def _architecture(config: ModelConfig) -> Any:
 
     Raises ConfigError for an encoder-decoder and for keys that make no configuration, EnvironmentBroken for a missing one.
     """
-    quiet_transformers()
     where, options = locate(config)
     read = from_pretrained("AutoConfig", config, where, options) if not config.architecture else None
     architecture = read or _stated_architecture(config)
@@ -117,6 +118,7 @@ def from_pretrained(auto: str, config: ModelConfig, where: str, options: dict[st
     """Return what transformers' class `auto` loads; raises EnvironmentBroken where loading fails."""
     import transformers
 
+    quiet_transformers()
     try:
         return getattr(transformers, auto).from_pretrained(where, trust_remote_code=False, **options)
     except MemoryError:

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from transformers import AutoTokenizer, BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
 
 from bench.errors import BenchError
+from bench.models.architectures import placeholder_tokenizer
 from bench.models.tokenizers import load_tokenizer, unknown_share
 from bench.runs.execute import run
 from bench.settings.compose import compose_config
@@ -148,3 +150,14 @@ def test_a_text_that_the_tokenizer_cannot_read_is_recorded_and_logged(
     assert record["status"] == "ok", record["error"]
     assert record["task"]["splits"]["train"]["unknown"] == 1
     assert "100 % of the training tokens are unknown" in caplog.text
+
+
+def test_the_false_alarm_about_a_regex_of_mistral_is_not_shown(tmp_path: Path, caplog) -> None:
+    placeholder_tokenizer(0, 100_001).save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"vocab_size": 100_001}))  # without a model type
+    transformers.logging.set_verbosity_warning()
+    AutoTokenizer.from_pretrained(tmp_path)
+    assert "incorrect regex pattern" in caplog.text  # transformers still says it
+    caplog.clear()
+    load_tokenizer(ModelConfig(source="local", path=str(tmp_path), vocab_size=100_001, width=8))
+    assert caplog.text == ""
