@@ -1,23 +1,75 @@
 """How a sweep's progress is shown: a live view on a terminal, plain lines in a log."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
 from types import TracebackType
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import (
     BarColumn,
     Progress,
+    ProgressColumn,
     SpinnerColumn,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Table
 
+from bench import store
+from bench.store import Record
 from bench.sweep.plan import Item
 
 log = logging.getLogger("bench")
+
+
+class Screen(Progress):
+    """What a terminal shows: the whole sweep, the running runs, and beneath them the best scores so far."""
+
+    def __init__(self, *columns: ProgressColumn, console: Console, disable: bool) -> None:
+        # task -> the best records: of the dense model, and of a compressed one
+        self.best: dict[str, dict[str, Record]] = {}
+        super().__init__(*columns, console=console, disable=disable)
+
+    def add(self, record: Record) -> None:
+        """Take a record that has ended into account."""
+        headline, size = record["headline"], record["size"]
+        if headline is None or size is None:
+            return
+        kind = "compressed" if size["byte_saving"] > 0 else "dense"
+        known = self.best.setdefault(record["name"].split("/")[1], {})
+        if kind not in known or _score(record) > _score(known[kind]):
+            known[kind] = record
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """Yield the progress, and a table of the best scores once there are some."""
+        yield from super().get_renderables()
+        if self.best:
+            table = Table("best so far", "dense", "compressed", "embedding", box=None)
+            for task, known in sorted(self.best.items()):
+                scores = [_text(known[kind]) if kind in known else "" for kind in ("dense", "compressed")]
+                table.add_row(task, *scores, _embedding(known.get("compressed")))
+            yield table
+
+
+def _score(record: Record) -> float:
+    headline = record["headline"]
+    assert headline is not None
+    return headline["value"] if headline["higher_is_better"] else -headline["value"]
+
+
+def _text(record: Record) -> str:
+    return f"{100 * abs(_score(record)):.1f}"
+
+
+def _embedding(record: Record | None) -> str:
+    """Return a compressed embedding's method, as the run's name has it, and what it saves."""
+    if record is None or record["size"] is None:
+        return ""
+    return f"{record['name'].split('/')[2]}, {100 * record['size']['byte_saving']:.1f} % less"
 
 
 class View:
@@ -29,7 +81,7 @@ class View:
         self._runs, self._ended = len(items), 0
         console = Console(stderr=True)
         self.live = console.is_terminal
-        self._progress = Progress(
+        self._progress = Screen(
             SpinnerColumn(),
             TextColumn("{task.description}"),
             BarColumn(),
@@ -61,6 +113,8 @@ class View:
             self._progress.remove_task(self._running.pop(item.run_id))
         if event == "end":
             self._ended += 1
+            with suppress(OSError, ValueError):
+                self._progress.add(store.read(Path(item.record)))
             self._progress.advance(self._all, self._weight(item))
             self._describe()
             if not self.live:
