@@ -210,16 +210,3 @@ def pareto_front(cost: Sequence[float], quality: Sequence[float]) -> list[int]:
         if not front or quality[index] > quality[front[-1]]:
             front.append(index)
     return front
-
-
-def knee(cost: Sequence[float], quality: Sequence[float]) -> int | None:
-    """Return the index where a front, cheapest first, bends most; None below three points and without a bend.
-
-    The point lies furthest above the line from the first to the last point, with logarithmic costs and both axes scaled
-    to 0..1 (Satopää et al., Kneedle, 2011).
-    """
-    if len(cost) < 3:
-        return None
-    x, y = np.log(cost), np.asarray(quality, dtype=float)
-    above = (y - y[0]) / (y[-1] - y[0]) - (x - x[0]) / (x[-1] - x[0])
-    return int(above.argmax()) if above.max() > 1e-9 else None

@@ -1,9 +1,11 @@
-"""Text for Markdown and for file names. Any character in a record's name is safe."""
+"""Text for Markdown and for file names, and numbers for people. Any character in a record's name is safe."""
 
 import hashlib
 import html
 import re
 from collections.abc import Iterable, Sequence
+
+UNITS = (("GB", 10**9), ("MB", 10**6), ("kB", 10**3), ("B", 1))
 
 
 def one_line(text: object) -> str:
@@ -32,3 +34,20 @@ def slug(*names: str) -> str:
         digest = hashlib.sha256(name.encode()).hexdigest()[:6]
         parts.append(safe if safe == name else f"{safe}-{digest}".strip("-"))
     return "--".join(parts)  # no part contains two dashes, so different names give different stems
+
+
+def size_text(count: float) -> str:
+    """Return a number of bytes with three figures, such as "1.19 MB"; the number and its unit are never parted (U+00A0)."""
+    unit, factor = next((pair for pair in UNITS if count >= pair[1]), UNITS[-1])
+    value = count / factor
+    return f"{value:.{0 if unit == 'B' or value >= 100 else 1 if value >= 10 else 2}f}\u00a0{unit}"
+
+
+def percent_text(share: float) -> str:
+    """Return a share with one decimal, such as "97.5 %", or with two where one decimal would give 100.0."""
+    return f"{100 * share:.{2 if 0.9995 <= share < 1 else 1}f}\u00a0%"
+
+
+def minus(number: float, digits: int = 1) -> str:
+    """Return the number with a true minus sign, and without one where it rounds to zero."""
+    return f"{round(number, digits) + 0.0:.{digits}f}".replace("-", "−")

@@ -9,7 +9,6 @@ from scipy import stats
 from bench import statistics
 from bench.statistics import (
     Summary,
-    knee,
     over_rows,
     p_noninferiority,
     p_noninferiority_over_rows,
@@ -176,9 +175,3 @@ def test_front_is_what_no_point_beats(points: list[tuple[int, int]]) -> None:
         point for point, lost in zip(points, beaten, strict=True) if not lost
     }
     assert [points[i][0] for i in front] == sorted({points[i][0] for i in front})
-
-
-def test_knee_is_where_the_front_bends() -> None:
-    assert knee([1, 10, 100, 1000], [50, 88, 90, 91]) == 1
-    assert knee([1, 10, 100], [50, 60, 70]) is None, "a straight line does not bend"
-    assert knee([1, 10], [50, 60]) is None

@@ -8,7 +8,7 @@ import pandas as pd
 from joblib import Parallel, cpu_count, delayed
 
 from bench.errors import BenchError, ConfigError, EnvironmentBroken
-from bench.report import brief, figures, languages, questions, tables
+from bench.report import brief, cost_figure, figures, languages, questions, tables
 from bench.report.breakdown import breakdown_table
 from bench.report.grid import Grid, to_latex, to_markdown
 from bench.report.latency import side_by_side
@@ -21,7 +21,7 @@ from bench.settings.schema import RunConfig
 from bench.store import STATUSES, Record, read_coverage
 from bench.text import escape, slug
 
-__all__ = ["figures", "questions", "write_report"]  # both modules register their figures, in this order
+__all__ = ["cost_figure", "figures", "questions", "write_report"]  # the modules register their figures
 
 
 def write_report(

@@ -55,7 +55,7 @@ def _lines(run: dict[Any, Any]) -> Iterator[dict[Any, Any]]:
                 "headline.higher_is_better": run["headline.higher_is_better"] != (metric == GAP),
                 "average": False,
                 "evaluated_rows": scores.get((part, "rows"), run["evaluated_rows"]),
-                "task.chance": None if metric == GAP else run["task.chance"],
+                **({"task.chance": None, "task.majority": None} if metric == GAP else {}),
                 **_tokens(run, part),
                 "replicates": run["replicates"] if name == ALL else None,
                 "training.collapsed": run["training.collapsed"] if name == ALL else None,

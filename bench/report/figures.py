@@ -1,304 +1,355 @@
-"""Accuracy against size and cost: the main score alone, small multiples over tasks, and a page of costs."""
+"""What is lost against what is saved: the main score over a size, the tasks side by side, and the cost in use."""
 
 import math
 import textwrap
 from functools import partial
-from itertools import compress, pairwise
+from itertools import pairwise
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.markers import CARETDOWN, CARETUP
-from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from bench.report.labels import Label, Segment, place_labels
+from bench.report.message import Message, message, point_name
 from bench.report.runs import rows
 from bench.report.scores import FLOORS
-from bench.report.style import (
-    STYLE,
-    Chart,
-    figure,
-    kind_styles,
-    legend,
-    mark,
-    page,
-    set_title,
-    settle,
-    title_of,
-)
-from bench.statistics import knee, pareto_front
-from bench.text import one_line
+from bench.report.style import STYLE, Chart, about, figure, kind_styles, legend, mark, page, settle
+from bench.statistics import pareto_front
+from bench.text import minus, one_line, size_text
 
-# A panel with more points labels only dense and the Pareto front; of small multiples half as many, and then only dense and the
-# knee of the front.
-MOST_LABELS = 12
-WIDEST = 30  # letters of a label's line
-LINEAR_BELOW = 3  # axes whose ends differ by a smaller factor are linear
-FRONT = "#009E73"
-CHANCE: dict[str, Any] = {"color": "#555555", "linewidth": 1.4, "linestyle": ":"}
-# Last in the CSV file.
-SHOWN = ["ci95_low", "ci95_high", "ci95_is", "n", "metric", "chance", "on_front", "knee"]
-# Of a marker: half full or empty where the body is stored in fewer bits.
-EMPTY = {"markeredgewidth": 1.6, "markerfacecolor": "white"}
-FILLINGS: dict[str, dict[str, Any]] = {
-    "fp32": {},
-    "bf16": {"markeredgewidth": 1.6, "fillstyle": "left", "markerfacecoloralt": "white"},
-}
+MOST_LABELS = 6
+REACH = (-30.0, 10.0)  # points: what loses or gains more is an arrow head at the edge of the small multiples
+FRONT = "#9A9A9A"
+MAJORITY: dict[str, Any] = {"color": "#555555", "linewidth": 1.6, "linestyle": ":"}
+SHOWN = ["ci95_low", "ci95_high", "ci95_is", "n", "metric", "majority", "on_front", "label"]
+SIZES = {"fp32": 10.0, "bf16": 7.5, "int8": 5.0}  # of a marker, by the body's form
 
 
 class Measure(NamedTuple):
-    """A size or cost that can be the horizontal axis."""
+    """A size that can be the horizontal axis."""
 
     name: str  # part of the figure's name
     field: str  # column of the score table
+    dense: str  # that of the dense model's size
     title: str
-    unit: str
-    factor: float = 1.0  # from the column's unit to `unit`
 
 
-WHOLE = Measure("total_bytes", "size.total_bytes", "stored bytes of the whole model", "B")
-SIZES = [
-    Measure("params", "size.embedding_params", "embedding parameters", ""),
-    Measure("bytes", "size.embedding_bytes", "stored bytes of the embedding", "B"),
-    WHOLE,
-]
+WHOLE = Measure("total_bytes", "size.total_bytes", "dense_total", "stored size of the whole model")
+BYTES = Measure("bytes", "size.embedding_bytes", "size.dense_embedding_bytes", "stored size of the embedding")
+MEMORY = Measure(
+    "memory", "size.memory_bytes", "size.dense_embedding_bytes", "size of the embedding in memory"
+)
 
 
 def main_score(part: pd.DataFrame, measure: Measure) -> Chart | None:
-    """Return the mean over tasks, or the only task, against a size."""
-    return _chart(part, measure.title, [(part[part.main], measure)])
+    """Return the mean over tasks, or the only task, against a size; at most six points have a label, which a table explains."""
+    data = _points(part[part.main], measure)
+    if len(data) < min(2, part.config_id.nunique()) or data.empty:
+        return None
+    said = message(part, measure.field)
+    data["label"] = _labelled(data, said, measure)
+    listed = data[data.label != ""].sort_values(measure.field, ascending=False)
+    first = data.iloc[0]
+    few, many = int(data.n.min()), int(data.n.max())
+    seeds = f"{few} to {many} seeds" if few < many else f"{many} seed{'s' * (many > 1)}"
+    marks = f"; not official: {first.not_official}" if first.not_official else ""
+    subtitle = about(part, one_line(f"{first.task}, {first.metric}, {seeds}{marks}"))
+    title = said.text if said else f"Score over the {measure.title}"
+    with rc_context(STYLE):
+        handles = _legend(data)
+        lines = 1 + sum(len(_settings(row)) for row in listed.to_dict("records"))
+        below = 0.35 * math.ceil(len(handles) / 4) + 0.23 * lines
+        figure = page(title, subtitle, (10, 5.6 + below), part.provenance.iloc[0])
+        axes, table = figure.subplots(2, 1, height_ratios=[4.2, 0.23 * lines + 0.1])
+        legend(figure, handles, 4)
+        _size_axes(axes, data, measure)
+        obstacles = _panel(axes, data, "mean", ("ci95_low", "ci95_high"))
+        axes.set_ylabel(f"{first.metric} (higher is better)" if first.higher_is_better else first.metric)
+        _table(table, listed, measure)
+        settle(figure)
+        labels = [Label(row.x, row.mean, row.label) for row in rows(listed)]
+        others = data[(data.label == "") & ~data.floor]
+        place_labels(axes, labels, obstacles, list(zip(others.x, others["mean"], strict=True)))
+    columns = ["column", "configuration", "kind", "body", "plain", measure.field, "mean", *SHOWN]
+    return Chart(f"{title} · {subtitle}", data[columns], figure)
 
 
-def tasks(part: pd.DataFrame, measure: Measure) -> Chart | None:
-    """Return small multiples: each task against a size; None for a single task."""
-    panels = [(lines, measure) for _, lines in part[~part.is_mean].groupby("column", sort=False)]
-    return _chart(part, f"{measure.title}, task by task", panels) if len(panels) > 1 else None
-
-
-for measure in SIZES:
+for measure in (BYTES, MEMORY, WHOLE):
     figure(f"score-{measure.name}")(partial(main_score, measure=measure))
-    figure(f"tasks-{measure.name}")(partial(tasks, measure=measure))
 
 
-@figure("costs")
-def costs(part: pd.DataFrame) -> Chart | None:
-    """Return the main score against latency, memory and file size: those in use where `bench latency` measured them."""
-    first = part.iloc[0]
-    tokens = "" if pd.isna(first.tokens) else f" × {first.tokens:.0f} tokens"
-    batches = {
-        f"latency_ms.{size}": f"batch of {first[f'batch.{size}']}{tokens}" for size in ("small", "large")
-    }
-    measures = [
-        *(Measure(field, field, f"latency of a {batch}", "s", 1e-3) for field, batch in batches.items()),
-        Measure("memory", "memory_bytes", f"peak memory in {'use' if tokens else 'training'}", "B"),
-        Measure("file", "size.file_bytes", "file of the embedding", "B"),
+@figure("tasks-bytes")
+def tasks(part: pd.DataFrame) -> Chart | None:
+    """Return what each task loses against the stored bytes, on the same axes for all; None below two tasks in points."""
+    lines = part[~part.is_mean & (part.scale == 100) & part.difference_to_dense.notna()]
+    lines = lines.assign(sign=lines.higher_is_better.map({True: 1.0, False: -1.0}))
+    for key in ("difference_to_dense", "difference_ci95_low", "difference_ci95_high"):
+        lines[key] = lines[key] * lines.sign
+    panels = [_points(panel, BYTES) for _, panel in lines.groupby("column", sort=False)]
+    if len(panels) < 2:
+        return None
+    said, across = message(part), min(len(panels), 4)
+    down = math.ceil(len(panels) / across)
+    everything = pd.concat(panels)
+    title, subtitle = (
+        _worst(lines, said),
+        about(part, "difference to dense in points, the same axes for all tasks"),
+    )
+    with rc_context(STYLE):
+        handles = _legend(everything, ring=said is not None)
+        size = (max(9, 3.1 * across + 0.8), 1.6 + 2.7 * down + 0.3 * math.ceil(len(handles) / (across + 1)))
+        figure = page(title, subtitle, size, part.provenance.iloc[0])
+        grid = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
+        legend(figure, handles, across + 1)
+        reach = [everything.difference_to_dense.min(), everything.difference_to_dense.max()]
+        low, high = max(reach[0], REACH[0]), min(max(reach[1], 0.0), REACH[1])
+        grid[0, 0].set_ylim(low - 0.08 * (high - low) - 0.5, high + 0.08 * (high - low) + 0.5)
+        for axes in grid.flat[len(panels) :]:
+            axes.remove()
+        for axes, data in zip(grid.flat, panels, strict=False):
+            _task_panel(axes, data, everything, part, said)
+        for axes in grid.flat[max(0, len(panels) - across) : len(panels)]:
+            axes.tick_params(labelbottom=True)
+            axes.set_xlabel("MB (log scale)")
+        for axes in grid[:, 0]:
+            axes.set_ylabel("points")
+        settle(figure)
+    columns = ["column", "configuration", "kind", "plain", BYTES.field, "difference_to_dense"]
+    columns += [
+        "difference_ci95_low",
+        "difference_ci95_high",
+        "difference_ci95_is",
+        "paired_seeds",
+        "majority",
     ]
-    against = f"cost on {first.machine}" if first.machine else measures[-1].title
-    return _chart(part, against, [(part[part.main], measure) for measure in measures])
+    return Chart(f"{title} · {subtitle}", pd.concat(panels)[columns], figure)
 
 
-def _compared(lines: pd.DataFrame, measure: Measure) -> pd.DataFrame:
-    """Return the lines that a measure compares: embeddings with a body in fp32, or whole models where some body has fewer bits."""
-    fp32 = lines.body == "fp32"
-    return lines[fp32] if measure != WHOLE else lines.iloc[: 0 if fp32.all() else None]
+def _task_panel(
+    axes: Axes, data: pd.DataFrame, everything: pd.DataFrame, part: pd.DataFrame, said: Message | None
+) -> None:
+    """Draw a task's differences, with the level of the majority answer beneath dense's, and a ring at the message's configuration."""
+    column = data.iloc[0]
+    dense = part[(part.column == column.column) & (part.kind == "dense")]["mean"].max()
+    data = data.assign(majority=column.majority - dense)
+    _size_axes(axes, everything, BYTES, above=False)
+    _panel(axes, data, "difference_to_dense", ("difference_ci95_low", "difference_ci95_high"), front=False)
+    axes.axhline(0, color="black", linewidth=1.2, zorder=1)
+    if said:
+        for point in rows(data[data.config_id == said.config_id]):
+            axes.plot(point.x, point.difference_to_dense, **_ring())
+    marks = f"\nnot official: {column.not_official}" if column.not_official else ""
+    axes.set_title(
+        "\n".join(textwrap.wrap(f"{column.task} (dense {dense:.1f})", 30) + textwrap.wrap(marks.strip(), 40)),
+        fontsize=11,
+    )
+    axes.set_xlabel("")
+
+
+def _worst(lines: pd.DataFrame, said: Message | None) -> str:
+    """Return which task loses most with the configuration of the message."""
+    mine = lines[lines.config_id == (said.config_id if said else None)].dropna(subset=["difference_to_dense"])
+    if said is None or mine.empty:
+        return "What each task loses"
+    worst = mine.sort_values("difference_to_dense", kind="stable").iloc[0]
+    ends = [-worst.difference_ci95_high, -worst.difference_ci95_low]
+    interval = "" if pd.isna(ends[0]) else f" (95 % interval {minus(ends[0])} to {minus(ends[1])})"
+    lost = minus(-worst.difference_to_dense)
+    return f"{said.name}: of {len(mine)} tasks {worst.task} loses most, {lost} points{interval}"
 
 
 def _points(lines: pd.DataFrame, measure: Measure) -> pd.DataFrame:
-    """Return a column's lines that can be plotted, with x, floor (drawn as a level), on_front and knee.
+    """Return a column's lines that can be plotted, with x in MB, floor (drawn as a level) and on_front.
 
-    A floor's few bytes would stretch the axis. Floors come last and are no part of the front.
+    Of the embedding's sizes these are the lines with a body in fp32, of the whole model's all where some body has fewer bits. A
+    floor's few bytes would stretch the axis. Floors come last and are no part of the front; nor is a single seed beside several.
     """
-    data = lines.assign(x=lines[measure.field].astype(float) * measure.factor)
+    fp32 = lines.body == "fp32"
+    lines = lines[fp32] if measure != WHOLE else lines.iloc[: 0 if fp32.all() else None]
+    data = lines.assign(x=lines[measure.field].astype(float) / 1e6)
+    data["dense_total"] = data[data.kind == "dense"]["size.total_bytes"].max()
     data = data[data["mean"].notna() & (data.x > 0)]
     data["floor"] = data.kind.map(lambda kind: kind.partition(",")[0] in FLOORS).astype(bool)
     data = data.sort_values("floor", kind="stable", ignore_index=True)
-    sized = data[~data.floor]
+    sized = data[~data.floor & (data.n >= min(2, data.n.max()))]
     quality = sized["mean"] * (1 if len(data) and data.higher_is_better.iloc[0] else -1)
     front = pareto_front(list(sized.x), list(quality))
-    bend = knee(list(sized.x[front]), list(quality[front]))
-    data["on_front"] = data.index.isin(front)
-    data["knee"] = data.index == (-1 if bend is None else front[bend])
+    data["on_front"] = data.index.isin(sized.index[front])
     return data
 
 
-def _chart(part: pd.DataFrame, against: str, choice: list[tuple[pd.DataFrame, Measure]]) -> Chart | None:
-    """Return the figure with a panel for each column and measure that has points; None where none has.
+def _labelled(data: pd.DataFrame, said: Message | None, measure: Measure) -> list[str]:
+    """Return each point's label, empty for most: dense, the message's configuration, and others spread over the front."""
+    plain = data[(data.kind == "dense") & data.plain.astype(bool)].index[:1]
+    chosen = [*plain, *data.index[data.config_id == (said.config_id if said else None)]]
+    rest = [place for place in data.index[data.on_front & (data.kind != "dense")] if place not in chosen]
+    room = min(MOST_LABELS - len(chosen), len(rest))
+    chosen += [rest[place] for place in np.linspace(0, len(rest) - 1, room).round().astype(int)]
+    found = enumerate(data.to_dict("records"))
+    return [point_name(row, measure.field) if place in chosen else "" for place, row in found]
 
-    Where there are several configurations a panel needs two points: a single point compares nothing. One panel is 10 x 6 inches;
-    several stand two or three in a line on a wider page whose type grows with it.
-    """
-    compared = [(_compared(lines, measure), measure) for lines, measure in choice]
-    plotted = [(_points(lines, measure), min(2, len(lines)), measure) for lines, measure in compared]
-    panels = [(points, measure) for points, least, measure in plotted if len(points) >= max(least, 1)]
-    if not panels:
-        return None
-    title = title_of(part, f"score against {against}")
-    across = min(len(panels), 3 if len(panels) > 4 else 2)
-    down = math.ceil(len(panels) / across)
-    everything = pd.concat([points for points, _ in panels])
-    kinds = kind_styles(set(everything.kind))
-    size = ((10, 6), (14, 1.8 + 5.2 * down), (17, 1.8 + 4.4 * down))[across - 1]
-    larger = {key: STYLE[key] * (1.0, 1.3, 1.3)[across - 1] for key in ("font.size", "axes.titlesize")}
-    with rc_context(STYLE | larger):
-        # The page, its title and its legend.
-        figure = page(title, size, part.provenance.iloc[0])
-        grid = list(figure.subplots(down, across, squeeze=False).flat)
-        for axes in grid[len(panels) :]:
-            axes.remove()
-        repeated = len(panels) > 1 and everything.column.nunique() == 1
-        if repeated:
-            set_title(figure, "\n".join([title, *_heading(panels[0][0])]))
-        handles = _legend(kinds, everything)
-        long = max(len(str(handle.get_label())) for handle in handles) > WIDEST
-        legend(figure, handles, 4 if long else 3 + across)
 
-        # The panels; their labels last, when nothing moves any more.
-        waiting = [
-            _panel(axes, *panel, kinds, len(panels) > 1) for axes, panel in zip(grid, panels, strict=False)
-        ]
-        for axes, (points, _) in zip(grid, [] if repeated else panels, strict=False):
-            letters = int(10.5 * axes.get_window_extent().width / figure.dpi)
-            axes.set_title("\n".join(textwrap.fill(line, letters) for line in _heading(points)))
-        settle(figure)
-        for axes, around in zip(grid, waiting, strict=False):
-            place_labels(axes, *around)
-    columns = ["column", "configuration", "kind", "body"]
-    data = [points[[*columns, measure.field, "mean", *SHOWN]] for points, measure in panels]
-    return Chart(title, pd.concat(data, ignore_index=True), figure)
+def _size_axes(axes: Axes, data: pd.DataFrame, measure: Measure, above: bool = True) -> None:
+    """Set the horizontal axis: MB below; above, the share of dense and, of the embedding's bytes, the bits an entry."""
+    sizes = data.x if data.floor.all() else data.x[~data.floor]
+    first, last = sizes.min(), sizes.max()
+    room = max((last / first) ** 0.12, 1.3)
+    axes.set_xscale("log")
+    axes.set_xlim(first / room, last * room)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0,) if last / first > 20 else (1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xlabel(f"{measure.title} in MB (log scale)")
+    dense = float(data[measure.dense].max()) / 1e6
+    if not above or math.isnan(dense):
+        return
+    functions: Any = (lambda x: 100 * x / dense, lambda share: share * dense / 100)
+    top = axes.secondary_xaxis("top", functions=functions)
+    top.xaxis.set_major_locator(LogLocator(subs=(1.0,) if last / first > 20 else (1.0, 2.0, 5.0)))
+    top.xaxis.set_minor_locator(NullLocator())
+    bits = measure == BYTES
+    top.xaxis.set_major_formatter(
+        FuncFormatter(lambda share, _: f"{share:g} %" + (f" = {0.32 * share:g} bit" if bits else ""))
+    )
+    top.set_xlabel("share of dense" + " = bits for each entry of the table" * bits, fontsize=11)
+    top.tick_params(labelsize=10)
 
 
 def _panel(
-    axes: Axes, data: pd.DataFrame, measure: Measure, kinds: dict[str, tuple[str, str]], small: bool
-) -> tuple[list[Label], list[Segment], list[tuple[float, float]]]:
-    """Draw all but the labels. Return the labels, and the line segments and points that they should keep off."""
-    # Levels: dense with its interval, chance, floors.
-    column = data.iloc[0]
-    _axes(axes, data, measure)
-    dense, chance, floors = data[data.kind == "dense"], column.chance, data[data.floor]
-    levels = [*dense["mean"], *([] if pd.isna(chance) else [chance]), *floors["mean"]]
-    for point in rows(dense):
-        axes.axhline(point.mean, color="black", linewidth=1.2, zorder=1)
-        if pd.notna(point.ci95_low):
-            axes.axhspan(point.ci95_low, point.ci95_high, color="black", alpha=0.08, linewidth=0)
-    if pd.notna(chance):
-        axes.axhline(chance, zorder=1, **CHANCE)
-    for point in rows(floors):
-        axes.axhline(point.mean, zorder=1, **_floor(kinds[point.kind][0]))
+    axes: Axes, data: pd.DataFrame, key: str, ends: tuple[str, str], front: bool = True
+) -> list[Segment]:
+    """Draw levels, front, points and light intervals; return the lines that labels should keep off."""
+    # Levels: dense, the majority answer, floors.
+    styles, column = kind_styles(set(data.kind)), data.iloc[0]
+    dense = data[(data.kind == "dense") & data.plain.astype(bool)][key]
+    black: dict[str, Any] = {"color": "black", "linewidth": 1.2}
+    levels = [(level, black) for level in dense[: 1 if front else 0]]
+    levels += [] if pd.isna(column.majority) else [(column.majority, MAJORITY)]
+    levels += [(point[key], _floor(styles[point["kind"]])) for point in data[data.floor].to_dict("records")]
+    for level, look in levels:
+        axes.axhline(level, zorder=1, **look)
 
-    # Points with their intervals, a call for each kind: a call for each point takes minutes with thousands of records.
+    # Points, a call for each kind: a call for each point takes minutes with thousands of records.
     data = data[~data.floor]
-    front = data[data.on_front].sort_values(["x", "mean"])
-    axes.step(front.x, front["mean"], where="post", color=FRONT, linewidth=1.8, alpha=0.7, zorder=2)
-    for kind, points in data.groupby("kind", sort=False):
-        style = kinds[str(kind)]
-        spread = [points["mean"] - points.ci95_low, points.ci95_high - points["mean"]]
-        look = {**mark(style, 10), "markeredgecolor": "white", **_filling(points.body.iloc[0], style[0])}
-        axes.errorbar(points.x, points["mean"], spread, capsize=4, zorder=4, **look)
+    best = data[data.on_front].sort_values(["x", key]) if front else data.iloc[:0]
+    axes.step(best.x, best[key], where="post", color=FRONT, linewidth=1.4, zorder=2)
+    bottom, top = axes.get_ylim() if not front else _limits(axes, data, [level for level, _ in levels])
+    for _, points in data.groupby(["kind", "plain", "body"], sort=False):
+        kind, plain, body = points[["kind", "plain", "body"]].iloc[0]
+        style, shown = styles[kind], points[points[key].between(bottom, top)]
+        spread = [shown[key] - shown[ends[0]].clip(bottom), shown[ends[1]].clip(upper=top) - shown[key]]
+        face: Any = mark(style, SIZES.get(body, 8.0) * (1 if front else 0.75), hollow=bool(plain))
+        bars = axes.errorbar(shown.x, shown[key], spread, zorder=4, **face, elinewidth=1.1)
+        for line in bars[2]:
+            line.set_alpha(0.5)
+        beyond = points[~points[key].between(bottom, top)]
+        for x, value in zip(beyond.x, beyond[key], strict=True):
+            arrow = mark((style[0], CARETUP if value > top else CARETDOWN), 7, hollow=bool(plain))
+            axes.plot(x, top if value > top else bottom, clip_on=False, zorder=5, **arrow)
 
-    # An interval that goes on beyond the panel ends in an arrow head; a ring marks the knee.
-    bottom, top = axes.get_ylim()
-    for point in rows(data):
-        for end, edge, head in ((point.ci95_high, top, CARETUP), (point.ci95_low, bottom, CARETDOWN)):
-            if pd.notna(end) and not bottom <= end <= top:
-                axes.plot(point.x, edge, zorder=4, **mark((kinds[point.kind][0], head), 9))
-    for point in rows(data[data.knee]):
-        axes.plot(point.x, point.mean, **_ring(20))
-
-    # What is labelled, and what labels keep off.
-    crowded = small and len(data) > MOST_LABELS / 2
-    needed = (data.kind == "dense") | (data.on_front & (data.knee | (not crowded)))
-    named = needed | (not (crowded or len(data) > MOST_LABELS))
-    labels = [
-        Label(x, y, textwrap.fill(text, WIDEST), bool(must))
-        for x, y, text, must in zip(data.x, data["mean"], data.configuration, needed, strict=True)
-    ]
+    # What labels keep off.
     low, high = axes.get_xlim()
-    segments = [Segment(low, level, high, level) for level in levels]
-    steps = list(pairwise(zip(front.x, front["mean"], strict=True)))
+    segments = [Segment(low, level, high, level) for level, _ in levels]
+    steps = list(pairwise(zip(best.x, best[key], strict=True)))
     segments += [Segment(x0, y0, x1, y0) for (x0, y0), (x1, _) in steps]
     segments += [Segment(x1, y0, x1, y1) for (_, y0), (x1, y1) in steps]
-    bars = data[data.ci95_low.notna()]
-    segments += [Segment(*ends) for ends in zip(bars.x, bars.ci95_low, bars.x, bars.ci95_high, strict=True)]
-    unnamed = list(data.loc[~named, ["x", "mean"]].itertuples(index=False, name=None))
-    return list(compress(labels, named)), segments, unnamed
-
-
-def _filling(body: str, colour: str) -> dict[str, Any]:
-    filling = FILLINGS.get(body, EMPTY)
-    return filling and filling | {"markeredgecolor": colour}
-
-
-def _ring(size: float) -> dict[str, Any]:
-    face = {"markerfacecolor": "none", "markeredgecolor": "black", "markeredgewidth": 1.4}
-    return {"marker": "o", "markersize": size, "linestyle": "none", "zorder": 3, **face}
-
-
-def _floor(colour: str) -> dict[str, Any]:
-    return {"color": colour, "linewidth": 1.4, "linestyle": "--"}
-
-
-def _axes(axes: Axes, data: pd.DataFrame, measure: Measure) -> None:
-    """Set limits, ticks and names. A very wide interval is cut at the panel's edge rather than flattening the points."""
-    # Vertical: with room for labels.
-    column, means = data.iloc[0], data["mean"]
-    levels = pd.concat([means, pd.Series([column.chance], dtype=float).dropna()])
-    low, high = levels.min(), levels.max()
-    span = max(high - low, 0.02 * column.scale)
-    bottom = max(data.ci95_low.fillna(means).min(), low - 0.5 * span)
-    top = min(data.ci95_high.fillna(means).max(), high + 0.5 * span)
-    axes.set_ylim(min(bottom, low) - 0.1 * span, max(top, high) + 0.15 * span)
-    where = "" if pd.isna(column["headline.split"]) else f" on {column['headline.split']}"
-    axes.set_ylabel(textwrap.fill(f"{column.metric}{where}", WIDEST))
-
-    # Horizontal: logarithmic where sizes differ much.
-    sizes = data.x if data.floor.all() else data.x[~data.floor]
-    first, last = sizes.min(), sizes.max()
-    logarithmic = last / first > LINEAR_BELOW
-    if logarithmic:
-        axes.set_xscale("log")
-        axes.set_xlim(first / (last / first) ** 0.2, last * (last / first) ** 0.2)
-        axes.xaxis.set_major_locator(LogLocator(subs=(1.0,) if last / first > 100 else (1.0, 2.0, 5.0)))
-    else:
-        room = 0.2 * ((last - first) or first)
-        axes.set_xlim(first - room, last + room)
-        axes.xaxis.set_major_locator(MaxNLocator(4))
-    axes.xaxis.set_major_formatter(EngFormatter(unit=measure.unit))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_xlabel(f"{measure.title}{' (log scale)' if logarithmic else ''}")
-
-
-def _heading(data: pd.DataFrame) -> list[str]:
-    """Return a panel's heading: the task, the number of seeds, and what is not official."""
-    column, low, high = data.iloc[0], int(data.n.min()), int(data.n.max())
-    seeds = f"{low}" if low == high else f"{low} to {high}"
-    marks = [f"not official: {column.not_official}"] if column.not_official else []
-    return [one_line(line) for line in (f"{column.task} · {seeds} seed{'s' * (high > 1)}", *marks)]
-
-
-def _legend(kinds: dict[str, tuple[str, str]], data: pd.DataFrame) -> list[Line2D]:
-    """Return the legend's entries: kinds first, then lines; only those that are drawn."""
-    bodies, floors = dict(zip(data.kind, data.body, strict=True)), set(data[data.floor].kind)
-    shown: list[dict[str, Any]] = [
-        {"label": kind, **mark(style, 9), **_filling(bodies[kind], style[0])}
-        for kind, style in kinds.items()
-        if kind not in floors
+    bars_ = data[data[ends[0]].notna()]
+    return segments + [
+        Segment(*line) for line in zip(bars_.x, bars_[ends[0]], bars_.x, bars_[ends[1]], strict=True)
     ]
-    shown += [{"label": kind, **_floor(colour)} for kind, (colour, _) in kinds.items() if kind in floors]
-    intervals = data[~data.floor].ci95_is.replace("", None).dropna()
-    words = {
-        "over seeds": "Student's",
-        "over tasks and seeds": "Welch's",
-        "over rows, 1 seed": "Wilson|MOVER",
-    }
-    over = " or ".join(name for name, pattern in words.items() if intervals.str.match(pattern).any())
-    front = {"color": FRONT, "linewidth": 1.8, "alpha": 0.7}
-    lines: list[tuple[Any, dict[str, Any]]] = [
-        ("dense" in kinds, {"label": "dense level", "color": "black", "linewidth": 1.2}),
-        (data.on_front.any(), {"label": "Pareto front", **front}),
-        (data.knee.any(), {"label": "knee of the front", **_ring(14)}),
-        (data.chance.notna().any(), {"label": "chance", **CHANCE}),
-        (over, {"label": f"95 % interval {over}", **mark(("#555555", "|"), 16)}),
+
+
+def _limits(axes: Axes, data: pd.DataFrame, levels: list[float]) -> tuple[float, float]:
+    """Set the vertical axis with room for labels; a very wide interval is cut rather than flattening the points."""
+    values = [*data["mean"], *levels]
+    low, high = min(values), max(values)
+    span = max(high - low, 0.02 * data.scale.iloc[0])
+    bottom = max(data.ci95_low.fillna(low).min(), low - 0.5 * span)
+    top = min(data.ci95_high.fillna(high).max(), high + 0.5 * span)
+    axes.set_ylim(min(bottom, low) - 0.12 * span, max(top, high) + 0.2 * span)
+    return axes.get_ylim()
+
+
+def _settings(row: dict[Any, Any]) -> list[str]:
+    return textwrap.wrap(row["configuration"], 54)
+
+
+def _table(axes: Axes, listed: pd.DataFrame, measure: Measure) -> None:
+    """Write the labelled configurations' settings, sizes and losses beneath the panel."""
+    axes.axis("off")
+    found = listed.to_dict("records")
+    lines = 1 + sum(len(_settings(row)) for row in found)
+    places: list[tuple[float, str]] = [
+        (0.0, "left"),
+        (0.2, "left"),
+        (0.66, "right"),
+        (0.78, "right"),
+        (1.0, "right"),
+    ]
+    head = ["labelled", "settings", "size", "bits an entry", "points lost [95 % interval]"]
+    if measure != BYTES:
+        head[3] = "of dense"
+    at = 0
+    for cells in [head, *(_cells(row, measure) for row in found)]:
+        for (x, side), text in zip(places, cells, strict=True):
+            look: dict[str, Any] = {"fontsize": 9, "color": "#555555" if at == 0 else "black"}
+            axes.text(
+                x,
+                1 - at / lines,
+                text,
+                ha=side,
+                va="baseline",
+                transform=axes.transAxes,
+                linespacing=1.15,
+                **look,
+            )
+        at += cells[1].count("\n") + 1
+
+
+def _cells(row: dict[Any, Any], measure: Measure) -> list[str]:
+    """Return the table's cells of a configuration."""
+    size, low, high = 1e6 * row["x"], row["difference_ci95_low"], row["difference_ci95_high"]
+    ends = "" if pd.isna(low) else f" [{minus(-high)}, {minus(-low)}]"
+    loss = "–" if pd.isna(row["difference_to_dense"]) else minus(-row["difference_to_dense"]) + ends
+    shown = (
+        f"{100 * size / row[measure.dense]:.3g} %"
+        if measure != BYTES
+        else f"{row['size.bits_per_entry']:.3g}"
+    )
+    return [row["label"].partition(", ")[0], "\n".join(_settings(row)), size_text(size), shown, loss]
+
+
+def _ring() -> dict[str, Any]:
+    face = {"markerfacecolor": "none", "markeredgecolor": "black", "markeredgewidth": 1.3}
+    return {"marker": "o", "markersize": 15, "linestyle": "none", "zorder": 6, **face}
+
+
+def _floor(style: tuple[str, Any]) -> dict[str, Any]:
+    return {"color": style[0], "linewidth": 1.4, "linestyle": "--" if style[1] == "1" else "-."}
+
+
+def _legend(data: pd.DataFrame, ring: bool = False) -> list[Line2D]:
+    """Return the legend's entries: kinds first, then lines and marks; only those that are drawn."""
+    styles, floors = kind_styles(set(data.kind)), set(data[data.floor].kind)
+    names = dict(zip(data.kind, data.plain_name, strict=True))
+    shown: list[dict[str, Any]] = []
+    for kind, style in styles.items():
+        bodies = data[data.kind == kind].body
+        name = "int8 and int4" if kind == "quantised" else names[kind]
+        look = _floor(style) if kind in floors else mark(style, SIZES.get(bodies.iloc[0], 8.0))
+        shown.append({"label": name, **look})
+    sized, grey = data[~data.floor], ("#444444", "o")
+    plain = sized.plain.astype(bool)
+    lines = [
+        ((~plain).any() and plain.any(), {"label": "full: recovered or with teacher", **mark(grey, 8)}),
+        ((~plain).any() and plain.any(), {"label": "hollow: untreated", **mark(grey, 8, hollow=True)}),
+        (data.majority.notna().any(), {"label": "always the commonest answer", **MAJORITY}),
+        (not ring and data.on_front.any(), {"label": "best for its size", "color": FRONT, "linewidth": 1.4}),
+        (ring, {"label": "configuration of the title", **_ring(), "markersize": 11}),
     ]
     return [Line2D([], [], **style) for style in (*shown, *(style for drawn, style in lines if drawn))]

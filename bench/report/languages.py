@@ -10,6 +10,7 @@ from bench.report.grid import Grid
 from bench.report.scores import ALL, FLOORS, OF_A_LANGUAGE, SIZE
 from bench.report.tables import difference_text
 from bench.statistics import NOTHING, Summary, pareto_front, rank_correlation
+from bench.text import minus
 
 MOST_SHOWN = 4  # configurations of the figure: more dots a line cannot be told apart
 SHARE = "share_of_text"
@@ -151,11 +152,6 @@ def _sentence(cost: Cost) -> str:
     rank = f"; rank correlation of loss and share of text {correlation_text(cost.by_share)}"
     verdict = "" if cost.by_share.mean is None else f"{rank}: {VERDICTS[direction(cost.by_share)]}"
     return f"{cost.configuration}: {means}; hurt: {', '.join(cost.hurt) or 'none'}{verdict}."
-
-
-def minus(number: float, digits: int = 1) -> str:
-    """Return the number with a true minus sign."""
-    return f"{number:.{digits}f}".replace("-", "−")
 
 
 def direction(by_share: Summary) -> str:

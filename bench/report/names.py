@@ -20,6 +20,23 @@ SETTINGS = {  # how a label shows a setting; any other setting is shown as key=v
 }
 
 
+PLAIN = {  # of kinds, for figures and people who know no method by its short name; `int8` and `int4` are made from the bits
+    "dense": "dense",
+    "sequential": "codes in order",
+    "random": "random codes",
+    "contextual": "codes by context",
+    "pq": "product quantisation",
+    "residual": "residual quantisation",
+    "codebook": "one codebook",
+    "low_rank": "low rank",
+    "trimmed": "frequent rows only",
+    "truncated": "fewer dimensions",
+    "quotient_remainder": "quotient-remainder",
+    "mean": "one vector for all",
+    "hash_only": "random signs alone",
+}
+
+
 class Mark(NamedTuple):
     """A fact that keeps a task's data from being official; `str` gives it in English."""
 
@@ -62,6 +79,14 @@ def kind(config: dict[str, Any]) -> str:
     """Return what a chart's marks stand for: the method (the assignment for subspace embeddings), and a body of fewer bits."""
     part = (config["embedding"]["name"] == "subspace" and config.get("assignment")) or config["embedding"]
     return str(part["name"]) + (f", {config['body']} body" if "body" in config else "")
+
+
+def plain_name(config: dict[str, Any]) -> str:
+    """Return what a person calls the method, without its settings, such as "product quantisation" or "int4"."""
+    name, *body = kind(config).partition(",")
+    if name == "quantised":
+        name = f"int{config['embedding'].get('bits', 8)}"
+    return PLAIN.get(name, name.replace("_", " ")) + "".join(body)
 
 
 def short_label(config: dict[str, Any], width: int | None) -> str:

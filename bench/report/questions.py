@@ -10,11 +10,13 @@ from matplotlib import rc_context
 
 from bench.report.breakdown import of_languages
 from bench.report.cells import paired
-from bench.report.languages import LANGUAGE_COLUMNS, language_table, named, shown
+from bench.report.languages import LANGUAGE_COLUMNS, costs, language_table, named, shown
+from bench.report.message import message, point_name
 from bench.report.runs import rows
 from bench.report.style import (
     STYLE,
     Chart,
+    about,
     figure,
     kind_styles,
     label_ends,
@@ -22,11 +24,11 @@ from bench.report.style import (
     mark,
     page,
     settle,
-    title_of,
 )
 from bench.statistics import summarise
+from bench.text import minus
 
-MOST_LINES = 8  # of a figure; the CSV file beside it has all
+MOST_LINES = 6  # of a figure; the CSV file beside it has all
 SIMPLEST = ["sequential", "hash", "random"]  # assignments that know nothing of the tokens
 
 
@@ -44,19 +46,24 @@ def languages(part: pd.DataFrame) -> Chart | None:
     order = ["en"] * ("en" in first) + list(map(str, others.index))
     largest = lines.drop_duplicates("kind").config_id  # of each kind, whose dots look alike
     styles = kind_styles(set(lines.kind))
-    title = title_of(part, "every language against English")
+    behind = (first["en"] - others.mean()) if "en" in first and len(others) else None
+    title = (
+        "Every language" if behind is None else f"Other languages are {minus(behind)} points behind English"
+    )
+    subtitle = about(part, f"{lines.configuration.iloc[0]}, and the largest of each other kind")
     with rc_context(STYLE):
-        figure = page(title, (10, 2.6 + 0.36 * len(order)), part.provenance.iloc[0])
+        figure = page(title, subtitle, (10, 2.6 + 0.36 * len(order)), part.provenance.iloc[0])
         axes = figure.subplots()
         handles = []
         for index, config_id in enumerate(largest):
             dots = lines[(lines.config_id == config_id) & lines.column.isin(order)]
-            style, label = styles[dots.kind.iloc[0]], dots.configuration.iloc[0]
+            style, label = styles[dots.kind.iloc[0]], point_name(dots.iloc[0].to_dict())
             offset = 0.5 * (index / max(len(largest) - 1, 1) - 0.5)
             spread = np.nan_to_num([dots["mean"] - dots.ci95_low, dots.ci95_high - dots["mean"]])
             places = [order.index(name) + offset for name in dots.column]
             bars: dict[str, Any] = {"xerr": spread, "elinewidth": 1, "zorder": 3}
-            handles.append(axes.errorbar(dots["mean"], places, label=label, **bars, **mark(style, 8)))
+            look = mark(style, 8, hollow=bool(dots.plain.iloc[0]))
+            handles.append(axes.errorbar(dots["mean"], places, label=label, **bars, **look))
             for english in dots[dots.column == "en"]["mean"]:
                 axes.axvline(english, color=style[0], linewidth=1, linestyle=":", zorder=1)
         axes.set_yticks(range(len(order)), order)
@@ -65,7 +72,7 @@ def languages(part: pd.DataFrame) -> Chart | None:
         legend(figure, handles, 2)
         settle(figure)
     columns = ["column", "configuration", "kind", "mean", "ci95_low", "ci95_high", "ci95_is", "n"]
-    return Chart(title, lines[columns], figure)
+    return Chart(f"{title} · {subtitle}", lines[columns], figure)
 
 
 @figure("language-losses", of_breakdown=True)
@@ -82,9 +89,14 @@ def losses(part: pd.DataFrame) -> Chart | None:
     order = list(dots.groupby("language").difference_to_dense.mean().sort_values().index)
     styles = kind_styles(set(dots.kind))
     shades = matplotlib.colormaps["viridis"](np.linspace(0, 0.85, len(chosen)))
-    title = title_of(part, "what each language loses")
+    small = costs(part[part.config_id == chosen[-1]])[0]
+    worst, loss = next(iter(small.losses.items()))
+    name = point_name(dots[dots.config_id == chosen[-1]].iloc[0].to_dict())
+    means = f"the mean of {len(small.losses)} languages loses {minus(small.mean_loss)} points"
+    title = f"{name}: {means}, {worst} most: {minus(loss)}"
+    subtitle = about(part, "difference to dense in each language")
     with rc_context(STYLE):
-        figure = page(title, (10, 3 + 0.4 * len(order)), part.provenance.iloc[0])
+        figure = page(title, subtitle, (10, 3 + 0.4 * len(order)), part.provenance.iloc[0])
         axes = figure.subplots()
         handles = [axes.axvline(0, color="black", linewidth=1.4, label="dense", zorder=2)]
         for place, (config_id, shade) in enumerate(zip(chosen, shades, strict=True)):
@@ -93,17 +105,16 @@ def losses(part: pd.DataFrame) -> Chart | None:
             heights = [order.index(name) + offset for name in own.language]
             ends = own.difference_ci95_low, own.difference_ci95_high
             axes.hlines(heights, *ends, color=shade, alpha=0.4, linewidth=2, zorder=3)
-            look = mark((shade, styles[own.kind.iloc[0]][1]), 8)
-            handles += axes.plot(
-                own.difference_to_dense, heights, label=own.configuration.iloc[0], zorder=4, **look
-            )
+            look = mark((shade, styles[own.kind.iloc[0]][1]), 8, hollow=bool(own.plain.iloc[0]))
+            label = point_name(own.iloc[0].to_dict())
+            handles += axes.plot(own.difference_to_dense, heights, label=label, zorder=4, **look)
         axes.set_yticks(range(len(order)), [named(dots, name) for name in order])
         axes.invert_yaxis()
         bars = "; bars: 95 % intervals" if dots.difference_ci95_low.notna().any() else ""
         axes.set_xlabel(f"paired difference to dense, {dots.metric.iloc[0]}{bars}")
         legend(figure, handles, 2)
         settle(figure)
-    return Chart(title, lines[LANGUAGE_COLUMNS], figure)
+    return Chart(f"{title} · {subtitle}", lines[LANGUAGE_COLUMNS], figure)
 
 
 @figure("deciles")
@@ -116,7 +127,13 @@ def deciles(part: pd.DataFrame) -> Chart | None:
         "decile": "tenth of the tokens, 1 = most frequent in the training rows",
         "relative_error": "relative error before training",
     }
-    return _curves(title_of(part, "what rare tokens lose"), lines, curves, axes)
+    said, title = message(part), "How well each tenth of the tokens is fitted, before any training"
+    mine = lines[lines.config_id == said.config_id] if said else lines.iloc[:0]
+    if said and len(mine):
+        errors = mine["fit.decile_errors"].iloc[0]
+        times = f"{errors[-1] / errors[0]:.2f} times the most frequent's"
+        title = f"{said.name}: before training, the rarest tenth of tokens has {times} error"
+    return _curves(title, about(part, "error of the embedding before any training"), lines, curves, axes)
 
 
 @figure("assignments")
@@ -129,9 +146,15 @@ def assignments(part: pd.DataFrame) -> Chart | None:
         return None
     data = pd.DataFrame(lines).astype({"ci95_low": float, "ci95_high": float})
     styles = kind_styles(set(data.kind))
-    title = title_of(part, "assignments at equal tables")
+    clear = int(((data.ci95_low > 0) | (data.ci95_high < 0)).sum())
+    better = int((data.ci95_low > 0).sum())
+    title = f"Clearly better than the simplest codes: {better} of {len(data)} comparisons; worse: {clear - better}"
+    subtitle = about(
+        part,
+        f"pairs of equal tables, {part[part.main].task.iloc[0]}; intervals not corrected for their number",
+    )
     with rc_context(STYLE):
-        figure = page(title, (10, 2.4 + 0.5 * len(data)), part.provenance.iloc[0])
+        figure = page(title, subtitle, (10, 2.4 + 0.5 * len(data)), part.provenance.iloc[0])
         axes = figure.subplots()
         axes.axvline(0, color="black", linewidth=1.2)
         for place, line in enumerate(rows(data)):
@@ -144,7 +167,7 @@ def assignments(part: pd.DataFrame) -> Chart | None:
         note = "; bars: 95 % intervals" if data.ci95_low.notna().any() else ""
         axes.set_xlabel(f"paired difference, {embeddings.metric.iloc[0] or 'score'}{note}")
         settle(figure)
-    return Chart(title, data, figure)
+    return Chart(f"{title} · {subtitle}", data, figure)
 
 
 def _differences(family: pd.DataFrame) -> Iterator[dict[str, Any]]:
@@ -173,9 +196,13 @@ def grids(part: pd.DataFrame) -> Chart | None:
     data = data[["panel", "kind", "configuration", "subspaces", "rows", "mean"]]
     data = data.astype({"subspaces": int, "rows": int})
     low, high = data["mean"].min(), data["mean"].max()
-    title = title_of(part, "score over subspaces and rows")
+    best = data.sort_values("mean", kind="stable").iloc[-1]
+    title = (
+        f"Best: {best.subspaces} subspaces of {best.rows} rows, {best['mean']:.1f}; worst measured: {low:.1f}"
+    )
+    subtitle = about(part, f"{part[part.main].task.iloc[0]}, over subspaces and rows; empty: not measured")
     with rc_context(STYLE | {"axes.grid": False}):
-        figure = page(title, (max(10, 5 * len(shown)), 6), part.provenance.iloc[0])
+        figure = page(title, subtitle, (max(10, 5 * len(shown)), 6), part.provenance.iloc[0])
         colours = matplotlib.colormaps["cividis"]  # its lightness grows evenly: it reads in grey too
         panels = figure.subplots(1, len(shown), squeeze=False).flat
         for axes, (_, family) in zip(panels, data.groupby("panel"), strict=True):
@@ -196,7 +223,7 @@ def grids(part: pd.DataFrame) -> Chart | None:
             extra = " ".join(word for word in words if not word.startswith(("f=", "Q=", "s=")))
             axes.set_title(f"{extra}\n{shown[0].metric.iloc[0] or 'score'}")
         settle(figure)
-    return Chart(title, data, figure)
+    return Chart(f"{title} · {subtitle}", data, figure)
 
 
 @figure("recovery")
@@ -204,9 +231,20 @@ def recovery(part: pd.DataFrame) -> Chart | None:
     """Return the loss over the steps of recovery, a line for each recovered embedding."""
     lines = _embeddings(part)
     lines = lines[lines["recovery.curve"].map(lambda curve: isinstance(curve, list) and len(curve) > 0)]
-    axes = {"step": "step", "loss": "training loss"}
+    curves, axes = list(lines["recovery.curve"]), {"step": "step", "loss": "training loss"}
+    if not curves:
+        return None
+    said = message(part)
+    place = next((place for place, name in enumerate(lines.config_id) if said and name == said.config_id), 0)
+    (first, high), (last, low) = curves[place][0], curves[place][-1]
+    name = point_name(lines.iloc[place].to_dict())
+    title = f"{name}: the loss falls from {high:.3g} at step {first:,} to {low:.3g} at step {last:,}"
     return _curves(
-        title_of(part, "recovery before the fine-tuning"), lines, list(lines["recovery.curve"]), axes
+        title,
+        about(part, "recovery before the fine-tuning, the numbers of steps differ"),
+        lines,
+        curves,
+        axes,
     )
 
 
@@ -215,22 +253,32 @@ def _embeddings(part: pd.DataFrame) -> pd.DataFrame:
     return part[part.main & (part.body == "fp32")]
 
 
-def _curves(title: str, lines: pd.DataFrame, curves: list[Any], names: dict[str, str]) -> Chart | None:
-    """Return a figure of at most MOST_LINES curves, from the largest to the smallest embedding, named at their ends.
+def _curves(
+    title: str, subtitle: str, lines: pd.DataFrame, curves: list[Any], names: dict[str, str]
+) -> Chart | None:
+    """Return a figure of at most MOST_LINES curves, from the largest to the smallest embedding, named beside the panel.
 
-    `curves` are the points (x, y) of each line, `names` the CSV file's columns for x and y with the axes' names.
+    `curves` are the points (x, y) of each line, `names` the CSV file's columns for x and y with the axes' names. The title's
+    configuration is among them.
     """
     if not curves:
         return None
     labels = list(zip(lines.configuration, lines.kind, strict=True))
-    chosen = np.linspace(0, len(lines) - 1, min(MOST_LINES, len(lines))).round().astype(int)
-    shown = [(*labels[place], *map(list, zip(*curves[place], strict=True))) for place in chosen]
+    spread = np.linspace(0, len(lines) - 1, min(MOST_LINES - 1, len(lines))).round().astype(int)
+    said = message(lines)
+    own = [place for place, name in enumerate(lines.config_id) if said and name == said.config_id]
+    chosen = sorted({*spread, *own})
+    texts = [point_name(row) for row in lines.to_dict("records")]
+    shown = [
+        (texts[place], labels[place][1], *map(list, zip(*curves[place], strict=True))) for place in chosen
+    ]
+    plain = [bool(lines.plain.iloc[place]) for place in chosen]
     styles = kind_styles({kind for _, kind, *_ in shown})
     with rc_context(STYLE):
-        figure = page(title, (10, 6), lines.provenance.iloc[0])
+        figure = page(title, subtitle, (10, 6), lines.provenance.iloc[0])
         axes = figure.subplots()
-        for _, kind, x, y in shown:
-            line = {**mark(styles[kind], 7), "linestyle": "-", "linewidth": 1.6}
+        for (_, kind, x, y), hollow in zip(shown, plain, strict=True):
+            line = {**mark(styles[kind], 7, hollow), "linestyle": "-", "linewidth": 1.6}
             axes.plot(x, y, markevery=max(1, len(x) // 10), **line)
         axes.set(**dict(zip(("xlabel", "ylabel"), names.values(), strict=True)))
         first, last = min(x[0] for *_, x, _ in shown), max(x[-1] for *_, x, _ in shown)
@@ -239,4 +287,6 @@ def _curves(title: str, lines: pd.DataFrame, curves: list[Any], names: dict[str,
         settle(figure)
         label_ends(axes, [(x[-1], y[-1], label) for label, _, x, y in shown])
     data = [(*label, *point) for label, curve in zip(labels, curves, strict=True) for point in curve]
-    return Chart(title, pd.DataFrame(data, columns=["configuration", "kind", *names]), figure)
+    return Chart(
+        f"{title} · {subtitle}", pd.DataFrame(data, columns=["configuration", "kind", *names]), figure
+    )

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from bench.errors import ConfigError
-from bench.report.names import column_name, embedding_id, kind, marks_of, short_label
+from bench.report.names import column_name, embedding_id, kind, marks_of, plain_name, short_label
 from bench.report.sizes import sizes
 from bench.store import Record, digest, sha256
 from bench.store.schema import CostPart, FitPart, HeadlinePart, SizePart, TaskPart, TrainingPart
@@ -131,6 +131,7 @@ def _derived(record: Record, place: int, widths: dict[str, int], suites: dict[st
         "assignment_family": digest([family, config["embedding"]]) if config.get("assignment") else "",
         "recovery": recovery,
         "plain": recovery == teacher == "none",
+        "plain_name": plain_name(config),
         "body": config.get("body", "fp32"),
         "settings": {"training.version": 1, "training.table_factor": 1.0} | _flatten(group),
         "configuration": short_label(config, widths.get(model)),

@@ -25,7 +25,16 @@ FLOORS = ("mean", "hash_only")  # methods that every other must beat: all tokens
 OF_A_CONFIGURATION = ("config.embedding.", "size.", "fit.", "recovery.")
 OF_A_LANGUAGE = ("tokens_per_text", "distinct_tokens")  # columns of a breakdown's lines
 SIZE = "size.embedding_bytes"
-NAMES = ["configuration", "kind", "body", "recovery", "table_family", "assignment_family"]
+NAMES = [
+    "configuration",
+    "kind",
+    "plain_name",
+    "body",
+    "recovery",
+    "plain",
+    "table_family",
+    "assignment_family",
+]
 
 
 def score_table(runs: pd.DataFrame, threshold: float) -> pd.DataFrame:
@@ -136,7 +145,10 @@ def _task(name: str, runs: pd.DataFrame, counted: pd.DataFrame) -> dict[str, Any
         "scaling": scaling(metric, scale),
         "metric": f"{metric or ''}{scaling(metric, scale)}",
         "scale": scale,
-        "chance": None if pd.isna(first["task.chance"]) else first["task.chance"] * scale,
+        # The score of always giving the commonest answer; of a metric without one, the score by chance.
+        "majority": next(
+            (scale * first[key] for key in ("task.majority", "task.chance") if pd.notna(first[key])), None
+        ),
         # The evaluated rows of each task, where its score is a share of them.
         "rows": [int(rows)] if metric in METRICS and METRICS[metric].of_rows and pd.notna(rows) else None,
         **{key: runs[key].max() if key in runs else None for key in OF_A_LANGUAGE},
@@ -194,7 +206,7 @@ def _mean(averaged: list[dict[str, Any]]) -> dict[str, Any]:
     if any(task["marks"] != marks for task in averaged):
         marks = (", ".join(task["task"] for task in averaged if task["marks"]),)
     name = f"mean of {', '.join(task['task'] for task in averaged)}"
-    rows, chances = ([task[key] for task in averaged] for key in ("rows", "chance"))
+    rows, levels = ([task[key] for task in averaged] for key in ("rows", "majority"))
     return averaged[0] | {
         "task": name,
         "column": column_name(name, marks),
@@ -206,7 +218,7 @@ def _mean(averaged: list[dict[str, Any]]) -> dict[str, Any]:
         "headline.split": None,
         "scaling": scaling(MEAN, 100.0),
         "metric": MEAN + scaling(MEAN, 100.0),
-        "chance": None if None in chances else sum(chances) / len(chances),
+        "majority": None if None in levels else sum(levels) / len(levels),
         "rows": None if None in rows else [count for part in rows for count in part],
         "is_mean": True,
     }

@@ -41,7 +41,12 @@ STYLES = {
     "mean": ("#B0B0B0", "1"),
     "hash_only": ("#808080", "2"),
 }
-OTHERS = [("#332288", "*"), ("#AA4499", "8"), ("#117733", "x"), ("#882255", "+")]
+OTHERS: list[tuple[str, Any]] = [
+    ("#332288", "*"),
+    ("#AA4499", "8"),
+    ("#117733", (4, 1, 0)),
+    ("#882255", (3, 1, 0)),
+]
 OWN_FONT = "DejaVu Sans"  # comes with matplotlib
 # For letters that it lacks, where one is installed.
 EAST_ASIAN = {"Noto Sans CJK JP", "IPAexGothic", "Hiragino Sans", "Yu Gothic"}
@@ -64,7 +69,7 @@ FOOT = 0.3  # inches that the provenance line takes
 
 
 class Chart(NamedTuple):
-    """A drawn figure: its title, and the points that it shows."""
+    """A drawn figure: its message and what is shown, and the points that it shows."""
 
     title: str
     data: pd.DataFrame
@@ -122,26 +127,39 @@ def write_figure(kind: FigureKind, part: pd.DataFrame, stem: Path) -> tuple[str,
     return chart.title, files
 
 
-def title_of(part: pd.DataFrame, what: str) -> str:
-    """Return a figure's title: the section, and what is shown of it."""
+def about(part: pd.DataFrame, what: str) -> str:
+    """Return a figure's subtitle: the section, and what is shown of it."""
     return f"{part.title.iloc[0]} on {part.suite.iloc[0]}: {what}"
 
 
-def mark(style: tuple[str, Any], size: float) -> dict[str, Any]:
-    """Return matplotlib's settings of markers without a line, from a colour and a marker."""
-    return {"color": style[0], "marker": style[1], "markersize": size, "linestyle": "none"}
+def mark(style: tuple[str, Any], size: float, hollow: bool = False) -> dict[str, Any]:
+    """Return matplotlib's settings of markers without a line, from a colour and a marker.
+
+    Untreated embeddings have hollow markers, those with a recovery or a teacher full ones.
+    """
+    look = {"markerfacecolor": "white", "markeredgewidth": 1.7} if hollow else {"markeredgecolor": "white"}
+    return {"color": style[0], "marker": style[1], "markersize": size, "linestyle": "none"} | look
 
 
-def page(title: str, size: tuple[float, float], foot: str) -> Figure:
-    """Return an empty figure with its title, and at its foot the line `foot` about the records behind it."""
-    foot_share = FOOT / size[1]
+def page(title: str, subtitle: str, size: tuple[float, float], foot: str) -> Figure:
+    """Return an empty figure: on top the message as a title with what is shown beneath, at its foot a line about the records."""
+    heads, top = [], 0.1  # inches from the page's top
+    looks: list[dict[str, Any]] = [
+        {"fontsize": 15, "fontweight": "bold"},
+        {"fontsize": 11, "color": "#555555"},
+    ]
+    for text, look in zip((title[:1].upper() + title[1:], subtitle), looks, strict=True):
+        lines = textwrap.wrap(text, int(size[0] * (132 if look["fontsize"] < 12 else 116) / look["fontsize"]))
+        heads.append((top, "\n".join(lines), look))
+        top += 0.08 + len(lines) * look["fontsize"] * 1.25 / 72
+    low, high = FOOT / size[1], top / size[1]
     figure = Figure(
-        figsize=size,
-        layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1, rect=(0, foot_share, 1, 1 - foot_share)),
+        figsize=size, layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1, rect=(0, low, 1, 1 - low - high))
     )
     FigureCanvasAgg(figure)
-    set_title(figure, title)
-    figure.text(0.008, 0.08 / size[1], foot, fontsize=8, color="#555555", va="bottom")
+    for start, text, look in heads:
+        figure.text(0.012, 1 - start / size[1], text, va="top", linespacing=1.15, **look)
+    figure.text(0.012, 0.08 / size[1], foot, fontsize=8, color="#555555", va="bottom")
     return figure
 
 
@@ -153,9 +171,9 @@ def set_title(figure: Figure, title: str) -> None:
 
 def legend(figure: Figure, handles: list[Any], columns: int) -> None:
     """Set the legend between the panels and the foot."""
-    # A legend's distances are counted in its letters' height.
-    pad = 72 * FOOT / matplotlib.rcParams["font.size"]
-    look: dict[str, Any] = {"borderaxespad": pad, "ncols": columns, "frameon": False}
+    pad = 72 * FOOT / 10.5  # a legend's distances are counted in its letters' height
+    look: dict[str, Any] = {"borderaxespad": pad, "ncols": columns, "frameon": False, "fontsize": 10.5}
+    look |= {"columnspacing": 1.3, "handlelength": 1.6, "handletextpad": 0.6}
     figure.legend(handles=handles, loc="outside lower center", **look)
 
 
@@ -173,7 +191,7 @@ def settle(figure: Figure) -> None:
 
 
 def label_ends(axes: Axes, ends: list[tuple[float, float, str]]) -> None:
-    """Write each text (x, y, text) to the right of its line's end, moved up off the text below, and down from the panel's top."""
+    """Write each text (x, y, text) right of all lines, at its line's end, moved up off the text below and down from the top."""
     # Heights without overlap, as shares of the panel's.
     ordered = [(x, y, textwrap.fill(text, 28)) for x, y, text in sorted(ends, key=lambda end: end[1])]
     points = np.array([2 + 13 * (1 + text.count("\n")) for *_, text in ordered])  # each text's height
@@ -185,11 +203,11 @@ def label_ends(axes: Axes, ends: list[tuple[float, float, str]]) -> None:
     heights = np.minimum(heights, 1 - np.append(np.cumsum(steps[::-1])[::-1], 0))
 
     # The texts, each with a line to its end.
-    for (x, y, text), (across, _), height in zip(ordered, places, heights, strict=True):
+    for (x, y, text), height in zip(ordered, heights, strict=True):
         axes.annotate(
             text,
             (x, y),
-            (across + 0.04, height),
+            (places[:, 0].max() + 0.04, height),
             textcoords="axes fraction",
             va="center",
             fontsize=11,
@@ -198,7 +216,7 @@ def label_ends(axes: Axes, ends: list[tuple[float, float, str]]) -> None:
         )
 
 
-def kind_styles(shown: set[str]) -> dict[str, tuple[str, str]]:
+def kind_styles(shown: set[str]) -> dict[str, tuple[str, Any]]:
     """Return kind -> colour and marker, the same for each body; kinds without a style share OTHERS in alphabetical order."""
     names = {kind.partition(",")[0] for kind in shown}
     extra = zip(sorted(names - set(STYLES)), cycle(OTHERS))

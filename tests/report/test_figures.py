@@ -2,18 +2,24 @@
 
 import re
 import warnings
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 from matplotlib import rc_context
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from bench.report import figures, style, write_report
+from bench.report.breakdown import breakdown_table
 from bench.report.runs import to_frame
-from bench.report.scores import score_table
-from bench.store import Record
-from tests.report.factory import record
+from bench.report.scores import score_table, sections
+from bench.store import Record, each
+from tests.report.factory import record, xnli
+
+RESULTS = Path(__file__).resolve().parents[2] / "results"
 
 
 def measured(made: Record, latency: float, device: str = "cuda A") -> Record:
@@ -58,7 +64,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_each_figure_is_there_in_three_formats_with_its_points(folder: Path) -> None:
     names = {path.name.split("--")[0] for path in (folder / "figures").iterdir()}
-    assert names == {"score-params", "score-bytes", "costs", "deciles", "assignments", "grid", "recovery"}
+    assert names == {"score-memory", "score-bytes", "costs", "deciles", "assignments", "grid", "recovery"}
     for name in names:
         files = {path.suffix: path.read_bytes() for path in (folder / "figures").glob(f"{name}--*")}
         assert b"<image" not in files[".svg"], "nothing is rasterised"
@@ -73,28 +79,133 @@ def test_each_figure_is_there_in_three_formats_with_its_points(folder: Path) -> 
 def test_a_long_title_stays_on_its_page() -> None:
     with rc_context(style.STYLE):
         made = style.page(
-            "minilm on xnli [not official: mnli:train_subset (76,476 rows)]: every language against English",
+            "97.5 % of the embedding saved for 0.2 points, and no more than 1 (p < 0.05, corrected for the best of 123)",
+            "minilm on xnli [not official: mnli:train_subset (76,476 rows)]: every language against English, "
+            * 2,
             (10, 3),
             "made here",
         )
-    title = made.texts[0].get_window_extent()
-    assert 0 <= title.x0 < title.x1 <= made.bbox.width
+    for text in made.texts:
+        box = text.get_window_extent()
+        assert 0 <= box.x0 < box.x1 <= made.bbox.width
 
 
 def test_what_needs_no_table_is_a_level_and_no_part_of_the_front(tmp_path: Path) -> None:
     floor = record("pq8", value=0.9, changes={"embedding.name": "hash_only"})
     assert floor["size"]
     floor["size"]["embedding_bytes"] = 4
-    runs = [record(value=0.8), record("sequential", value=0.5), floor]
+    runs = [record(value=0.8), record("sequential", value=0.55), floor]
     write_report(runs, [], tmp_path)
     drawn = points(tmp_path, "score-bytes").set_index("kind")
     assert drawn.on_front.to_dict() == {"dense": True, "sequential": True, "hash_only": False}
-    chart = figures.main_score(score_table(to_frame(runs), 1.0), figures.SIZES[1])
+    chart = figures.main_score(score_table(to_frame(runs), 1.0), figures.BYTES)
     assert chart
-    axes, level = chart.figure.axes[0], [90.0, 90.0]
-    assert axes.get_xlim()[0] > 1000 and [
-        line.get_linestyle() for line in axes.lines if list(line.get_ydata()) == level
-    ] == ["--"]
+    axes = chart.figure.axes[0]
+    levels = {
+        float(line.get_ydata()[0]): line.get_linestyle() for line in axes.lines if len(line.get_ydata()) == 2
+    }
+    assert axes.get_xlim()[0] > 0.001, "in MB: the floor's four bytes do not stretch the axis"
+    assert (levels[90.0], levels[50.0]) == ("-.", ":"), "the floor, and always the commonest answer"
+
+
+def test_the_level_of_always_the_commonest_answer_is_the_records(tmp_path: Path) -> None:
+    runs = [record(value=0.8), record("pq8", value=0.7)]
+    for run in runs:
+        assert run["task"]
+        run["task"]["majority"] = 0.6838
+    write_report(runs, [], tmp_path)
+    assert set(points(tmp_path, "score-bytes").majority) == {68.38}
+
+
+def test_the_title_says_what_is_saved_for_what_loss_as_strongly_as_the_interval_allows() -> None:
+    def title(*values: tuple[float, ...], margin: float = 1.0) -> str:
+        methods = zip(("dense", "pq48"), values, strict=True)
+        runs = [record(m, seed=s, value=v) for m, many in methods for s, v in enumerate(many)]
+        chart = figures.main_score(score_table(to_frame(runs), margin), figures.BYTES)
+        assert chart
+        return chart.title.partition(" · ")[0].replace("\u00a0", " ")
+
+    sure = title((0.80, 0.81, 0.80), (0.798, 0.808, 0.7979))
+    assert sure == "97.5 % of the embedding saved for 0.2 points, and no more than 1 (p < 0.05)"
+    unsure = title((0.80, 0.81, 0.82), (0.79, 0.82, 0.814))
+    assert re.fullmatch(r"97.5 % .* saved for 0.2 points \(95 % interval −2.4 to 2.8, 3 seeds\)", unsure)
+    better = title((0.80, 0.81, 0.82), (0.82, 0.80, 0.821))
+    assert re.fullmatch(
+        r"97.5 % .* saved with no loss measured \(95 % interval −\d.\d to \d.\d, 3 seeds\)", better
+    )
+    none = title((0.80, 0.81), (0.70, 0.72))
+    assert none.startswith(
+        "No embedding stays within 1 point of dense: 97.5 % of the embedding saved for 9.5 points ("
+    )
+    assert title((0.8,), (0.799,)).endswith("one seed)") and "p <" not in title((0.8,), (0.799,))
+
+
+def test_untreated_points_are_hollow_and_recovered_ones_full() -> None:
+    recovered = record("pq8", value=0.75, changes={"recovery": {"name": "distil", "steps": 10}})
+    taught = record("pq16", value=0.76, changes={"training.teacher": "dense"})
+    runs = [record(value=0.8), record("pq8", value=0.7), recovered, taught]
+    chart = figures.main_score(score_table(to_frame(runs), 1.0), figures.BYTES)
+    assert chart
+    shown = {
+        float(y): line.get_markerfacecolor() == "white"
+        for line in chart.figure.axes[0].lines
+        if line.get_marker() in ("D", "s")
+        for y in line.get_ydata()
+    }
+    assert shown == {80: True, 70: True, 75: False, 76: False}
+
+
+def committed() -> list[tuple[str, pd.DataFrame, bool]]:
+    """Return the sections of the committed reports and of a task in 15 languages, each with whether it is a breakdown."""
+    sections_ = []
+    for name in ("", "example/demo", "example/glue_quick"):
+        runs = to_frame([found for _, found in each(RESULTS / name) if not isinstance(found, str)])
+        sections_ += [(name or "reference", part, False) for part in sections(score_table(runs, 1.0))]
+    spoken = to_frame(xnli())
+    sections_ += [("xnli", part, True) for part in sections(breakdown_table(spoken, 1.0))]
+    return sections_ + [("xnli", part, False) for part in sections(score_table(spoken, 1.0))]
+
+
+def test_no_text_of_a_figure_overlaps_another_or_a_point_and_none_leaves_the_page() -> None:
+    drawn = 0
+    for name, part, breakdown in committed():
+        for kind in (kind for kind in style.FIGURES if kind.of_breakdown == breakdown):
+            chart = kind.draw(part)
+            if chart is None:
+                continue
+            drawn += 1
+            where, page = f"{kind.name} of {name}", chart.figure.bbox
+            chart.figure.canvas.draw()
+            boxes = [(text.get_text(), Text.get_window_extent(text)) for text in written(chart.figure)]
+            for text, box in boxes:
+                inside = page.x0 <= box.x0 and box.x1 <= page.x1 and page.y0 <= box.y0 and box.y1 <= page.y1
+                assert inside, f"{where}: {text!r} leaves the page"
+            for (one, box), (other, second) in combinations(boxes, 2):
+                wide = min(box.x1, second.x1) - max(box.x0, second.x0)
+                high = min(box.y1, second.y1) - max(box.y0, second.y0)
+                assert min(wide, high) < 1, f"{where}: {one!r} overlaps {other!r}"
+            if kind.name.startswith("score"):
+                labels = [Text.get_window_extent(text) for text in chart.figure.axes[0].texts]
+                assert 1 <= len(labels) <= figures.MOST_LABELS, where
+                axes = chart.figure.axes[0]
+                marks = [line for line in axes.lines if line.get_marker() not in ("None", None, "")]
+                points = [axes.transData.transform(xy) for line in marks for xy in line.get_xydata()]
+                assert not [xy for xy in points for box in labels if box.contains(*xy)], (
+                    f"{where}: a label lies over a point"
+                )
+    assert drawn > 20
+
+
+def written(page: Figure) -> list[Text]:
+    """Return all texts that a figure shows; matplotlib also keeps labels of ticks outside the axes, which it does not draw."""
+    texts = [*page.texts, *(text for legend in page.legends for text in legend.get_texts())]
+    for axes in (one for outer in page.axes for one in (outer, *outer.child_axes)):
+        texts += [*axes.texts, axes.title]
+        for axis in (axes.xaxis, axes.yaxis) if axes.axison else ():
+            low, high = sorted(axis.get_view_interval())
+            ticks = [tick for tick in axis.get_major_ticks() if low <= tick.get_loc() <= high]
+            texts += [axis.label, *(label for tick in ticks for label in (tick.label1, tick.label2))]
+    return [text for text in texts if text.get_visible() and text.get_text().strip()]
 
 
 def test_every_figure_says_what_it_was_made_from(folder: Path) -> None:
@@ -139,10 +250,7 @@ def test_times_noted_on_a_shared_card_are_shown_nowhere(tmp_path: Path) -> None:
     assert together["training"]
     together["training"]["runs_at_once"] = 6
     write_report([together, alone], [], tmp_path)
-    assert "score against file of the embedding" in (tmp_path / "INDEX.md").read_text()
-    assert set(points(tmp_path, "costs").columns).isdisjoint({"latency_ms.small", "memory_bytes"}), (
-        "dense has no time to compare with"
-    )
+    assert not list((tmp_path / "figures").glob("costs--*")), "dense has no time to compare with"
     assert (
         "ms" not in re.findall(r"Latency, batch of 1.*?</tr>", (tmp_path / "brief.html").read_text(), re.S)[0]
     )
@@ -154,7 +262,7 @@ def test_letters_that_no_installed_font_has_are_told_with_the_package_that_has_t
     records = [record(model="日本語"), record("pq8", model="日本語")]
     monkeypatch.setitem(style.STYLE, "font.family", [style.OWN_FONT])
     write_report(records, [], tmp_path)
-    assert re.search(r"figures/score-params--.*png: 3 of its letters .* fonts-noto-cjk", caplog.text)
+    assert re.search(r"figures/score-bytes--.*png: 3 of its letters .* fonts-noto-cjk", caplog.text)
     caplog.clear()
     write_report([record(), record("pq8")], [], tmp_path)
     assert "fonts-noto-cjk" not in caplog.text
@@ -163,7 +271,7 @@ def test_letters_that_no_installed_font_has_are_told_with_the_package_that_has_t
 def test_what_the_drawing_library_warns_of_is_logged_with_the_figures_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    first = style.FIGURES[0]
+    first = next(kind for kind in style.FIGURES if kind.name == "score-bytes")
 
     def warning(part: Any) -> Any:
         warnings.warn("the layout does not fit", UserWarning, stacklevel=1)
@@ -171,14 +279,14 @@ def test_what_the_drawing_library_warns_of_is_logged_with_the_figures_name(
 
     monkeypatch.setattr("bench.report.FIGURES", [first._replace(draw=warning)])
     write_report([record(), record("pq8")], [], tmp_path)
-    assert re.search(r"figures/score-params--.*png: the layout does not fit", caplog.text)
+    assert re.search(r"figures/score-bytes--.*png: the layout does not fit", caplog.text)
 
 
 def test_costs_come_from_one_machine(folder: Path) -> None:
     table = points(folder, "costs")
     latency = table.dropna(subset=["latency_ms.small"]).set_index("configuration")["latency_ms.small"]
     assert latency["sequential f=3 Q=32"] == pytest.approx(5.5), "not the run on the other machine"
-    assert "cuda A" in (folder / "INDEX.md").read_text().split("score against cost on ")[1][:20]
+    assert "shares of dense on cuda A" in (folder / "INDEX.md").read_text()
 
 
 def test_costs_are_those_in_use_where_they_were_measured(tmp_path: Path) -> None:
@@ -206,17 +314,15 @@ def test_costs_are_those_in_use_where_they_were_measured(tmp_path: Path) -> None
         one["cost"]["profiles"] = {"cpu": profile}
     write_report(records, [], tmp_path, paper=tmp_path)
     table = points(tmp_path, "costs").set_index("configuration").loc["pq f=8 Q=64"]
-    small, large, memory = (
-        table[key].dropna().item() for key in ("latency_ms.small", "latency_ms.large", "memory_bytes")
-    )
+    small, large, memory = (table[key] for key in ("latency_ms.small", "latency_ms.large", "memory_bytes"))
     assert small == pytest.approx(6.4), "half of dense in the same rounds"
     assert large == pytest.approx(204.8) and memory == 345
     drawn = next((tmp_path / "figures").glob("costs--*.svg")).read_text()
     assert all(
         said in drawn
         for said in (
-            "cost on cpu by bench latency",
-            "latency of a batch of 1 × 128 tokens",
+            "shares of dense on cpu by bench latency",
+            "time for 1 × 128 tokens",
             "peak memory in use",
         )
     )
@@ -232,9 +338,11 @@ def test_heat_map_deciles_and_recovery_hold_the_records_values(folder: Path) -> 
     assert sorted(recovery[recovery.step == 10].loss) == pytest.approx([0.22, 0.22, 0.24, 0.24])
 
 
-def test_the_knee_is_marked_once(folder: Path) -> None:
-    table = points(folder, "score-bytes")
-    assert table.knee.sum() == 1 and table[table.knee].on_front.all()
+def test_a_single_seed_beside_several_is_no_part_of_the_front(tmp_path: Path) -> None:
+    runs = [record(method, seed=seed, value=0.7) for method in ("dense", "pq16") for seed in (0, 1)]
+    write_report([*runs, record("pq8", value=0.9)], [], tmp_path)
+    drawn = points(tmp_path, "score-bytes").set_index("configuration")
+    assert drawn.on_front.to_dict() == {"dense": False, "pq f=16 Q=60": True, "pq f=8 Q=64": False}
 
 
 @pytest.fixture(scope="module")
@@ -275,11 +383,11 @@ def test_bodies_have_a_chart_of_the_whole_models_bytes(bodies: Path) -> None:
     )
     assert chart.on_front.all(), "each is smaller and worse than the next"
     legend = (bodies / "figures" / "score-total_bytes--minilm--glue.svg").read_text()
-    assert "stored bytes of the whole model" in legend and "<!-- pq, int8 body -->" in legend
+    assert "stored size of the whole model" in legend and "<!-- product quantisation, int8 body -->" in legend
 
 
 def test_charts_of_the_embedding_show_fp32_bodies_only(bodies: Path, folder: Path) -> None:
-    for name in ("score-params", "score-bytes"):
+    for name in ("score-memory", "score-bytes"):
         assert set(points(bodies, name).configuration) == {"dense", "pq f=8 Q=64"}
     assert set(points(bodies, "deciles").configuration) == {"pq f=8 Q=64"}
     assert not list((folder / "figures").glob("*total_bytes*")), (

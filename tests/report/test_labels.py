@@ -21,7 +21,7 @@ def axes() -> Axes:
 
 def test_close_points_get_labels_that_do_not_overlap() -> None:
     chart = axes()
-    labels = [Label(5, 5 + i / 10, f"configuration {i}", True) for i in range(6)]
+    labels = [Label(5, 5 + i / 10, f"configuration {i}") for i in range(6)]
     assert place_labels(chart, labels, [Segment(0, 5, 10, 5)]) == []
     boxes = [text.get_window_extent() for text in chart.texts]
     assert len(boxes) == 6
@@ -32,9 +32,9 @@ def test_close_points_get_labels_that_do_not_overlap() -> None:
     )
 
 
-def test_where_there_is_no_room_only_needed_labels_stay() -> None:
+def test_where_there_is_no_room_labels_are_left_out() -> None:
     chart = axes()
-    labels = [Label(5, 5, "a long label that needs much room " * 2, i == 7) for i in range(30)]
+    labels = [Label(5, 5, "a long label that needs much room " * 2) for i in range(30)]
     left_out = place_labels(chart, labels, [])
     assert left_out
     assert len(chart.texts) == 30 - len(left_out)
@@ -44,7 +44,7 @@ def test_where_there_is_no_room_only_needed_labels_stay() -> None:
 
 def test_a_label_keeps_off_the_ring_around_its_point_and_off_its_interval() -> None:
     chart = axes()
-    place_labels(chart, [Label(5, 5, "configuration", True)], [Segment(5, 4, 5, 6)])
+    place_labels(chart, [Label(5, 5, "configuration")], [Segment(5, 4, 5, 6)])
     (box,) = (text.get_window_extent() for text in chart.texts)
     x, y = chart.transData.transform((5, 5))
     gap = max(abs(x - (box.x0 + box.x1) / 2) - box.width / 2, abs(y - (box.y0 + box.y1) / 2) - box.height / 2)
@@ -58,11 +58,11 @@ def test_a_label_keeps_off_the_ring_around_its_point_and_off_its_interval() -> N
 
 def test_a_label_keeps_off_points_that_have_none() -> None:
     free = axes()
-    place_labels(free, [Label(5, 5, "configuration", True)], [])
+    place_labels(free, [Label(5, 5, "configuration")], [])
     (box,) = (text.get_window_extent() for text in free.texts)
     x, y = free.transData.inverted().transform(((box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2))
     chart = axes()
-    place_labels(chart, [Label(5, 5, "configuration", True)], [], [(x, y)])
+    place_labels(chart, [Label(5, 5, "configuration")], [], [(x, y)])
     (other,) = (text.get_window_extent() for text in chart.texts)
     assert not other.contains(*chart.transData.transform((x, y)))
 

@@ -20,7 +20,7 @@ def test_subset_and_limit_never_share_the_official_name(tmp_path: Path) -> None:
     assert "mrpc<br>accuracy (%) on validation<br>not official: train (1,000 of 3,668 rows) |" in text
     assert "mrpc<br>accuracy (%) on validation |" in text  # the official one, in a column of its own
     assert "No average over tasks: a task was run on several selections of its data." in text
-    for line in (tmp_path / "figures" / "tasks-params--minilm--glue.csv").read_text().splitlines():
+    for line in (tmp_path / "figures" / "score-bytes--minilm--glue.csv").read_text().splitlines():
         assert "qnli" not in line or "train_subset (10,474 of 104,743 rows)" in line
 
 

@@ -9,9 +9,10 @@ import yaml
 
 from bench.report.brief.text import mark_text, model_text
 from bench.report.decision import Subject
-from bench.report.languages import correlation_text, costs, direction, minus
+from bench.report.languages import correlation_text, costs, direction
 from bench.report.runs import SECTION, ids_sha256
 from bench.store import Covered
+from bench.text import minus
 
 TASKS = Path(__file__).resolve().parents[3] / "conf" / "task"
 

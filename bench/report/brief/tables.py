@@ -5,9 +5,10 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from bench.report.brief import costing
-from bench.report.brief.text import mark_text, percent_text, reason_text, size_text
+from bench.report.brief.text import mark_text, reason_text
 from bench.report.decision import Item, Subject
 from bench.settings.schema import PriceConfig
+from bench.text import percent_text, size_text
 
 # Lines that depend on the tasks that matter: `cells` leaves them empty.
 CHOSEN = ("mean", "worst")

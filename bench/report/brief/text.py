@@ -1,23 +1,9 @@
-"""Numbers and names as the page's texts show them; a number and its unit are never parted (U+00A0)."""
+"""Names as the page's texts show them."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from bench.report.names import Mark
-
-UNITS = (("GB", 10**9), ("MB", 10**6), ("kB", 10**3), ("B", 1))
-
-
-def size_text(count: float) -> str:
-    """Return a number of bytes with three figures, such as "1.19 MB"."""
-    unit, factor = next((pair for pair in UNITS if count >= pair[1]), UNITS[-1])
-    value = count / factor
-    return f"{value:.{0 if unit == 'B' or value >= 100 else 1 if value >= 10 else 2}f}\u00a0{unit}"
-
-
-def percent_text(share: float) -> str:
-    """Return a share with one decimal, such as "97.5 %", or with two where one decimal would give 100.0."""
-    return f"{100 * share:.{2 if 0.9995 <= share < 1 else 1}f}\u00a0%"
 
 
 def model_text(row: Any, words: Mapping[str, Any]) -> str:
