@@ -14,10 +14,11 @@ ARGS ?=
 OVERRIDES = $${DATA:+"data.root=$$DATA"} $(ARGS)
 TEXTS = $${REFERENCE:+"--reference=$$REFERENCE"} $${CURRENT:+"--current=$$CURRENT"}
 ONLIES = $${ONLY:+$$(printf -- '--only=%s ' $$ONLY)}
-CHOSEN = "sweep=$$SWEEP" $(OVERRIDES) $${LAUNCHER:+"launcher=$$LAUNCHER"} $(ONLIES) $${LIMIT:+"--limit=$$LIMIT"} $${SEEDS:+"--seeds=$$SEEDS"}
+CHOSEN = "sweep=$$SWEEP" $(OVERRIDES) $${LAUNCHER:+"launcher=$$LAUNCHER"} $(ONLIES) $${LIMIT:+"--limit=$$LIMIT"} $${SEEDS:+"--seeds=$$SEEDS"} $(TEXT)
+TEXT = $${CORPUS:+"?pretraining.corpus=$$CORPUS"}
 
 .DEFAULT_GOAL := help
-.PHONY: help install fetch tasks demo sweep plan status retry cancel choose gc report gate rescore pack submit perf search fit latency cost coverage drift reassign export test faults lint typecheck clean
+.PHONY: help install fetch tasks pretrain demo sweep plan status retry cancel choose gc report gate rescore pack submit perf search fit latency cost coverage drift reassign export test faults lint typecheck clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -40,7 +41,10 @@ tasks: install  ## List every task's splits: rows found (DATA=<folder>) against 
 demo: install  ## Print ten sentences as a dense and a compressed model judge them, in five languages, too. ARGS=model=minilm
 	$(BENCH) demo $(ARGS)
 
-sweep: install  ## Run what is missing of SWEEP (default: demo), then report. DATA=<folder> LAUNCHER=local|slurm ONLY=task=mrpc LIMIT=<n> SEEDS=<n> ARGS="key=value ..."
+pretrain: install  ## Pretrain the model of ARGS="model=bert-small-6x384 embedding=... pretraining=masked_lm", or all of SWEEP, on the text CORPUS=<file or folder>
+	$(BENCH) pretrain $(if $(filter demo,$(SWEEP)),,"sweep=$$SWEEP") $(OVERRIDES) $(ONLIES) $(TEXT)
+
+sweep: install  ## Run what is missing of SWEEP (default: demo), then report. DATA=<folder> LAUNCHER=local|slurm ONLY=task=mrpc LIMIT=<n> SEEDS=<n> CORPUS=<text of a pretraining> ARGS="key=value ..."
 	$(BENCH) sweep $(CHOSEN)
 
 plan: install  ## Show what `make sweep` would run

@@ -49,6 +49,8 @@ def made(project: Path, *words: str) -> list[str]:
     [
         ("tasks", "DATA", "tasks", "data.root={}"),
         ("sweep", "DATA", "sweep", "data.root={}"),
+        ("sweep", "CORPUS", "sweep", "?pretraining.corpus={}"),
+        ("pretrain", "CORPUS", "pretrain", "?pretraining.corpus={}"),
         ("sweep", "SWEEP", "sweep", "sweep={}"),
         ("sweep", "LAUNCHER", "sweep", "launcher={}"),
         ("sweep", "LIMIT", "sweep", "--limit={}"),

@@ -123,6 +123,12 @@ VERBS = {
         "task=lexical_sentiment embedding=subspace embedding.subspaces=8",
         HYDRA,
     ),
+    "pretrain": Verb(
+        "pretrain",
+        "Pretrain the model of a configuration, or all models of a sweep, without a task; go on where it was cut off.",
+        "model=bert-small-6x384 embedding=dense pretraining=masked_lm pretraining.corpus=texts",
+        SELECTION,
+    ),
     "plan": Verb(
         "plans",
         "Print how many runs a sweep has, how many are done and what is left.",

@@ -32,6 +32,7 @@ FILES = {
     "data.root": Source(("data.",), "<folder of the data>"),
     "assignment.corpus": Source(("assignment.corpus", "embedding.corpus"), "<its text file or splits>"),
     "recovery.corpus": Source(("recovery.corpus",), "<its text file or splits>"),
+    "pretraining.corpus": Source(("pretraining.corpus",), "<its text files>"),
 }
 
 
@@ -105,6 +106,7 @@ def _needed(record: Record) -> list[str]:
         "data.root": canonical["data"]["source"] in ("parquet", "official"),
         "assignment.corpus": {corpora["embedding"], corpora["assignment"]} != {"task"},
         "recovery.corpus": corpora["recovery"] != "task",
+        "pretraining.corpus": "pretraining" in canonical,
     }
     return [key for key in FILES if needed[key]]
 
@@ -160,17 +162,19 @@ def configuration(record: Record, overrides: Sequence[str]) -> RunConfig:
     """Return the configuration with the record's canonical form. A corpus, of which a record has the digest only, is the override's."""
     canonical = record["config"]
     chosen = [f"{group}={name}" for group, name in _chosen(record).items()]
+    chosen.append(f"pretraining={canonical.get('pretraining', {'name': 'none'})['name']}")
     model = [f"model.{key}={text_of(value)}" for key, value in _model(record).items()]
     config = compose_config([*chosen, *model, *overrides])
-    for group in ("task", "embedding", "assignment", "recovery", "training"):
+    for group in ("task", "embedding", "assignment", "pretraining", "recovery", "training"):
         part = getattr(config, group)
         given = {
-            key: value
-            for key, value in (canonical[group] or {}).items()
+            key: value["name"] if group == "assignment" and key == "model" else value
+            for key, value in (canonical.get(group) or {}).items()
             if hasattr(part, key) and not (key == "corpus" and value != "task")
         }
         setattr(config, group, replace(part, **given))
     config.model.weights = canonical["model"]["weights"]
+    config.model.architecture = canonical["model"].get("architecture", {})
     config.data.source, config.seed = canonical["data"]["source"], canonical["seed"]
     config.body = canonical.get("body", "fp32")
     config.sampling = SamplingConfig(**canonical.get("sampling", {}))
