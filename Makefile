@@ -38,7 +38,7 @@ fetch: install  ## Download models and data once: MODEL=<name,...> TASKS=<name,.
 tasks: install  ## List every task's splits: rows found (DATA=<folder>) against official rows
 	$(BENCH) tasks $(OVERRIDES)
 
-demo: install  ## Print ten sentences as a dense and a compressed model judge them, in five languages, too. ARGS=model=minilm
+demo: install  ## Print ten sentences as a dense and a compressed model judge them, in five languages, too. ARGS=model=all-minilm-l6-v2
 	$(BENCH) demo $(ARGS)
 
 pretrain: install  ## Pretrain the model of ARGS="model=bert-small-6x384 embedding=... pretraining=masked_lm", or all of SWEEP, on the text CORPUS=<file or folder>
@@ -99,7 +99,7 @@ cost:
 coverage: install  ## Say how the text CORPUS=<file> is covered by vocabulary and embedding. ARGS="key=value ..."
 	$(BENCH) coverage $${CORPUS:+"--corpus=$$CORPUS"} $(OVERRIDES)
 
-drift: install  ## Compare the text CURRENT=<file> with REFERENCE=<file>, which an embedding was made for; fails past a limit. ARGS="minilm drift.unseen=0.1 ..."
+drift: install  ## Compare the text CURRENT=<file> with REFERENCE=<file>, which an embedding was made for; fails past a limit. ARGS="all-minilm-l6-v2 drift.unseen=0.1 ..."
 	$(BENCH) drift $(TEXTS) $(OVERRIDES)
 
 reassign: install  ## Make the embedding's codes and tables for CURRENT=<file>: error and coverage before and after

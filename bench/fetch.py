@@ -6,8 +6,9 @@ from pathlib import Path
 
 from huggingface_hub import snapshot_download
 
-from bench.errors import ConfigError, EnvironmentBroken, unknown
+from bench.errors import EnvironmentBroken
 from bench.models import location
+from bench.settings.choices import unknown_choice
 from bench.settings.compose import choices, compose_config
 from bench.settings.schema import DataConfig
 from bench.tasks import data as task_data
@@ -36,7 +37,7 @@ def fetch(models: Sequence[str], tasks: Sequence[str]) -> Iterable[Fetched]:
     for key, names in (("model", models), ("task", tasks)):
         for name in names:
             if name not in choices(key):
-                raise ConfigError(unknown(key, name, choices(key)))
+                raise unknown_choice(key, name, choices(key))
     for name in models:
         yield _model(name)
     for owner, language in dict.fromkeys(part for task in tasks for part in _parts(task)):

@@ -41,7 +41,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from bench.settings.compose import compose_config
 
     folder = tmp_path_factory.mktemp("tiny-model")
-    packaged, _ = locate(compose_config(["model=minilm"]).model)
+    packaged, _ = locate(compose_config(["model=all-minilm-l6-v2"]).model)
     AutoTokenizer.from_pretrained(packaged).save_pretrained(folder)
     torch.manual_seed(0)
     config = BertConfig(
@@ -72,6 +72,7 @@ def tiny(tiny_model: Path, tmp_path: Path) -> list[str]:
         f"model.path={tiny_model}",
         "model.sha256=null",
         "model.width=24",
+        "model.pooling=null",
         "model.revision=null",
         "task=lexical_sentiment",
         "training.max_steps=6",

@@ -39,7 +39,7 @@ def repositories(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (glue / "README.md").write_text("\n".join([*card, "---", ""]))
     config = compose_config([f"model={MODEL}"]).model
     repository = root / "models" / str(config.path)
-    packaged, _ = locate(compose_config(["model=minilm"]).model)
+    packaged, _ = locate(compose_config(["model=all-minilm-l6-v2"]).model)
     shutil.copytree(packaged, repository, ignore=shutil.ignore_patterns("*.safetensors", "*.onnx"))
     from transformers import BertConfig, BertModel
 
@@ -134,7 +134,8 @@ def test_an_unreachable_hub_says_which_sources_would_work(tmp_path: Path) -> Non
     ("argument", "said"),
     [
         ("--tasks=mrcp", "Did you mean 'mrpc'"),
-        ("--models=minilmm", "Did you mean 'minilm'"),
+        ("--models=all-minilm", "Did you mean 'all-minilm-l6-v2'"),
+        ("--models=minilm", "model=minilm is called model=all-minilm-l6-v2 now"),
         ("--task=mrpc", "Did you mean '--tasks'"),
         ("task=mrpc", "Did you mean '--tasks'"),
         ("tasks=mrpc", "tasks (mrpc) is a flag: write --tasks=mrpc."),

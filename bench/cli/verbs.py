@@ -66,7 +66,7 @@ ONLY = _flag(
     default=[],
     type=_condition,
     metavar="KEY=VALUE[,VALUE]",
-    help="only runs whose configuration has one of these values; repeat the flag for further conditions",
+    help="only runs whose configuration has one of these values (part=NAME: that part of the file); repeat the flag for more",
 )
 SEEDS = _flag(
     "--seeds", type=_count, metavar="N", help="the seeds 0 to N-1 instead of those in the sweep's file"
@@ -184,7 +184,7 @@ VERBS = {
     "demo": Verb(
         "exports",
         "Print ten sentences as a dense and a compressed model judge them; train both first.",
-        "model=minilm",
+        "model=all-minilm-l6-v2",
     ),
     "rescore": Verb(
         "scoring",
@@ -211,7 +211,7 @@ VERBS = {
     "fetch": Verb(
         "fetch",
         "Download models and data once, for use without the hub.",
-        "--models minilm,bert-base-uncased --tasks mrpc,rte",
+        "--models all-minilm-l6-v2,bert-base-uncased --tasks mrpc,rte",
         tuple(
             _flag(
                 f"--{kind}", type=_names, default=[], metavar="NAME[,NAME]", help=f"names of conf/{kind[:-1]}"
@@ -235,14 +235,14 @@ VERBS = {
     "drift": Verb(
         "probes",
         "Compare live text with the text that an embedding was made for; exit with 1 past a limit.",
-        "--reference made-for.txt --current live.txt minilm drift.unseen=0.1",
+        "--reference made-for.txt --current live.txt all-minilm-l6-v2 drift.unseen=0.1",
         TEXTS,
         "[MODEL] [key=value ...]",
     ),
     "reassign": Verb(
         "probes",
         "Make an embedding's codes and tables for the live text, and compare them with the former ones.",
-        "--reference made-for.txt --current live.txt minilm",
+        "--reference made-for.txt --current live.txt all-minilm-l6-v2",
         TEXTS,
         "[MODEL] [key=value ...]",
     ),

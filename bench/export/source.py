@@ -15,6 +15,7 @@ from bench import store
 from bench.errors import BenchError, ConfigError
 from bench.runs.execute import execute
 from bench.runs.identity import Prepared, prepare
+from bench.settings.choices import RENAMED_CHOICES
 from bench.settings.compose import choices, compose_config, text_of
 from bench.settings.schema import RunConfig, SamplingConfig
 from bench.store import CHOSEN, ModelPart, Record
@@ -135,7 +136,8 @@ def _chosen(record: Record) -> dict[str, str]:
     canonical = record["config"]
     named = {group: (canonical[group] or {}).get("name") for group in CHOSEN}
     chosen = named | record.get("chosen", {})
-    return {group: name for group, name in chosen.items() if name in choices(group)}
+    present = {group: RENAMED_CHOICES.get((group, str(name)), name) for group, name in chosen.items()}
+    return {group: name for group, name in present.items() if name in choices(group)}
 
 
 def _model(record: Record) -> dict[str, Any]:
@@ -148,11 +150,7 @@ def _model(record: Record) -> dict[str, Any]:
     # A packaged model is known by its digest; any other is a local folder.
     name = _chosen(record).get("model")
     choice = compose_config([f"model={name}"]).model if name else None
-    if choice and (choice.source, choice.name, choice.sha256) == (
-        "package",
-        canonical["name"],
-        known["sha256"],
-    ):
+    if choice and (choice.source, choice.sha256) == ("package", known["sha256"]):
         return given
     facts = {key: known[key] for key in ("revision", "sha256", "vocab_size", "width")}
     return given | {"source": "local", **facts, "positions": None}

@@ -37,7 +37,7 @@ def _measured(device: torch.device) -> tuple[float, float]:
     with tempfile.TemporaryDirectory() as folder:
         _save_model(Path(folder) / "model")
         common = [
-            *("model.name=random", "model.source=local", f"model.path={folder}/model"),
+            *("model.name=random", "model.source=local", f"model.path={folder}/model", "model.pooling=null"),
             *("model.sha256=null", "model.revision=null", "task=lexical_sentiment", f"device={device.type}"),
             *(f"results_dir={folder}/results", f"cache_dir={folder}/cache"),
         ]

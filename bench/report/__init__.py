@@ -213,7 +213,7 @@ def _provenance(runs: pd.DataFrame) -> str:
 
 
 def _stem(name: str, part: pd.DataFrame) -> str:
-    return slug(name, part.title.iloc[0], part.suite.iloc[0])
+    return slug(name, part.recorded_as.iloc[0], part.suite.iloc[0])
 
 
 def _write(path: Path, text: str) -> Path:

@@ -2,10 +2,16 @@
 
 import re
 from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
+import yaml
+
+from bench.settings.choices import RENAMED_CHOICES
 from bench.store import digest
 
+MODELS = Path(__file__).resolve().parents[2] / "conf" / "model"
 OFFICIAL_SPLIT = re.compile(r"(train|dev|validation|test)(_matched|_mismatched)?")
 SETTINGS = {  # how a label shows a setting; any other setting is shown as key=value
     "rank": "r={}",
@@ -73,6 +79,21 @@ def marks_of(source: str, splits: dict[str, dict[str, Any]], limit: int | None) 
 def column_name(task: str, marks: tuple[str, ...]) -> str:
     """Return the task's name with what is not official about it."""
     return f"{task} [not official: {'; '.join(marks)}]" if marks else task
+
+
+def known_as(model: str) -> str:
+    """Return a model's name, with the present one behind a former one that its records have."""
+    now = RENAMED_CHOICES.get(("model", model))
+    return f"{model} ({now})" if now else model
+
+
+@cache
+def overlaps(model: str) -> dict[str, str]:
+    """Return task -> what of its data the model was trained on, as the model's file in conf/model says; empty where it says nothing."""
+    file = MODELS / f"{RENAMED_CHOICES.get(('model', model), model)}.yaml"
+    if not file.is_file():
+        return {}
+    return dict(yaml.safe_load(file.read_text(encoding="utf-8")).get("overlaps", {}))
 
 
 def kind(config: dict[str, Any]) -> str:

@@ -14,7 +14,7 @@ import pandas as pd
 from bench import statistics
 from bench.report.cells import Scores, by_seed, cell_of
 from bench.report.latency import in_use
-from bench.report.names import column_name
+from bench.report.names import column_name, known_as
 from bench.report.runs import SECTION, headline_runs, provenance, rows
 from bench.tasks.metrics import METRICS
 
@@ -74,7 +74,8 @@ def _section(runs: pd.DataFrame, threshold: float) -> Iterator[dict[Any, Any]]:
     # Rows: each configuration with its sizes and costs, from dense to the smallest.
     model, weights, suite = runs.iloc[0][SECTION]
     about = {"model": model, "weights": weights, "suite": suite, "margin": threshold, "no_mean": no_mean}
-    about["title"] = model if weights == "pretrained" else f"{model} ({weights} weights)"
+    marked = "" if weights == "pretrained" else f" ({weights} weights)"
+    about |= {"recorded_as": f"{model}{marked}", "title": f"{known_as(model)}{marked}"}
     about["provenance"] = provenance(runs)
     where, costs = in_use(counted, main["tasks"] if means else [task["column"] for task in tasks])
     kept = [column for column in runs.columns if column.startswith(OF_A_CONFIGURATION)]

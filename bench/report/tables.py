@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from bench.report.grid import Grid
+from bench.report.names import known_as, overlaps
 from bench.report.runs import SECTION, headline_runs, section_of
 from bench.report.scores import ALL
 from bench.store import STATUSES
@@ -29,7 +30,7 @@ HOW_TO_READ = (
 BUDGETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.04, 0.125, 0.25, 1.0)  # of the dense table's bytes
 # The columns of the CSV files: to show another of the frames' columns, name it here.
 RESULTS = [
-    *("title", "suite", "configuration", "task", "not_official", "headline.split", "metric"),
+    *("recorded_as", "suite", "configuration", "task", "not_official", "headline.split", "metric"),
     *("size.embedding_bytes", "size.byte_saving", "size.bits_per_entry"),
     *(
         "size.memory_bytes",
@@ -71,7 +72,7 @@ FAILURES = [
 
 def results(table: pd.DataFrame) -> pd.DataFrame:
     """Return a line for each configuration and task: score, difference to dense and percent of dense, each with its interval."""
-    return table[RESULTS].rename(columns={"title": "model"})
+    return table[RESULTS].rename(columns={"recorded_as": "model"})
 
 
 def runs(frame: pd.DataFrame) -> pd.DataFrame:
@@ -162,7 +163,15 @@ def results_grid(part: pd.DataFrame) -> Grid:
         change = difference_text(next(cell for cell in cells if cell["main"]))
         many = " to ".join(map(str, dict.fromkeys([*seeds[:1], *seeds[-1:]])))
         rows.append([first["configuration"], *sizes, many, *map(cell_text, cells), change])
-    return Grid(f"{main.title} on {main.suite}", head, rows, len(head) - 1, _mean_note(part))
+    notes = " ".join(filter(None, [_mean_note(part), _overlap_note(part)]))
+    return Grid(f"{main.title} on {main.suite}", head, rows, len(head) - 1, notes)
+
+
+def _overlap_note(part: pd.DataFrame) -> str:
+    """Return a sentence about what of the section's tasks the encoder was trained on before, or nothing."""
+    tasks = set(part.task)
+    seen = [f"{task} ({data})" for task, data in overlaps(part.model.iloc[0]).items() if task in tasks]
+    return f"As its card says, the encoder itself was trained on data of {', '.join(seen)}." if seen else ""
 
 
 def _mean_note(part: pd.DataFrame) -> str:
@@ -242,7 +251,7 @@ def cautions(frame: pd.DataFrame) -> list[str]:
     for model, weights in sorted(set(zip(frame.model, frame.weights, strict=True))):
         if weights != "pretrained":
             consequence = ", so no score is shown" if weights == "random" else ""
-            sentences.append(f"{model}: {weights} weights{consequence}")
+            sentences.append(f"{known_as(model)}: {weights} weights{consequence}")
     ok = frame[frame.status == "ok"]
     for column, part in ok.groupby("column"):
         digests = part["task.data_sha256"].dropna().nunique()

@@ -222,7 +222,7 @@ def without_weights(config: RunConfig) -> RunConfig:
     if used is not None and bench.assignment.vectors_of(used) and getattr(used, "model", None) is None:
         raise ConfigError(
             f"assignment={used.name} clusters a finished model's vectors, and model={model.name} has no weights: name one with "
-            "the same vocabulary, as in assignment.model=minilm."
+            "the same vocabulary, as in assignment.model=all-minilm-l6-v2."
         )
 
     # Draw the tables.

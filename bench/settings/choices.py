@@ -17,6 +17,7 @@ REMOVED = {
     "recovery.frozen_steps": "it was removed: a recovery always trains the whole model",
 }
 RENAMED = {"cost": "price"}  # groups
+RENAMED_CHOICES = {("model", "minilm"): "all-minilm-l6-v2"}  # (group, former name) -> name
 
 
 @dataclass
@@ -45,6 +46,13 @@ def named(group: str, values: Mapping[str, Any]) -> "Choice":
 def others(chosen: Choice) -> set[str]:
     """Return the keys that only other choices of the group have."""
     return set().union(*map(keys, CHOICES[chosen.choice_of].values())) - keys(type(chosen))
+
+
+def unknown_choice(group: str, name: str, known: Iterable[str]) -> ConfigError:
+    """Return the error for a name that a group does not have: its present name, or the most similar one."""
+    if now := RENAMED_CHOICES.get((group, name)):
+        return ConfigError(f"{group}={name} is called {group}={now} now.")
+    return ConfigError(unknown(group, name, known))
 
 
 def unknown_key(key: str, known: Iterable[str]) -> ConfigError:

@@ -21,8 +21,18 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from bench.errors import ConfigError, unknown
-from bench.settings.choices import CHOICES, REMOVED, RENAMED, Choice, keys, others, refused, unknown_key
+from bench.errors import ConfigError
+from bench.settings.choices import (
+    CHOICES,
+    REMOVED,
+    RENAMED,
+    Choice,
+    keys,
+    others,
+    refused,
+    unknown_choice,
+    unknown_key,
+)
 from bench.settings.numbers import check_numbers
 from bench.settings.schema import RunConfig
 
@@ -80,7 +90,7 @@ def explain(error: Exception, overrides: Sequence[str]) -> ConfigError:
         if not given and not key.startswith("~"):
             return ConfigError(f"'{override}' has no value: write {override}=<value>.")
         if key in _groups() and value not in choices(key) and re.fullmatch(r"[\w./-]*", value):
-            return ConfigError(unknown(key, value, choices(key)))
+            return unknown_choice(key, value, choices(key))
     text = f"{error} {error.__cause__ or ''}"
 
     # Several values where a run takes one.

@@ -37,6 +37,8 @@ class ModelConfig:
     pooling: str | None = None
     # what the encoder was trained to see before each text; read by `export --encoder` only
     prefix: str = ""
+    # task -> what of its data the encoder was trained on, as its card says; shown beside the task's numbers
+    overlaps: dict[str, str] = field(default_factory=dict)
     license: str | None = None
 
 

@@ -19,7 +19,7 @@ from bench.sweep.select import Selection
 
 SEED = re.compile(r"seed=(\d+)")
 KEYS = ("name", "purpose", "fixed", "points", "grid", "parts", "skip_impossible")
-PART = ("fixed", "points", "grid")
+PART = ("name", "fixed", "points", "grid")
 UNDONE = ("missing", "interrupted", "unreadable")
 POLICIES = {  # `overwrite`: the statuses that are run
     "only-missing": UNDONE,
@@ -33,7 +33,7 @@ POLICIES = {  # `overwrite`: the statuses that are run
 class Sweep:
     """A file of conf/sweep/: every point times the grid, each with the fixed overrides. All values are Hydra overrides.
 
-    Instead of points and a grid it can have `parts`, each with points, a grid and fixed overrides, which run in their order.
+    Instead of points and a grid it can have `parts`, each with a name, points, a grid and fixed overrides, which run in their order.
     An override that begins with a question mark holds only where its key is used.
     """
 
@@ -48,15 +48,27 @@ class Sweep:
     def cut(self) -> list["Sweep"]:
         """Return the parts as sweeps without parts; the sweep itself if it has none."""
         return [
-            Sweep(self.name, self.purpose, **{**part, "fixed": [*self.fixed, *part.get("fixed", [])]})
+            Sweep(
+                **{"name": "", "purpose": self.purpose}
+                | part
+                | {"fixed": [*self.fixed, *part.get("fixed", [])]}
+            )
             for part in self.parts
         ] or [self]
 
-    def overrides(self, grid: dict[str, list[Any]]) -> list[tuple[int, list[str]]]:
-        """Return each run's part (a number) and overrides; `grid` replaces values of the file's grid."""
+    def overrides(self, grid: dict[str, list[Any]], names: Sequence[str] = ()) -> list[tuple[int, list[str]]]:
+        """Return each run's part (a number) and overrides; `grid` replaces values of the file's grid.
+
+        `names` are the parts that are meant, all by default; raises ConfigError for a name that no part has.
+        """
+        parts = self.cut()
+        for name in names:
+            if name not in (known := [part.name for part in parts]):
+                raise ConfigError(unknown(f"part of the sweep {self.name}", name, known))
         return [
             (number, [*part.fixed, *point, *cell])
-            for number, part in enumerate(self.cut())
+            for number, part in enumerate(parts)
+            if part.name in (names or [part.name])
             for point in part.points
             for cell in itertools.product(
                 *[
@@ -116,7 +128,7 @@ def expand(sweep: Sweep, others: Sequence[str], selection: Selection | None = No
     runs: dict[str, Declared] = {}
     # By the overrides without the seed: runs of other seeds differ from the first run in nothing else.
     first: dict[tuple[str, ...], Prepared] = {}
-    for part, declared in sweep.overrides(grid):
+    for part, declared in sweep.overrides(grid, selection.parts()):
         overrides = [*declared, *others]
         rest = tuple(override for override in overrides if not SEED.fullmatch(override))
         seeds = [int(match[1]) for override in overrides if (match := SEED.fullmatch(override))]

@@ -15,12 +15,18 @@ class Selection:
     """The runs that the flags of plan, sweep, status, retry and cancel select."""
 
     limit: int | None = None  # the first runs in the order of the sweep's file
-    only: Sequence[str] = ()  # "key=value[,value]": runs whose configuration has one of these values
+    # "key=value[,value]": runs whose configuration has one of these values; "part=name[,name]": runs of these parts of the file
+    only: Sequence[str] = ()
     seeds: int | None = None  # the seeds 0..n-1 instead of the file's
 
+    def parts(self) -> list[str]:
+        """Return the names of the parts that are meant; none stands for all."""
+        named = [text.removeprefix("part=") for text in self.only if text.startswith("part=")]
+        return [name for names in named for name in names.split(",")]
+
     def choose(self, runs: Sequence[Prepared]) -> list[Prepared]:
-        """Return the selected runs; raises ConfigError if there are none."""
-        conditions = [text.partition("=")[::2] for text in self.only]
+        """Return the selected of these runs, which are of the parts that are meant; raises ConfigError if there are none."""
+        conditions = [text.partition("=")[::2] for text in self.only if not text.startswith("part=")]
         chosen = [
             run
             for run in runs

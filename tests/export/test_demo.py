@@ -17,7 +17,7 @@ SUBSPACES = "?embedding.subspaces=12"  # of the tiny model's width
 
 @pytest.fixture
 def shown(tiny, tmp_path, capsys) -> str:
-    assert main(["demo", "model=minilm", *tiny, SUBSPACES]) == 0
+    assert main(["demo", "model=all-minilm-l6-v2", *tiny, SUBSPACES]) == 0
     return capsys.readouterr().out
 
 
@@ -50,7 +50,7 @@ def test_the_table_says_what_the_models_say(shown, tiny):
 
 
 def test_a_second_time_nothing_is_trained(shown, tiny, caplog, capsys):
-    assert main(["demo", "model=minilm", *tiny, SUBSPACES]) == 0
+    assert main(["demo", "model=all-minilm-l6-v2", *tiny, SUBSPACES]) == 0
     said = re.compile(r"[\d.]+ ms")
     assert said.sub("", capsys.readouterr().out) == said.sub("", shown) and "step" not in caplog.text
 

@@ -114,7 +114,7 @@ def test_both_forms_and_onnx_hold_the_compressed_encoder_with_a_card(tiny, pairs
 def test_the_files_for_sentence_transformers_are_those_of_a_real_model(tiny, tmp_path):
     """The package's MiniLM was saved by sentence-transformers itself, with pooling by the mean and vectors of length 1."""
     exported([*tiny, MEAN, "embedding=dense", "model.prefix=query: "], tmp_path / "out", "--materialise")
-    real = Path(locate(compose_config(["model=minilm"]).model)[0])
+    real = Path(locate(compose_config(["model=all-minilm-l6-v2"]).model)[0])
 
     def read(folder: Path, name: str) -> Any:
         return json.loads((folder / name).read_text())

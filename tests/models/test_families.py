@@ -56,7 +56,7 @@ FAMILIES = {
     "mmbert": tf.ModernBertConfig(**SMALL, **SPECIAL, pad_token_id=0),
 }
 FAMILY_OF = {
-    "minilm": "bert",
+    "all-minilm-l6-v2": "bert",
     "bert-base-uncased": "bert",
     "bert-base-cased": "bert",
     "bert-large-uncased": "bert",

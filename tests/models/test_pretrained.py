@@ -23,7 +23,7 @@ from bench.settings.embeddings import SubspaceConfig
 from bench.settings.schema import ModelConfig
 from tests.support.reference import dense_table, stored_shapes, tensor_bytes
 
-MINILM = compose_config(["model=minilm"]).model
+MINILM = compose_config(["model=all-minilm-l6-v2"]).model
 
 
 @pytest.mark.parametrize("name", choices("model"))
@@ -42,6 +42,7 @@ def test_every_shipped_model_composes_pinned_and_plans_without_being_loaded(name
         "license",
     }
     assert model.name == name and model.license in ("apache-2.0", "mit")
+    assert model.overlaps.keys() <= {*choices("task")}
     if model.source == "hub":
         assert re.fullmatch(r"[\w.-]+/[\w.-]+", model.path)
         assert re.fullmatch(r"[0-9a-f]{40}", model.revision or "") or "revision: null  # not pinned: " in text
@@ -55,7 +56,12 @@ def test_every_shipped_model_composes_pinned_and_plans_without_being_loaded(name
 def test_minilm_has_the_weights_that_its_file_names():
     folder, _ = location.locate(MINILM)
     assert hashlib.sha256((Path(folder) / "model.safetensors").read_bytes()).hexdigest() == MINILM.sha256
-    assert location.identity(MINILM) == {"name": "minilm", "weights": "pretrained", "sha256": MINILM.sha256}
+    assert location.identity(MINILM) == {
+        "name": "all-minilm-l6-v2",
+        "weights": "pretrained",
+        "pooling": "mean",
+        "sha256": MINILM.sha256,
+    }
 
 
 def test_weights_with_another_checksum_break_the_environment_and_the_file_is_named():

@@ -34,7 +34,7 @@ def test_rates_are_those_of_the_occurrences():
 
 
 def test_words_are_put_together_from_their_tokens():
-    tokenizer = load_tokenizer(compose_config(["model=minilm"]).model)
+    tokenizer = load_tokenizer(compose_config(["model=all-minilm-l6-v2"]).model)
     words = words_of(tokenizer, ["Thrombocytopenia, again: thrombocytopenia!", "☃ \U00013000x"])
     by_term = {term: (count, len(ids)) for (term, ids), count in words.items()}
     assert by_term["thrombocytopenia"][0] == 2 and by_term["thrombocytopenia"][1] > 1

@@ -60,7 +60,7 @@ def test_the_command_writes_a_table_and_a_chart(tiny, tmp_path):
 
 
 def test_frequencies_come_from_the_corpus_and_another_script_is_refused(tmp_path):
-    tokenizer = load_tokenizer(compose_config(["model=minilm"]).model)
+    tokenizer = load_tokenizer(compose_config(["model=all-minilm-l6-v2"]).model)
     counts = token_counts(tokenizer, ["the film", "the end"], 30522)
     assert counts[tokenizer.convert_tokens_to_ids("the")] == 2 and counts.sum() == 4
     for _ in range(2):

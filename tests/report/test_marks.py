@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
 from bench.report import write_report
+from bench.settings.schema import ReportConfig, RunConfig
 from tests.report.factory import index, record, results
 
 
@@ -60,7 +62,7 @@ def test_scores_of_random_weights_are_never_shown(tmp_path: Path) -> None:
 
 def test_scores_of_rounded_weights_are_named_so(tmp_path: Path) -> None:
     write_report([record(value=0.7531, changes={"model.weights": "4-bit"})], [], tmp_path)
-    assert "75.3" in index(tmp_path) and "minilm: 4-bit weights" in index(tmp_path)
+    assert "75.3" in index(tmp_path) and "minilm (all-minilm-l6-v2): 4-bit weights" in index(tmp_path)
     assert "(4-bit weights)" in (tmp_path / "brief.html").read_text()
 
 
@@ -77,3 +79,24 @@ def test_collapsed_runs_are_counted(tmp_path: Path) -> None:
         ("dense", "rte"): 0,
         ("dense", "mean of mrpc, rte"): 1,
     }
+
+
+@pytest.mark.parametrize("language", ["en", "ja"])
+def test_a_task_that_the_encoder_was_trained_on_is_named_in_table_and_brief_and_no_other(
+    language: str, tmp_path: Path
+) -> None:
+    runs = [record(method, task) for method in ("dense", "pq8") for task in ("qnli", "mrpc")]
+    write_report(runs, [], tmp_path, config=RunConfig(report=ReportConfig(language=language)))
+    table = (tmp_path / "tables" / "results--minilm--glue.md").read_text(encoding="utf-8")
+    brief = (tmp_path / "brief.html").read_text(encoding="utf-8")
+    for shown in (table, brief):
+        assert "SQuAD 2.0" in shown
+        assert "MultiNLI" not in shown and "Quora" not in shown, "tasks of other sections"
+
+
+def test_a_model_with_a_former_name_is_shown_with_its_present_one(tmp_path: Path) -> None:
+    write_report([record(), record("pq8"), record(model="other")], [], tmp_path)
+    assert "### minilm (all-minilm-l6-v2) on glue" in index(tmp_path)
+    assert "### other on glue" in index(tmp_path)
+    assert "minilm (all-minilm-l6-v2)" in (tmp_path / "brief.html").read_text(encoding="utf-8")
+    assert set(pd.read_csv(tmp_path / "tables" / "results.csv").model) == {"minilm", "other"}

@@ -358,7 +358,7 @@ def test_a_demo_leaves_the_figures_the_tables_and_the_decision_about_others_as_t
         "INDEX.md": [line for line in before["INDEX.md"] if line.startswith(("6 records, ", "- Nothing: "))]
     }
     (gained,) = (line for line in after["brief.html"] if line not in before["brief.html"])
-    assert "Also in the records, but not on this page: minilm (lexical)" in gained
+    assert "Also in the records, but not on this page: minilm (all-minilm-l6-v2) (lexical)" in gained
 
 
 def test_folder_that_cannot_be_written_is_an_environment_error(tmp_path: Path) -> None:

@@ -120,7 +120,7 @@ def test_a_model_that_reads_no_tokens_has_no_table(tmp_path):
 
 
 def _minilm() -> str:
-    return location.locate(compose_config(["model=minilm"]).model)[0]
+    return location.locate(compose_config(["model=all-minilm-l6-v2"]).model)[0]
 
 
 @pytest.mark.parametrize(

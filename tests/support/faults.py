@@ -42,7 +42,9 @@ def tiny_model(folder: Path) -> Path:
     from bench.models.location import locate
     from bench.settings.compose import compose_config
 
-    AutoTokenizer.from_pretrained(locate(compose_config(["model=minilm"]).model)[0]).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(
+        locate(compose_config(["model=all-minilm-l6-v2"]).model)[0]
+    ).save_pretrained(folder)
     BertModel(
         BertConfig(
             vocab_size=30522, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8

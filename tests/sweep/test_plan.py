@@ -67,7 +67,7 @@ def test_the_closing_line_counts_every_run_once(sweep):
         failed
         and lines[-1] == "done 0 | skipped 2 | missing 18 | failed 4 (diverged 1, failed 1, oom 1, timeout 1)"
     )
-    assert any(line.startswith("oom minilm/") and line.endswith("it was oom") for line in lines)
+    assert any(line.startswith("oom all-minilm-l6-v2/") and line.endswith("it was oom") for line in lines)
     ok = [run for run in plan.runs if plan.status(run) == "ok"]
     done = Item(ok[0].run_id, "", [], "", None, None)
     assert closing(Outcome(plan, [done]))[0][-1].startswith("done 1 | skipped 1 |")
@@ -84,7 +84,7 @@ def test_expected_time_is_that_of_the_same_model_and_task_and_the_longest_come_f
             training=SAMPLE["training"]
             | {"seconds": 10.0, "start_seconds": 0.0, "examples_per_second": speed},
             task=SAMPLE["task"] | {"name": run.config.task.name},
-            model=SAMPLE["model"] | {"name": "minilm"},
+            model=SAMPLE["model"] | {"name": "all-minilm-l6-v2"},
         )
     plan = make([*sweep, "training.max_steps=null"])
     todo = plan.todo()

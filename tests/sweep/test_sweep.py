@@ -20,6 +20,7 @@ from bench import store
 from bench.errors import ConfigError
 from bench.settings.compose import choices, compose_config
 from bench.sweep.plan import Sweep, against_store, expand, load, make
+from bench.sweep.select import Selection
 from tests.support.commands import ROOT, run_bench, start_training
 
 
@@ -58,6 +59,27 @@ def test_parts_are_run_in_their_order_and_what_stands_in_two_belongs_to_the_firs
     assert found[:2] == [("dense", 2)] * 2
     assert sorted(found[2:4]) == [("dense", 50), ("subspace", 50)], "the longest of a part come first"
     assert found[4:] == [("subspace", 2)]
+
+
+def test_parts_are_chosen_by_name_with_the_runs_that_an_earlier_part_has_too(tiny):
+    first, second, third = ([f"embedding.subspaces={f}"] for f in (2, 3, 4))
+    parts = [
+        {"name": "small", "points": [first, second]},
+        {"name": "large", "points": [second, third]},
+        {"name": "small", "points": [third], "grid": {"seed": [1]}},
+    ]
+    sweep = Sweep("t", "", ["assignment=random"], parts=parts)
+
+    def chosen(*only):
+        runs = expand(sweep, tiny, Selection(only=only)).values()
+        return {(declared.run.config.embedding.subspaces, declared.run.config.seed) for declared in runs}
+
+    assert chosen("part=large") == {(3, 0), (4, 0)}
+    assert chosen("part=small") == {(2, 0), (3, 0), (4, 1)}
+    assert chosen("part=small,large") == chosen() == {(2, 0), (3, 0), (4, 0), (4, 1)}
+    assert chosen("part=small", "seed=1") == {(4, 1)}
+    with pytest.raises(ConfigError, match="Unknown part of the sweep t 'smal'. Did you mean 'small'"):
+        chosen("part=smal")
 
 
 @pytest.fixture(scope="module")

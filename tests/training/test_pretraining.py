@@ -194,11 +194,17 @@ def test_a_loss_that_is_not_finite_is_recorded(little, tmp_path):
 
 
 REFUSED = [
-    (["model=minilm"], "starts from random weights, but model=minilm has its own.*recovery=masked_lm"),
+    (
+        ["model=all-minilm-l6-v2"],
+        "starts from random weights, but model=all-minilm-l6-v2 has its own.*recovery=masked_lm",
+    ),
     (["pretraining.corpus=null"], "pretraining.corpus is not set"),
     (["recovery=distil"], "recovery needs a finished dense model, and model=little has no weights"),
     (["training.teacher=dense"], "training.teacher needs a finished dense model"),
-    (["assignment=contextual"], "assignment=contextual clusters a finished model's.*assignment.model=minilm"),
+    (
+        ["assignment=contextual"],
+        "assignment=contextual clusters a finished model's.*assignment.model=all-minilm-l6-v2",
+    ),
     (["pretraining.length=600"], r"pretraining.length \(600\) is more than the 512 positions"),
     (["pretraining.steps=0"], "pretraining.steps"),
     (["model.weights=pretrained"], "model.weights .* and model.architecture .* contradict each other"),
@@ -208,7 +214,7 @@ REFUSED = [
 
 @pytest.mark.parametrize(("keys", "words"), REFUSED)
 def test_what_cannot_be_pretrained_is_refused_before_any_work(little, keys, words):
-    drop = "model=minilm" in keys
+    drop = "model=all-minilm-l6-v2" in keys
     kept = [key for key in little if not (drop and key.startswith("model"))]
     dense = [] if "assignment=contextual" in keys else ["embedding=dense"]
     with pytest.raises(ConfigError, match=words):
@@ -247,10 +253,15 @@ def test_codes_come_from_another_finished_model_of_the_same_vocabulary(tmp_path)
     keys = [key for key in overrides(tmp_path) if not key.startswith(("model.source", "model.path"))]
     of_minilm = [f"model.{key}=30522" for key in ("vocab_size", "architecture.vocab_size")]
     with pytest.raises(
-        ConfigError, match="assignment.model .minilm. has another vocabulary than model=little"
+        ConfigError, match="assignment.model .all-minilm-l6-v2. has another vocabulary than model=little"
     ):
-        pretrained(*overrides(tmp_path), "assignment=pq", "assignment.model=minilm")
-    clustered = ["assignment=pq", "embedding.subspaces=2", "embedding.rows=8", "assignment.model=minilm"]
+        pretrained(*overrides(tmp_path), "assignment=pq", "assignment.model=all-minilm-l6-v2")
+    clustered = [
+        "assignment=pq",
+        "embedding.subspaces=2",
+        "embedding.rows=8",
+        "assignment.model=all-minilm-l6-v2",
+    ]
     one, other = (
         run(compose_config([*keys, *of_minilm, *clustered, "pretraining.steps=2", f"assignment.seed={seed}"]))
         for seed in (0, 1)

@@ -274,6 +274,6 @@ def test_masking_spares_special_tokens_and_counts_only_the_masked(tokenizer):
 def test_a_model_without_a_masked_lm_head_is_refused_before_any_work():
     with pytest.raises(
         ConfigError,
-        match=r"model=minilm has no masked-LM head \(its file lacks cls\.predictions\..*use recovery=distil",
+        match=r"model=all-minilm-l6-v2 has no masked-LM head \(its file lacks cls\.predictions\..*use recovery=distil",
     ):
         prepare(compose_config(["task=lexical_sentiment", "recovery=masked_lm"]))

@@ -15,6 +15,7 @@ from bench.report.brief.answer import decided
 from bench.report.brief.notes import notes, spoken
 from bench.report.brief.text import model_text
 from bench.report.decision import no_answer, subject
+from bench.report.names import known_as
 from bench.report.runs import section_of
 from bench.settings.schema import RunConfig
 from bench.store import Covered
@@ -49,7 +50,7 @@ def page(
     first, reason = about.part.iloc[0], no_answer(about)
     text = (HERE / f"{config.report.language}.yaml").read_text(encoding="utf-8")
     words: dict[str, Any] = yaml.safe_load(text)
-    values = {"model": first.model, "tasks": words["separator"].join(about.missing)}
+    values = {"model": known_as(first.model), "tasks": words["separator"].join(about.missing)}
     context = {
         "t": words,
         "about": about,

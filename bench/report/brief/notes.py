@@ -10,6 +10,7 @@ import yaml
 from bench.report.brief.text import mark_text, model_text
 from bench.report.decision import Subject
 from bench.report.languages import correlation_text, costs, direction
+from bench.report.names import overlaps
 from bench.report.runs import SECTION, ids_sha256
 from bench.store import Covered
 from bench.text import minus
@@ -101,7 +102,9 @@ def _care(about: Subject, words: dict[str, Any]) -> list[str]:
         for place, task in places
         if about.dense and (count := about.dense["collapsed"][place])
     ]
-    return [*texts["synthetic"], *marked, *texts["single"], *texts["besides"], *collapsed]
+    seen = overlaps(about.part.model.iloc[0])
+    overlap = [cares["overlap"].format(task=task, data=seen[task]) for _, task in places if task in seen]
+    return [*texts["synthetic"], *marked, *overlap, *texts["single"], *texts["besides"], *collapsed]
 
 
 def _unknown(

@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-from bench.report.names import Mark
+from bench.report.names import Mark, known_as
 
 
 def model_text(row: Any, words: Mapping[str, Any]) -> str:
     """Return the model's name, and what its weights are where they are not the pretrained ones."""
-    return str(words["weights"].get(row["weights"], "{model}")).format(model=row["model"])
+    return str(words["weights"].get(row["weights"], "{model}")).format(model=known_as(row["model"]))
 
 
 def mark_text(mark: Mark, words: Mapping[str, Any]) -> str:
