@@ -1,6 +1,7 @@
 """docs/extend.md is true: its files, put into a copy of the project, do what the page says."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -14,6 +15,16 @@ from tests.support.commands import ROOT
 PAGE = (ROOT / "docs" / "extend.md").read_text()
 FILE = re.compile(r"(At the end of )?`([\w./]+)`:\n\n```\w+\n(.*?)```", re.S)
 TINY = ["device=cpu", "training.max_steps=2", "training.batch_size=4"]
+# All in one process, as imports take most of the time.
+CARRY_OUT = """
+import json, runpy, sys
+from bench.cli.main import main
+for name, *words in json.loads(sys.argv[1]):
+    if name == "-m":
+        assert main([*words[1:], *sys.argv[2:]]) == 0, words
+    else:
+        runpy.run_path(name)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -26,15 +37,18 @@ def project(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
     for appended, name, text in FILE.findall(PAGE):
         with (folder / name).open("a" if appended else "x") as file:
             file.write(f"\n\n{text}" if appended else text)
-    for block in re.findall(r"```sh\n(.*?)```", PAGE, re.S):
-        for line in block.splitlines():
-            words = line.split()
-            assert words[0] == ".venv/bin/python", line
-            extra = TINY if "-m" in words else []
-            done = subprocess.run(
-                [sys.executable, *words[1:], *extra], cwd=folder, capture_output=True, text=True
-            )
-            assert done.returncode == 0, f"{line}\n{done.stderr}"
+    commands = [
+        line.split() for block in re.findall(r"```sh\n(.*?)```", PAGE, re.S) for line in block.splitlines()
+    ]
+    assert {words[0] for words in commands} == {".venv/bin/python"}
+    done = subprocess.run(
+        [sys.executable, "-c", CARRY_OUT, json.dumps([words[1:] for words in commands]), *TINY],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(folder)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
     return folder
 
 

@@ -12,15 +12,16 @@ from rich.console import Console
 from bench.sweep.view import Screen
 from tests.support.commands import ROOT
 
+SWEEP = "import sys; from bench.sweep import launch; launch.sweep(sys.argv[1:])"
 RUNS = ["sweep=smoke", "workers=1"]
 
 
 def on_a_terminal(*arguments: str) -> str:
-    """Return what a command prints on a terminal of 160 columns, without colours and movements of the cursor."""
+    """Return what a sweep without its report prints on a terminal of 160 columns, without colours and movements of the cursor."""
     ours, theirs = pty.openpty()
     environment = os.environ | {"TERM": "xterm", "COLUMNS": "160", "LINES": "40"}
     process = subprocess.Popen(
-        [sys.executable, "-m", "bench", *arguments], cwd=ROOT, env=environment, stdout=theirs, stderr=theirs
+        [sys.executable, "-c", SWEEP, *arguments], cwd=ROOT, env=environment, stdout=theirs, stderr=theirs
     )
     os.close(theirs)
     shown = b""
@@ -38,7 +39,7 @@ def on_a_terminal(*arguments: str) -> str:
 
 
 def test_a_terminal_shows_what_runs_what_is_left_and_the_best_so_far(tiny):
-    shown = on_a_terminal("sweep", *RUNS, *[o for o in tiny if not o.startswith("task=")])
+    shown = on_a_terminal(*RUNS, *[o for o in tiny if not o.startswith("task=")])
     assert "0 of 2 runs" in shown and "1 of 2 runs" in shown
     assert "tiny/lexical_sentiment/dense/s0" in shown  # while it runs
     last = shown[shown.rindex("2 of 2 runs") :]
