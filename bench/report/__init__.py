@@ -8,7 +8,7 @@ import pandas as pd
 from joblib import Parallel, cpu_count, delayed
 
 from bench.errors import BenchError, ConfigError, EnvironmentBroken
-from bench.report import brief, cost_figure, figures, languages, questions, tables
+from bench.report import brief, cost_figure, figures, languages, questions, regimes, tables
 from bench.report.breakdown import breakdown_table
 from bench.report.grid import Grid, to_latex, to_markdown
 from bench.report.latency import side_by_side
@@ -21,7 +21,13 @@ from bench.settings.schema import RunConfig
 from bench.store import STATUSES, Record, read_coverage
 from bench.text import escape, slug
 
-__all__ = ["cost_figure", "figures", "questions", "write_report"]  # the modules register their figures
+__all__ = [
+    "cost_figure",
+    "figures",
+    "questions",
+    "regimes",
+    "write_report",
+]  # the modules register their figures
 
 
 def write_report(
@@ -53,7 +59,8 @@ def write_report(
 
     # The frames: everything below reads these.
     runs = with_replicates(to_frame(records), records, results_dir)
-    scores, breakdown = score_table(runs, threshold), breakdown_table(runs, threshold)
+    scores = regimes.beside(score_table(runs, threshold))
+    breakdown = breakdown_table(runs, threshold)
     published = beside(read_published(paper), scores)
     named = [(_relative(path, results_dir), reason) for path, reason in problems]
 

@@ -43,6 +43,10 @@ PLAIN = {  # of kinds, for figures and people who know no method by its short na
 }
 
 
+# What a model's weights are, where they are not the pretrained ones of a file.
+HERE, UNTRAINED = "pretrained here", "none"
+
+
 class Mark(NamedTuple):
     """A fact that keeps a task's data from being official; `str` gives it in English."""
 
@@ -124,7 +128,7 @@ def short_label(config: dict[str, Any], width: int | None) -> str:
             words.append(compose)
         if width and sub_dim not in (None, default):
             words.append(f"s={sub_dim}")
-        if init != "fitted":
+        if init != "fitted" and config["model"].get("weights") != UNTRAINED:  # whose tables are always drawn
             words.append(f"{init} init")
         for key, value in sorted(embedding.items()):
             if key not in ("version", "corpus"):
@@ -135,6 +139,12 @@ def short_label(config: dict[str, Any], width: int | None) -> str:
     if (config.get("training") or {}).get("teacher", "none") != "none":
         words.append("+ teacher")
     return " ".join(words) + "".join(body)
+
+
+def weights_text(weights: str) -> str:
+    """Return what a model's weights are, such as "4-bit weights"; nothing for the pretrained ones of a file."""
+    words = {"pretrained": "", HERE: HERE, UNTRAINED: "no pretraining"}
+    return words.get(weights, f"{weights} weights")
 
 
 def embedding_id(config: dict[str, Any]) -> str:

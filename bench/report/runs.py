@@ -7,13 +7,14 @@ from typing import Any
 import pandas as pd
 
 from bench.errors import ConfigError
-from bench.report.names import column_name, embedding_id, kind, marks_of, plain_name, short_label
+from bench.report.names import HERE, column_name, embedding_id, kind, marks_of, plain_name, short_label
 from bench.report.sizes import sizes
 from bench.store import Record, digest, sha256
 from bench.store.schema import CostPart, FitPart, HeadlinePart, SizePart, TaskPart, TrainingPart
 
 SECTION = ["model", "weights", "suite"]  # a table or a figure shows one combination of these
 GRID = ("subspaces", "rows", "sub_dim")  # settings that a grid of subspace embeddings varies
+SEEDS = 1000  # a pretraining's seed counts as so many of the fine-tuning: 1002 is seed 2 of the model of pretraining seed 1
 # Settings of the training that each method may have of its own, and is compared with the dense model's all the same.
 TUNED = ("learning_rate", "table_factor", "epochs")
 PARTS = {
@@ -93,6 +94,8 @@ def _meaningful(record: Record) -> dict[str, Any]:
 
 
 def _weights(record: Record) -> str:
+    if "pretraining" in record["config"]:
+        return HERE
     return str((record["config"]["model"] | dict(record["model"] or {})).get("weights") or "pretrained")
 
 
@@ -108,6 +111,8 @@ def _derived(record: Record, place: int, widths: dict[str, int], suites: dict[st
 
     # Digests of ever less of the configuration, to find configurations that differ in a single setting.
     group = _without(config, "seed", "task", "data") | {"training": _without(training, "max_train_examples")}
+    if pretraining := config.get("pretraining"):
+        group["pretraining"] = _without(pretraining, "seed")
     base = _without(group, "embedding", "assignment", "recovery", "body")
     base["training"] = _without(group["training"], "teacher", "teacher_weight")
     help_ = [config.get("recovery"), teacher, training.get("teacher_weight")]
@@ -136,7 +141,7 @@ def _derived(record: Record, place: int, widths: dict[str, int], suites: dict[st
         "settings": {"training.version": 1, "training.table_factor": 1.0} | _flatten(group),
         "configuration": short_label(config, widths.get(model)),
         "kind": kind(config),
-        "seed": config["seed"],
+        "seed": config["seed"] + SEEDS * (pretraining["seed"] if pretraining else 0),
         "average": parts["task"].get("average", True),
         # Of a task in several languages the rows of the first: the sentences are the same in each.
         "evaluated_rows": next((part["rows"] for part in splits.values() if part["split"] == split), None),

@@ -14,7 +14,7 @@ import pandas as pd
 from bench import statistics
 from bench.report.cells import Scores, by_seed, cell_of
 from bench.report.latency import in_use
-from bench.report.names import column_name, known_as
+from bench.report.names import column_name, known_as, weights_text
 from bench.report.runs import SECTION, headline_runs, provenance, rows
 from bench.tasks.metrics import METRICS
 
@@ -22,7 +22,7 @@ MEAN = "headline metrics"
 ALL, GAP = "all", "gap"  # in a breakdown: the whole split's score, and how far other languages are behind
 FLOORS = ("mean", "hash_only")  # methods that every other must beat: all tokens share what they store
 # Columns of the runs that do not depend on the task.
-OF_A_CONFIGURATION = ("config.embedding.", "size.", "fit.", "recovery.")
+OF_A_CONFIGURATION = ("config.embedding.", "size.", "fit.", "pretraining.", "recovery.")
 OF_A_LANGUAGE = ("tokens_per_text", "distinct_tokens")  # columns of a breakdown's lines
 SIZE = "size.embedding_bytes"
 NAMES = [
@@ -74,7 +74,7 @@ def _section(runs: pd.DataFrame, threshold: float) -> Iterator[dict[Any, Any]]:
     # Rows: each configuration with its sizes and costs, from dense to the smallest.
     model, weights, suite = runs.iloc[0][SECTION]
     about = {"model": model, "weights": weights, "suite": suite, "margin": threshold, "no_mean": no_mean}
-    marked = "" if weights == "pretrained" else f" ({weights} weights)"
+    marked = f" ({weights_text(weights)})".removesuffix(" ()")
     about |= {"recorded_as": f"{model}{marked}", "title": f"{known_as(model)}{marked}"}
     about["provenance"] = provenance(runs)
     where, costs = in_use(counted, main["tasks"] if means else [task["column"] for task in tasks])

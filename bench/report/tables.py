@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from bench.report.grid import Grid
-from bench.report.names import known_as, overlaps
+from bench.report.names import known_as, overlaps, weights_text
 from bench.report.runs import SECTION, headline_runs, section_of
 from bench.report.scores import ALL
 from bench.store import STATUSES
@@ -251,7 +251,7 @@ def cautions(frame: pd.DataFrame) -> list[str]:
     for model, weights in sorted(set(zip(frame.model, frame.weights, strict=True))):
         if weights != "pretrained":
             consequence = ", so no score is shown" if weights == "random" else ""
-            sentences.append(f"{known_as(model)}: {weights} weights{consequence}")
+            sentences.append(f"{known_as(model)}: {weights_text(weights)}{consequence}")
     ok = frame[frame.status == "ok"]
     for column, part in ok.groupby("column"):
         digests = part["task.data_sha256"].dropna().nunique()
