@@ -39,7 +39,7 @@ tasks: install  ## List every task's splits: rows found (DATA=<folder>) against 
 	$(BENCH) tasks $(OVERRIDES)
 
 demo: install  ## Print ten sentences as a dense and a compressed model judge them, in five languages, too. ARGS=model=all-minilm-l6-v2
-	$(BENCH) demo $(ARGS)
+	@$(BENCH) demo $(ARGS)
 
 pretrain: install  ## Pretrain the model of ARGS="model=bert-small-6x384 embedding=... pretraining=masked_lm", or all of SWEEP, on the text CORPUS=<file or folder>
 	$(BENCH) pretrain $(if $(filter demo,$(SWEEP)),,"sweep=$$SWEEP") $(OVERRIDES) $(ONLIES) $(TEXT)

@@ -50,17 +50,18 @@ def tables(overrides: Sequence[str]) -> Iterator[Table]:
         if name not in shows:
             raise ConfigError(unknown("model of the demo", name, shows))
         try:
-            yield _table(shows[name], [*declared["fixed"], f"model={name}", *overrides])
+            yield _table(declared, shows[name], overrides)
         except EnvironmentBroken as error:
             if asked:
                 raise
             yield Table(title=f"{name} is not shown: {error}")
 
 
-def _table(show: dict[str, Any], overrides: Sequence[str]) -> Table:
+def _table(declared: dict[str, Any], show: dict[str, Any], overrides: Sequence[str]) -> Table:
     """Train or load both classifiers, let them judge the sentences, and return the table."""
-    kinds = {"dense": ["embedding=dense"], "compressed": show["compressed"]}
-    runs = {name: source.described([*kind, *overrides]) for name, kind in kinds.items()}
+    fixed = [*declared["fixed"], f"model={show['model']}", *overrides]
+    kinds = {"dense": ["embedding=dense"], "compressed": declared["compressed"]}
+    runs = {name: source.described([*kind, *fixed]) for name, kind in kinds.items()}
     judges = []
     for name, (prepared, record) in runs.items():
         folder, record = source.weights(prepared, record, train=True)
