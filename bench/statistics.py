@@ -25,6 +25,8 @@ class Summary(NamedTuple):
     low: float | None  # ends of the 95 % interval of the mean
     high: float | None
     interval: str  # name of the interval; empty if there is none
+    error: float | None = None  # standard error of the mean over several seeds, and its degrees of freedom
+    freedom: float | None = None
 
     @property
     def half(self) -> float | None:
@@ -54,12 +56,14 @@ def summarise(values: ArrayLike, replicates: np.ndarray | None = None) -> Summar
     by_seed = data.mean(axis=0)
     mean, (error, freedom) = float(by_seed.mean()), _error(data, replicates)
     sd = float(by_seed.std(ddof=1)) if seeds > 1 else None
+    spread = (error, freedom if error else 1.0) if seeds > 1 else ()
     if not error:
-        return Summary(seeds, mean, sd, None, None, "")
+        return Summary(seeds, mean, sd, None, None, "", *spread)
     low, high = map(float, t.interval(0.95, freedom, mean, error))
     name = "Student's t over" if tasks == 1 else f"Welch's t over {tasks} tasks and"
     name = f"{name} {seeds} seeds" if seeds > 1 else f"1 seed{f', {tasks} tasks' * (tasks > 1)}"
-    return Summary(seeds, mean, sd, low, high, name + ", bootstrap over rows" * (replicates is not None))
+    name += ", bootstrap over rows" * (replicates is not None)
+    return Summary(seeds, mean, sd, low, high, name, *spread)
 
 
 def p_noninferiority(values: ArrayLike, margin: float, replicates: np.ndarray | None = None) -> float | None:

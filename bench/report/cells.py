@@ -65,6 +65,8 @@ def cell_of(ours: Scores, dense: Scores | None, column: dict[str, Any], margin: 
         "difference_to_dense": change.mean,
         "difference_sd": change.sd,
         **_interval("difference_ci95", change),
+        "difference_error": change.error,
+        "difference_freedom": change.freedom,
         "percent_of_dense": share.mean,
         **_interval("percent_ci95", share),
         "p_noninferiority": p,

@@ -4,23 +4,29 @@
 tests/report/decisions.json through both.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import pandas as pd
+from scipy.stats import t
 
 from bench.errors import ConfigError, unknown
+from bench.report.breakdown import of_languages
+from bench.report.runs import SECTION
 from bench.report.scores import FLOORS, sections
 from bench.settings.schema import ReportConfig
 
 # Share of a section's configurations that must have every task of a mean, so that its tasks decide.
 ENOUGH = 0.2
 POINTS = 100.0  # scale of a task whose headline metric is a fraction: it is compared in points
+MOST_FREEDOM = 200.0  # more degrees of freedom change no probability that is shown
 
 Item = dict[Any, Any]
 """A configuration: `row`, its main line of the score table, `bytes`, and lists by task, rounded to 0.01 point: `score`, `loss`
-(against dense, over the seeds that both have; below zero: better), `half` (half-width of the loss's 95 % interval), `pairs` of
-seeds, `seeds`, `collapsed` (runs that predict a single class), `why` (the reason for a missing loss)."""
+(against dense, over the seeds that both have; below zero: better), `half` (half-width of the loss's 95 % interval), `error` (the
+loss's standard error; None for a single pair of seeds) with its degrees of `freedom`, `seeds`, `collapsed` (runs that predict a
+single class), `why` (the reason for a missing loss)."""
 
 
 class Verdict(NamedTuple):
@@ -33,9 +39,10 @@ class Verdict(NamedTuple):
 
 
 class Subject(NamedTuple):
-    """What is decided about: a section, the tasks that can be compared in points, and the configurations on offer."""
+    """What is decided about: a section, its tasks or languages that are compared in points, and the configurations on offer."""
 
     part: pd.DataFrame  # the section's lines of the score table
+    languages: bool  # whether `columns` are the languages of the section's only task
     columns: list[dict[Any, Any]]
     dense: Item | None  # the dense configuration with a score on most of these tasks; None where none has any
     options: list[Item]  # compressed configurations with a score on any task, smallest first; no floors
@@ -43,11 +50,12 @@ class Subject(NamedTuple):
     missing: list[str]  # tasks that matter and have no score
 
 
-def subject(table: pd.DataFrame, question: ReportConfig) -> Subject:
+def subject(table: pd.DataFrame, question: ReportConfig, breakdowns: Sequence[pd.DataFrame] = ()) -> Subject:
     """Return what is decided about: report.model and report.suite, else the section with most scores.
 
-    The tasks that matter are report.tasks, else those of the mean over most tasks that enough configurations have.
-    Raises ConfigError for a model or suite without any record.
+    The tasks that matter are report.tasks, else those of the mean over most tasks that enough configurations have. Of a section with
+    a single task in several languages, given by its section of `breakdowns`, the languages take the tasks' part, unless
+    report.tasks names the task. Raises ConfigError for a model or suite without any record.
     """
     # The section.
     for key, value in (("model", question.model), ("suite", question.suite)):
@@ -65,8 +73,10 @@ def subject(table: pd.DataFrame, question: ReportConfig) -> Subject:
 
     # Its tasks, and those that matter.
     tasks = part[~part.is_mean & (part.scale == POINTS)]
+    spoken = _languages(tasks, breakdowns) if not {*question.tasks} & {*tasks.task} else tasks.iloc[:0]
+    tasks = spoken if len(spoken) else tasks
     columns = tasks.drop_duplicates("column").to_dict("records")
-    averaged = _averaged(part) or [column["column"] for column in columns]
+    averaged = (() if len(spoken) else _averaged(part)) or [column["column"] for column in columns]
     names = question.tasks or [column["task"] for column in columns if column["column"] in averaged]
     known = {column["task"] for column in columns}
 
@@ -78,12 +88,20 @@ def subject(table: pd.DataFrame, question: ReportConfig) -> Subject:
     options = [item for item in items if _is_option(item["row"])]
     return Subject(
         part,
+        len(spoken) > 0,
         columns,
         max(dense, key=lambda item: item["why"].count(""), default=None),
         sorted(options, key=lambda item: (item["bytes"], item["row"]["configuration"])),
         [place for place, column in enumerate(columns) if column["task"] in names],
         [name for name in names if name not in known],
     )
+
+
+def _languages(tasks: pd.DataFrame, breakdowns: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Return the lines of the languages of the only task; none where there are several tasks, or none in languages."""
+    names = tasks[[*SECTION[:2], "column"]].drop_duplicates().to_numpy().tolist()
+    found = [part for part in breakdowns if [part.iloc[0][SECTION].tolist()] == names]
+    return of_languages(found[0]) if found else tasks.iloc[:0]
 
 
 def _is_option(row: dict[Any, Any]) -> bool:
@@ -109,7 +127,11 @@ def _item(row: dict[Any, Any], lines: pd.DataFrame) -> Item:
         "score": _points(lines["mean"]),
         "loss": _points(worse * lines.difference_to_dense),
         "half": _points(half),
-        "pairs": list(lines.paired_seeds),
+        "error": [None if pd.isna(value) else round(value, 4) for value in lines.difference_error],
+        "freedom": [
+            None if pd.isna(value) else round(min(value, MOST_FREEDOM), 2)
+            for value in lines.difference_freedom
+        ],
         "seeds": list(lines.n),
         "collapsed": list(lines.collapsed),
         "why": [score or change for score, change in zip(lines.no_score, lines.no_difference, strict=True)],
@@ -164,11 +186,24 @@ def mean(item: Item, matter: Sequence[int]) -> float | None:
     return None if not scores or None in scores else sum(scores) / len(scores)
 
 
-def reach(item: Item, matter: Sequence[int]) -> tuple[float, int] | None:
-    """Return the largest loss that the 95 % intervals reach, and on which task; None where a task has fewer than two pairs of seeds."""
-    reached = []
+def change(item: Item, matter: Sequence[int]) -> float | None:
+    """Return the mean difference to dense over the tasks that matter and were measured, or None where none was."""
+    losses = [item["loss"][task] for task in matter if item["loss"][task] is not None]
+    return -sum(losses) / len(losses) if losses else None
+
+
+def chance(item: Item, matter: Sequence[int], tolerance: float) -> float | None:
+    """Return the probability that the losses of all tasks that matter are within the tolerance together.
+
+    The true loss of a task is taken to be distributed as Student's t around the measured mean, with the standard error over seeds (and
+    rows, where predictions are packed); tasks are independent. None where a task has no loss or a single pair of seeds.
+    """
+    shares = []
     for task in matter:
-        if item["half"][task] is None or item["pairs"][task] < 2:
+        loss, error, freedom = (item[key][task] for key in ("loss", "error", "freedom"))
+        if loss is None or error is None:
             return None
-        reached.append((round(item["loss"][task] + item["half"][task], 2), task))
-    return max(reached, key=lambda pair: pair[0])
+        shares.append(
+            float(t.cdf((tolerance - loss) / error, freedom)) if error else float(loss <= tolerance)
+        )
+    return math.prod(shares) if shares else None

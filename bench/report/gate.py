@@ -8,9 +8,11 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from bench.errors import ConfigError, unknown
+from bench.report.breakdown import breakdown_table
 from bench.report.decision import no_answer, rank, subject
 from bench.report.latency import slowest
 from bench.report.runs import headline_runs
+from bench.report.scores import sections
 from bench.settings.schema import RunConfig
 from bench.store import Covered
 
@@ -65,7 +67,7 @@ def _target(
     label, limit, lines = config.gate.configuration, "finished runs", table
     if label is None:
         limit = f"recommended: {config.report.tolerated_loss:g} points at most"
-        about = subject(table, config.report)
+        about = subject(table, config.report, sections(breakdown_table(frame, config.report.tolerated_loss)))
         ranked = [] if no_answer(about) else rank(about.options, about.matter, config.report.tolerated_loss)
         if ranked and ranked[0].holds:
             row = about.options[ranked[0].place]["row"]

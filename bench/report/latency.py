@@ -3,7 +3,7 @@
 `bench latency` measures both. Where it did not, the numbers are those that each run noted beside its training.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -51,25 +51,67 @@ def in_use(runs: pd.DataFrame, columns: list[str]) -> tuple[dict[str, Any], pd.D
     return where, complete.groupby(level=0).mean().set_axis(list(NOTED), axis=1)
 
 
-def _profiled(runs: pd.DataFrame, dense: dict[str, ProfilePart]) -> tuple[dict[str, Any], pd.DataFrame]:
-    """Return what `in_use` does, from the profiles of `bench latency`: on a GPU if it measured there, at the longest rows.
+class Device(NamedTuple):
+    """Where `bench latency` measured, and the shapes that are shown: the smallest and largest batch of the longest rows."""
 
-    Latency is the dense model's median times the paired ratio to it. Ratios are taken within a round, so the drift of a shared
-    machine cancels out.
+    name: str
+    tokens: int | None  # of each row; None for times that runs noted, on their own texts
+    small: int
+    large: int
+
+
+class InUse(NamedTuple):
+    """Median times in ms for an answer to the small and the large batch, and memory in bytes; None where not measured."""
+
+    small: float | None = None
+    large: float | None = None
+    resident: int | None = None
+    peak: int | None = None
+
+
+def devices(dense: dict[str, ProfilePart]) -> list[Device]:
+    """Return where the dense model was measured, GPUs first."""
+    found = []
+    for name in sorted(dense, key=lambda name: (name == "cpu", name)):
+        tokens = max(cell["tokens"] for cell in dense[name]["latency"])
+        batches = [cell["batch"] for cell in dense[name]["latency"] if cell["tokens"] == tokens]
+        found.append(Device(name, tokens, min(batches), max(batches)))
+    return found
+
+
+def on_device(profiles: dict[str, ProfilePart], dense: dict[str, ProfilePart], device: Device) -> InUse:
+    """Return what was measured on a device. Latency is the dense model's median times the paired ratio to it.
+
+    Ratios are taken within a round, so the drift of a shared machine cancels out.
     """
-    device = min(dense, key=lambda name: (name == "cpu", name))
-    tokens = max(cell["tokens"] for cell in dense[device]["latency"])
-    times = {cell["batch"]: cell["p50_ms"] for cell in dense[device]["latency"] if cell["tokens"] == tokens}
-    small, large = min(times), max(times)
-    lines: dict[str, dict[str, Any]] = {}
+    if device.name not in profiles:
+        return InUse()
+    cells = {
+        name: {
+            cell["batch"]: cell for cell in side[device.name]["latency"] if cell["tokens"] == device.tokens
+        }
+        for name, side in (("ours", profiles), ("dense", dense))
+    }
+    small, large = (
+        cells["dense"][batch]["p50_ms"] * (cells["ours"][batch]["ratio_to_dense"] or 1.0)
+        if batch in cells["ours"]
+        else None
+        for batch in (device.small, device.large)
+    )
+    profile = profiles[device.name]
+    return InUse(small, large, profile.get("resident_bytes"), profile["peak_bytes"])
+
+
+def _profiled(runs: pd.DataFrame, dense: dict[str, ProfilePart]) -> tuple[dict[str, Any], pd.DataFrame]:
+    """Return what `in_use` does, from the profiles of `bench latency`: on a GPU if it measured there, at the longest rows."""
+    device, lines = devices(dense)[0], dict[str, dict[str, Any]]()
     for config_id, profiles in runs.dropna(subset=["profiles"]).groupby("config_id").profiles.first().items():
-        profile = profiles.get(device, {"latency": [], "peak_bytes": None})
-        longest = [cell for cell in profile["latency"] if cell["tokens"] == tokens and cell["batch"] in times]
-        scaled = {cell["batch"]: times[cell["batch"]] * (cell["ratio_to_dense"] or 1.0) for cell in longest}
-        latency = {"latency_ms.small": scaled.get(small), "latency_ms.large": scaled.get(large)}
-        lines[str(config_id)] = latency | {"memory_bytes": profile["peak_bytes"]}
-    where = {"machine": f"{device} by bench latency", "device": device, "tokens": tokens}
-    return where | {"batch.small": small, "batch.large": large}, pd.DataFrame.from_dict(lines, orient="index")
+        used = on_device(profiles, dense, device)
+        lines[str(config_id)] = dict(zip(NOTED, (used.small, used.large, used.peak), strict=True))
+    where = {"machine": f"{device.name} by bench latency", "device": device.name, "tokens": device.tokens}
+    return where | {"batch.small": device.small, "batch.large": device.large}, pd.DataFrame.from_dict(
+        lines, orient="index"
+    )
 
 
 def slowest(runs: pd.DataFrame, batch: int, gate: GateConfig) -> tuple[float, str] | None:

@@ -79,7 +79,8 @@ def _section(runs: pd.DataFrame, threshold: float) -> Iterator[dict[Any, Any]]:
     about["provenance"] = provenance(runs)
     where, costs = in_use(counted, main["tasks"] if means else [task["column"] for task in tasks])
     kept = [column for column in runs.columns if column.startswith(OF_A_CONFIGURATION)]
-    facts = runs.groupby("config_id")[[*NAMES, *kept]].first().join(costs)
+    profiles = counted.dropna(subset=["profiles"]).groupby("config_id").profiles.first()
+    facts = runs.groupby("config_id")[[*NAMES, *kept]].first().join(costs).join(profiles)
     facts["compressed"], facts["saved"] = facts.kind != "dense", -facts[SIZE].astype(float).fillna(0)
     facts = facts.sort_values(["compressed", "saved", "configuration"]).drop(columns=["compressed", "saved"])
 

@@ -2,6 +2,7 @@
 
 import html
 import json
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -9,16 +10,19 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
+from scipy import stats
 
 from bench.errors import ConfigError
 from bench.report import brief, write_report
+from bench.report.breakdown import breakdown_table
 from bench.report.runs import to_frame
-from bench.report.scores import score_table
+from bench.report.scores import score_table, sections
 from bench.settings.compose import compose_config
 from bench.settings.schema import PriceConfig, ReportConfig, RunConfig
 from bench.store import Covered, Record
-from tests.report.factory import record
+from tests.report.factory import record, xnli
 
 SCORES = {  # three seeds each; pq16 holds 1 point on mrpc only, pq48 on both
     ("dense", "mrpc"): [0.81, 0.83, 0.82],
@@ -31,6 +35,11 @@ SCORES = {  # three seeds each; pq16 holds 1 point on mrpc only, pq48 on both
     ("pq8", "rte"): [0.52, 0.55, 0.51],
     ("sequential", "mrpc"): [0.66, 0.69, 0.67],
     ("sequential", "rte"): [0.50, 0.50, 0.50],
+}
+RISKY = {  # the smaller one varies more
+    "dense": [0.80, 0.81, 0.82],
+    "pq48": [0.799, 0.8091, 0.8189],
+    "pq16": [0.80, 0.79, 0.81],
 }
 PRICES = PriceConfig(
     name="example",
@@ -45,16 +54,54 @@ PRICES = PriceConfig(
 )
 
 
+RESIDENT = {"dense": 125, "pq48": 82, "pq16": 80, "pq8": 79, "sequential": 78}  # MB
+
+
+def profile(batch1: float, batch32: float, resident: float, ratio: float | None) -> Any:
+    """Return what `bench latency` writes into a record, for rows of 128 tokens."""
+    times = ((1, batch1), (32, batch32))
+    cells = [{"batch": b, "tokens": 128, "p50_ms": p50, "ratio_to_dense": ratio} for b, p50 in times]
+    return {"latency": cells, "resident_bytes": int(1e6 * resident), "peak_bytes": int(2e6 * resident)}
+
+
 def golden(**latency: float) -> list[Record]:
-    """Return the records of SCORES, every one with the same times."""
+    """Return the records of SCORES; with `batch1` and `batch32`, measured in use on a GPU with these times, and twice them on a CPU."""
     made = [
         record(method, task, seed, value)
         for (method, task), values in SCORES.items()
         for seed, value in enumerate(values)
     ]
     for one in made:
-        one["cost"] = {"peak_memory_bytes": 2 * 10**9, "latency_ms": latency}
+        method = one["name"].split("/")[2]
+        ratio = None if method == "dense" else 1.0
+        devices = {"cuda-a": 1.0, "cpu": 2.0} if latency else {}
+        profiles = {
+            name: profile(
+                factor * latency["batch1"], factor * latency["batch32"], factor * RESIDENT[method], ratio
+            )
+            for name, factor in devices.items()
+        }
+        one["cost"] = {"peak_memory_bytes": 2 * 10**9, "latency_ms": None, "profiles": profiles or None}
     return made
+
+
+def noted(**latency: float) -> list[Record]:
+    """Return the records of SCORES with times that the runs noted beside their training."""
+    made = golden()
+    for one in made:
+        assert one["cost"]
+        one["cost"]["latency_ms"] = latency
+    return made
+
+
+def standard() -> list[Record]:
+    """Return records of int8 and int4 rows, which ran on one of the two tasks."""
+    rows = {"name": "quantised", "version": 1, "group": 32}
+    return [
+        record("dense", "mrpc", seed, value, changes={"embedding": rows | {"bits": bits}, "assignment": None})
+        for bits, values in ((8, (0.81, 0.82)), (4, (0.80, 0.82)))
+        for seed, value in enumerate(values)
+    ]
 
 
 def page(
@@ -79,19 +126,20 @@ def text(whole: str) -> str:
 def test_the_smallest_configuration_within_the_limit_is_recommended() -> None:
     seen = text(page(golden()))
     # 4 * 60 * 384 + 30522 * 48 * 6 / 8 of 46,881,792 bytes.
-    assert "The embedding can be 97.5 % smaller, with pq f=48 Q=60." in seen
-    assert "in 1.19 MB instead of 46.9 MB and loses 0.43 points at most, on mrpc" in seen
-    assert "our limit is 1.00" in seen
+    assert "The model can become 50.5 % smaller: 44.7 MB instead of 90.4 MB." in seen
+    assert "It loses 0.43 points at most, on mrpc. The configuration is called pq f=48 Q=60" in seen
+    assert "it stores the embedding in 1.19 MB, 97.5 % less." in seen
+    assert "if it may lose 1.00 points at most on each of these: mrpc, rte?" in seen
 
 
 @pytest.mark.parametrize(
     ("asked", "answer"),
     [
-        ({"tasks": ["mrpc"]}, "99.0 % smaller, with pq f=16 Q=60."),
-        ({"tolerated_loss": 8.0}, "with pq f=8 Q=64."),
+        ({"tasks": ["mrpc"]}, "The configuration is called pq f=16 Q=60;"),
+        ({"tolerated_loss": 8.0}, "The configuration is called pq f=8 Q=64;"),
         (
             {"tolerated_loss": 0.1},
-            "No configuration measured stays within 0.10 points. The nearest is pq f=48 Q=60.",
+            "Nothing that was measured stays within 0.10 points. The nearest makes the model 50.5 % smaller",
         ),
     ],
 )
@@ -106,94 +154,161 @@ def test_a_collapsed_run_disqualifies() -> None:
             one["training"]["collapsed"] = True
     seen = text(page(runs))
     assert (
-        "No configuration measured stays within 1.00 points without a run that predicts one class only."
+        "Nothing that was measured stays within 1.00 points without a run that predicts one class only."
         in seen
     )
     assert "one class 1/3" in seen
 
 
-def test_certainty_is_that_of_the_intervals() -> None:
-    assert "Every 95 % interval stays within the limit." in text(
-        page(golden(), tasks=["mrpc"], tolerated_loss=1.5)
-    )
-    reaches = text(page(golden()))
-    # In the answer and in the phrases.
-    assert reaches.count("the 95 % interval reaches a loss of 1.10 points on rte") == 2
-    single = [one for one in golden() if one["config"]["seed"] == 0]
-    seen = text(page(single))
+def test_the_risk_is_the_chance_that_a_limit_is_broken_by_student_t_over_seeds() -> None:
+    def odds(tolerance: float) -> float:
+        chance = 1.0
+        for task in ("mrpc", "rte"):
+            losses = 100 * (np.array(SCORES["dense", task]) - SCORES["pq48", task])
+            error = losses.std(ddof=1) / math.sqrt(3)
+            chance *= float(stats.t.cdf((tolerance - losses.mean().round(2)) / error, 2)) if error else 1.0
+        return round(100 * chance)
+
+    likely = text(page(golden()))
+    assert f"Chance that every limit holds – {odds(1.0):.0f} %" in likely
     assert (
-        "a single pair of seeds does not show how much trainings differ" in seen
-        and "mrpc, rte: a single seed" in seen
+        f"at least one is broken is {100 - odds(1.0):.0f} %." in likely
+        and "We would switch to pq f=48" in likely
     )
+    assert "Student's t around its mean, independent of the others" in likely
+    on_trial = text(page(golden(), tolerated_loss=0.5))
+    assert "We would switch on trial, with today's model at hand to return to: the risk" in on_trial
+    assert f"is broken is {100 - odds(0.5):.0f} %." in on_trial
+    single = text(page([one for one in golden() if one["config"]["seed"] == 0]))
+    assert "so the risk has no number yet" in single and "mrpc, rte: a single seed" in single
 
 
-def test_the_saving_is_worked_out_from_prices_sizes_and_latency() -> None:
+def test_where_the_best_is_risky_the_safest_measured_is_named() -> None:
+    runs = [record(m, "mrpc", s, v) for m, many in RISKY.items() for s, v in enumerate(many)]
+    seen = text(page(runs))
+    assert "We would not switch yet." in seen or "We would switch on trial" in seen
+    assert "The safest measured is pq f=48 Q=60: 50.5 % smaller, risk 1 %." in seen
+
+
+def test_the_saving_is_worked_out_from_prices_measured_memory_and_latency() -> None:
     seen = text(page(golden(batch1=12.0, batch32=64.0)))
-    dense, small = 46_881_792 + 43_520_000, 92_160 + 1_098_792 + 43_520_000
-    instances = [-(-100 // (10**9 // size)) for size in (dense, small)]
-    assert instances == [10, 5]  # more than the 2 that 0.56 hours of work need
+    instances = [-(-100 // (1000 // memory)) for memory in (125, 82)]
+    assert instances == [13, 9]  # more than the 2 that 0.56 hours of work need
+    assert "1 GB ÷ memory of the running model on cuda-a 8 12" in seen
     assert f"Instances for 100 replicas {instances[0]} {instances[1]}" in seen
     assert "Hours of work a day: 1,000,000 requests × latency at batch of 32 ÷ 32 0.6 0.6" in seen
-    assert "instances × USD 2.00 × 700 h USD 14,000 USD 7,000" in seen
-    assert "Difference to dense, a month – USD 7,000 (50.0 %) less" in seen
+    assert "instances × USD 2.00 × 700 h USD 18,200 USD 12,600" in seen
+    assert "Difference to today, a month – USD 5,600 (30.8 %) less" in seen
+    assert "These prices and loads are examples" in seen
     assert (
-        "These prices and loads are examples" in seen and "Monthly cost (example prices): USD 7,000" in seen
+        "Memory in use: 82.0 MB, today 125 MB. Cost a month (example prices): USD 12,600, today USD 18,200."
+        in seen
     )
-    assert "with the dense model: USD 14,000; difference: USD 7,000 (50.0 %) less." in seen
+
+
+def test_size_memory_and_cost_come_first_on_every_device_and_names_second() -> None:
+    seen = text(page(golden(batch1=12.0, batch32=64.0)))
+    heads = [
+        "Whole model, stored 90.4 MB 44.7 MB (−50.5 %)",
+        "Memory of the running model, cuda-a 125 MB 82.0 MB",
+        "Time for a batch of 1 × 128 tokens, on cuda-a 12.0 ms 12.0 ms",
+        "Memory of the running model, cpu 250 MB 164 MB",
+        "Time for a batch of 32 × 128 tokens, on cpu 128.0 ms 128.0 ms",
+        "Cost a month (example prices) USD 18,200 USD 12,600",
+        "Embedding, stored 46.9 MB 1.19 MB (−97.5 %)",
+        "Embedding, in memory 46.9 MB 3.02 MB (−93.6 %)",
+        "Mean score × 100",
+    ]
+    places = [seen.index(head) for head in heads]
+    assert places == sorted(places) and "make latency" not in seen, "everything is measured"
 
 
 def test_what_costs_more_is_not_called_a_saving() -> None:
     runs = golden(batch1=12.0, batch32=64.0)
     for one in runs:
-        if one["config"]["embedding"]["name"] != "dense" and one["cost"]:
-            # 12 instances, where dense needs 10 for its memory.
-            one["cost"]["latency_ms"] = {
-                "batch1": 12.0,
-                "batch32": 640.0,
-            }
-    seen = text(page(runs, price=replace(PRICES, requests_per_day=25.9e6)))
-    assert "with the dense model: USD 14,000; difference: USD 2,800 (20.0 %) more." in seen
+        if one["config"]["embedding"]["name"] != "dense":
+            for made in one["cost"]["profiles"].values():  # type: ignore[index]
+                for cell in made["latency"]:
+                    cell["ratio_to_dense"] = (
+                        10.0  # 15 instances for the work, where dense needs 13 for its memory
+                    )
+    seen = text(page(runs, price=replace(PRICES, requests_per_day=32.4e6)))
+    assert "USD 2,800 (15.4 %) more" in seen
 
 
-def test_what_was_not_measured_is_said() -> None:
+def test_what_was_not_measured_is_said_with_the_command_that_measures_it() -> None:
     runs = golden()
-    runs[0]["cost"] = None
+    runs[0]["provenance"]["command"] = "python -m bench sweep data.root=.../data sweep=reference device=cuda"
     seen = text(page(runs, problems=[("runs/half.json", "cut in half")]))
-    assert "Latency, batch of 1, on CPU not measured not measured" in seen
+    assert "Memory of the running model, CPU not measured not measured" in seen
+    assert "Where it says “not measured”" in seen and "make latency SWEEP=reference" in seen
     assert "Instances for this work, 50 % busy at most not measured" in seen
     assert "Tasks of glue without a score to compare: ax, cola, mnli, qnli" in seen
     assert "Records that could not be read: 1. The first: runs/half.json: cut in half." in seen
 
 
 def test_a_measurement_of_its_own_comes_before_what_runs_noted() -> None:
-    runs = golden(batch1=12.0, batch32=64.0)
+    runs = golden(batch1=12.8, batch32=102.4)
     for one in runs:
-        dense = one["config"]["embedding"]["name"] == "dense"
-        # The machine was busy while a compressed embedding and the dense model of the same rounds were measured.
-        slow = 1 if dense else 3
-        cells = [
-            {
-                "batch": batch,
-                "tokens": tokens,
-                "p50_ms": slow * batch * tokens / 10,
-                "ratio_to_dense": None if dense else 0.5,
-            }
-            for batch in (1, 8)
-            for tokens in (16, 128)
-        ]
-        profile: Any = {"latency": cells, "peak_bytes": 345_000_000}
-        assert one["cost"] is not None
-        one["cost"] |= {"profiles": {"cpu": profile, "nvidia": profile}}  # type: ignore[typeddict-unknown-key]
+        assert one["cost"]
+        one["cost"]["latency_ms"] = {"batch1": 99.0, "batch32": 999.0}
+        if one["config"]["embedding"]["name"] != "dense":
+            # The machine was busy while a compressed embedding and the dense model of the same rounds were measured.
+            for cell in one["cost"]["profiles"]["cuda-a"]["latency"]:  # type: ignore[index]
+                cell["p50_ms"], cell["ratio_to_dense"] = 3 * cell["p50_ms"], 0.5
     seen = text(page(runs))
-    assert (
-        "Latency, batch of 1 × 128 tokens, on nvidia 12.8 ms 6.4 ms" in seen
-        and "its median ratio to dense within a round" in seen
+    assert "Time for a batch of 1 × 128 tokens, on cuda-a 12.8 ms 6.4 ms" in seen
+    assert "Time for a batch of 32 × 128 tokens, on cuda-a 102.4 ms 51.2 ms" in seen
+    assert "its median ratio to dense within a round" in seen and "99.0 ms" not in seen
+    assert "those above were noted in training" not in seen and "latency at batch of 32 ÷ 32 0.9 0.4" in seen
+
+
+def test_times_that_runs_noted_are_shown_where_nothing_else_was_measured() -> None:
+    seen = text(page(noted(batch1=12.0, batch32=64.0)))
+    assert "Time for a batch of 1, on CPU 12.0 ms 12.0 ms" in seen and "noted in training" in seen
+    assert "Memory of the running model, CPU not measured" in seen, "memory in training is another"
+
+
+def test_int8_and_int4_stand_beside_the_best_and_fewer_tasks_are_said_not_hidden() -> None:
+    shown = page([*golden(), *standard()])
+    labels = re.findall(r'<span class="label">([^<]*)</span>', shown)
+    assert labels[:2] == ["pq f=48 Q=60", "pq f=16 Q=60"] and set(labels[2:]) == {
+        "quantised int8 group 32",
+        "quantised int4 group 32",
+    }
+    seen = text(shown)
+    assert "Measured on 2 of 2 2 of 2 2 of 2 1 of 2 (not: rte) 1 of 2 (not: rte)" in seen
+    assert "not measured (not run)" in seen
+    partial = [
+        use for use in chart(shown).findall(".//g[@id='points']/use") if "partial" in use.get("class", "")
+    ]
+    assert len(partial) == 2 and all(
+        use.get("hidden") is None and "front" not in use.get("class", "") for use in partial
     )
+
+
+def test_a_task_in_15_languages_is_decided_language_by_language() -> None:
+    frame = to_frame(xnli())
+    table, spoken = score_table(frame, 1.0), sections(breakdown_table(frame, 1.0))
+
+    def seen(language: str = "en", **asked: Any) -> str:
+        config = RunConfig(report=ReportConfig(language=language, **asked), price=PRICES)
+        return text(brief.page(frame, table, [], [], config, spoken))
+
+    english = seen(tolerated_loss=1.5)
+    assert "may lose 1.50 points at most on each of these: 15 languages?" in english
+    assert "The configuration is called pq f=48 Q=60" in english and "at most, on Urdu" in english
     assert (
-        "Latency, batch of 8 × 128 tokens, on nvidia 102.4 ms 51.2 ms" in seen
-        and "Peak memory in use, nvidia 345 MB" in seen
+        "Languages of one model rise and fall together" in english
+        and "Languages that matter Arabic Bulgarian" in english
     )
-    assert "those above were noted in training" not in seen and "latency at batch of 8 ÷ 8 3.6 1.8" in seen
+    assert "The configuration is called pq f=8" in seen(tolerated_loss=16)
+    few = seen(tasks=["en", "fr", "de"], tolerated_loss=1.7)
+    assert "on each of these: German, English, French?" in few and "is called pq f=16 Q=60" in few
+    assert "on each of these: xnli?" in seen(tasks=["xnli"]), "or by the mean over languages, as before"
+    japanese = seen("ja", tolerated_loss=1.5)
+    assert "対象: 15 言語" in japanese and "ウルドゥー語" in japanese
+    assert set(re.findall(r"\d+\.\d+", english)) == set(re.findall(r"\d+\.\d+", japanese))
 
 
 def test_without_a_price_list_there_are_no_amounts() -> None:
@@ -202,12 +317,10 @@ def test_without_a_price_list_there_are_no_amounts() -> None:
 
 
 def test_a_model_that_no_instance_holds_has_no_bill() -> None:
-    small = replace(PRICES, memory_gb=0.05)  # dense needs 90 MB, pq f=48 Q=60 needs 45 MB
+    small = replace(PRICES, memory_gb=0.1)  # dense needs 125 MB, pq f=48 Q=60 needs 82 MB
     seen = text(page(golden(batch1=12.0, batch32=64.0), price=small))
-    assert (
-        "h too large for an instance USD 140,000" in seen
-        and "a month – dense is too large for an instance" in seen
-    )
+    assert "h too large for an instance USD 140,000" in seen
+    assert "a month – today's memory is not measured or too large" in seen
 
 
 @pytest.mark.parametrize(
@@ -236,7 +349,7 @@ def test_a_model_that_no_instance_holds_has_no_bill() -> None:
 def test_no_answer_says_why(records: list[Record], asked: dict[str, Any], why: str) -> None:
     seen = text(page(records, **asked))
     assert "No answer can be given." in seen and why in seen
-    assert "smaller, with" not in seen
+    assert "The model can become" not in seen
 
 
 def test_a_task_that_nothing_was_measured_on_leaves_no_answer_but_its_reason() -> None:
@@ -248,12 +361,12 @@ def test_a_task_that_nothing_was_measured_on_leaves_no_answer_but_its_reason() -
         record("pq16"),
     ]
     seen = text(page(runs))
-    assert "No answer: no configuration was measured on every task that matters." in seen
+    assert "No answer: no configuration was measured on everything that matters." in seen
     assert (
         "not measured (1 failed) not measured (not run)" in seen
         and "rte accuracy (%) · validation · seeds: 1" in seen
     )
-    assert "97" not in text(page(runs)).partition("For the meeting")[2].partition("To be said")[0]
+    assert "We would not decide yet: no smaller model was measured on all of this: mrpc, rte." in seen
 
 
 def test_the_coverage_of_a_domain_stands_with_the_risks() -> None:
@@ -300,15 +413,11 @@ def test_data_that_is_not_official_is_named_beside_the_numbers() -> None:
     )
     limited = text(page([record(method, limit=1000) for method in ("dense", "pq8")]))
     assert "mrpc: not the official data (train (1,000 of 3,668 rows))" in limited
-    assert (
-        "To be said with these numbers: mrpc: not the official data (train (1,000 of 3,668 rows)); mrpc: a single seed."
-        in limited
-    )
 
 
 def test_both_languages_say_the_same_things() -> None:
     english, japanese = (page(golden(), language=language) for language in ("en", "ja"))
-    assert '<html lang="ja">' in japanese and "埋め込みは pq f=48 Q=60 で 97.5 % 小さくできます。" in text(
+    assert '<html lang="ja">' in japanese and "モデルは 50.5 % 小さくなります（90.4 MB → 44.7 MB）。" in text(
         japanese
     )
     numbers = [set(re.findall(r"\d[\d.,]*\d", text(shown))) for shown in (english, japanese)]
@@ -324,13 +433,13 @@ def test_equal_records_give_equal_bytes_and_nothing_is_loaded_from_elsewhere() -
     )
 
 
-def test_the_page_grows_by_less_than_735_bytes_a_configuration() -> None:
+def test_the_page_grows_by_less_than_800_bytes_a_configuration() -> None:
     rates = [{"training.learning_rate": (1 + k) * 1e-6} for k in range(200)]
     few, many = (
         [record(method, changes=rate) for method in ("dense", "pq8") for rate in chosen]
         for chosen in (rates[:2], rates)
     )
-    assert len(page(many).encode()) - len(page(few).encode()) < 198 * 735  # 2,000 of them stay below 1.5 MB
+    assert len(page(many).encode()) - len(page(few).encode()) < 198 * 800  # 2,000 of them stay below 1.7 MB
 
 
 @pytest.mark.parametrize(
@@ -363,9 +472,9 @@ def test_a_task_outside_the_mean_is_shown_and_does_not_matter_unless_asked(tmp_p
     records = [*wnli, *[record(method, task) for method in ("dense", "pq8") for task in ("mrpc", "rte")]]
     write_report(records, [], tmp_path)
     page = (tmp_path / "brief.html").read_text()
-    assert "each task that matters (mrpc, rte)" in page and "wnli" in page
+    assert "on each of these: mrpc, rte?" in page and "wnli" in page
     write_report(records, [], tmp_path, config=RunConfig(report=ReportConfig(tasks=["wnli"])))
-    assert "each task that matters (wnli)" in (tmp_path / "brief.html").read_text()
+    assert "on each of these: wnli?" in (tmp_path / "brief.html").read_text()
 
 
 def chart(shown: str) -> ElementTree.Element:
@@ -376,7 +485,11 @@ def chart(shown: str) -> ElementTree.Element:
 
 
 def test_the_chart_has_a_point_for_each_configuration_and_letters_at_the_candidates() -> None:
-    shown = page([*golden(), record("random", value=0.7)])  # random was not measured on rte
+    unmeasured = [
+        record("random", "cola", 0, 0.7),
+        record("dense", "cola", 0, 0.8),
+    ]  # random has no task that matters
+    shown = page([*golden(), *unmeasured], tasks=["mrpc", "rte"])
     points = chart(shown).findall(".//g[@id='points']/use")
     data = re.search(r'id="data">(.*?)</script>', shown, re.S)
     assert data
@@ -392,10 +505,10 @@ def test_the_chart_has_a_point_for_each_configuration_and_letters_at_the_candida
         point for place, point in enumerate(points) if items[place]["values"]["label"] == "pq f=48 Q=60"
     )
     letters = chart(shown).findall(".//text[@class='letter']")
-    assert [letter.text for letter in letters] == ["A", "B", "C"]
+    assert [letter.text for letter in letters] == ["A", "B", "C", "D"]
     assert (letters[0].get("x"), letters[0].get("y")) == (best.get("x"), best.get("y"))
     heights = {float(point.get("y", "")) for point in points if point.get("hidden") is None}
     top, bottom = (float(chart(shown).get(f"data-{end}", "")) for end in ("top", "bottom"))
     assert top <= min(heights) < max(heights) <= bottom, "in the axes, whose numbers are round"
     levels = [text.text for text in chart(shown).findall(".//g[@id='levels']/text")]
-    assert levels == ["55", "60", "65", "70", "75", "80"]
+    assert levels == ["−15", "−10", "−5", "0", "5", "10"]

@@ -9,12 +9,16 @@ from typing import Any
 
 import pytest
 
-from bench.report import brief, decision
+from bench.report import brief
+from bench.report.breakdown import breakdown_table
 from bench.report.runs import to_frame
-from bench.report.scores import score_table
+from bench.report.scores import score_table, sections
 from bench.settings.schema import ReportConfig, RunConfig
-from tests.report.factory import record
-from tests.report.test_brief import PRICES, golden
+from bench.store import Record
+from tests.report.factory import record, xnli
+from tests.report.test_brief import PRICES, golden, standard
+
+RUNS = [*golden(batch1=12.0, batch32=64.0), *standard()]
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = [
@@ -41,18 +45,22 @@ def browser() -> Iterator[Any]:
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Return the page in each language, and one without an answer."""
     folder = tmp_path_factory.mktemp("brief")
-    runs = golden(batch1=12.0, batch32=64.0)
     for name, language, records in (
-        ("en", "en", runs),
-        ("ja", "ja", runs),
+        ("en", "en", RUNS),
+        ("ja", "ja", RUNS),
+        ("spoken", "en", xnli()),
         ("blocked", "en", [record("pq8")]),
     ):
-        frame = to_frame(records)
-        config = RunConfig(report=ReportConfig(language=language), price=PRICES)
-        (folder / f"{name}.html").write_text(
-            brief.page(frame, score_table(frame, 1.0), [], [], config), encoding="utf-8"
-        )
+        (folder / f"{name}.html").write_text(written(records, language=language), encoding="utf-8")
     return {path.stem: path for path in folder.glob("*.html")}
+
+
+def written(records: list[Record], **asked: Any) -> str:
+    """Return the page that Python writes."""
+    frame = to_frame(records)
+    config = RunConfig(report=ReportConfig(**asked), price=PRICES)
+    spoken = sections(breakdown_table(frame, 1.0))
+    return brief.page(frame, score_table(frame, 1.0), [], [], config, spoken)
 
 
 @pytest.fixture
@@ -82,27 +90,58 @@ def choose(page: Any, tasks: list[str], tolerance: float) -> str:
 
 
 def test_the_recommendation_follows_the_reader(opened: Any) -> None:
-    assert "with pq f=48 Q=60." in opened.locator("#head").inner_text()
-    assert "with pq f=16 Q=60." in choose(opened, ["mrpc"], 1)
-    assert opened.locator(".candidates .label").first.inner_text() == "pq f=16 Q=60"
-    assert "on the tasks that matter to us (mrpc)" in opened.locator("#phrases").inner_text().lower()
-    assert "(mrpc)" in opened.locator("#rule").inner_text()
-    assert "No configuration measured stays within 0.00 points." in choose(opened, ["mrpc"], 0)
+    body = opened.locator("#body")
+    assert "is called pq f=48 Q=60;" in body.inner_text()
+    assert "is called pq f=16 Q=60;" in choose(opened, ["mrpc"], 1)
+    assert opened.locator(".candidates .label").all_inner_texts()[0] == "pq f=16 Q=60"
+    assert "of these: mrpc?" in opened.locator("#rule").inner_text()
+    assert "Nothing that was measured stays within 0.00 points." in choose(opened, ["mrpc"], 0)
+    assert "We would keep today's model" in opened.locator("#advice").inner_text()
     assert "No answer" in choose(opened, [], 1)
 
 
-def test_the_script_answers_as_python_does(opened: Any) -> None:
-    frame = to_frame(golden())
-    about = decision.subject(score_table(frame, 1.0), ReportConfig())
-    for tasks, tolerance in itertools.product(
-        (["mrpc"], ["rte"], ["mrpc", "rte"]), (0.4, 0.45, 2.4, 5.85, 8, 10)
-    ):
-        answer = choose(opened, tasks, tolerance)
-        matter = [place for place, column in enumerate(about.columns) if column["task"] in tasks]
-        ranked = decision.rank(about.options, matter, tolerance)
-        labels = [about.options[verdict.place]["row"]["configuration"] for verdict in ranked[:3]]
-        assert (f"with {labels[0]}." in answer) == ranked[0].holds, answer
-        assert opened.locator(".candidates .label").all_inner_texts() == labels
+@pytest.mark.parametrize("language", brief.LANGUAGES)
+def test_the_script_writes_what_python_writes(
+    browser: Any, pages: dict[str, Path], tmp_path: Path, language: str
+) -> None:
+    page, other = browser.new_page(), browser.new_page()
+    page.goto(pages[language].as_uri())
+    choices = itertools.product((["mrpc"], ["rte"], ["mrpc", "rte"]), (0.4, 0.45, 2.4, 5.85, 8))
+    for tasks, tolerance in choices:
+        choose(page, tasks, tolerance)
+        asked = written(RUNS, language=language, tasks=tasks, tolerated_loss=tolerance)
+        (tmp_path / "asked.html").write_text(asked, encoding="utf-8")
+        other.goto((tmp_path / "asked.html").as_uri())
+        for part in (
+            "header",
+            "#answer",
+            "#advice",
+            ".candidates",
+            "table >> nth=0",
+            "table >> nth=1",
+            "#levels",
+        ):
+            shown, wanted = (one.locator(part).first.text_content() for one in (page, other))
+            assert shown.split() == wanted.split(), (part, tasks, tolerance)
+        for part in ("#points use.front", "#points use.partial", "#points use.candidate"):
+            places = [
+                one.locator(part).evaluate_all("all => all.map((e) => e.dataset.place)")
+                for one in (page, other)
+            ]
+            assert places[0] == places[1], (part, tasks, tolerance)
+    page.close()
+    other.close()
+
+
+@pytest.mark.parametrize("opened", [("spoken", 1100)], indirect=True)
+def test_a_reader_chooses_the_languages_that_matter(opened: Any) -> None:
+    assert "these: 15 languages?" in opened.locator("#rule").inner_text()
+    for box in opened.locator("fieldset input").all():
+        box.uncheck()
+    for name in ("English", "French"):
+        opened.get_by_label(name, exact=True).check()
+    assert "these: English, French?" in opened.locator("#rule").inner_text()
+    assert "is called pq f=48 Q=60;" in opened.locator("#body").inner_text()
 
 
 def test_choosing_back_and_forth_shows_what_was_written(opened: Any) -> None:
@@ -127,20 +166,22 @@ def test_pointing_and_arrow_keys_read_a_configuration(opened: Any) -> None:
     for _ in range(5):
         opened.keyboard.press("ArrowRight")
         seen.add(readout.inner_text())
-    assert len(seen) == 5 and any(text.startswith("Dense: 46.9") for text in seen)
+    assert len(seen) == 5 and any(text.startswith("Today: model 90.4") for text in seen)
 
 
 def test_the_keyboard_alone_changes_the_limits(opened: Any) -> None:
     opened.keyboard.press("Tab")
     opened.keyboard.press("Tab")
     opened.keyboard.press("Space")
-    assert "with pq f=16 Q=60." in opened.locator("#head").inner_text()  # rte no longer matters
+    assert "is called pq f=16 Q=60;" in opened.locator("#body").inner_text()  # rte no longer matters
     opened.keyboard.press("Tab")
     opened.keyboard.press("Home")
     assert "stays within 0.00 points" in opened.locator("#head").inner_text()
 
 
-@pytest.mark.parametrize("opened", [("en", 380), ("ja", 380), ("blocked", 380)], indirect=True)
+@pytest.mark.parametrize(
+    "opened", [("en", 380), ("ja", 380), ("spoken", 380), ("blocked", 380)], indirect=True
+)
 def test_a_narrow_screen_needs_no_sideways_scrolling_and_axe_finds_nothing_serious(opened: Any) -> None:
     axe = pytest.importorskip(
         "axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed (extra dev)"
@@ -158,7 +199,7 @@ def test_it_prints_to_a4_without_a_cut(opened: Any) -> None:
     opened.emulate_media(media="print")
     too_wide = "[...document.querySelectorAll('main *')].filter((e) => e.getBoundingClientRect().right > 688.5).map((e) => e.outerHTML.slice(0, 80))"
     assert opened.evaluate(too_wide) == []
-    assert not opened.locator("#controls").is_visible() and opened.locator("#phrases").is_visible()
+    assert not opened.locator("#controls").is_visible() and opened.locator("#advice").is_visible()
     printed = opened.pdf(prefer_css_page_size=True)
     assert printed.startswith(b"%PDF") and 2 <= len(re.findall(rb"/Type\s*/Page\b", printed)) <= 4
     sheets = re.findall(rb"/MediaBox\s*\[0 0 ([\d.]+) ([\d.]+)", printed)
@@ -170,5 +211,5 @@ def test_without_scripts_the_page_is_complete(browser: Any, pages: dict[str, Pat
     shown = context.new_page()
     shown.goto(pages["en"].as_uri())
     assert not shown.locator("#controls").is_visible() and shown.locator("#chart").is_visible()
-    assert "with pq f=48 Q=60." in shown.locator("main").inner_text()
+    assert "is called pq f=48 Q=60;" in shown.locator("main").inner_text()
     context.close()

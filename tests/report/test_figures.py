@@ -252,7 +252,8 @@ def test_times_noted_on_a_shared_card_are_shown_nowhere(tmp_path: Path) -> None:
     write_report([together, alone], [], tmp_path)
     assert not list((tmp_path / "figures").glob("costs--*")), "dense has no time to compare with"
     assert (
-        "ms" not in re.findall(r"Latency, batch of 1.*?</tr>", (tmp_path / "brief.html").read_text(), re.S)[0]
+        "ms"
+        not in re.findall(r"Time for a batch of 1,.*?</tr>", (tmp_path / "brief.html").read_text(), re.S)[0]
     )
 
 

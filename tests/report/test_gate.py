@@ -18,7 +18,7 @@ from bench.report.scores import score_table
 from bench.settings.compose import compose_config
 from bench.store import Record, read_coverage
 from tests.report.factory import record
-from tests.report.test_brief import golden
+from tests.report.test_brief import golden, noted
 from tests.support.commands import run_bench
 
 CHOSEN = ["gate.configuration='pq f=16 Q=60'", "gate.embedding_bytes=null"]
@@ -68,14 +68,14 @@ def checked(
 def test_each_limit_names_itself_its_value_and_what_was_measured(
     limit: str, name: str, measured: str, held: bool
 ) -> None:
-    found = checked(golden(batch1=12.0), limit)
+    found = checked(noted(batch1=12.0), limit)
     assert found["configuration"].held
     assert (found[name].measured, found[name].held) == (measured, held)
 
 
 def profiled(slower: dict[str, float]) -> list[Record]:
     """Return the golden records, which noted 12 ms for one row on "CPU", with a profile of each device: so many ms a token."""
-    runs = golden(batch1=12.0)
+    runs = noted(batch1=12.0)
     for one in runs:
         profiles: Any = {
             device: {
@@ -271,7 +271,7 @@ def write(records: list[Record], folder: Path) -> Path:
 
 
 def test_the_commands_exit_as_a_pipeline_needs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    now = write(golden(batch1=12.0)[:6], tmp_path / "now")
+    now = write(noted(batch1=12.0)[:6], tmp_path / "now")
     before = write([record(value=0.9)], tmp_path / "before")
     gated = ["gate", f"results_dir={now}", "gate.configuration=dense"]
     assert main(gated) == 1

@@ -46,7 +46,7 @@ def page(
     `subject` do.
     """
     check(config)
-    about = subject(table, config.report)
+    about = subject(table, config.report, breakdowns)
     first, reason = about.part.iloc[0], no_answer(about)
     text = (HERE / f"{config.report.language}.yaml").read_text(encoding="utf-8")
     words: dict[str, Any] = yaml.safe_load(text)
@@ -58,6 +58,7 @@ def page(
         "config": config,
         "title": words["title"].format(**values),
         "times": words["compare"]["about" if pd.isna(first.tokens) else "profiled"],
+        "sweep": _sweep(runs),
         "notes": notes(section_of(runs, about.part), table, about, problems, covered, words),
         "reason": words["blocked"][reason].format(**values) if reason else None,
         **({} if reason else decided(about, config, words)),
@@ -75,3 +76,10 @@ def page(
     # Letters that are not ASCII stay short.
     environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "separators": (",", ":")}
     return environment.get_template("brief.html").render(context) + "\n"
+
+
+def _sweep(runs: pd.DataFrame) -> str:
+    """Return the name of the sweep that most runs came from, as their commands say."""
+    commands = runs.get("provenance.command", pd.Series(dtype=str)).dropna().astype(str)
+    names = commands.str.extract(r"\bsweep=(\w+)")[0].dropna()
+    return str(names.mode().iloc[0]) if len(names) else "<sweep>"

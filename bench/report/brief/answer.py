@@ -3,110 +3,167 @@
 from collections.abc import Sequence
 from typing import Any
 
-import pandas as pd
-
 from bench.report import decision
 from bench.report.brief import chart, tables
+from bench.report.brief.text import MOST_NAMES, listed, task_name
 from bench.report.decision import Item, Subject, Verdict
 from bench.settings.schema import RunConfig
 
-CANDIDATES = 3
+CANDIDATES = 4
+BEST = (
+    2  # of the candidates: the best two come first, then int8 and int4, which need no recovery and no codes
+)
 SLIDER = 10.0  # points: the largest tolerance that the page offers, unless the configured tolerance is larger
-FIRST_TASK = len(tables.CHOSEN) + len(tables.COMPARE)  # index of the first task's line
+LEVELS = {"safe": 0.9, "likely": 0.5, "unlikely": 0.0}  # advice by the chance that all limits hold
 SCRIPT_TEXTS = [
-    *("answers", "collapsed", "sound", "certain", "uncertain", "single"),
+    *("answers", "advice", "safest", "collapsed", "sound", "many", "measured"),
     *("rule", "separator", "nothing", "chart"),
 ]
-SCRIPT_VALUES = ("label", "size", "size_saved", "total_saved", "monthly", "saving", "latency1")
+SCRIPT_VALUES = ("label", "total", "total_saved", "stored", "stored_saved", "memory", "monthly", "small0")
 
 
 def decided(about: Subject, config: RunConfig, words: dict[str, Any]) -> dict[str, Any]:
     """Return what the template shows; needs a subject for which there can be an answer."""
     assert about.dense is not None
     items, tolerance = [*about.options, about.dense], config.report.tolerated_loss
+    used = tables.usage(about, words)
 
     # What every answer says, and each configuration as the script reads it: lists by task, `cells` by line.
-    known = [tables.values(item["row"], about.dense["row"], config.price, words) for item in items]
-    device = about.part.device.iloc[0]
+    known = [tables.values(item["row"], used, config.price, words) for item in items]
     common = {
         "model": about.part.model.iloc[0],
-        "device": words["unmeasured"] if pd.isna(device) else device,
+        "device": used.devices[0].name,
         "example": words["example"] if config.price.example else "",
-        **{f"dense_{key}": known[-1][key] for key in ("size", "latency1", "monthly")},
+        **{f"dense_{key}": known[-1][key] for key in ("total", "memory", "monthly", "small0")},
     }
+    lists = ("bytes", "score", "loss", "error", "freedom", "collapsed")
     shown = [
         {
-            **{key: item[key] for key in ("bytes", "score", "loss", "half", "pairs", "collapsed")},
-            "cells": tables.cells(item, texts, words, item is about.dense),
+            **{key: item[key] for key in lists},
+            "cells": tables.cells(item, texts, used, words),
             "values": {key: texts[key] for key in SCRIPT_VALUES},
         }
         for item, texts in zip(items, known, strict=True)
     ]
+    lines = tables.lines(about, used, config.price, words)
+    first = next(place for place, line in enumerate(lines) if line.table == "hurt")
+    names = [task_name(column, words) for column in about.columns]
 
     # The configured answer: dense and the candidates, side by side.
     ranked = decision.rank(about.options, about.matter, tolerance)
-    best = ranked[:CANDIDATES]
-    order = [verdict.place for verdict in best]
-    columns = [_column(items[-1], shown[-1]["cells"], None, about, tolerance)]
-    columns += [_column(items[v.place], shown[v.place]["cells"], v, about, tolerance) for v in best]
+    standard = _standard(about.options)
+    order = list(dict.fromkeys([v.place for v in ranked[:BEST]] + standard + [v.place for v in ranked]))
+    order = order[:CANDIDATES]
+    columns = [
+        _column(items[place], shown[place]["cells"], first, place in order, about, tolerance, names, words)
+        for place in (-1, *order)
+    ]
     return {
         "data": {
             "items": shown,
             "common": common,
-            "tasks": [column["task"] for column in about.columns],
+            "tasks": names,
             "matter": about.matter,
             "tolerance": tolerance,
             "texts": {key: words[key] for key in SCRIPT_TEXTS},
-            "first_task": FIRST_TASK,
+            "first": first,
+            "standard": standard,
+            "best": BEST,
+            "levels": LEVELS,
+            "most": MOST_NAMES,
         },
-        "answer": _answer(best[0], about, tolerance, common | shown[order[0]]["values"], words),
+        "names": names,
+        "answer": _answer(ranked[0], about, names, config, [common | one["values"] for one in shown], words),
         "labels": [shown[place]["values"]["label"] for place in order],
-        "lines": list(zip(tables.lines(about, config.price, words), zip(*columns, strict=True), strict=True)),
+        "lines": list(zip(lines, zip(*columns, strict=True), strict=True)),
+        "gaps": any(words["unmeasured"] in one["cells"][:first] for one in shown) or len(used.devices) < 2,
         "chart": chart.svg(items, about.matter, order, words),
         "slider": max(SLIDER, tolerance),
     }
 
 
+def _standard(options: Sequence[Item]) -> list[int]:
+    """Return the indices of int4 and int8 rows, of each the one measured on most tasks."""
+    found: dict[str, tuple[int, int]] = {}
+    for place, item in enumerate(options):
+        name, tasks = item["row"]["plain_name"], item["why"].count("")
+        if item["row"]["kind"] == "quantised" and tasks > found.get(name, (0, 0))[0]:
+            found[name] = (tasks, place)
+    return [place for _, place in found.values()]
+
+
 def _column(
-    item: Item, cells: Sequence[str], verdict: Verdict | None, about: Subject, tolerance: float
+    item: Item,
+    cells: Sequence[str],
+    first: int,
+    candidate: bool,
+    about: Subject,
+    tolerance: float,
+    names: Sequence[str],
+    words: dict[str, Any],
 ) -> list[tuple[str, bool]]:
-    """Return a configuration's cell on each line, and whether it shows a task that is hurt; dense has no verdict."""
-    mean, worst = decision.mean(item, about.matter), verdict.worst if verdict else None
-    chosen = ["–" if mean is None else f"{mean:.1f}", "–" if worst is None else f"{max(worst, 0):.2f}"]
+    """Return a configuration's cell on each line, and whether it shows a task that is hurt; dense has no loss."""
+    mean, odds = decision.mean(item, about.matter), decision.chance(item, about.matter, tolerance)
+    losses = [item["loss"][task] for task in about.matter if item["loss"][task] is not None]
+    without = [names[task] for task in about.matter if item["score"][task] is None]
+    chosen = [
+        "–" if mean is None else f"{mean:.1f}",
+        f"{max(*losses, 0):.2f}" if candidate and losses else "–",
+        ("–" if odds is None else percent(odds)) if candidate else "–",
+        words["measured"]["part" if without else "all"].format(
+            count=len(about.matter) - len(without), of=len(about.matter), without=listed(without, words)
+        ),
+    ]
+    tasks = first + len(chosen)
     hurt = {
-        FIRST_TASK + task
+        tasks + task
         for task, loss in enumerate(item["loss"])
-        if verdict and (item["collapsed"][task] or (loss is not None and loss > tolerance))
+        if candidate and (item["collapsed"][task] or (loss is not None and loss > tolerance))
     }
-    return [(text, place in hurt) for place, text in enumerate([*chosen, *cells[len(chosen) :]])]
+    texts = [*cells[:first], *chosen, *cells[tasks:]]
+    return [(text, place in hurt) for place, text in enumerate(texts)]
 
 
 def _answer(
-    best: Verdict, about: Subject, tolerance: float, values: dict[str, str], words: dict[str, Any]
+    best: Verdict,
+    about: Subject,
+    names: Sequence[str],
+    config: RunConfig,
+    values: Sequence[dict[str, str]],
+    words: dict[str, Any],
 ) -> dict[str, Any]:
-    """Return the texts of the answer, with the numbers filled in."""
-    # The numbers.
-    item, names = about.options[best.place], [column["task"] for column in about.columns]
-    tasks = words["separator"].join(names[task] for task in about.matter)
-    values = values | {"tolerance": f"{tolerance:.2f}", "tasks": tasks, "certainty": ""}
+    """Return the texts of the answer and the advice, with the numbers filled in."""
+    item, tolerance = about.options[best.place], config.report.tolerated_loss
+    filled = values[best.place] | {"tolerance": f"{tolerance:.2f}", "safest": ""}
+    filled["tasks"] = listed([names[task] for task in about.matter], words)
     if best.worst is not None and best.task is not None:
         collapsed = any(item["collapsed"][task] for task in about.matter)
-        values |= {"worst": f"{max(best.worst, 0):.2f}", "task": names[best.task]}
-        values |= {key: words[key] if collapsed else "" for key in ("collapsed", "sound")}
-    if best.holds:
-        reached = decision.reach(item, about.matter)
-        text = words["single" if reached is None else "certain" if reached[0] <= tolerance else "uncertain"]
-        upper = {"upper": f"{reached[0]:.2f}", "upper_task": names[reached[1]]} if reached else {}
-        values["certainty"] = text.format(**upper)
+        filled |= {"worst": f"{max(best.worst, 0):.2f}", "task": names[best.task]}
+        filled |= {key: words[key] if collapsed else "" for key in ("collapsed", "sound")}
 
-    # The texts.
+    # The chance that all limits hold, and the configuration for which it is largest.
+    chances = [decision.chance(option, about.matter, tolerance) for option in about.options]
+    odds, largest = chances[best.place], max((value for value in chances if value is not None), default=0.0)
+    if odds is not None:
+        filled |= {"chance": percent(odds), "risk": percent(1 - odds)}
+        if percent(largest) != percent(odds):
+            safest = values[chances.index(largest)]
+            facts = {"label": safest["label"], "total_saved": safest["total_saved"]}
+            filled["safest"] = words["safest"].format(**facts, risk=percent(1 - largest))
+
     kind = "found" if best.holds else "incomplete" if best.worst is None else "none"
+    level = "unknown" if odds is None else next(name for name, least in LEVELS.items() if odds >= least)
     texts = words["answers"][kind]
     return {
         "kind": kind,
-        "head": texts["head"].format(**values),
-        "body": texts["body"].format(**values),
-        "rule": words["rule"].format(**values),
-        "phrases": [line.format(**values) for line in texts["phrases"]],
-        "certainty": values["certainty"],
+        "level": level,
+        "head": texts["head"].format(**filled),
+        "body": texts["body"].format(**filled),
+        "rule": words["rule"].format(**filled),
+        "advice": words["advice"][level if kind == "found" else kind].format(**filled),
     }
+
+
+def percent(chance: float) -> str:
+    """Return a probability without decimals, from 1 to 99 %: what is measured over a few seeds is never certain."""
+    return f"{min(99, max(1, round(100 * chance)))}\u00a0%"

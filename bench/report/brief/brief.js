@@ -1,7 +1,8 @@
 "use strict";
 // Answers again by rule.js when the reader chooses tasks or a tolerance.
-const { items, common, texts, tasks, first_task: firstTask, ...configured } = JSON.parse(document.getElementById("data").textContent);
+const { items, common, texts, tasks, first, standard, best, levels, most, ...configured } = JSON.parse(document.getElementById("data").textContent);
 const options = items.slice(0, -1);
+const firstTask = first + 4; // after the lines that depend on the tasks that matter: mean, worst, chance, measured
 const $ = (id) => document.getElementById(id);
 const points = [...$("points").children];
 const letters = [...document.querySelectorAll("#chart .letter")];
@@ -11,82 +12,95 @@ let { matter, tolerance } = configured;
 
 const lossText = (worst) => Math.max(worst, 0).toFixed(2);
 const meanText = (value) => (value === null ? "–" : value.toFixed(1));
+const percent = (share) => `${Math.min(99, Math.max(1, Math.round(100 * share)))}\u00a0%`;
+const minus = (value, digits) => (Number(value.toFixed(digits)) + 0).toFixed(digits).replace("-", "−");
+const listed = (names) => (names.length > most ? fill(texts.many, { count: names.length }) : names.join(texts.separator));
+const oddsOf = (item) => chance(item, matter, tolerance);
 
 function valuesOf(verdict) {
   const item = options[verdict.place];
   const bad = matter.some((task) => item.collapsed[task]);
-  return { ...common, ...item.values, tolerance: tolerance.toFixed(2), tasks: matter.map((task) => tasks[task]).join(texts.separator) || texts.nothing,
-    collapsed: bad ? texts.collapsed : "", sound: bad ? texts.sound : "", worst: lossText(verdict.worst), task: tasks[verdict.task], certainty: verdict.holds ? certainty(item) : "" };
+  const chosen = { tolerance: tolerance.toFixed(2), tasks: listed(matter.map((task) => tasks[task])) || texts.nothing,
+    collapsed: bad ? texts.collapsed : "", sound: bad ? texts.sound : "", worst: lossText(verdict.worst), task: tasks[verdict.task] };
+  return { ...common, ...item.values, ...chosen, ...risks(item) };
 }
 
-function certainty(item) {
-  const reached = reach(item, matter);
-  if (reached === null) return texts.single;
-  return reached[0] <= tolerance ? texts.certain : fill(texts.uncertain, { upper: reached[0].toFixed(2), upper_task: tasks[reached[1]] });
+function risks(item) {
+  const odds = oddsOf(item);
+  if (odds === null) return { safest: "" };
+  const chances = options.map(oddsOf);
+  const largest = Math.max(0, ...chances.filter((value) => value !== null));
+  const safest = percent(largest) === percent(odds) ? ""
+    : fill(texts.safest, { ...options[chances.indexOf(largest)].values, risk: percent(1 - largest) });
+  return { chance: percent(odds), risk: percent(1 - odds), safest };
 }
 
-function showAnswer(best) {
-  const kind = best.holds ? "found" : best.worst === null ? "incomplete" : "none";
-  const values = valuesOf(best);
-  $("answer").className = `answer ${kind}`;
+function showAnswer(verdict) {
+  const kind = verdict.holds ? "found" : verdict.worst === null ? "incomplete" : "none";
+  const odds = oddsOf(options[verdict.place]);
+  const level = odds === null ? "unknown" : Object.keys(levels).find((name) => odds >= levels[name]);
+  const values = valuesOf(verdict);
+  $("answer").className = `answer ${kind} ${level}`;
   $("rule").textContent = fill(texts.rule, values);
   $("head").textContent = fill(texts.answers[kind].head, values);
   $("body").textContent = fill(texts.answers[kind].body, values);
-  $("certainty").textContent = values.certainty;
-  $("phrases").replaceChildren(...texts.answers[kind].phrases.map((line) => {
-    const item = document.createElement("li");
-    item.textContent = fill(line, values);
-    return item;
-  }));
+  $("advice").textContent = fill(texts.advice[kind === "found" ? level : kind], values);
+}
+
+function chosenCells(item, candidate) {
+  const losses = matter.map((task) => item.loss[task]).filter((loss) => loss !== null);
+  const without = matter.filter((task) => item.score[task] === null).map((task) => tasks[task]);
+  const odds = oddsOf(item);
+  return [meanText(mean(item, matter)), candidate && losses.length ? lossText(Math.max(...losses)) : "–", candidate && odds !== null ? percent(odds) : "–",
+    fill(texts.measured[without.length ? "part" : "all"], { count: matter.length - without.length, of: matter.length, without: listed(without) })];
 }
 
 function showTables(shown) {
-  const columns = [{ item: items.at(-1), worst: null }, ...shown.map(({ place, worst }) => ({ item: items[place], worst }))];
-  shown.forEach(({ place }, column) => { candidates[column].textContent = items[place].values.label; });
+  shown.forEach((place, column) => { candidates[column].textContent = items[place].values.label; });
+  const columns = [items.at(-1), ...shown.map((place) => items[place])].map((item, column) => ({ item, chosen: chosenCells(item, column > 0) }));
   for (const row of document.querySelectorAll("tr[data-line]")) {
     const line = Number(row.dataset.line);
     const task = line - firstTask;
-    columns.forEach(({ item, worst }, column) => {
+    columns.forEach(({ item, chosen }, column) => {
       const cell = row.querySelectorAll("td")[column];
-      cell.textContent = line === 0 ? meanText(mean(item, matter)) : line === 1 ? (worst === null ? "–" : lossText(worst)) : item.cells[line];
+      cell.textContent = line >= first && line < firstTask ? chosen[line - first] : item.cells[line];
       cell.className = column && task in tasks && (item.collapsed[task] || item.loss[task] > tolerance) ? "hurt" : "";
     });
   }
 }
 
 function showChart(shown) {
-  const means = items.map((item) => mean(item, matter));
-  const known = means.filter((value) => value !== null);
-  const [least, most] = known.length ? [Math.min(...known), Math.max(...known)] : [0, 100];
-  const levels = document.querySelectorAll("#levels text");
-  const power = 10 ** Math.floor(Math.log10(Math.max(most - least, 0.3) / (levels.length - 1)));
-  const foot = (size) => Math.floor(least / size) * size;
-  const step = [1, 2, 5, 10, 20].map((factor) => factor * power).find((size) => foot(size) + (levels.length - 1) * size >= most);
+  const changes = [...options.map((item) => change(item, matter)), 0];
+  const whole = items.map((item, place) => changes[place] !== null && mean(item, matter) !== null);
+  const known = changes.filter((value) => value !== null);
+  const [low_, high] = [Math.min(...known), Math.max(...known)];
+  const ticks = document.querySelectorAll("#levels text");
+  const power = 10 ** Math.floor(Math.log10(Math.max(high - low_, 0.3) / (ticks.length - 1)));
+  const foot = (size) => Math.floor(low_ / size) * size;
+  const step = [1, 2, 5, 10, 20].map((factor) => factor * power).find((size) => foot(size) + (ticks.length - 1) * size >= high);
   const low = foot(step);
   const [top, bottom] = [$("chart").dataset.top, $("chart").dataset.bottom].map(Number);
-  const y = (value) => bottom - (value - low) / (step * (levels.length - 1)) * (bottom - top);
-  levels.forEach((text, k) => { text.textContent = (low + k * step).toFixed(Math.max(0, -Math.floor(Math.log10(step)))); });
+  const y = (value) => bottom - (value - low) / (step * (ticks.length - 1)) * (bottom - top);
+  ticks.forEach((text, k) => { text.textContent = minus(low + k * step, Math.max(0, -Math.floor(Math.log10(step)))); });
 
   const front = [];
-  [...items.keys()].filter((place) => means[place] !== null)
-    .sort((a, b) => items[a].bytes - items[b].bytes || means[b] - means[a] || a - b)
-    .forEach((place) => { if (!front.length || means[place] > means[front.at(-1)]) front.push(place); });
+  [...items.keys()].filter((place) => whole[place])
+    .sort((a, b) => items[a].bytes - items[b].bytes || changes[b] - changes[a] || a - b)
+    .forEach((place) => { if (!front.length || changes[place] > changes[front.at(-1)]) front.push(place); });
   const x = (place) => points[place].getAttribute("x");
-  document.querySelector("#front path").setAttribute("d", front.map((place, i) => (i ? `H ${x(place)} V ${y(means[place])}` : `M ${x(place)} ${y(means[place])}`)).join(" "));
-  const dense = means.at(-1);
-  $("level").toggleAttribute("hidden", dense === null);
+  document.querySelector("#front path").setAttribute("d", front.map((place, i) => (i ? `H ${x(place)} V ${y(changes[place])}` : `M ${x(place)} ${y(changes[place])}`)).join(" "));
   const level = document.querySelector("#level path");
-  if (dense !== null) level.setAttribute("d", level.getAttribute("d").replace(/(?<=[ML] [\d.]+ )[\d.]+/g, y(dense)));
+  level.setAttribute("d", level.getAttribute("d").replace(/(?<=[ML] [\d.]+ )[\d.]+/g, y(0)));
 
-  const chosen = shown.map(({ place }) => place);
   points.forEach((point, place) => {
-    point.toggleAttribute("hidden", means[place] === null);
-    if (means[place] !== null) point.setAttribute("y", y(means[place]));
+    point.toggleAttribute("hidden", changes[place] === null);
+    if (changes[place] !== null) point.setAttribute("y", y(changes[place]));
+    point.classList.toggle("partial", !whole[place]);
     point.classList.toggle("front", front.includes(place));
-    point.classList.toggle("candidate", chosen.includes(place));
+    point.classList.toggle("candidate", shown.includes(place));
   });
   letters.forEach((letter, i) => {
-    const at = points[chosen[i]];
+    const at = points[shown[i]];
     letter.toggleAttribute("hidden", at.hasAttribute("hidden"));
     for (const key of ["x", "y"]) letter.setAttribute(key, at.getAttribute(key));
   });
@@ -96,7 +110,8 @@ function describe(place) {
   const shown = { mean: meanText(mean(items[place], matter)) };
   if (place === options.length) return fill(texts.chart.readout_dense, { ...items[place].values, ...shown });
   const verdict = judge(items[place], place, matter, tolerance);
-  return fill(verdict.worst === null ? texts.chart.readout_incomplete : texts.chart.readout, { ...valuesOf(verdict), ...shown });
+  const measured = chosenCells(items[place], true)[3];
+  return fill(verdict.worst === null ? texts.chart.readout_incomplete : texts.chart.readout, { ...valuesOf(verdict), ...shown, measured });
 }
 
 function point(place) {
@@ -110,7 +125,8 @@ function update() {
   tolerance = Number($("tolerance").value);
   $("tolerated").textContent = tolerance.toFixed(2);
   const ranked = rank(options, matter, tolerance);
-  const shown = ranked.slice(0, candidates.length);
+  const places = ranked.map(({ place }) => place);
+  const shown = [...new Set([...places.slice(0, best), ...standard, ...places])].slice(0, candidates.length);
   showAnswer(ranked[0]);
   showTables(shown);
   showChart(shown);

@@ -1,4 +1,4 @@
-"""The page's chart: the report's, of score against stored bytes, as an SVG whose points brief.js can move."""
+"""The page's chart: points lost against the stored bytes of the embedding, as an SVG whose points brief.js can move."""
 
 import io
 import math
@@ -9,11 +9,13 @@ from xml.etree import ElementTree
 
 from matplotlib import rc_context
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
+from matplotlib.lines import Line2D
+from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullLocator
 
-from bench.report.decision import Item, mean
+from bench.report.decision import Item, change, mean
 from bench.report.style import OWN_FONT, STYLE, kind_styles, mark
 from bench.statistics import pareto_front
+from bench.text import minus
 
 SVG = "{http://www.w3.org/2000/svg}"
 LINK = "{http://www.w3.org/1999/xlink}href"
@@ -25,18 +27,28 @@ def svg(
 ) -> str:
     """Return the SVG: in #points a <use data-place> for each item, dense last; beside it #front, #level, #levels and .letter.
 
-    An item without a score on every task that matters is hidden. `candidates` are the indices of the items with a letter.
+    An item that was measured on some of the tasks that matter is partial: pale, and no part of the front. One that was measured on
+    none is hidden. `candidates` are the indices of the items with a letter.
     """
     # What is shown where.
-    scores = [mean(item, matter) for item in items]
-    shown = [place for place, score in enumerate(scores) if score is not None]
-    known = [score for score in scores if score is not None]
+    changes = [*(change(item, matter) for item in items[:-1]), 0.0]
+    known = [value for value in changes if value is not None]
     low, step = scale(known)
-    heights = [low if score is None else score for score in scores]
-    best = pareto_front([items[place]["bytes"] for place in shown], known)
-    front = [shown[place] for place in best]
+    heights = [low if value is None else value for value in changes]
+    whole = [
+        place
+        for place, item in enumerate(items)
+        if mean(item, matter) is not None and changes[place] is not None
+    ]
+    best = pareto_front([items[place]["bytes"] for place in whole], [heights[place] for place in whole])
+    front = [whole[place] for place in best]
     styles = kind_styles({item["row"]["kind"] for item in items})
-    order = [place for kind in styles for place, item in enumerate(items) if item["row"]["kind"] == kind]
+    looks = [(kind, plain) for kind in styles for plain in (False, True)]
+    groups = {
+        look: [p for p, item in enumerate(items) if (item["row"]["kind"], bool(item["row"]["plain"])) == look]
+        for look in looks
+    }
+    order = [place for places in groups.values() for place in places]
 
     # The drawing. Text stays text, which the reader's browser sets in its fonts: this machine's fonts must leave no trace.
     own_font = {"svg.fonttype": "none", "font.family": [OWN_FONT]}
@@ -47,7 +59,8 @@ def svg(
         axes.set_xscale("log")
         axes.set_ylim(low, low + LEVELS * step)
         axes.set_yticks([low + k * step for k in range(LEVELS + 1)])
-        axes.yaxis.set_major_formatter(f"{{x:.{digits(step)}f}}")
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: minus(value, digits(step))))
+        axes.set_ylabel(words["chart"]["y"])
         axes.xaxis.set_major_locator(LogLocator())
         axes.xaxis.set_major_formatter(EngFormatter(unit="B", sep="\u00a0"))
         axes.xaxis.set_minor_locator(NullLocator())
@@ -59,13 +72,14 @@ def svg(
         axes.axhline(heights[-1], color="black", linewidth=1.2, gid="level")
         steps = axes.step([items[p]["bytes"] for p in front], [heights[p] for p in front], where="post")
         steps[0].set(color="#009E73", linewidth=1.8, alpha=0.7, gid="front")
-        for kind, style in styles.items():
-            places = [place for place in order if items[place]["row"]["kind"] == kind]
+        for (kind, plain), places in groups.items():
             x, y = [items[place]["bytes"] for place in places], [heights[place] for place in places]
-            look = {**mark(style, 10), "markeredgecolor": "white", "clip_on": False}
-            axes.plot(x, y, gid=f"kind-{kind}", label=kind, **look)
-        handles = [line for line in axes.lines if str(line.get_gid()).startswith("kind-")]
-        figure.legend(handles=handles, loc="outside lower center", ncols=5, frameon=False)
+            if places:
+                axes.plot(x, y, gid=f"kind-{kind}", **mark(styles[kind], 10, plain), clip_on=False)
+        names = {item["row"]["kind"]: item["row"]["plain_name"] for item in items}
+        names |= {kind: text for kind, text in words["kinds"].items() if kind in names}
+        handles = [Line2D([], [], label=names[kind], **mark(style, 9)) for kind, style in styles.items()]
+        figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, fontsize=10)
         text = io.StringIO()
         figure.savefig(text, format="svg", metadata={"Date": None})
         ends = axes.get_window_extent().get_points()[::-1, 1] * 72 / figure.dpi
@@ -75,9 +89,11 @@ def svg(
     about = {"id": "chart", "role": "img", "aria-label": words["chart"]["about"]}
     marks = {}
     for place in order:
-        classes = [name for name, places in (("front", front), ("candidate", candidates)) if place in places]
+        partial = [other for other in range(len(items) - 1) if other not in whole]
+        groups_ = (("front", front), ("candidate", candidates), ("partial", partial))
+        classes = [name for name, places in groups_ if place in places]
         marks[place] = {"data-place": str(place), "class": " ".join(classes)}
-        if place not in shown:
+        if changes[place] is None:
             marks[place]["hidden"] = ""
     letters = dict(zip(words["letters"], candidates, strict=False))
     edges = {"data-top": f"{top:.1f}", "data-bottom": f"{bottom:.1f}"}
@@ -104,7 +120,7 @@ def _for_the_script(
         if LINK in part.attrib:
             part.set("href", part.attrib.pop(LINK))
 
-    # The axis's numbers and the points move to two groups; the dense level is hidden with the dense point.
+    # The axis's numbers and the points move to two groups.
     levels = ElementTree.Element(f"{SVG}g", {"id": "levels"})
     points = ElementTree.Element(f"{SVG}g", {"id": "points"})
     drawn = []
@@ -116,8 +132,6 @@ def _for_the_script(
             inner = group[-1]
             drawn += list(inner)
             group.remove(inner)
-        elif group.get("id") == "level" and "hidden" in marks[max(marks)]:
-            group.set("hidden", "")
     uses = dict(zip(marks, drawn, strict=True))
     for place in sorted(uses):
         uses[place].attrib.update(marks[place])

@@ -1,11 +1,10 @@
 """What keeping a model loaded and answering costs, from a price list and measured sizes and times."""
 
 import math
-from typing import Any, NamedTuple
-
-import pandas as pd
+from typing import NamedTuple
 
 from bench.errors import ConfigError
+from bench.report.latency import InUse
 from bench.settings.schema import PriceConfig
 
 GB = 10**9
@@ -15,7 +14,7 @@ HOUR_MS = 3_600_000
 class Bill(NamedTuple):
     """A month's cost of a configuration, with the intermediate numbers."""
 
-    fit: int  # replicas that fit in an instance's memory
+    fit: int  # replicas whose resident memory fits in an instance
     for_memory: int  # instances that all replicas need
     hours: float | None  # hours of work a day; None where no latency was measured
     for_work: int | None  # instances that the work needs
@@ -35,17 +34,16 @@ def check(price: PriceConfig) -> None:
             raise ConfigError(f"price.{key} ({getattr(price, key)}) must be 0 or greater.")
 
 
-def bill(price: PriceConfig, row: dict[str, Any]) -> Bill | None:
-    """Return the month's bill for a line of the score table: its model's bytes, and its time for a request in the large batch.
+def bill(price: PriceConfig, used: InUse, batch: int) -> Bill | None:
+    """Return the month's bill from a model's measured resident memory, and its time for `batch` requests at once.
 
-    None without a price or a size, or where one replica exceeds an instance's memory.
+    None without a price or a measurement of memory, or where one replica exceeds an instance's memory.
     """
-    total, time = row["size.total_bytes"], row["latency_ms.large"]
-    fit = 0 if pd.isna(total) else int(price.memory_gb * GB // total)
+    fit = int(price.memory_gb * GB // used.resident) if used.resident else 0
     if price.price_per_gpu_hour is None or fit == 0:
         return None
     for_memory = math.ceil(price.replicas / fit)
-    hours = None if pd.isna(time) else price.requests_per_day * time / row["batch.large"] / HOUR_MS
+    hours = None if used.large is None else price.requests_per_day * used.large / batch / HOUR_MS
     for_work = None if hours is None else math.ceil(hours / (24 * price.utilisation))
     instances = max(for_memory, for_work or 0)
     monthly = instances * price.price_per_gpu_hour * price.hours_per_month

@@ -7,8 +7,8 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from bench.report.brief.text import mark_text, model_text
-from bench.report.decision import Subject
+from bench.report.brief.text import listed, mark_text, model_text, task_name
+from bench.report.decision import POINTS, Subject
 from bench.report.languages import correlation_text, costs, direction
 from bench.report.names import overlaps
 from bench.report.runs import SECTION, ids_sha256
@@ -26,7 +26,7 @@ def notes(
     covered: Sequence[Covered],
     words: dict[str, Any],
 ) -> dict[str, Any]:
-    """Return the page's lists of sentences (`care`, `risks`, `unknown`), the care in a sentence (`limits`) and the `footer`.
+    """Return the page's lists of sentences (`care`, `risks`, `unknown`) and the `footer`.
 
     `runs` are those of the page's section: neither the footer nor the failures are about another section.
     """
@@ -37,7 +37,6 @@ def notes(
     care = _care(about, words)
     return {
         "care": care,
-        "limits": words["limits"].format(care=words["clauses"].join(care)),
         "risks": [*words["risks"]["lines"]] + [_covered(text, covered, words) for text in covered],
         "unknown": _unknown(runs, table, about, problems, words),
         "footer": words["footer"].format(
@@ -63,15 +62,15 @@ def spoken(
 ) -> list[str]:
     """Return a sentence for each task in several languages: what a configuration, given by its main line, costs them."""
     texts, join = words["risks"], words["separator"].join
-    asked = [
-        part for part in breakdowns if part.suite.iloc[0] in {column["column"] for column in about.columns}
-    ]
+    asked = [part for part in breakdowns if part.suite.iloc[0] in set(about.part.column)]
     sentences = []
     for cost in (cost for part in asked for cost in costs(part[part.config_id == row["config_id"]])):
         worst, loss = next(iter(cost.losses.items()))
-        facts = {"label": cost.configuration, "task": cost.task, "count": len(cost.losses), "worst": worst}
+        speak = words["languages"]
+        facts = {"label": cost.configuration, "task": cost.task, "count": len(cost.losses)}
+        facts["worst"] = speak.get(worst, worst)
         numbers = {"mean": minus(cost.mean_loss), "loss": minus(loss)}
-        hurt = join(cost.hurt) or words["nothing"]
+        hurt = join(speak.get(name, name) for name in cost.hurt) or words["nothing"]
         sentence = texts["languages"].format(**facts, **numbers, hurt=hurt)
         if cost.by_share.mean is not None:
             correlation = correlation_text(cost.by_share)
@@ -82,16 +81,19 @@ def spoken(
 
 def _care(about: Subject, words: dict[str, Any]) -> list[str]:
     """Return what keeps the numbers from being official or certain."""
-    cares, join = words["cares"], words["separator"].join
+    cares = words["cares"]
     items = [*about.options, *([about.dense] if about.dense else [])]
-    marks = [(column["task"], mark) for column in about.columns for mark in column["unofficial"]]
-    places = list(enumerate(column["task"] for column in about.columns))
+    columns = about.part[~about.part.is_mean].drop_duplicates("column").to_dict("records")
+    marks = [(task_name(column, words), mark) for column in columns for mark in column["unofficial"]]
+    places = list(enumerate(task_name(column, words) for column in about.columns))
     lists = {
         "synthetic": [task for task, mark in marks if mark.kind == "synthetic"],
         "single": [task for place, task in places if max((i["seeds"][place] for i in items), default=0) == 1],
         "besides": [task for place, task in places if place not in about.matter],
     }
-    texts = {key: [cares[key].format(tasks=join(tasks))] if tasks else [] for key, tasks in lists.items()}
+    texts = {
+        key: [cares[key].format(tasks=listed(tasks, words))] if tasks else [] for key, tasks in lists.items()
+    }
     marked = [
         cares["marked"].format(task=task, mark=mark_text(mark, words))
         for task, mark in marks
@@ -122,7 +124,8 @@ def _unknown(
     declared = [yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted(TASKS.glob("*.yaml"))]
     names = [task["name"] for task in declared if task["suite"] == first.suite]
     names += [task for task in about.part[~about.part.is_mean].task.unique() if task not in names]
-    without = [name for name in names if name not in {column["task"] for column in about.columns}]
+    scored = about.part[~about.part.is_mean & (about.part.scale == POINTS)]
+    without = [name for name in names if name not in set(scored.task)]
     if without:
         sentences.append(texts["tasks"].format(suite=first.suite, tasks=join(without)))
 

@@ -17,9 +17,25 @@ function mean(item, matter) {
   return scores.length && !scores.includes(null) ? scores.reduce((sum, score) => sum + score, 0) / scores.length : null;
 }
 
-function reach(item, matter) {
-  if (matter.some((task) => item.half[task] === null || item.pairs[task] < 2)) return null;
-  const reached = matter.map((task) => Math.round(100 * (item.loss[task] + item.half[task])) / 100);
-  const upper = Math.max(...reached);
-  return [upper, matter[reached.indexOf(upper)]];
+function change(item, matter) {
+  const losses = matter.map((task) => item.loss[task]).filter((loss) => loss !== null);
+  return losses.length ? -losses.reduce((sum, loss) => sum + loss, 0) / losses.length : null;
+}
+
+function chance(item, matter, tolerance) {
+  if (!matter.length || matter.some((task) => item.loss[task] === null || item.error[task] === null)) return null;
+  return matter.reduce((product, task) => {
+    const room = tolerance - item.loss[task];
+    return product * (item.error[task] ? below(room / item.error[task], item.freedom[task]) : Number(room >= 0));
+  }, 1);
+}
+
+// P(T < x) of Student's t: with x = sqrt(freedom) tan(angle), the angle's density is proportional to cos(angle)^(freedom - 1).
+function below(x, freedom) {
+  const area = (end, steps = 2000) => {
+    let sum = 0;
+    for (let step = 0.5; step < steps; step += 1) sum += Math.cos((end * step) / steps) ** (freedom - 1);
+    return (sum * end) / steps;
+  };
+  return 0.5 + (0.5 * area(Math.atan(x / Math.sqrt(freedom)))) / area(Math.PI / 2);
 }

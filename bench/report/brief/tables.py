@@ -5,14 +5,16 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from bench.report.brief import costing
-from bench.report.brief.text import mark_text, reason_text
+from bench.report.brief.text import mark_text, reason_text, task_name
 from bench.report.decision import Item, Subject
+from bench.report.latency import Device, InUse, devices, on_device
 from bench.settings.schema import PriceConfig
 from bench.text import percent_text, size_text
 
 # Lines that depend on the tasks that matter: `cells` leaves them empty.
-CHOSEN = ("mean", "worst")
-COMPARE = ("size", "file", "total", "latency1", "latency32", "memory", "monthly")
+CHOSEN = ("mean", "worst", "chance", "measured")
+USE = ("resident", "small", "large")  # on each device
+DISK = ("stored", "held")  # the embedding's bytes in the file and in memory
 COST = ("fit", "for_memory", "hours", "for_work", "instances", "monthly", "saving")
 
 
@@ -24,33 +26,64 @@ class Line(NamedTuple):
     note: str = ""
 
 
-def values(
-    row: dict[str, Any], dense: dict[str, Any], price: PriceConfig, words: dict[str, Any]
-) -> dict[str, str]:
-    """Return all texts about a configuration that do not depend on the tasks that matter. `row` is its main line, `dense` dense's."""
-    none = words["unmeasured"]
+class Usage(NamedTuple):
+    """The devices that are shown, and how the dense model does there."""
+
+    devices: list[Device]
+    dense: dict[str, Any]  # the dense model's main line of the score table
+
+    def of(self, row: dict[str, Any]) -> list[InUse]:
+        """Return a configuration's time and memory on each device."""
+        if not isinstance(self.dense["profiles"], dict):  # times that runs noted beside their training
+            times = [
+                None if pd.isna(row[f"latency_ms.{key}"]) else row[f"latency_ms.{key}"] for key in USE[1:]
+            ]
+            return [InUse(*times)]
+        profiles = row["profiles"] if isinstance(row["profiles"], dict) else {}
+        return [on_device(profiles, self.dense["profiles"], device) for device in self.devices]
+
+
+def usage(about: Subject, words: dict[str, Any]) -> Usage:
+    """Return where the page's dense model was measured in use; else where the runs noted their times, if anywhere."""
+    assert about.dense is not None
+    dense, first = about.dense["row"], about.part.iloc[0]
+    if isinstance(dense["profiles"], dict):
+        return Usage(devices(dense["profiles"]), dense)
+    name = words["unmeasured"] if pd.isna(first.device) else first.device
+    return Usage([Device(name, None, int(first["batch.small"]), int(first["batch.large"]))], dense)
+
+
+def values(row: dict[str, Any], used: Usage, price: PriceConfig, words: dict[str, Any]) -> dict[str, str]:
+    """Return all texts about a configuration that do not depend on the tasks that matter. `row` is its main line."""
+    none, dense = words["unmeasured"], used.dense
     texts = {"label": row["configuration"] if row is not dense else words["dense"]}
-    for name, key in (("size", "embedding_bytes"), ("file", "file_bytes"), ("total", "total_bytes")):
-        stored, whole = row[f"size.{key}"], dense[f"size.{key}"]
-        known = pd.notna(stored) and pd.notna(whole)
-        saved = percent_text(abs(1 - stored / whole)) if known else none
-        texts[name] = texts[f"{name}_cell"] = none if pd.isna(stored) else size_text(stored)
-        texts[f"{name}_saved"] = percent_text(1 - stored / whole) if known else none
+    for name, key in (("total", "total_bytes"), ("stored", "embedding_bytes"), ("held", "memory_bytes")):
+        ours, whole = row[f"size.{key}"], dense[f"size.{key}"]
+        known = pd.notna(ours) and pd.notna(whole)
+        texts[name] = texts[f"{name}_cell"] = none if pd.isna(ours) else size_text(ours)
+        texts[f"{name}_saved"] = percent_text(1 - ours / whole) if known else none
         if known and row is not dense:
-            change = words["compare"]["smaller" if stored <= whole else "larger"]
+            change = words["compare"]["smaller" if ours <= whole else "larger"]
+            saved = percent_text(abs(1 - ours / whole))
             texts[f"{name}_cell"] = change.format(size=texts[name], saved=saved)
-    for name, key in (("latency1", "latency_ms.small"), ("latency32", "latency_ms.large")):
-        texts[name] = none if pd.isna(row[key]) else f"{row[key]:.1f}\u00a0ms"
-    texts["memory"] = none if pd.isna(row["memory_bytes"]) else size_text(row["memory_bytes"])
-    return texts | _money(costing.bill(price, row), costing.bill(price, dense), price, words)
+    ours = used.of(row)
+    for place, on in enumerate(ours):
+        texts[f"resident{place}"] = size_text(on.resident) if on.resident else none
+        for key, time in (("small", on.small), ("large", on.large)):
+            texts[f"{key}{place}"] = none if time is None else f"{time:.1f}\u00a0ms"
+    texts["memory"], batch = texts["resident0"], used.devices[0].large
+    return texts | _money(ours[0], used.of(dense)[0], batch, price, words)
 
 
 def _money(
-    bill: costing.Bill | None, dense: costing.Bill | None, price: PriceConfig, words: dict[str, Any]
+    ours: InUse, theirs: InUse, batch: int, price: PriceConfig, words: dict[str, Any]
 ) -> dict[str, str]:
     none, texts = words["unmeasured"], words["cost"]
+    bill, dense = (costing.bill(price, used, batch) for used in (ours, theirs))
     if bill is None:
-        return dict.fromkeys(COST, texts["no_price" if price.price_per_gpu_hour is None else "no_room"])
+        unpriced = price.price_per_gpu_hour is None
+        why = texts["no_price"] if unpriced else none if ours.resident is None else texts["no_room"]
+        return dict.fromkeys(COST, why)
     less = 0.0 if dense is None else dense.monthly - bill.monthly
     kind = "no_dense" if dense is None else "saved" if less > 0 else "more" if less < 0 else "zero"
     share = percent_text(abs(less) / dense.monthly if dense and less else 0.0)
@@ -65,12 +98,19 @@ def _money(
     }
 
 
-def cells(item: Item, known: dict[str, str], words: dict[str, Any], dense: bool) -> list[str]:
+def _keys(used: Usage) -> list[str]:
+    """Return the keys of the comparison's lines: the whole model, its use on each device, its cost, its embedding."""
+    in_use = [f"{key}{place}" for place in range(len(used.devices)) for key in USE]
+    return ["total", *in_use, "monthly", *DISK]
+
+
+def cells(item: Item, known: dict[str, str], used: Usage, words: dict[str, Any]) -> list[str]:
     """Return a configuration's cells in the order of `lines`."""
-    compare = [known[f"{key}_cell" if f"{key}_cell" in known else key] for key in COMPARE]
+    dense = item["row"] is used.dense
+    compare = [known.get(f"{key}_cell", known[key]) for key in _keys(used)]
     tasks = [_task_cell(item, task, words, dense) for task in range(len(item["score"]))]
     cost = ["–" if dense and key == "saving" else known[key] for key in COST]
-    return ["" for _ in CHOSEN] + compare + tasks + cost
+    return compare + ["" for _ in CHOSEN] + tasks + cost
 
 
 def _task_cell(item: Item, task: int, words: dict[str, Any], dense: bool) -> str:
@@ -84,18 +124,25 @@ def _task_cell(item: Item, task: int, words: dict[str, Any], dense: bool) -> str
     return str(counted) if collapsed else text
 
 
-def lines(about: Subject, price: PriceConfig, words: dict[str, Any]) -> list[Line]:
-    """Return the heads of all lines: the comparison, the tasks, the cost."""
-    first, compare = about.part.iloc[0], dict(words["compare"])
-    in_use = pd.notna(first.tokens)
-    if in_use:
-        compare["memory"] = compare["memory_in_use"]
+def lines(about: Subject, used: Usage, price: PriceConfig, words: dict[str, Any]) -> list[Line]:
+    """Return the heads of all lines: size, use and cost; what is lost; how the cost is worked out."""
+    compare, hurt = words["compare"], words["hurt"]
+    example = words["example"] if price.example else ""
+    heads = {"total": compare["total"], "monthly": compare["monthly"].format(example=example)}
+    heads |= {key: compare[key] for key in DISK}
+    for place, device in enumerate(used.devices):
+        tokens = "" if device.tokens is None else compare["tokens"].format(tokens=device.tokens)
+        shape = {"device": device.name, "tokens": tokens, "small": device.small, "large": device.large}
+        heads |= {f"{key}{place}": compare[key].format(**shape) for key in USE}
+    beside = about.part["size.tokenizer_bytes"].max()
+    notes = {} if pd.isna(beside) else {"total": compare["tokenizer"].format(size=size_text(beside))}
+    tasks = [
+        Line("hurt", task_name(column, words), _task_note(column, place, about, words))
+        for place, column in enumerate(about.columns)
+    ]
     shown = {
-        "device": words["unmeasured"] if pd.isna(first.device) else first.device,
-        "small": first["batch.small"],
-        "large": first["batch.large"],
-        "tokens": compare["tokens"].format(tokens=int(first.tokens)) if in_use else "",
-        "example": words["example"] if price.example else "",
+        "large": used.devices[0].large,
+        "device": used.devices[0].name,
         "memory_gb": f"{price.memory_gb:g}",
         "replicas": f"{price.replicas:,}",
         "requests": f"{price.requests_per_day:,.0f}",
@@ -103,24 +150,24 @@ def lines(about: Subject, price: PriceConfig, words: dict[str, Any]) -> list[Lin
         "price": f"{price.currency}\u00a0{price.price_per_gpu_hour or 0:.2f}",
         "hours_per_month": f"{price.hours_per_month:g}",
     }
-    beside = about.part["size.tokenizer_bytes"].max()
-    notes = {} if pd.isna(beside) else {"total": compare["tokenizer"].format(size=size_text(beside))}
-    heads = [Line("compare", compare[key].format(**shown), notes.get(key, "")) for key in (*CHOSEN, *COMPARE)]
-    tasks = [
-        Line("hurt", column["task"], _task_note(column, place, about, words))
-        for place, column in enumerate(about.columns)
+    return [
+        *(Line("compare", heads[key], notes.get(key, "")) for key in _keys(used)),
+        *(Line("hurt", hurt[key]) for key in CHOSEN),
+        *tasks,
+        *(Line("cost", words["cost"][key].format(**shown)) for key in COST),
     ]
-    return heads + tasks + [Line("cost", words["cost"][key].format(**shown)) for key in COST]
 
 
 def _task_note(column: dict[str, Any], place: int, about: Subject, words: dict[str, Any]) -> str:
-    """Return a task's metric, split, marks and number of seeds."""
+    """Return a task's metric, split, marks and number of seeds; of a language the seeds alone, as the page tells the rest once."""
     texts = words["hurt"]
     marks = [texts["marked"].format(mark=mark_text(mark, words)) for mark in column["unofficial"]]
     items = [*about.options, *([about.dense] if about.dense else [])]
     counts = [item["seeds"][place] for item in items if item["seeds"][place]]
     low, high = min(counts, default=0), max(counts, default=0)
     shown = texts["seed" if low == high else "seeds"].format(low=low, high=high)
+    if about.languages:
+        return str(shown)
     metric = column["headline.metric"]
     split = texts["split"].format(split=column["headline.split"])
     return " · ".join([f"{words['metrics'].get(metric, metric)}{column['scaling']}", split, *marks, shown])

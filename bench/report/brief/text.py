@@ -1,9 +1,11 @@
 """Names as the page's texts show them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bench.report.names import Mark, known_as
+
+MOST_NAMES = 9
 
 
 def model_text(row: Any, words: Mapping[str, Any]) -> str:
@@ -25,3 +27,15 @@ def reason_text(why: str, words: Mapping[str, Any]) -> str:
     counts = [part.split() for part in why.split(", ")]
     texts = [words["counted"].format(count=n, status=words["statuses"][status]) for n, status in counts]
     return str(words["separator"]).join(texts)
+
+
+def task_name(column: Mapping[Any, Any], words: Mapping[str, Any]) -> str:
+    """Return what the page calls a task or, where the columns are languages, a language."""
+    return str(words["languages"].get(column["task"], column["task"]))
+
+
+def listed(names: Sequence[str], words: Mapping[str, Any]) -> str:
+    """Return the names in a line, or their number where there are more than MOST_NAMES; brief.js does the same."""
+    if len(names) > MOST_NAMES:
+        return str(words["many"].format(count=len(names)))
+    return str(words["separator"]).join(names)
