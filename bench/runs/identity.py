@@ -28,8 +28,8 @@ from bench.training.engine import ENGINES
 from bench.training.precision import DTYPES
 
 TEACHERS = ("none", "dense")
-# Keys of TrainingConfig that cannot change a result, and those that mean nothing without a teacher.
-NOT_IDENTITY = {"eval_batch_tokens", "engine", "device_batch"}
+# Keys of TrainingConfig that change a result by rounding at most, and those that mean nothing without a teacher.
+NOT_IDENTITY = {"eval_batch_tokens", "device_batch"}
 TEACHING = {"teacher", "teacher_weight"}
 # Keys of TaskConfig that only describe the task.
 DESCRIPTIVE = {"official_rows", "chance", "majority", "average", "notes", "higher_is_better"}
@@ -133,6 +133,9 @@ def _training(config: TrainingConfig, version: int) -> dict[str, Any]:
     unused = NOT_IDENTITY | (TEACHING if config.teacher == "none" else set())
     if config.table_factor == 1:
         unused |= {"table_factor"}
+    # Engines fuse and pad differently, so that dropout and roundings differ.
+    if config.engine == "auto" or version == 1:
+        unused |= {"engine"}
     recipe = {key: value for key, value in asdict(config).items() if key not in unused}
     return recipe | ({"version": version} if version > 1 else {})
 

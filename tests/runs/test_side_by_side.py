@@ -83,7 +83,7 @@ def test_missing_recovered_models_are_made_side_by_side_each_to_the_last_bit_tha
     for one, other in zip(together, alone, strict=True):
         assert one["status"] == "ok" and one["metrics"] == other["metrics"]
         assert one["training"]["curve"] == other["training"]["curve"]
-        for part in ("name", "reused", "texts", "steps", "engine", "curve"):
+        for part in ("name", "reused", "texts", "steps", "engine", "stored_states", "curve"):
             assert one["recovery"].get(part) == other["recovery"].get(part), part
     assert [r["recovery"].get("runs_at_once") for r in together] == [models] * 4 + [1, None]
     assert [r["recovery"].get("reused") for r in together] == [False, models == 3, False, False, False, None]

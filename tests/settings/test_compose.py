@@ -107,6 +107,7 @@ def test_what_a_method_does_not_use_is_not_part_of_its_identity():
     )
     assert "body" not in dense.canonical and dense.run_id == prepared("embedding=dense", "body=fp32").run_id
     assert dense.run_id == prepared("embedding=dense", "training.table_factor=1").run_id
+    assert dense.run_id == prepared("embedding=dense", "training.engine=auto").run_id
     faster = prepared("embedding=quantised", "training.table_factor=10", "training.teacher=dense")
     assert faster.run_id == prepared("embedding=quantised", "training.teacher=dense").run_id
     assert faster.config.training.table_factor == 1  # its teacher's, too, as they share a recipe
@@ -120,6 +121,7 @@ def test_what_a_method_does_not_use_is_not_part_of_its_identity():
         "seed=1",
         "training.learning_rate=1e-4",
         "training.table_factor=10",
+        "training.engine=compile",
         "embedding.init=random",
         "task.task_version=9",
         "training.max_train_examples=10",

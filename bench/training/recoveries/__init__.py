@@ -31,7 +31,8 @@ from bench.training.finetune import Diverged, Outcome, Trainee, finetune_togethe
 from bench.training.lane import Objective
 
 VERSION = 2  # raised whenever a change here or in the training changes a recovered model
-# Of the training's outcome, kept in the file and in every record.
+# Of the training's outcome, kept in the file and in every record, beside `stored_states`: whether a teacher's states were
+# computed once, which rounds otherwise than a teacher that runs in each step.
 FACTS = ("steps", "seconds", "engine", "curve", "runs_at_once")
 # Keys that may differ where recoveries train side by side.
 OWN = {"corpus", "seed", "learning_rate", "table_factor"}
@@ -84,7 +85,8 @@ class Recovery:
         recipe = {key: value for key, value in vars(self.settings).items() if key != "corpus"}
         embedding = model.get_input_embeddings().state_dict()
         table = {name: part.cpu().numpy() for name, part in embedding.items()}
-        key = store.key(VERSION, recipe, self.identity, self.dtype, table, self.texts_sha256)
+        engine = self.config.training.engine
+        key = store.key(VERSION, recipe, engine, self.identity, self.dtype, table, self.texts_sha256)
         return Path(self.config.cache_dir) / "recovered" / f"{key}.safetensors"
 
     @property

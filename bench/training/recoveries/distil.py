@@ -36,10 +36,10 @@ def learners(
     for model in models:
         cast(Any, model).to(device)
 
-    # Store the teacher's states, or run it in each step. Both round differently, and on a CPU a model recovered beside others
-    # is to the last bit the one recovered alone: so there the number of models decides nothing.
+    # Store the teacher's states, or run it in each step. Both round differently, and a model recovered beside others is to the
+    # last bit the one recovered alone: so the number of models decides nothing.
     recovery = cast(TrainedRecoveryConfig, config.recovery)
-    rows = recovery.steps * recovery.batch_size * (1 if device.type == "cpu" else len(models))
+    rows = recovery.steps * recovery.batch_size
     size, free = stored_states.size(teacher, data, dtype), stored_states.free_memory(device)
     if rows > len(data) and size <= stored_states.SHARE * free:
         log.info(
