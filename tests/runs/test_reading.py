@@ -107,7 +107,10 @@ def test_an_architecture_that_bench_cannot_train_is_refused_when_it_is_planned(
                     "model.source=local",
                     f"model.path={model.path}",
                     "model.weights=random",
-                    *(f"model.{key}=null" for key in ("sha256", "vocab_size", "width", "positions", "pooling")),
+                    *(
+                        f"model.{key}=null"
+                        for key in ("sha256", "vocab_size", "width", "positions", "pooling")
+                    ),
                     "task=lexical_sentiment",
                 ]
             )
