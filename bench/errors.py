@@ -41,6 +41,16 @@ class TimeLimit(BaseException):
     """
 
 
+def stop_behind(error: BaseException | None) -> KeyboardInterrupt | TimeLimit | None:
+    """Return what stopped the run: the error itself, or what it was raised for or during; None for any other error.
+
+    A library that catches everything can make an error of its own of either.
+    """
+    while error is not None and not isinstance(error, KeyboardInterrupt | TimeLimit):
+        error = error.__cause__ or error.__context__
+    return error
+
+
 def unknown(kind: str, name: str, available: Iterable[str]) -> str:
     """Return "Unknown <kind> '<name>'. Did you mean ...? Available: ..."."""
     choices = sorted(available)

@@ -58,8 +58,7 @@ def write_submission(runs: Sequence[Prepared], to: Path) -> list[str]:
 
 def _file(run: Prepared, split: str) -> str:
     """Return the file's text: a header, then each row's index and its label."""
-    folder = store.predictions_folder(Path(run.config.results_dir), run.name, run.run_id)
-    values = store.read_predictions(folder, split)
+    values = _predictions(run, split)
     owner, _, plain = split.rpartition(":")
     task = read_task(owner or run.config.task.name)
     if len(values) != task.official_rows[plain]:
@@ -69,6 +68,17 @@ def _file(run: Prepared, split: str) -> str:
         )
     lines = [f"{row}\t{_word(run.config.task, value)}" for row, value in enumerate(values)]
     return "\n".join(["index\tprediction", *lines]) + "\n"
+
+
+def _predictions(run: Prepared, split: str) -> np.ndarray:
+    """Return the run's predictions of a split, the packed ones where its folder is gone; raises BenchError where there are none."""
+    results_dir = Path(run.config.results_dir)
+    folder = store.predictions_folder(results_dir, run.name, run.run_id)
+    if not folder.exists():
+        for line in store.read_packed(store.packed_file(results_dir, run.name), run.run_id):
+            if line.split == split and line.labels is None:  # in the rows' order
+                return line.predictions
+    return store.read_predictions(folder, split)
 
 
 def _word(task: TaskConfig, value: np.generic) -> str:

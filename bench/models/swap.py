@@ -105,10 +105,9 @@ def compressed(
     )
     module = chosen.build(embedding, source)
 
-    # Give the clusters' memory back, which is no part of the run's peak.
+    # Give the clusters' memory back.
     if codes and codes.device == "cuda":
         torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
 
     # Where code rows are shared, the module decides the codes.
     for part in module.modules():

@@ -13,7 +13,7 @@ from typing import Any, cast
 import torch
 
 from bench import store
-from bench.errors import EnvironmentBroken, TimeLimit
+from bench.errors import EnvironmentBroken, TimeLimit, stop_behind
 from bench.runs import cost
 from bench.runs.evaluate import Unscored, evaluated
 from bench.runs.identity import Prepared, prepare
@@ -60,7 +60,7 @@ def recorded(prepared: Prepared, device: torch.device, measured: Callable[[], di
     except EnvironmentBroken:
         raise
     except (KeyboardInterrupt, TimeLimit, Exception) as error:
-        record["status"] = status_of(error)
+        record["status"], stop = status_of(error), stop_behind(error)
         if isinstance(error, Unscored):
             record.update(error.parts)  # type: ignore[typeddict-item]
         record["error"] = {
@@ -69,8 +69,8 @@ def recorded(prepared: Prepared, device: torch.device, measured: Callable[[], di
             "traceback": traceback.format_exc()[-4000:],
         }
         log.error("%s | %s: %s", prepared.name, record["status"], str(error) or type(error).__name__)
-        if isinstance(error, KeyboardInterrupt):
-            raise
+        if isinstance(stop, KeyboardInterrupt):
+            raise stop from error
     finally:
         if record["status"] != "pending" and processes.IS_MAIN:
             store.write(record, Path(prepared.config.results_dir))
@@ -79,10 +79,8 @@ def recorded(prepared: Prepared, device: torch.device, measured: Callable[[], di
 
 def status_of(error: BaseException) -> str:
     """Return the record's status for an exception."""
-    if isinstance(error, KeyboardInterrupt):
-        return "interrupted"
-    if isinstance(error, TimeLimit):
-        return "timeout"
+    if stop := stop_behind(error):
+        return "timeout" if isinstance(stop, TimeLimit) else "interrupted"
     if isinstance(error, (Diverged, NotFinite)):
         return "diverged"
     return "oom" if isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)) else "failed"

@@ -171,17 +171,12 @@ def slug(embedding: dict[str, Any], assignment: dict[str, Any] | None) -> str:
     options = [key.name for key in keys if key.name in embedding and key.metadata.get("option")]
     if assignment is None or method(embedding["name"]).fixed_assignment:
         words = [embedding["name"], *(f"{key}{embedding[key]}" for key in always if key != "name")]
-        return "-".join(words).replace("_", "-")
-    words = [
-        embedding["name"],
-        embedding["compose"],
-        f"f{embedding['subspaces']}",
-        f"q{embedding['rows']}",
-        assignment["name"],
-        embedding["init"],
-        *(f"{key}{embedding[key]}".replace("_", "-") for key in options),
-    ]
-    return "-".join(words)
+    else:
+        words = [
+            *(embedding["name"], embedding["compose"], f"f{embedding['subspaces']}"),
+            *(f"q{embedding['rows']}", assignment["name"], embedding["init"]),
+        ]
+    return "-".join([*words, *(f"{key}{embedding[key]}" for key in options)]).replace("_", "-")
 
 
 def _frozen(model: ModelConfig) -> str:

@@ -16,6 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from bench.errors import EnvironmentBroken
 from bench.models import pretrained, swap
 from bench.models.tokenizers import MUCH_UNKNOWN, check_for_run, compact_json, load_tokenizer, unknown_share
+from bench.runs import cost
 from bench.runs.identity import Prepared
 from bench.runs.reading import check_reading
 from bench.settings.pretrainings import MaskedLmPretrainingConfig
@@ -137,6 +138,8 @@ def _load(prepared: Prepared, device: torch.device) -> tuple[Loaded, Recovery | 
     corpus = swap.texts_of(config.assignment.corpus, config, texts)
     size, fit = swap.swap(config, model, tokenizer, corpus, counts)
     size["tokenizer_bytes"] = tokenizer_bytes
+    if fit["codes_device"] == "cuda":
+        cost.reset_peak_memory(device)  # the memory of clusters is no part of the run's peak
 
     loaded = Loaded(model, tokenizer, splits, train, shares, size, fit, {"name": "none"})
     if not isinstance(config.recovery, TrainedRecoveryConfig):

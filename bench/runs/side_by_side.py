@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import torch
 
-from bench.errors import EnvironmentBroken
+from bench.errors import EnvironmentBroken, stop_behind
 from bench.runs import cost
 from bench.runs.evaluate import evaluated
 from bench.runs.execute import check_folders, recorded
@@ -33,6 +33,8 @@ def execute_together(runs: Sequence[Prepared]) -> list[Record] | None:
     except EnvironmentBroken:
         raise
     except Exception as error:
+        if stop := stop_behind(error):
+            raise stop from error
         log.warning(
             "%s | %d runs cannot train side by side (%s): they train one after the other",
             runs[0].name,

@@ -102,4 +102,4 @@ def unpack(results_dir: Path, name: str, run_id: str, labels: Mapping[str, np.nd
 
 
 def _array(numbers: Any) -> Any:
-    return None if numbers.values is None else numbers.values.to_numpy()
+    return numbers.values.to_numpy() if numbers.is_valid else None

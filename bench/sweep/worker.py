@@ -254,6 +254,8 @@ def work(items: Sequence[Item], settings: Settings, say: Callable[..., None]) ->
                 stack.enter_context(each.beating())
             statuses = carry_out(held, settings, say)
             free_gpu()
+        if Signals.arrived:
+            raise KeyboardInterrupt  # a library swallowed it, and the run went on to its end
         for (ended, _), status in zip(held, statuses, strict=True):
             say("end", ended.run_id, status)
         if not {*statuses} <= {"ok", "diverged"}:

@@ -102,9 +102,12 @@ def identity(corpus: str, config: RunConfig, key: str = "corpus") -> str:
         return corpus
     parts = _parts(corpus, config, key)
     if all(part.is_split for part in parts) and config.sampling == SamplingConfig():
-        # The digest of a split's files says nothing of a slice.
-        states = [part.state if "[" in part.state[0] else part.state[1:] for part in parts]
-        return store.sha256("\n".join(" ".join(state) for state in states))
+        # The digest of a split's files says nothing of a slice, and the hub's revision nothing of the split.
+        named = [
+            part.state if "[" in part.state[0] or part.state[1].startswith("hub:") else part.state[1:]
+            for part in parts
+        ]
+        return store.sha256("\n".join(" ".join(state) for state in named))
     return passages(corpus, config, key).sha256
 
 

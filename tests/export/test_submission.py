@@ -90,6 +90,23 @@ def test_codes_become_the_words_they_stand_for(runs: list[Prepared], tmp_path: P
     assert ((words == "entailment") == (stored == 0)).all()  # label 0 of nyu-mll/glue's rte is entailment
 
 
+def test_packed_predictions_make_the_same_submission(runs: list[Prepared], tmp_path: Path) -> None:
+    write_submission(runs, tmp_path / "stored.zip")
+    results_dir = Path(runs[0].config.results_dir)
+    for run in runs:
+        folder = store.predictions_folder(results_dir, run.name, run.run_id)
+        store.write_packed(store.packed_file(results_dir, run.name), store.packed(folder, run.run_id, {}))
+    stored = results_dir / "predictions"
+    stored.rename(tmp_path / "predictions")
+    try:
+        write_submission(runs, tmp_path / "packed.zip")
+    finally:
+        (tmp_path / "predictions").rename(stored)
+    first, second = (zipfile.ZipFile(tmp_path / f"{name}.zip") for name in ("stored", "packed"))
+    assert first.namelist() == second.namelist()
+    assert all(first.read(name) == second.read(name) for name in first.namelist())
+
+
 def test_two_runs_of_a_task_and_missing_tasks_are_named(runs: list[Prepared], tmp_path: Path) -> None:
     with pytest.raises(BenchError, match=r"MRPC\.tsv \(2 runs\).*RTE\.tsv \(0 runs\)"):
         mrpc = next(run for run in runs if run.config.task.name == "mrpc")

@@ -5,17 +5,21 @@ import os
 import re
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+import bench.assignment
 from bench import store
 from bench.cli.main import main
-from bench.errors import EnvironmentBroken
+from bench.errors import EnvironmentBroken, TimeLimit
 from bench.models import pretrained
+from bench.runs import cost
 from bench.runs.execute import execute, run
 from bench.runs.identity import prepare
+from bench.runs.side_by_side import execute_together
 from bench.settings.compose import compose_config
 from tests.support.commands import ROOT, run_bench, start_bench, start_training
 
@@ -135,6 +139,32 @@ def test_what_stops_a_run_leaves_an_interrupted_record_and_exits_130(tiny, numbe
     assert record["status"] == "interrupted"
 
 
+def swallowing(stop: BaseException):
+    """Return a function of a library that catches everything, and raises an error of its own for it."""
+
+    def load(*_, **__):
+        try:
+            raise stop
+        except BaseException:
+            raise RuntimeError("the library's own words") from None
+
+    return load
+
+
+@pytest.mark.parametrize("execution", [execute, lambda run: execute_together([run])], ids=["alone", "beside"])
+def test_an_interrupt_that_a_library_turns_into_its_own_error_is_an_interrupt(tiny, monkeypatch, execution):
+    monkeypatch.setattr(pretrained, "load_classifier", swallowing(KeyboardInterrupt("stopped")))
+    with pytest.raises(KeyboardInterrupt, match="stopped"):
+        execution(prepare(compose_config([*tiny, "embedding=dense"])))
+    assert {record["status"] for record in records(tiny)} <= {"interrupted"}
+
+
+def test_the_end_of_a_runs_time_that_a_library_turns_into_its_own_error_is_a_timeout(tiny, monkeypatch):
+    monkeypatch.setattr(pretrained, "load_classifier", swallowing(TimeLimit("too long")))
+    record = run(compose_config([*tiny, "embedding=dense"]))
+    assert record["status"] == "timeout" and record["error"]["message"] == "the library's own words"
+
+
 def test_a_reader_that_leaves_ends_the_program_without_a_traceback():
     process = start_bench("--help")
     process.stdout.close()
@@ -191,3 +221,31 @@ def test_a_run_that_no_device_batch_fits_is_recorded_as_out_of_memory(tiny, monk
     monkeypatch.setattr(pretrained, "load_model", full)
     record = run(compose_config([*tiny, "embedding=dense"]))
     assert record["status"] == "oom" and "out of memory" in record["error"]["message"]
+
+
+def test_the_memory_of_clusters_is_no_part_of_the_runs_peak(tiny, monkeypatch):
+    """Clusters found on a GPU, as this machine may lack one: the counter begins anew once after them, and only runs touch it."""
+    events = []
+    assign = bench.assignment.assign
+
+    def on_gpu(*arguments, **keywords):
+        events.append("clusters")
+        return replace(assign(*arguments, **keywords), device="cuda")
+
+    monkeypatch.setattr(bench.assignment, "assign", on_gpu)
+    monkeypatch.setattr(cost, "reset_peak_memory", lambda device: events.append("reset"))
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda *_: events.append("reset elsewhere"))
+    made = run(compose_config([*tiny, "assignment=pq", "embedding.subspaces=4", "embedding.rows=16"]))
+    assert made["status"] == "ok" and events == ["reset", "clusters", "reset"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["embedding=hashing", "embedding.budget=4%"], "hashing-rows4860-keep-dense20-table-dtypeint8"),
+        (["embedding=trimmed", "embedding.rows=50"], "trimmed-rows50-keep-dense20-table-dtypeint8"),
+    ],
+)
+def test_a_runs_name_tells_kept_rows_and_8_bit_tables_of_every_method(tiny, overrides, words):
+    settings = ["embedding.keep_dense=20", "embedding.table_dtype=int8"]
+    assert prepare(compose_config([*tiny, *overrides, *settings])).name.split("/")[2] == words

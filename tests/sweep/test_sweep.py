@@ -19,6 +19,7 @@ import pytest
 from bench import store
 from bench.errors import ConfigError
 from bench.settings.compose import choices, compose_config
+from bench.sweep import worker
 from bench.sweep.plan import Sweep, against_store, expand, load, make
 from bench.sweep.select import Selection
 from tests.support.commands import ROOT, run_bench, start_training
@@ -219,3 +220,19 @@ def test_kill_9_of_everything_leaves_no_torn_record(tiny, tmp_path):
     process.communicate(timeout=60)
     assert store.read_all(tmp_path / "results") == ([], [])
     assert compose_config(sweep_of(tiny)).results_dir == str(tmp_path / "results")
+
+
+def test_a_worker_stops_after_a_run_that_swallowed_the_signal(tiny, monkeypatch):
+    begun = []
+
+    def carry_out(held, *_):
+        begun.append(held)
+        worker.Signals.arrived = True
+        return ["ok"]
+
+    monkeypatch.setattr(worker.Signals, "arrived", False)
+    monkeypatch.setattr(worker, "carry_out", carry_out)
+    items = make(sweep_of(tiny)).todo()
+    with pytest.raises(KeyboardInterrupt):
+        worker.work(items, worker.Settings(threads=1, gpu=None, time_limit=None), lambda *_: None)
+    assert len(items) == 2 and len(begun) == 1

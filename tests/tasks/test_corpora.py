@@ -18,6 +18,7 @@ from bench.runs.execute import run
 from bench.runs.identity import prepare
 from bench.settings.compose import compose_config
 from bench.settings.schema import RunConfig
+from bench.tasks import corpora
 from bench.tasks.corpora import identity, passages, quotas
 
 
@@ -94,6 +95,14 @@ def test_a_slice_of_a_split_is_text_of_its_own(ask) -> None:
     chosen, kept, every = (list(passages(corpus, ask())) for corpus in (most, rest, both))
     assert chosen == every[: len(chosen)] and kept == every[-len(kept) :] and len(chosen) > 5 * len(kept) > 0
     assert len({identity(corpus, ask()) for corpus in (most, rest, both)}) == 3
+
+
+def test_splits_of_the_hub_at_one_revision_are_texts_of_their_own(ask, monkeypatch) -> None:
+    monkeypatch.setattr(corpora, "data_identity", lambda *_: "hub:0123abc")
+    names = ["mrpc:train", "mrpc:validation", "rte:train", "mrpc:train+rte:train", "mrpc:train[:90%]"]
+    assert len({identity(name, ask()) for name in names}) == len(names)
+    monkeypatch.setattr(corpora, "data_identity", lambda task, *_: "f" * 64)
+    assert identity("mrpc:train", ask()) == identity("rte:train", ask()), "files count by their bytes"
 
 
 def test_a_split_is_read_in_all_languages_of_its_task(tmp_path: Path, ask) -> None:
