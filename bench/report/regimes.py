@@ -93,7 +93,6 @@ def regimes(part: pd.DataFrame) -> Chart | None:
     if COLUMN not in part or part[COLUMN].dropna().map(len).sum() == 0:
         return None
     lines = part[part[COLUMN].notna()].sort_values([SIZE, "configuration"], ascending=[False, True])
-    lines = lines.assign(label=[point_name(row) for row in lines.to_dict("records")])
     data = pd.DataFrame([_line(row, found) for row in lines.to_dict("records") for found in row[COLUMN]])
     names, styles = list(lines.configuration), kind_styles(set(lines.kind))
     title = _message(data)
@@ -102,7 +101,7 @@ def regimes(part: pd.DataFrame) -> Chart | None:
         part, one_line(f"mean difference to dense over {len(tasks)} task{'s' * (len(tasks) > 1)}")
     )
     with rc_context(STYLE):
-        figure = page(title, subtitle, (10, 2.4 + 0.55 * len(names)), part.provenance.iloc[0])
+        figure = page(title, subtitle, (10, 2.4 + 0.6 * len(names)), part.provenance.iloc[0])
         axes = figure.subplots()
         handles: list[Any] = [
             axes.axvline(0, color="black", linewidth=1.2, label="dense of the same regime", zorder=1)
@@ -116,9 +115,8 @@ def regimes(part: pd.DataFrame) -> Chart | None:
                 drawn = axes.errorbar(dot.difference, height, xerr=spread, zorder=3, label=label, **look)
                 handles += [drawn] * (label != "")
                 label = ""
-        shown = [f"{row.label}{_perplexity(row)}" for row in rows(lines)]
-        axes.set_yticks(range(len(names)), shown)
-        axes.invert_yaxis()
+        axes.set_yticks(range(len(names)), [_named(row) for row in lines.to_dict("records")])
+        axes.set_ylim(len(names) - 0.5, -0.5)
         bars = "; bars: 95 % intervals over seeds" if data.low.notna().any() else ""
         axes.set_xlabel(f"points{bars}")
         legend(figure, handles, 2)
@@ -132,9 +130,10 @@ def _line(row: dict[Any, Any], found: dict[str, Any]) -> dict[str, Any]:
     return {key: row[key] for key in ("configuration", "kind", SIZE)} | found | known
 
 
-def _perplexity(row: Any) -> str:
-    value = getattr(row, "_asdict")().get("pretraining.perplexity")  # noqa: B009
-    return "" if value is None or pd.isna(value) else f", perplexity {value:.1f}"
+def _named(row: dict[Any, Any]) -> str:
+    """Return the table's name in plain words, with its size and the perplexity of its pretraining."""
+    value = row.get("pretraining.perplexity")
+    return point_name(row) + ("" if value is None or pd.isna(value) else f"\nperplexity {value:.1f}")
 
 
 def _message(data: pd.DataFrame) -> str:
