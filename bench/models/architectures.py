@@ -41,6 +41,19 @@ ARCHITECTURES: dict[str, tuple[type[PreTrainedModel], type[PretrainedConfig], di
             "pad_token_id": 1,
         },
     ),
+    "xlm-r-small": (
+        XLMRobertaForSequenceClassification,
+        XLMRobertaConfig,
+        {
+            "vocab_size": 250002,
+            "hidden_size": 384,
+            "num_hidden_layers": 6,
+            "intermediate_size": 1536,
+            "max_position_embeddings": 514,
+            "type_vocab_size": 1,
+            "layer_norm_eps": 1e-5,
+        },
+    ),
     "xlm-r-base": (
         XLMRobertaForSequenceClassification,
         XLMRobertaConfig,

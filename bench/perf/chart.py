@@ -13,6 +13,7 @@ from bench.report.style import STYLE, save
 
 COLOURS = {"dense": "#000000", "subspace": "#0072B2"}
 PEERS = ("trainer_best", "trainer")  # the stronger one first
+OF_PRETRAINING = ("trainer_mlm",)
 
 
 def draw(report: dict[str, Any], path: Path) -> list[Path]:
@@ -63,7 +64,8 @@ def _bars(axes: Axes, shown: list[dict[str, Any]], rows: list[dict[str, Any]]) -
 
     # The numbers behind each bar.
     for place, (value, end, row) in enumerate(zip(values, fastest, shown, strict=True)):
-        times = [ratio(row, counterpart(row, rows, peer)) for peer in PEERS]
+        peers = OF_PRETRAINING if work_of(row) == "pretraining" else PEERS
+        times = [ratio(row, counterpart(row, rows, peer)) for peer in peers]
         words = " / ".join(f"{number:.1f}×" if number else "–" for number in times)
         text = f"{value:,.0f}" + (f" ({words})" if any(times) else "")
         axes.annotate(text, (end, place), xytext=(4, 0), textcoords="offset points", va="center")

@@ -11,10 +11,16 @@ from typing import Any
 import torch
 
 from bench.models.architectures import build
-from bench.perf.engines import PredictionSide, distillation_side, training_side
+from bench.perf.engines import PredictionSide, distillation_side, pretraining_side, training_side
 from bench.perf.selection import STORED, TOGETHER, Cell
 from bench.perf.sides import Side, Work
-from bench.perf.trainers import BestTrainerSide, EvaluatingTrainerSide, TrainerSide, TunedTrainerSide
+from bench.perf.trainers import (
+    BestTrainerSide,
+    EvaluatingTrainerSide,
+    MaskedLmTrainerSide,
+    TrainerSide,
+    TunedTrainerSide,
+)
 from bench.perf.workload import FORWARD_PASSES, flops_per_row, synthetic_rows
 from bench.settings.schema import PerfConfig
 
@@ -24,11 +30,13 @@ TRAINER_SIDES = {
     ("training", "trainer_tuned"): TunedTrainerSide,
     ("training", "trainer_best"): BestTrainerSide,
     ("evaluation", "trainer_best"): EvaluatingTrainerSide,
+    ("pretraining", "trainer_mlm"): MaskedLmTrainerSide,
 }
-# Rows of each kind of work: as many as MRPC trains on, 100 batches of a recovery, XNLI's test; on a CPU few.
+# Rows of each kind of work: as many as MRPC trains on, 100 batches of a recovery, XNLI's test, 100 batches of a pretraining; on a
+# CPU few.
 ROWS = {
-    "cuda": {"training": 3668, "distillation": 25_600, "evaluation": 75_150},
-    "cpu": {"training": 3668, "distillation": 64, "evaluation": 128},
+    "cuda": {"training": 3668, "distillation": 25_600, "evaluation": 75_150, "pretraining": 25_600},
+    "cpu": {"training": 3668, "distillation": 64, "evaluation": 128, "pretraining": 16},
 }
 EXAMPLES = {"cuda": 1600, "cpu": 64}  # trained in each repeat unless perf.examples says otherwise
 
@@ -100,6 +108,8 @@ class Contestant:
             stored = self.name in STORED
             choice = STORED.get(self.name, self.name)
             return distillation_side(choice, models, teacher, stored, self.work)
+        if row["work"] == "pretraining":
+            return pretraining_side(self.name, models[0], self.work)
         return training_side(TOGETHER.get(self.name, self.name), models, self.work)
 
     def measure(self) -> None:

@@ -2,12 +2,14 @@
 
 import time
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, cast
 
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from bench.models.architectures import placeholder_tokenizer
 from bench.perf.sides import LEARNING_RATE, Side, Work, synchronise, warm_steps
+from bench.settings.pretrainings import MaskedLmPretrainingConfig
 from bench.settings.recoveries import DistilConfig
 from bench.settings.schema import TrainingConfig
 from bench.training import stored_states
@@ -16,6 +18,7 @@ from bench.training.engine import make_engine
 from bench.training.finetune import Trainee, predict
 from bench.training.lane import Objective
 from bench.training.precision import resolve_dtype
+from bench.training.pretraining.masked_rows import MaskedRows
 from bench.training.recoveries import rows_losses
 from bench.training.recoveries.distil import HiddenStates
 
@@ -90,6 +93,21 @@ def distillation_side(
         learner = HiddenStates(student.base_model, target)
         trainees.append(Trainee(learner, data, config, seed, "perf", objective))
     return EngineSide(choice, trainees, work)
+
+
+def pretraining_side(choice: str, model: PreTrainedModel, work: Work) -> EngineSide:
+    """Return the training of `pretraining=masked_lm`: its learner and its recipe."""
+    recipe, data = MaskedLmPretrainingConfig(), _examples(work, model)
+    tokenizer = placeholder_tokenizer(model.config.pad_token_id, model.config.vocab_size)
+    config = TrainingConfig(
+        max_steps=recipe.steps,
+        batch_size=work.batch_size,
+        learning_rate=recipe.learning_rate,
+        weight_decay=recipe.weight_decay,
+    )
+    learner = MaskedRows(cast(PreTrainedModel, model.base_model), tokenizer, seed=0).to(work.device)
+    objective = Objective(rows_losses, by_step=True)
+    return EngineSide(choice, [Trainee(learner, data, config, 0, "perf", objective)], work)
 
 
 class PredictionSide(Side):

@@ -16,7 +16,13 @@ from bench.perf.layers import layers
 from bench.perf.selection import cells
 from bench.perf.startup import startup
 from bench.perf.table import markdown
-from bench.perf.trainers import BestTrainerSide, EvaluatingTrainerSide, TrainerSide, TunedTrainerSide
+from bench.perf.trainers import (
+    BestTrainerSide,
+    EvaluatingTrainerSide,
+    MaskedLmTrainerSide,
+    TrainerSide,
+    TunedTrainerSide,
+)
 from bench.perf.workload import matrix_rate
 from bench.runs.provenance import ROOT, provenance
 from bench.settings.schema import PerfConfig, RunConfig
@@ -28,6 +34,7 @@ HOW = [
     for side in (
         *(BestTrainerSide, TrainerSide, TunedTrainerSide, EngineSide),
         *(EvaluatingTrainerSide, PredictionSide),
+        MaskedLmTrainerSide,
     )
 ]
 

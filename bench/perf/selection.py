@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from bench.errors import ConfigError, unknown
 from bench.models.architectures import ARCHITECTURES, EMBEDDINGS
+from bench.settings.pretrainings import MaskedLmPretrainingConfig
 from bench.settings.recoveries import DistilConfig
 from bench.settings.schema import PerfConfig
 
@@ -21,6 +22,7 @@ SIDES = {
     "training": (*TRAINERS, *ENGINES, *TOGETHER),
     "distillation": (*ENGINES, *STORED),
     "evaluation": ("trainer_best", "predict"),
+    "pretraining": ("trainer_mlm", *ENGINES),
 }
 
 
@@ -38,11 +40,15 @@ WHOLE = {
     ),
     "distillation": Default(("e5-small", "minilm"), ("graph", "compile", *STORED), DistilConfig().batch_size),
     "evaluation": Default(("e5-small", "bert-base"), SIDES["evaluation"], 1024),
+    "pretraining": Default(
+        ("minilm", "xlm-r-small"), ("trainer_mlm", "graph", "compile"), MaskedLmPretrainingConfig().batch_size
+    ),
 }
 SMALL = {
     "training": Default(("minilm",), ("trainer", "trainer_tuned", "eager"), 32),
     "distillation": Default(("minilm",), ("eager",), 64),
     "evaluation": Default(("minilm",), SIDES["evaluation"], 32),
+    "pretraining": Default(("minilm",), ("trainer_mlm", "eager"), 8),
 }
 # A whole run also measures these: the other engines on the backbone where they are cheap, and one backbone at a batch size
 # that fills a card, compiled.
@@ -53,7 +59,7 @@ ALL_ENGINES, LARGE_BATCH = "minilm", ("bert-base", 128)
 class Cell:
     """Sides that are measured by turns on a backbone with a batch size; a contestant is an embedding and a side's name."""
 
-    work: str  # training | distillation | evaluation
+    work: str  # training | distillation | evaluation | pretraining
     backbone: str
     batch_size: int
     contestants: list[tuple[str, str]]
@@ -62,7 +68,12 @@ class Cell:
 def cells(perf: PerfConfig, on_gpu: bool) -> list[Cell]:
     """Return the cells in the order of their measurement; raises ConfigError for an unknown name or a number below 1."""
     _check(perf)
-    measured = {"training": _training, "distillation": _distillation, "evaluation": _evaluation}
+    measured = {
+        "training": _training,
+        "distillation": _distillation,
+        "evaluation": _evaluation,
+        "pretraining": _pretraining,
+    }
     defaults = WHOLE if on_gpu else SMALL
     found = [cell for work in perf.work or defaults for cell in measured[work](perf, defaults[work])]
     return [cell for cell in found if cell.contestants]
@@ -120,6 +131,18 @@ def _evaluation(perf: PerfConfig, default: Default) -> list[Cell]:
     sides = [("dense", side) for side in perf.sides or default.sides if side in SIDES["evaluation"]]
     return [
         Cell("evaluation", backbone, default.batch_size, sides)
+        for backbone in perf.backbones or default.backbones
+    ]
+
+
+def _pretraining(perf: PerfConfig, default: Default) -> list[Cell]:
+    """Return the cells of a pretraining; the Trainer pretrains the dense model only."""
+    sides = perf.sides or default.sides
+    contestants = [("dense", side) for side in sides if side == "trainer_mlm"]
+    contestants += [(embedding, side) for embedding in perf.embeddings for side in sides if side in ENGINES]
+    return [
+        Cell("pretraining", backbone, size, contestants)
+        for size in perf.batch_sizes or [default.batch_size]
         for backbone in perf.backbones or default.backbones
     ]
 

@@ -13,6 +13,7 @@ LABELS = {
     "trainer": "Trainer, as documented",
     "trainer_tuned": "Trainer, tuned",
     "trainer_best": "Trainer, at its best",
+    "trainer_mlm": "Trainer, as run_mlm.py",
     "eager": "ours, eager",
     "graph": "ours, CUDA graphs",
     "compile": "ours, compiled and CUDA graphs",
@@ -27,11 +28,14 @@ RATIOS = {  # the strongest peer first
     "trainer": "× Trainer as documented",
     "trainer_tuned": "× Trainer tuned",
 }
+RUN_MLM = "× Trainer as run_mlm.py"
+ROW = 128  # tokens of a row of a pretraining
 SPEED = ("examples/s", "min – max")
 COLUMNS = {
     "training": ("backbone", "embedding", "batch", "side", *SPEED, *RATIOS.values(), "matrix rate", "peak memory", "start"),
     "distillation": ("backbone", "embedding", "batch", "side", *SPEED, "matrix rate", "peak memory", "start"),
     "evaluation": ("backbone", "side", *SPEED, "seconds for all", RATIOS["trainer_best"], "matrix rate", "peak memory"),
+    "pretraining": ("backbone", "embedding", "batch", "side", "tokens/s", RUN_MLM, "matrix rate", "peak memory", "start"),
 }  # fmt: skip
 COMPRESSED_COLUMNS = ("backbone", "batch", "side", "× dense's examples/s", "× dense's peak memory")
 LAYER_COLUMNS = ("backbone", "layer", "ms", "× dense", "peak memory")
@@ -49,7 +53,7 @@ def label(row: dict[str, Any]) -> str:
 
 
 def work_of(row: dict[str, Any]) -> str:
-    """Return what the row measures: training | distillation | evaluation; reports used to hold training only."""
+    """Return what the row measures: training | distillation | evaluation | pretraining; reports used to hold training only."""
     return str(row.get("work", "training"))
 
 
@@ -86,7 +90,10 @@ def markdown(report: dict[str, Any]) -> str:
             if name in ("torch", "transformers")
         ),
         "tables": tables,
-        "compressed": _table(COMPRESSED_COLUMNS, _compressed(report["rows"])),
+        **{
+            name: _table(COMPRESSED_COLUMNS, _compressed(report["rows"], work))
+            for name, work in (("compressed", "training"), ("compressed_pretraining", "pretraining"))
+        },
         "layers": _table(LAYER_COLUMNS, [_layer(row) for row in report["layers"]]),
     }
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
@@ -112,11 +119,11 @@ def _layer(row: dict[str, Any]) -> list[str]:
     ]
 
 
-def _compressed(rows: list[dict[str, Any]]) -> list[list[str]]:
-    """Return a line for each pair of the same training with f=3 tables and dense: the ratios of speed and peak memory."""
+def _compressed(rows: list[dict[str, Any]], work: str) -> list[list[str]]:
+    """Return a line for each pair of the same work with f=3 tables and dense: the ratios of speed and peak memory."""
     lines = []
     for row in rows:
-        dense = counterpart(row, rows, row["side"]) if work_of(row) == "training" else None
+        dense = counterpart(row, rows, row["side"]) if work_of(row) == work else None
         times = ratio(row, dense)
         if row["embedding"] == "dense" or dense is None or times is None:
             continue
@@ -130,13 +137,15 @@ def _cells(row: dict[str, Any], columns: tuple[str, ...], report: dict[str, Any]
     """Return the row's text for each column."""
     speeds, card = row["examples_per_second"], report["matrix_flops_per_second"]
     peak, start, rate = row["peak_memory_bytes"], row["start_seconds"], row["matrix_flops_per_second"]
-    times = {name: ratio(row, counterpart(row, report["rows"], side)) for side, name in RATIOS.items()}
+    peers = {**RATIOS, "trainer_mlm": RUN_MLM}
+    times = {name: ratio(row, counterpart(row, report["rows"], side)) for side, name in peers.items()}
     texts = {
         "backbone": row["backbone"],
         "embedding": row["embedding"],
         "batch": str(row["batch_size"]),
         "side": f"{label(row)} ({row['dtype']})",
         "examples/s": row["error"] or (f"{median(speeds):,.0f}" if speeds else ""),
+        "tokens/s": row["error"] or (f"{ROW * statistics.median(speeds):,.0f}" if speeds else ""),
         "min – max": f"{min(speeds):,.0f} – {max(speeds):,.0f}" if speeds else "",
         "seconds for all": f"{row['rows'] / statistics.median(speeds):.1f} s" if speeds else "",
         **{name: "" if value is None else f"{value:.1f}" for name, value in times.items()},

@@ -9,6 +9,8 @@ import torch
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import (
+    AutoModelForMaskedLM,
+    DataCollatorForLanguageModeling,
     DataCollatorWithPadding,
     PreTrainedModel,
     PreTrainedTokenizerFast,
@@ -19,11 +21,13 @@ from transformers import (
     default_data_collator,
 )
 
+from bench.models.architectures import placeholder_tokenizer
 from bench.perf.sides import LEARNING_RATE, Side, Work, synchronise, warm_steps
 from bench.perf.workload import Rows
 from bench.training.precision import resolve_dtype
 
 PADDED = 128  # tokens: run_glue.py's default max_seq_length
+MOST_LOGITS = 2**31  # of a batch part of `MaskedLmTrainerSide`
 
 
 class Clock(TrainerCallback):
@@ -56,13 +60,12 @@ class TrainerSide(Side):
         arguments = TrainingArguments(
             self.folder.name,
             max_steps=warm_steps(work.device) + work.steps,
-            per_device_train_batch_size=work.batch_size,
+            **{"per_device_train_batch_size": work.batch_size, **self.options()},
             learning_rate=LEARNING_RATE,
             report_to="none",
             save_strategy="no",
             disable_tqdm=True,
             use_cpu=work.device.type == "cpu",
-            **self.options(),
         )
         rows = work.rows.dataset(self.pad_to(work.rows), pad)
         self.trainer = Trainer(
@@ -162,6 +165,47 @@ class BestTrainerSide(TrainerSide):
             "dataloader_pin_memory": True,
             "logging_nan_inf_filter": False,
         }
+
+
+class MaskedLmTrainerSide(TrainerSide):
+    """The Trainer as run_mlm.py pretrains, with bf16 and fused AdamW: logits at every position."""
+
+    how = (
+        f"transformers.Trainer as run_mlm.py pretrains: rows of {PADDED} tokens, its collator for masked tokens, logits at every "
+        "position, bf16 on a GPU, fused AdamW, four loading processes on a GPU; a batch whose logits are more than 2^31 numbers in "
+        "parts, whose gradients are added up"
+    )
+
+    def __init__(self, model: PreTrainedModel, work: Work) -> None:
+        config = model.config
+        self.vocab_size = config.vocab_size
+        self.parts = 1
+        while work.batch_size // self.parts * PADDED * config.vocab_size > MOST_LOGITS:
+            self.parts *= 2
+        self.batch_size = max(1, work.batch_size // self.parts)
+        predictor = AutoModelForMaskedLM.from_config(config).to(work.device)
+        super().__init__(predictor, work)
+
+    def precision(self) -> str:
+        return resolve_dtype("auto", self.device)
+
+    def options(self) -> dict[str, Any]:
+        loading = {"dataloader_num_workers": 4, "dataloader_persistent_workers": True}
+        return {
+            "per_device_train_batch_size": self.batch_size,
+            "gradient_accumulation_steps": self.parts,
+            "bf16": self.dtype == "bf16",
+            "optim": "adamw_torch_fused",
+            **(loading if self.device.type == "cuda" else {}),
+        }
+
+    def collator(self, pad_token_id: int) -> Any:
+        tokenizer = placeholder_tokenizer(pad_token_id, self.vocab_size)
+        collate = DataCollatorForLanguageModeling(tokenizer, mlm_probability=0.15)
+        special = [0] * PADDED  # run_mlm.py computes it once, too
+        return lambda rows: collate(
+            [{"input_ids": row["input_ids"], "special_tokens_mask": special} for row in rows]
+        )
 
 
 class EvaluatingTrainerSide(TunedTrainerSide):

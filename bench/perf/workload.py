@@ -39,9 +39,12 @@ LENGTHS = {
     "distillation": Lengths(23.0, 12.6, 3, 64),
     # The pairs of XNLI's test, likewise.
     "evaluation": Lengths(45.9, 16.0, 10, 140),
+    # Packed rows are full.
+    "pretraining": Lengths(128.0, 0.1, 128, 128),
 }
 # Forward passes that cost as much as a step: a backward pass is two, the teacher's forward pass one (its body is the student's).
-FORWARD_PASSES = {"training": 3, "distillation": 4, "evaluation": 1}
+# Of a pretraining the body alone is counted, not the decoder.
+FORWARD_PASSES = {"training": 3, "distillation": 4, "evaluation": 1, "pretraining": 3}
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ class Rows:
 
 @cache
 def synthetic_rows(backbone: str, work: str, count: int) -> Rows:
-    """Return `count` rows for the backbone's vocabulary, as long as those of `work`: pairs, or in a distillation sentences.
+    """Return `count` rows for the backbone's vocabulary, as long as those of `work`: pairs, sentences in a distillation, or packed.
 
     The lengths are the same for every backbone; the words are as frequent as those of English pairs.
     """
@@ -85,7 +88,7 @@ def synthetic_rows(backbone: str, work: str, count: int) -> Rows:
     shares = 1 / np.arange(1, len(words) + 1)
     flat = rng.choice(words, lengths.sum(), p=shares / shares.sum())
     ids = [row.tolist() for row in np.split(flat, np.cumsum(lengths)[:-1])]
-    typed = config.type_vocab_size > 1 and work != "distillation"
+    typed = config.type_vocab_size > 1 and work in ("training", "evaluation")
     return Rows(ids, [[0] * (n // 2) + [1] * (n - n // 2) for n in lengths] if typed else None, labels)
 
 

@@ -32,7 +32,7 @@ from bench.training.batching import Examples
 from bench.training.finetune import Trainee
 from bench.training.lane import TASK
 from bench.training.precision import resolve_dtype
-from bench.training.pretraining import Pretraining, pretrain_together
+from bench.training.pretraining.stage import Pretraining, pretrain_together
 from bench.training.recoveries import Recovery, recover_together
 from bench.training.teacher import Student, teacher_logits, with_teacher
 

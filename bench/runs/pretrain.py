@@ -15,7 +15,7 @@ from bench.runs.loading import device_of, pretraining_of
 from bench.runs.provenance import provenance
 from bench.settings.pretrainings import MaskedLmPretrainingConfig
 from bench.training import processes
-from bench.training.pretraining import DECIDES, Pretraining, pretrain_together
+from bench.training.pretraining.stage import DECIDES, Pretraining, pretrain_together
 
 log = logging.getLogger("bench")
 

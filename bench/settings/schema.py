@@ -131,7 +131,7 @@ class SamplingConfig:
 class PerfConfig:
     """What `bench perf` measures. Null: what bench/perf/selection.py names, on a CPU little of it."""
 
-    work: list[str] | None = None  # training | distillation | evaluation
+    work: list[str] | None = None  # training | distillation | evaluation | pretraining
     backbones: list[str] | None = None  # names in bench/models/architectures.py
     embeddings: list[str] = field(default_factory=lambda: ["dense", "subspace"])
     batch_sizes: list[int] | None = None

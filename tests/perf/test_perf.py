@@ -7,14 +7,16 @@ import pytest
 import torch
 
 from bench.errors import ConfigError
-from bench.perf import workload
+from bench.models.architectures import build
+from bench.perf import trainers, workload
 from bench.perf.chart import draw
 from bench.perf.contestants import ROWS
 from bench.perf.measure import measure
 from bench.perf.selection import cells
+from bench.perf.sides import Work
 from bench.perf.startup import startup
 from bench.perf.table import label, markdown
-from bench.perf.trainers import BestTrainerSide, TunedTrainerSide
+from bench.perf.trainers import BestTrainerSide, MaskedLmTrainerSide, TunedTrainerSide
 from bench.runs.provenance import ROOT
 from bench.settings.compose import compose_config
 from tests.perf.conftest import config
@@ -83,6 +85,32 @@ def test_a_distillation_and_an_evaluation_are_measured_beside_the_training(tmp_p
     table = path.with_suffix(".md").read_text()
     assert f"| {seconds:.1f} s | {times:.1f} |" in table.partition("## Evaluation")[2]
     assert "Trainer's evaluation at its best" in table and "the teacher's states stored" in table
+
+
+def test_a_pretraining_is_measured_beside_the_trainer(tmp_path):
+    sides = "perf.sides=[trainer_mlm,eager]"
+    path = measure(config(tmp_path, "perf.work=[pretraining]", sides), CPU)
+    trainer, dense, subspace = json.loads(path.read_text())["rows"]
+    assert [row["error"] for row in (trainer, dense, subspace)] == [None] * 3
+    assert (trainer["side"], dense["side"], subspace["embedding"]) == ("trainer_mlm", "eager", "subspace")
+    speed, peer = (np.median(row["examples_per_second"]) for row in (dense, trainer))
+    table = path.with_suffix(".md").read_text()
+    assert f"| {128 * speed:,.0f} | {speed / peer:.1f} |" in table.partition("## Pretraining")[2]
+    assert (
+        "### f=3 tables beside the dense table, in pretraining" in table and "run_mlm.py pretrains" in table
+    )
+    assert "run_mlm.py" in draw(json.loads(path.read_text()), path)[1].read_text()
+
+
+def test_the_trainer_adds_up_the_gradients_of_parts_where_logits_are_many(monkeypatch):
+    monkeypatch.setattr(trainers, "MOST_LOGITS", 2 * 128 * 1000)
+    model, work = (
+        build("tiny", "dense", CPU),
+        Work(workload.synthetic_rows("tiny", "pretraining", 16), 8, 1, 1, CPU),
+    )
+    side = MaskedLmTrainerSide(model, work)
+    arguments = side.trainer.args
+    assert (arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps) == (2, 4)
 
 
 def row(side, speed, **others):
@@ -193,15 +221,19 @@ def test_the_whole_selection_on_a_gpu_and_the_small_one_on_a_cpu():
     assert [cell for cell in whole if cell[2] == 128] == [("training", "bert-base", 128, compiled)]
     sides = ("graph", "compile", "compile_stored", "compile_stored_together")
     distilled = [("subspace", side) for side in sides]
+    graphs = [(embedding, side) for embedding in ("dense", "subspace") for side in ("graph", "compile")]
+    pretrained = [("dense", "trainer_mlm"), *graphs]
     assert [cell for cell in whole if cell[0] != "training"] == [
         ("distillation", "e5-small", 256, distilled),
         ("distillation", "minilm", 256, distilled),
         ("evaluation", "e5-small", 1024, [("dense", "trainer_best"), ("dense", "predict")]),
         ("evaluation", "bert-base", 1024, [("dense", "trainer_best"), ("dense", "predict")]),
+        ("pretraining", "minilm", 256, pretrained),
+        ("pretraining", "xlm-r-small", 256, pretrained),
     ]
     small = cells(perf, on_gpu=False)
     assert [(cell.work, cell.backbone) for cell in small] == [
-        (work, "minilm") for work in ("training", "distillation", "evaluation")
+        (work, "minilm") for work in ("training", "distillation", "evaluation", "pretraining")
     ]
     assert ("dense", "trainer_best") not in small[0].contestants
 

@@ -17,10 +17,10 @@ from bench.runs.execute import run
 from bench.runs.identity import prepare
 from bench.runs.loading import pretraining_of
 from bench.settings.compose import compose_config
-from bench.training import pretraining
 from bench.training.checkpoint import Checkpoint
-from bench.training.pretraining import pretrain_together
+from bench.training.pretraining import stage as pretraining
 from bench.training.pretraining.masked_rows import MaskedRows
+from bench.training.pretraining.stage import pretrain_together
 from tests.support.commands import ROOT
 from tests.support.pretraining import VOCAB, WORDS, overrides, tokenizer
 
@@ -161,6 +161,33 @@ def test_models_pretrained_side_by_side_are_each_what_they_are_alone(little, tmp
     assert [facts["runs_at_once"] for facts in (*together, *alone)] == [3, 3, 3, 1, 1, 1]
     assert [facts["curve"] for facts in together] == [facts["curve"] for facts in alone]
     assert [f["validation_loss"] for f in together] == [f["validation_loss"] for f in alone]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("engine", ["graph", "compile"])
+@pytest.mark.parametrize(
+    "method",
+    [
+        ["embedding=dense"],
+        ["embedding=subspace", "assignment=sequential"],
+        ["embedding=hashing", "embedding.rows=40"],
+    ],
+)
+@pytest.mark.parametrize("at_once", [2**28, 2**12])  # logits whole, and in parts
+def test_the_whole_step_is_captured_and_trains_as_the_eager_one(
+    little, tmp_path, engine, method, at_once, monkeypatch
+):
+    monkeypatch.setattr("bench.training.pretraining.decoder.AT_ONCE", at_once)
+
+    def trained(choice: str) -> dict:
+        gpu = torch.device("cuda")
+        own = [f"training.engine={choice}", f"cache_dir={tmp_path}/{choice}", "device=cuda"]
+        (facts,) = pretrain_together([pretraining_of(prepare(compose_config([*little, *method, *own])), gpu)])
+        return facts
+
+    captured, eager = trained(engine), trained("eager")
+    assert (captured["engine"], captured["fallback"]) == (engine, None)
+    np.testing.assert_allclose(captured["curve"], eager["curve"], rtol=2e-2)
 
 
 def test_two_processes_pretrain_as_one_does(little, tmp_path):
