@@ -104,7 +104,9 @@ def test_the_drawing_is_what_its_script_draws(tmp_path):
 
 def test_the_results_in_the_readme_and_on_the_japanese_page_are_the_reports():
     scores = pd.read_csv(ROOT / "results" / "tables" / "results.csv")
-    scores = scores[scores.task == "mean of cola, mrpc, qnli, rte, sst2, stsb"].set_index("configuration")
+    scores = scores[
+        scores.model.eq("minilm") & scores.task.eq("mean of cola, mrpc, qnli, rte, sst2, stsb")
+    ].set_index("configuration")
     rows = re.findall(
         r"^\| `(.*?)` \| (.*) \|$", PAGES["README.md"].split("## Results")[1].split("##")[0], re.M
     )

@@ -37,8 +37,8 @@ class Judge:
     seconds: list[float] = field(default_factory=list)  # of each judgement
 
 
-def tables(overrides: Sequence[str]) -> Iterator[Table]:
-    """Yield a table for each encoder that is installed, or for the one that `model=<name>` chooses.
+def tables(overrides: Sequence[str]) -> Iterator[Table | str]:
+    """Yield a table for each encoder, or for the one that `model=<name>` chooses, and a line for one that is not installed.
 
     Classifiers are trained unless cache_dir/demo has them. Raises ConfigError for an encoder without a demonstration, and
     EnvironmentBroken where the only encoder that is asked for is not installed.
@@ -54,7 +54,7 @@ def tables(overrides: Sequence[str]) -> Iterator[Table]:
         except EnvironmentBroken as error:
             if asked:
                 raise
-            yield Table(title=f"{name} is not shown: {error}")
+            yield f"{name} is not shown: {error}"
 
 
 def _table(declared: dict[str, Any], show: dict[str, Any], overrides: Sequence[str]) -> Table:
@@ -122,9 +122,16 @@ def _drawn(
             cells.append(f"{said}, {100 * share:.0f} %" + ("" if said == label else ": wrong"))
         table.add_row(text, label, *cells, end_section=line == len(sentences) - 1)
 
+    table.add_row("right, of these", "", *(f"{count} of {len(sentences)}" for count in right))
+    for fact, cells in _facts(prepared, judges).items():
+        table.add_row(fact, "", *cells)
+    return table
+
+
+def _facts(prepared: Prepared, judges: Sequence[Judge]) -> dict[str, list[str]]:
+    """Return what the records and the clock say of each model, by the words of the line."""
     rows = prepared.config.task.official_rows["test"]
-    facts = {
-        "right, of these": [f"{count} of {len(sentences)}" for count in right],
+    return {
         f"right, of the {rows} English test sentences": [_accuracy(each) for each in judges],
         "embedding": _megabytes(judges, "embedding_bytes"),
         "whole model": _megabytes(judges, "total_bytes"),
@@ -132,9 +139,6 @@ def _drawn(
             f"{1000 * statistics.median(each.seconds):.1f} ms" for each in judges
         ],
     }
-    for fact, cells in facts.items():
-        table.add_row(fact, "", *cells)
-    return table
 
 
 def _accuracy(each: Judge) -> str:

@@ -60,6 +60,14 @@ def test_an_encoder_without_a_demonstration_is_refused(capsys):
     assert "Unknown model of the demo 'xlm-r-base'." in capsys.readouterr().err
 
 
+def test_an_encoder_that_is_not_installed_is_named(capsys, tmp_path):
+    overrides = ["model.path=gt_of_nobody/model", f"cache_dir={tmp_path}"]
+    assert main(["demo", *overrides]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert all(f"{name} is not shown: " in shown for name in ("all-minilm-l6-v2", "multilingual-e5-small"))
+    assert main(["demo", "model=all-minilm-l6-v2", *overrides]) == 3
+
+
 def test_the_sentences_are_five_languages_with_a_good_and_a_bad_one_each():
     declared = yaml.safe_load((ROOT / "bench/export/demo.yaml").read_text())
     sentences = declared["shows"][1]["sentences"]
