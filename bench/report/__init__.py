@@ -8,7 +8,7 @@ import pandas as pd
 from joblib import Parallel, cpu_count, delayed
 
 from bench.errors import BenchError, ConfigError, EnvironmentBroken
-from bench.report import brief, cost_figure, figures, languages, questions, regimes, tables
+from bench.report import brief, figures, figures_cost, figures_tasks, languages, questions, regimes, tables
 from bench.report.breakdown import breakdown_table
 from bench.report.grid import Grid, to_latex, to_markdown
 from bench.report.latency import side_by_side
@@ -22,8 +22,9 @@ from bench.store import STATUSES, Record, read_coverage
 from bench.text import escape, slug
 
 __all__ = [
-    "cost_figure",
     "figures",
+    "figures_cost",
+    "figures_tasks",
     "questions",
     "regimes",
     "write_report",

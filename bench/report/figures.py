@@ -1,4 +1,4 @@
-"""What is lost against what is saved: the main score over a size, the tasks side by side, and the cost in use."""
+"""What is lost against what is saved: the main score over a size."""
 
 import math
 import textwrap
@@ -23,7 +23,6 @@ from bench.statistics import pareto_front
 from bench.text import minus, one_line, size_text
 
 MOST_LABELS = 6
-REACH = (-30.0, 10.0)  # points: what loses or gains more is an arrow head at the edge of the small multiples
 FRONT = "#9A9A9A"
 MAJORITY: dict[str, Any] = {"color": "#555555", "linewidth": 1.6, "linestyle": ":"}
 SHOWN = ["ci95_low", "ci95_high", "ci95_is", "n", "metric", "majority", "on_front", "label"]
@@ -48,7 +47,7 @@ MEMORY = Measure(
 
 def main_score(part: pd.DataFrame, measure: Measure) -> Chart | None:
     """Return the mean over tasks, or the only task, against a size; at most six points have a label, which a table explains."""
-    data = _points(part[part.main], measure)
+    data = points_of(part[part.main], measure)
     if len(data) < min(2, part.config_id.nunique()) or data.empty:
         return None
     said = message(part, measure.field)
@@ -61,14 +60,14 @@ def main_score(part: pd.DataFrame, measure: Measure) -> Chart | None:
     subtitle = about(part, one_line(f"{first.task}, {first.metric}, {seeds}{marks}"))
     title = said.text if said else f"Score over the {measure.title}"
     with rc_context(STYLE):
-        handles = _legend(data)
+        handles = legend_entries(data)
         lines = 1 + sum(len(_settings(row)) for row in listed.to_dict("records"))
         below = 0.35 * math.ceil(len(handles) / 4) + 0.23 * lines
         figure = page(title, subtitle, (10, 5.6 + below), part.provenance.iloc[0])
         axes, table = figure.subplots(2, 1, height_ratios=[4.2, 0.23 * lines + 0.1])
         legend(figure, handles, 4)
-        _size_axes(axes, data, measure)
-        obstacles = _panel(axes, data, "mean", ("ci95_low", "ci95_high"))
+        size_axes(axes, data, measure)
+        obstacles = panel(axes, data, "mean", ("ci95_low", "ci95_high"))
         axes.set_ylabel(f"{first.metric} (higher is better)" if first.higher_is_better else first.metric)
         _table(table, listed, measure)
         settle(figure)
@@ -83,87 +82,7 @@ for measure in (BYTES, MEMORY, WHOLE):
     figure(f"score-{measure.name}")(partial(main_score, measure=measure))
 
 
-@figure("tasks-bytes")
-def tasks(part: pd.DataFrame) -> Chart | None:
-    """Return what each task loses against the stored bytes, on the same axes for all; None below two tasks in points."""
-    lines = part[~part.is_mean & (part.scale == 100) & part.difference_to_dense.notna()]
-    lines = lines.assign(sign=lines.higher_is_better.map({True: 1.0, False: -1.0}))
-    for key in ("difference_to_dense", "difference_ci95_low", "difference_ci95_high"):
-        lines[key] = lines[key] * lines.sign
-    panels = [_points(panel, BYTES) for _, panel in lines.groupby("column", sort=False)]
-    if len(panels) < 2:
-        return None
-    said, across = message(part), min(len(panels), 4)
-    down = math.ceil(len(panels) / across)
-    everything = pd.concat(panels)
-    title, subtitle = (
-        _worst(lines, said),
-        about(part, "difference to dense in points, the same axes for all tasks"),
-    )
-    with rc_context(STYLE):
-        handles = _legend(everything, ring=said is not None)
-        size = (max(9, 3.1 * across + 0.8), 1.6 + 2.7 * down + 0.3 * math.ceil(len(handles) / (across + 1)))
-        figure = page(title, subtitle, size, part.provenance.iloc[0])
-        grid = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
-        legend(figure, handles, across + 1)
-        reach = [everything.difference_to_dense.min(), everything.difference_to_dense.max()]
-        low, high = max(reach[0], REACH[0]), min(max(reach[1], 0.0), REACH[1])
-        grid[0, 0].set_ylim(low - 0.08 * (high - low) - 0.5, high + 0.08 * (high - low) + 0.5)
-        for axes in grid.flat[len(panels) :]:
-            axes.remove()
-        for axes, data in zip(grid.flat, panels, strict=False):
-            _task_panel(axes, data, everything, part, said)
-        for axes in grid.flat[max(0, len(panels) - across) : len(panels)]:
-            axes.tick_params(labelbottom=True)
-            axes.set_xlabel("MB (log scale)")
-        for axes in grid[:, 0]:
-            axes.set_ylabel("points")
-        settle(figure)
-    columns = ["column", "configuration", "kind", "plain", BYTES.field, "difference_to_dense"]
-    columns += [
-        "difference_ci95_low",
-        "difference_ci95_high",
-        "difference_ci95_is",
-        "paired_seeds",
-        "majority",
-    ]
-    return Chart(f"{title} · {subtitle}", pd.concat(panels)[columns], figure)
-
-
-def _task_panel(
-    axes: Axes, data: pd.DataFrame, everything: pd.DataFrame, part: pd.DataFrame, said: Message | None
-) -> None:
-    """Draw a task's differences, with the level of the majority answer beneath dense's, and a ring at the message's configuration."""
-    column = data.iloc[0]
-    dense = part[(part.column == column.column) & (part.kind == "dense")]["mean"].max()
-    data = data.assign(majority=column.majority - dense)
-    _size_axes(axes, everything, BYTES, above=False)
-    _panel(axes, data, "difference_to_dense", ("difference_ci95_low", "difference_ci95_high"), front=False)
-    axes.axhline(0, color="black", linewidth=1.2, zorder=1)
-    if said:
-        for point in rows(data[data.config_id == said.config_id]):
-            axes.plot(point.x, point.difference_to_dense, **_ring())
-    marks = f"\nnot official: {column.not_official}" if column.not_official else ""
-    axes.set_title(
-        "\n".join(textwrap.wrap(f"{column.task} (dense {dense:.1f})", 30) + textwrap.wrap(marks.strip(), 40)),
-        fontsize=11,
-    )
-    axes.set_xlabel("")
-
-
-def _worst(lines: pd.DataFrame, said: Message | None) -> str:
-    """Return which task loses most with the configuration of the message."""
-    mine = lines[lines.config_id == (said.config_id if said else None)].dropna(subset=["difference_to_dense"])
-    if said is None or mine.empty:
-        return "What each task loses"
-    worst = mine.sort_values("difference_to_dense", kind="stable").iloc[0]
-    ends = [-worst.difference_ci95_high, -worst.difference_ci95_low]
-    interval = "" if pd.isna(ends[0]) else f" (95 % interval {minus(ends[0])} to {minus(ends[1])})"
-    lost = minus(-worst.difference_to_dense)
-    return f"{said.name}: of {len(mine)} tasks {worst.task} loses most, {lost} points{interval}"
-
-
-def _points(lines: pd.DataFrame, measure: Measure) -> pd.DataFrame:
+def points_of(lines: pd.DataFrame, measure: Measure) -> pd.DataFrame:
     """Return a column's lines that can be plotted, with x in MB, floor (drawn as a level) and on_front.
 
     Of the embedding's sizes these are the lines with a body in fp32, of the whole model's all where some body has fewer bits. A
@@ -194,7 +113,7 @@ def _labelled(data: pd.DataFrame, said: Message | None, measure: Measure) -> lis
     return [point_name(row, measure.field) if place in chosen else "" for place, row in found]
 
 
-def _size_axes(axes: Axes, data: pd.DataFrame, measure: Measure, above: bool = True) -> None:
+def size_axes(axes: Axes, data: pd.DataFrame, measure: Measure, above: bool = True) -> None:
     """Set the horizontal axis: MB below; above, the share of dense and, of the embedding's bytes, the bits an entry."""
     sizes = data.x if data.floor.all() else data.x[~data.floor]
     first, last = sizes.min(), sizes.max()
@@ -220,7 +139,7 @@ def _size_axes(axes: Axes, data: pd.DataFrame, measure: Measure, above: bool = T
     top.tick_params(labelsize=10)
 
 
-def _panel(
+def panel(
     axes: Axes, data: pd.DataFrame, key: str, ends: tuple[str, str], front: bool = True
 ) -> list[Segment]:
     """Draw levels, front, points and light intervals; return the lines that labels should keep off."""
@@ -324,7 +243,7 @@ def _cells(row: dict[Any, Any], measure: Measure) -> list[str]:
     return [row["label"].partition(", ")[0], "\n".join(_settings(row)), size_text(size), shown, loss]
 
 
-def _ring() -> dict[str, Any]:
+def ring_mark() -> dict[str, Any]:
     face = {"markerfacecolor": "none", "markeredgecolor": "black", "markeredgewidth": 1.3}
     return {"marker": "o", "markersize": 15, "linestyle": "none", "zorder": 6, **face}
 
@@ -333,7 +252,7 @@ def _floor(style: tuple[str, Any]) -> dict[str, Any]:
     return {"color": style[0], "linewidth": 1.4, "linestyle": "--" if style[1] == "1" else "-."}
 
 
-def _legend(data: pd.DataFrame, ring: bool = False) -> list[Line2D]:
+def legend_entries(data: pd.DataFrame, ring: bool = False) -> list[Line2D]:
     """Return the legend's entries: kinds first, then lines and marks; only those that are drawn."""
     styles, floors = kind_styles(set(data.kind)), set(data[data.floor].kind)
     names = dict(zip(data.kind, data.plain_name, strict=True))
@@ -350,6 +269,6 @@ def _legend(data: pd.DataFrame, ring: bool = False) -> list[Line2D]:
         ((~plain).any() and plain.any(), {"label": "hollow: untreated", **mark(grey, 8, hollow=True)}),
         (data.majority.notna().any(), {"label": "always the commonest answer", **MAJORITY}),
         (not ring and data.on_front.any(), {"label": "best for its size", "color": FRONT, "linewidth": 1.4}),
-        (ring, {"label": "configuration of the title", **_ring(), "markersize": 11}),
+        (ring, {"label": "configuration of the title", **ring_mark(), "markersize": 11}),
     ]
     return [Line2D([], [], **style) for style in (*shown, *(style for drawn, style in lines if drawn))]

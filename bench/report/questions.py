@@ -89,9 +89,11 @@ def losses(part: pd.DataFrame) -> Chart | None:
     order = list(dots.groupby("language").difference_to_dense.mean().sort_values().index)
     styles = kind_styles(set(dots.kind))
     shades = matplotlib.colormaps["viridis"](np.linspace(0, 0.85, len(chosen)))
-    small = costs(part[part.config_id == chosen[-1]])[0]
+    said = message(part)
+    spoken = said.config_id if said else chosen[-1]
+    small = costs(part[part.config_id == spoken])[0]
     worst, loss = next(iter(small.losses.items()))
-    name = point_name(dots[dots.config_id == chosen[-1]].iloc[0].to_dict())
+    name = point_name(lines[lines.config_id == spoken].iloc[0].to_dict())
     means = f"the mean of {len(small.losses)} languages loses {minus(small.mean_loss)} points"
     title = f"{name}: {means}, {worst} most: {minus(loss)}"
     subtitle = about(part, "difference to dense in each language")

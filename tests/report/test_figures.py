@@ -163,7 +163,15 @@ def committed() -> list[tuple[str, pd.DataFrame, bool]]:
         sections_ += [(name or "reference", part, False) for part in sections(score_table(runs, 1.0))]
     spoken = to_frame(xnli())
     sections_ += [("xnli", part, True) for part in sections(breakdown_table(spoken, 1.0))]
-    return sections_ + [("xnli", part, False) for part in sections(score_table(spoken, 1.0))]
+    sections_ += [("xnli", part, False) for part in sections(score_table(spoken, 1.0))]
+    bodies = [
+        record(method, value=0.8 - lost, changes={} if body == "fp32" else {"body": body})
+        for method, lost in (("dense", 0.0), ("pq8", 0.1))
+        for body in ("fp32", "bf16", "int8")
+    ]
+    for run, saved in zip(bodies, (0, 20, 30) * 2, strict=True):
+        run["size"]["total_bytes"] -= saved * 10**6  # type: ignore[index]
+    return sections_ + [("bodies", part, False) for part in sections(score_table(to_frame(bodies), 1.0))]
 
 
 def test_no_text_of_a_figure_overlaps_another_or_a_point_and_none_leaves_the_page() -> None:
