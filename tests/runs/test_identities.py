@@ -13,7 +13,7 @@ from bench.tasks import data as task_data
 from tests.support.commands import run_bench
 
 RESULTS = Path(__file__).parents[2] / "results"
-STORES = [RESULTS, RESULTS / "reference_rates", *sorted(p.parent for p in RESULTS.glob("example/*/runs"))]
+STORES = sorted(folder.parent for folder in RESULTS.rglob("runs"))
 
 
 def test_the_net_spans_every_committed_record() -> None:
