@@ -89,6 +89,8 @@ def load(runs: Sequence[Prepared], device: torch.device) -> list[Loaded]:
         if isinstance(run.config.pretraining, MaskedLmPretrainingConfig)
     }
     made = dict(zip(stages, pretrain_together(list(stages.values())), strict=True))
+    if not all(facts["reused"] for facts in made.values()):
+        cost.reset_peak_memory(device)  # a pretraining's memory is no part of the run's peak
 
     loaded, recoveries = [], dict[int, Recovery]()
     for number, run in enumerate(runs):

@@ -11,6 +11,7 @@ from bench import store
 from bench.runs.identity import Prepared
 from bench.store import claims
 from bench.sweep import launchers, worker
+from bench.sweep.pace import STAGES
 from bench.sweep.plan import UNDONE, Item, Plan, against_store, make
 from bench.sweep.select import Selection
 from bench.sweep.worker import finished
@@ -41,12 +42,13 @@ def describe(plan: Plan) -> str:
     """Return the purpose of a sweep, its runs by status, and the runs to do with the time that they will take."""
     todo = plan.todo()
     known = [item.seconds for item in todo if item.seconds is not None]
-    recovering = plan.pace.recovery_seconds(plan.declared[item.run_id].run for item in todo)
+    runs = [plan.declared[item.run_id].run for item in todo]
+    before = {stage: plan.pace.stage_seconds(stage, runs) for stage in STAGES}
     expected = ""
     if known:
         training = sum(known) / len(known) * len(todo)
-        recovery = f" and at most {_clock(recovering)} of recovery" if recovering else ""
-        expected = f", about {_clock(training)} of training{recovery} (h:mm:ss), divided by the workers"
+        stages = "".join(f" and at most {_clock(time)} of {stage}" for stage, time in before.items() if time)
+        expected = f", about {_clock(training)} of training{stages} (h:mm:ss), divided by the workers"
     counts = ", ".join(f"{number} {status}" for status, number in sorted(plan.counts().items()))
     lines = [f"{plan.sweep.name}: {plan.sweep.purpose}", f"{len(plan.runs)} runs: {counts}"]
     lines += [f"To do: {len(todo)}{expected}", *(f"  {item.run_id} {item.name}" for item in todo)]

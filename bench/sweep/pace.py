@@ -2,12 +2,13 @@
 
 from collections import defaultdict
 from collections.abc import Iterable
-from typing import cast
+from typing import Any
 
 from bench.runs.identity import Prepared
-from bench.settings.recoveries import TrainedRecoveryConfig
 from bench.settings.schema import RunConfig
 from bench.store import Record, digest
+
+STAGES = ("pretraining", "recovery")  # before the fine-tuning; each makes a model that runs share
 
 
 def examples(config: RunConfig) -> float | None:
@@ -26,17 +27,19 @@ class Pace:
     def __init__(self) -> None:
         self._seconds: dict[tuple[str, ...], float] = defaultdict(float)
         self._examples: dict[tuple[str, ...], float] = defaultdict(float)
-        self._recovering: dict[tuple[str, ...], float] = defaultdict(float)  # seconds
-        self._recovered: dict[tuple[str, ...], float] = defaultdict(float)  # examples
+        # of STAGES, by stage and model, and by stage
+        self._stage_seconds: dict[tuple[str, ...], float] = defaultdict(float)
+        self._stage_examples: dict[tuple[str, ...], float] = defaultdict(float)
 
     def add(self, record: Record) -> None:
         """Learn from one record of a finished run."""
         training, task, model = record["training"], record["task"], record["model"]
-        recovery = record["recovery"]
-        if model and recovery and "seconds" in recovery:
-            for name in ((model["name"],), ()):
-                self._recovering[name] += recovery["seconds"] / recovery.get("runs_at_once", 1)
-                self._recovered[name] += recovery["steps"] * record["config"]["recovery"]["batch_size"]
+        for stage in STAGES:
+            part: Any = record.get(stage)
+            if model and part and "seconds" in part:
+                for made in ((stage, model["name"]), (stage,)):
+                    self._stage_seconds[made] += part["seconds"] / part.get("runs_at_once", 1)
+                    self._stage_examples[made] += part["steps"] * record["config"][stage]["batch_size"]
         if training and task and model and training["examples_per_second"]:
             for key in self._keys(model["name"], task["name"]):
                 shared = training.get("runs_at_once", 1)  # absent before runs trained side by side
@@ -51,21 +54,17 @@ class Pace:
             None if count is None or not known else count * self._seconds[known[0]] / self._examples[known[0]]
         )
 
-    def recovery_seconds(self, runs: Iterable[Prepared]) -> float | None:
-        """Return the expected seconds of all recoveries, one for the runs that share a recovered model; None as `seconds`."""
-        made = {
-            _recovered_model(run): run.config
-            for run in runs
-            if isinstance(run.config.recovery, TrainedRecoveryConfig)
-        }
+    def stage_seconds(self, stage: str, runs: Iterable[Prepared]) -> float | None:
+        """Return the expected seconds of all models that a stage makes, one for the runs that share it; None as `seconds`."""
+        made = {_made(stage, run): run.config for run in runs if hasattr(getattr(run.config, stage), "steps")}
         total = 0.0
         for config in made.values():
-            key = next((key for key in ((config.model.name,), ()) if key in self._recovered), None)
-            if key is None:
+            known = [key for key in ((stage, config.model.name), (stage,)) if key in self._stage_examples]
+            if not known:
                 return None
-            recovery = cast(TrainedRecoveryConfig, config.recovery)
-            pace = self._recovering[key] / self._recovered[key]
-            total += recovery.steps * recovery.batch_size * pace
+            pace = self._stage_seconds[known[0]] / self._stage_examples[known[0]]
+            settings = getattr(config, stage)
+            total += settings.steps * settings.batch_size * pace
         return total
 
     @staticmethod
@@ -73,9 +72,9 @@ class Pace:
         return [(model, task), (model,), ()]
 
 
-def _recovered_model(run: Prepared) -> str:
-    """Return a digest that runs share if they have the same recovered model."""
-    canonical, recovery = run.canonical, cast(TrainedRecoveryConfig, run.config.recovery)
-    parts = {key: canonical[key] for key in ("model", "embedding", "assignment", "recovery")}
-    seeds = [getattr(run.config.assignment, "seed", None), recovery.seed]
-    return digest(parts | {"seeds": seeds, "texts": canonical["data"] if recovery.corpus == "task" else None})
+def _made(stage: str, run: Prepared) -> str:
+    """Return a digest that runs share if they have the same pretrained or recovered model."""
+    canonical, settings = run.canonical, getattr(run.config, stage)
+    parts = {key: canonical.get(key) for key in ("model", "embedding", "assignment", "pretraining", stage)}
+    seeds = [getattr(run.config.assignment, "seed", None), settings.seed]
+    return digest(parts | {"seeds": seeds, "texts": canonical["data"] if settings.corpus == "task" else None})

@@ -11,6 +11,9 @@ from bench.cli.main import main
 from bench.export.source import find
 from bench.runs.execute import run
 from bench.settings.compose import compose_config
+from bench.sweep.launch import describe
+from bench.sweep.plan import make
+from bench.sweep.select import Selection
 from tests.support.commands import start_bench, wait_for
 from tests.support.pretraining import overrides
 
@@ -57,6 +60,16 @@ def test_the_models_of_a_sweep_are_pretrained_side_by_side_each_once(little, tmp
     found = records(tmp_path)
     assert [record["config"]["embedding"]["name"] for record in found] == ["dense", "subspace"]
     assert [record["pretraining"]["runs_at_once"] for record in found] == [2, 2]
+
+
+def test_a_plan_says_how_long_the_pretraining_takes_once_for_all_runs_of_a_model(little, tmp_path):
+    made = run(compose_config([*little, "embedding=dense"]))
+    made["pretraining"] |= {"seconds": 3600.0}
+    store.write(made, tmp_path / "results")
+    subspace = Selection(only=["embedding=subspace"], seeds=3)
+    assert " and at most 1:00:00 of pretraining (h:mm:ss)" in describe(
+        make(["sweep=smoke", *little], subspace)
+    )
 
 
 def test_a_pretrained_run_is_set_up_again_from_its_record(little, tmp_path):

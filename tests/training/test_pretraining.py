@@ -94,6 +94,7 @@ def test_only_what_decides_the_pretrained_model_is_part_of_its_key(little, tmp_p
         ["embedding.subspaces=2"],
         ["assignment.seed=5"],
         ["training.dtype=bf16"],
+        ["training.engine=eager"],
         [f"pretraining.corpus={tmp_path}/other.txt"],
         ["model.architecture.num_hidden_layers=1"],
     )
@@ -289,14 +290,10 @@ def test_codes_come_from_another_finished_model_of_the_same_vocabulary(tmp_path)
         "embedding.rows=8",
         "assignment.model=all-minilm-l6-v2",
     ]
-    one, other = (
-        run(compose_config([*keys, *of_minilm, *clustered, "pretraining.steps=2", f"assignment.seed={seed}"]))
-        for seed in (0, 1)
-    )
+    one = run(compose_config([*keys, *of_minilm, *clustered, "pretraining.steps=2"]))
     assert one["config"]["assignment"]["model"]["sha256"].startswith("53aa51172d")
-    assert one["fit"]["codes_sha256"] != other["fit"]["codes_sha256"]
 
-    # They are the codes of MiniLM itself.
+    # They are MiniLM's own codes.
     own = [key for key in keys if not key.startswith(("model", "pretraining"))]
     theirs = run(compose_config([*own, *clustered[:3]]))
     assert theirs["fit"]["codes_sha256"] == one["fit"]["codes_sha256"]

@@ -63,7 +63,7 @@ class Pretraining:
         parts = {name: self.canonical.get(name) for name in DECIDES}
         # How a classifier reads the encoder decides nothing here.
         parts["model"] = {key: value for key, value in self.canonical["model"].items() if key != "pooling"}
-        return store.key(parts, self.dtype)
+        return store.key(parts, self.config.training.engine, self.dtype)
 
     @property
     def path(self) -> Path:
@@ -207,9 +207,8 @@ def _train(stages: Sequence[Pretraining]) -> None:
             if processes.IS_MAIN:
                 encoder_file.write(stage.path, encoder, facts)
         learner.to("cpu")
-    if one.device.type == "cuda":  # the peak of the fine-tuning is its own
+    if one.device.type == "cuda":
         torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
     if processes.IS_MAIN:
         for checkpoint in kept:
             checkpoint.remove()
