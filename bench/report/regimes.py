@@ -94,6 +94,7 @@ def regimes(part: pd.DataFrame) -> Chart | None:
         return None
     lines = part[part[COLUMN].notna()].sort_values([SIZE, "configuration"], ascending=[False, True])
     data = pd.DataFrame([_line(row, found) for row in lines.to_dict("records") for found in row[COLUMN]])
+    data = data.astype({"low": float, "high": float})  # without an interval they are None
     names, styles = list(lines.configuration), kind_styles(set(lines.kind))
     title = _message(data)
     tasks = data.tasks.iloc[0].split(", ")

@@ -108,6 +108,12 @@ def test_the_report_has_a_section_and_a_figure_of_models_pretrained_here(records
     assert "contextual f=3 Q=32: 4.0 points lost pretrained with it, 20.0 swapped in" in page
 
 
+def test_a_single_seed_has_no_interval_and_is_drawn(records, tmp_path):
+    write_report([one for one in records if one["config"]["seed"] == 0], [], tmp_path)
+    (drawn,) = (tmp_path / "figures").glob("regimes--*.csv")
+    assert pd.read_csv(drawn).low.isna().all()
+
+
 def test_reports_without_such_models_have_no_such_figure(records, tmp_path):
     write_report([one for one in records if one["config"]["model"]["name"] == "minilm"], [], tmp_path)
     assert not list((tmp_path / "figures").glob("regimes--*"))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from bench.embeddings.subspace_layer import SubspaceEmbedding
 
-AT_ONCE = 2**28  # logits that memory holds at once: of 4,864 states, those of 55,000 tokens
+AT_ONCE = 2**29  # logits that memory holds at once: of 4,864 states, those of 110,000 tokens
 DENSEST = 4  # codes for each token up to which a sum over all codes is worth it: 63^3 for XLM-R's vocabulary are 1.0002
 
 
