@@ -49,10 +49,16 @@ class Screen(Progress):
         yield from super().get_renderables()
         if self.best:
             table = Table("best so far", "dense", "compressed", "embedding", box=None)
-            for task, known in sorted(self.best.items()):
-                scores = [_text(known[kind]) if kind in known else "" for kind in ("dense", "compressed")]
-                table.add_row(task, *scores, _embedding(known.get("compressed")))
+            for row in self.scores():
+                table.add_row(*row)
             yield table
+
+    def scores(self) -> list[tuple[str, str, str, str]]:
+        """Return each task with its best dense and compressed score, and the embedding of the latter."""
+        return [
+            (task, _text(known.get("dense")), _text(best := known.get("compressed")), _embedding(best))
+            for task, known in sorted(self.best.items())
+        ]
 
 
 def _score(record: Record) -> float:
@@ -61,8 +67,8 @@ def _score(record: Record) -> float:
     return headline["value"] if headline["higher_is_better"] else -headline["value"]
 
 
-def _text(record: Record) -> str:
-    return f"{100 * abs(_score(record)):.1f}"
+def _text(record: Record | None) -> str:
+    return f"{100 * record['headline']['value']:.1f}" if record and record["headline"] else ""
 
 
 def _embedding(record: Record | None) -> str:
@@ -102,6 +108,14 @@ class View:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._progress.stop()
+        for task, dense, compressed, embedding in () if self.live else self._progress.scores():
+            log.info(
+                "best on %s: dense %s, compressed %s (%s)",
+                task,
+                dense or "-",
+                compressed or "-",
+                embedding or "-",
+            )
 
     def tell(self, event: str, item: Item, text: str) -> None:
         """Show that a worker began a run ("begin"), ended it with the status `text` ("end"), or died with it ("lost")."""

@@ -12,7 +12,7 @@ from rich.console import Console
 from bench.sweep.view import Screen
 from tests.support.commands import ROOT
 
-SWEEP = "import sys; from bench.sweep import launch; launch.sweep(sys.argv[1:])"
+SWEEP = "import sys; from bench.logs import *; from bench.sweep import launch; set_up_logging(); launch.sweep(sys.argv[1:])"
 RUNS = ["sweep=smoke", "workers=1"]
 
 
@@ -62,11 +62,22 @@ def test_the_best_is_that_of_each_kind_and_failed_runs_have_none():
     for value in (0.3, 0.2, 0.4):  # an error: less is better
         screen.add(record("dense", 0.0, value, higher=False, task="error"))
     screen.add(record("dense", 0.0, 0.9, higher=True) | {"headline": None})
+    screen.add(record("mean", 1.0, -0.05, higher=True, task="cola"))  # a correlation
     screen.console.print(*screen.get_renderables())
     lines = [line.split() for line in screen.console.file.getvalue().splitlines() if line.strip()]
+    assert lines[-3][:2] == ["cola", "-5.0"]
     assert lines[-2:] == [["error", "20.0"], ["mrpc", "80.0", "70.0", "pq,", "90.0", "%", "less"]]
 
 
 def record(method: str, saving: float, value: float, higher: bool, task: str = "mrpc") -> dict:
     headline = {"value": value, "higher_is_better": higher}
     return {"name": f"tiny/{task}/{method}/s0", "headline": headline, "size": {"byte_saving": saving}}
+
+
+def test_a_log_ends_with_the_best_of_each_task(tiny):
+    command = [sys.executable, "-c", SWEEP, *RUNS, *[o for o in tiny if not o.startswith("task=")]]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    assert re.search(
+        r"2 of 2 runs ended\n.* best on lexical_sentiment: dense [\d.]+, compressed [\d.]+ \(", done.stderr
+    )
