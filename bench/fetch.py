@@ -49,7 +49,9 @@ def _model(name: str) -> Fetched:
     path, _ = location.locate(config)
     if config.source == "hub":
         try:
-            files = [f"{name}*" for name in location.TOKENIZER] if config.architecture else MODEL_FILES
+            # config.json says which class a tokenizer is of.
+            tokenizer = ["config.json", *(f"{name}*" for name in location.TOKENIZER)]
+            files = tokenizer if config.architecture else MODEL_FILES
             path = snapshot_download(
                 path, revision=config.revision, allow_patterns=files, ignore_patterns=["*/*"]
             )

@@ -98,6 +98,33 @@ def test_what_was_fetched_is_used_without_the_hub(repositories: Path, tmp_path: 
     )
 
 
+def test_of_a_model_without_weights_only_the_tokenizer_is_fetched(repositories: Path, tmp_path: Path) -> None:
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("HF_")} | {
+        "HF_HOME": str(tmp_path / "home")
+    }
+    model = compose_config(["model=roberta-small"]).model
+    there = compose_config([f"model={MODEL}"]).model
+    shutil.copytree(
+        repositories / "models" / str(there.path),
+        repositories / "models" / str(model.path),
+        dirs_exist_ok=True,
+    )
+    with hub(repositories, {str(model.path): str(model.revision)}) as endpoint:
+        fetched = run_bench("fetch", "--models=roberta-small", env=clean | {"HF_ENDPOINT": endpoint})
+    assert fetched.returncode == 0, fetched.stderr
+    assert list((tmp_path / "home").rglob("tokenizer.json"))
+    assert not list((tmp_path / "home").rglob("*.safetensors"))
+    small = [
+        "model.architecture.num_hidden_layers=1",
+        "training.max_steps=1",
+        "embedding=dense",
+        "device=cpu",
+    ]
+    folders = [f"results_dir={tmp_path}/results", f"cache_dir={tmp_path}/cache"]
+    done = run_bench("run", "model=roberta-small", "task=lexical_sentiment", *small, *folders, env=clean)
+    assert done.returncode == 0, done.stderr
+
+
 def test_another_revision_in_the_cache_is_not_taken(repositories: Path, tmp_path: Path) -> None:
     clean = {key: value for key, value in os.environ.items() if not key.startswith("HF_")} | {
         "HF_HOME": str(tmp_path / "home")

@@ -224,6 +224,10 @@ def without_weights(config: RunConfig) -> RunConfig:
         )
 
     # Draw the tables.
+    if not method(config.embedding.name).trained:
+        raise ConfigError(
+            f"embedding={config.embedding.name} is never trained, and model={model.name} has no weights to store in it: use another."
+        )
     if isinstance(config.embedding, TablesConfig):
         config = replace(config, embedding=replace(config.embedding, init="random"))
     if not isinstance(pretrained_by, MaskedLmPretrainingConfig):

@@ -227,6 +227,7 @@ REFUSED = [
         "starts from random weights, but model=all-minilm-l6-v2 has its own.*recovery=masked_lm",
     ),
     (["pretraining.corpus=null"], "pretraining.corpus is not set"),
+    (["embedding=quantised"], "embedding=quantised is never trained, and model=little has no weights"),
     (["recovery=distil"], "recovery needs a finished dense model, and model=little has no weights"),
     (["training.teacher=dense"], "training.teacher needs a finished dense model"),
     (
