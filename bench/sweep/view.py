@@ -108,7 +108,9 @@ class View:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._progress.stop()
-        for task, dense, compressed, embedding in () if self.live else self._progress.scores():
+        if self.live or self._ended < self._runs:  # a log's last words then belong to what went wrong
+            return
+        for task, dense, compressed, embedding in self._progress.scores():
             log.info(
                 "best on %s: dense %s, compressed %s (%s)",
                 task,
