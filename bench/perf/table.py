@@ -16,11 +16,11 @@ LABELS = {
     "trainer_mlm": "Trainer, as run_mlm.py",
     "eager": "ours, eager",
     "graph": "ours, CUDA graphs",
-    "compile": "ours, compiled and CUDA graphs",
+    "compile": "ours, compiled",
     "together": "ours, CUDA graphs",
-    "compile_together": "ours, compiled and CUDA graphs",
-    "compile_stored": "ours, compiled and CUDA graphs, the teacher's states stored",
-    "compile_stored_together": "ours, compiled and CUDA graphs, the teacher's states stored",
+    "compile_together": "ours, compiled",
+    "compile_stored": "ours, compiled, teacher's states stored",
+    "compile_stored_together": "ours, compiled, teacher's states stored",
     "predict": "ours",
 }
 RATIOS = {  # the strongest peer first

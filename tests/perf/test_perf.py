@@ -53,10 +53,11 @@ def test_every_side_is_measured_and_named_and_the_table_holds_each(tmp_path):
     assert [file.name for file in draw(report, path)] == [
         path.with_suffix(end).name for end in (".png", ".svg")
     ]
-    drawing = path.with_suffix(".svg").read_text()
-    assert all(
-        drawing.count(f"<!-- {label(row)}, {row['embedding']} (fp32) -->") == 1 for row in report["rows"]
-    )
+    drawing = path.with_suffix(".svg").read_text().replace(" -->\n", "")
+    for row in report["rows"]:
+        assert all(
+            word in drawing for word in (*label(row).split(), f"{np.median(row['examples_per_second']):,.0f}")
+        )
     assert "run_glue.py" in table and "cut off" not in table and f"torch {torch.__version__}" in table
 
 
@@ -84,7 +85,7 @@ def test_a_distillation_and_an_evaluation_are_measured_beside_the_training(tmp_p
     seconds = ours["rows"] / np.median(ours["examples_per_second"])
     table = path.with_suffix(".md").read_text()
     assert f"| {seconds:.1f} s | {times:.1f} |" in table.partition("## Evaluation")[2]
-    assert "Trainer's evaluation at its best" in table and "the teacher's states stored" in table
+    assert "Trainer's evaluation at its best" in table and "teacher's states stored" in table
 
 
 def test_a_pretraining_is_measured_beside_the_trainer(tmp_path):
@@ -148,7 +149,7 @@ def test_the_ratio_to_the_strongest_peer_stands_first_and_that_of_small_tables_t
     assert "| × Trainer at its best | × Trainer as documented |" in table
     assert "| 8,000 – 8,000 | 4.0 | 20.0 |  | 8.0% | 4.0 GiB |" in table
     assert "| 12,000 – 12,000 | 6.0 | 30.0 |" in table and "| 99 – 99 |  |  |  |" in table
-    assert "| xlm-r-base | 32 | ours, compiled and CUDA graphs | 1.50 | 0.50 |" in table
+    assert "| xlm-r-base | 32 | ours, compiled | 1.50 | 0.50 |" in table
     draw(report, tmp_path / "chart")
     assert "8,000 (4.0× / 20.0×)" in (tmp_path / "chart.svg").read_text()
 
