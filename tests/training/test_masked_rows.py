@@ -12,9 +12,10 @@ from transformers import BertConfig, BertForMaskedLM, BertModel
 import bench.assignment
 from bench.embeddings import method
 from bench.embeddings.base import Source, Vocabulary
+from bench.embeddings.subspace_layer import SubspaceEmbedding
 from bench.settings.choices import CHOICES
 from bench.training.pretraining import masked_rows
-from bench.training.pretraining.decoder import CodeDecoder, TableDecoder
+from bench.training.pretraining.decoder import CodeDecoder, TableDecoder, decoder
 from bench.training.pretraining.masked_rows import MaskedRows
 from tests.support.pretraining import VOCAB, tokenizer
 
@@ -110,6 +111,22 @@ def test_masked_positions_alone_give_loss_and_gradients_of_the_full_decoder(
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
     for ours, theirs in zip(torch.autograd.grad(found.sum(), parameters), gradients, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("scale", [1.0, 150.0])  # logits with a standard deviation of 1 and of about 60
+def test_the_sum_over_codes_is_that_over_all_tokens_of_a_real_vocabulary(scale):
+    vocab_size, width, rows = 30_522, 384, 32
+    codes = bench.assignment.computed(CHOICES["assignment"]["sequential"](), vocab_size, 3, rows)
+    embedding = SubspaceEmbedding(codes, rows, width, sub_dim=width // 3, padding_idx=0, codes_stored=False)
+    torch.manual_seed(0)
+    nn.init.normal_(embedding.weight, std=0.02)
+    own = decoder(embedding)
+    nn.init.normal_(own.bias)
+    hidden, tokens = scale * torch.randn(32, width), torch.randint(1, vocab_size, (32,))
+    with torch.no_grad():
+        logits = hidden.double() @ embedding.materialise().double().T + own.bias
+        expected = F.cross_entropy(logits, tokens, reduction="none").float()
+        torch.testing.assert_close(own(hidden, own.table(embedding), tokens), expected, rtol=1e-5, atol=1e-4)
 
 
 def test_the_head_is_that_of_bert():
