@@ -5,7 +5,7 @@ import math
 import pandas as pd
 from matplotlib import rc_context
 
-from bench.report.message import point_name
+from bench.report.message import message, point_name
 from bench.report.scores import FLOORS
 from bench.report.style import STYLE, Chart, about, figure, page, settle
 from bench.text import size_text
@@ -17,10 +17,12 @@ MOST_BARS = 6  # configurations
 def costs(part: pd.DataFrame) -> Chart | None:
     """Return time and memory in use as shares of the dense model's, from zero; None where nothing but dense was measured."""
     first = part.iloc[0]
-    tokens = "" if pd.isna(first.tokens) else f" × {first.tokens:.0f} tokens"
+    if pd.isna(first.tokens):
+        return None
+    shape = {size: f"{first[f'batch.{size}']} × {first.tokens:.0f} tokens" for size in ("small", "large")}
     fields = {
-        **{f"latency_ms.{size}": f"time for {first[f'batch.{size}']}{tokens}" for size in ("small", "large")},
-        "memory_bytes": f"peak memory in {'use' if tokens else 'training'}",
+        **{f"latency_ms.{size}": f"time for {text}" for size, text in shape.items()},
+        "memory_bytes": "peak memory in use",
         "size.total_bytes": "stored model",
     }
     lines = part[part.main & (part.body == "fp32")].drop_duplicates("config_id")
@@ -32,10 +34,14 @@ def costs(part: pd.DataFrame) -> Chart | None:
     if dense.empty or others.empty:
         return None
     shares = 100 * others[list(fields)].astype(float).div(dense[list(fields)].astype(float).iloc[0])
-    small = others.iloc[-1]
-    time, memory = shares.iloc[-1]["latency_ms.small"], shares.iloc[-1]["memory_bytes"]
-    name = point_name(small.to_dict())
-    title = f"{name}: {time:.0f} % of dense's time for an answer, {memory:.0f} % of its memory"
+    said = message(part)
+    spoken = [place for place, name in enumerate(others.config_id) if said and name == said.config_id]
+    place = spoken[0] if spoken else len(others) - 1
+    time, memory = shares.iloc[place]["latency_ms.small"], shares.iloc[place]["memory_bytes"]
+    name = point_name(others.iloc[place].to_dict())
+    title = (
+        f"{name}: {time:.0f} % of dense's time for an answer, {memory:.0f} % of its {fields['memory_bytes']}"
+    )
     subtitle = about(part, f"shares of dense on {first.machine}")
     with rc_context(STYLE):
         figure = page(title, subtitle, (11, 2.2 + 0.5 * len(others)), part.provenance.iloc[0])

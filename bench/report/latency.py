@@ -1,7 +1,4 @@
-"""Latency and memory of configurations in use.
-
-`bench latency` measures both. Where it did not, the numbers are those that each run noted beside its training.
-"""
+"""Latency and memory of configurations in use, as `bench latency` measured them."""
 
 from typing import Any, NamedTuple
 
@@ -12,50 +9,16 @@ from bench.settings.schema import GateConfig
 from bench.store import LatencyPart, ProfilePart, device_key
 from bench.text import escape, markdown_table
 
-NOTED = {
-    "latency_ms.small": "cost.latency_ms.batch1",
-    "latency_ms.large": "cost.latency_ms.batch32",
-    "memory_bytes": "cost.peak_memory_bytes",
-}
+MEASURED = ["latency_ms.small", "latency_ms.large", "memory_bytes"]
 IN_REPORT = "Measured by `bench latency`, ratios within one measurement with a 95 % interval; all cells are in the records and in `latency/`.\n"
 SHOWN = ["model file", "cold start (s)", "loading (s)", "before (MB)", "resident (MB)", "peak (MB)"]
-
-
-def in_use(runs: pd.DataFrame, columns: list[str]) -> tuple[dict[str, Any], pd.DataFrame]:
-    """Return where a section's costs were measured, and config_id -> latency_ms.small, latency_ms.large, memory_bytes.
-
-    `runs` are the section's headline runs. Where: `machine` in words (empty: nowhere), device, batch.small, batch.large, and
-    the `tokens` of each row if `bench latency` measured. Noted costs are those of the machine with most runs: medians over a
-    configuration's seeds, and the mean of these over the tasks in `columns`; a configuration that lacks a task has none.
-    """
-    dense = runs[runs.kind == "dense"]
-    if len(dense.profiles.dropna()):
-        return _profiled(runs, dense.profiles.dropna().iloc[0])
-
-    devices = dense["provenance.device"].mode()
-    timed = runs.dropna(subset=["cost.latency_ms.batch1"])
-    where: dict[str, Any] = {"machine": "", "device": next(iter(devices), None), "tokens": None}
-    chosen = runs[runs.column.isin(columns)]
-    if len(dense) and dense["cost.latency_ms.batch1"].isna().all():
-        chosen = chosen.iloc[:0]  # there is nothing to compare with
-    elif len(timed):
-        machines = timed.groupby(["provenance.device", "threads"], dropna=False).size()
-        device, threads = machines.index[int(machines.argmax())]
-        same = chosen.threads.isna() if pd.isna(threads) else chosen.threads == threads
-        chosen = chosen[(chosen["provenance.device"] == device) & same]
-        count = "" if pd.isna(threads) else f", {int(threads)} thread{'s' * int(threads > 1)}"
-        where |= {"device": device, "machine": f"{device}{count}"}
-    noted = chosen[list(NOTED.values())].astype(float).groupby([chosen.config_id, chosen.column]).median()
-    complete = noted.groupby(level=0).filter(lambda tasks: len(tasks) == len(columns))
-    where |= {"batch.small": 1, "batch.large": 32}
-    return where, complete.groupby(level=0).mean().set_axis(list(NOTED), axis=1)
 
 
 class Device(NamedTuple):
     """Where `bench latency` measured, and the shapes that are shown: the smallest and largest batch of the longest rows."""
 
     name: str
-    tokens: int | None  # of each row; None for times that runs noted, on their own texts
+    tokens: int | None  # of each row; None where nothing was measured
     small: int
     large: int
 
@@ -102,16 +65,26 @@ def on_device(profiles: dict[str, ProfilePart], dense: dict[str, ProfilePart], d
     return InUse(small, large, profile.get("resident_bytes"), profile["peak_bytes"])
 
 
-def _profiled(runs: pd.DataFrame, dense: dict[str, ProfilePart]) -> tuple[dict[str, Any], pd.DataFrame]:
-    """Return what `in_use` does, from the profiles of `bench latency`: on a GPU if it measured there, at the longest rows."""
-    device, lines = devices(dense)[0], dict[str, dict[str, Any]]()
-    for config_id, profiles in runs.dropna(subset=["profiles"]).groupby("config_id").profiles.first().items():
-        used = on_device(profiles, dense, device)
-        lines[str(config_id)] = dict(zip(NOTED, (used.small, used.large, used.peak), strict=True))
+def in_use(runs: pd.DataFrame) -> tuple[dict[str, Any], pd.DataFrame]:
+    """Return where a section was measured in use, and config_id -> latency_ms.small, latency_ms.large, memory_bytes.
+
+    `runs` are the section's headline runs. Where: `machine` in words (empty: nowhere), `device`, the `tokens` of each row,
+    batch.small and batch.large: those of `bench latency`, on a GPU if it measured there, at the longest rows. What runs note beside
+    their training is not shown: on busy machines it was off by a factor of four.
+    """
+    dense = runs[runs.kind == "dense"]
+    if dense.profiles.isna().all():
+        noted = next(iter(dense["provenance.device"].mode()), None)
+        where = {"machine": "", "device": noted, "tokens": None, "batch.small": 1, "batch.large": 32}
+        return where, pd.DataFrame(columns=MEASURED)
+    profiles = dense.profiles.dropna().iloc[0]
+    device, lines = devices(profiles)[0], dict[str, dict[str, Any]]()
+    for config_id, ours in runs.dropna(subset=["profiles"]).groupby("config_id").profiles.first().items():
+        used = on_device(ours, profiles, device)
+        lines[str(config_id)] = dict(zip(MEASURED, (used.small, used.large, used.peak), strict=True))
     where = {"machine": f"{device.name} by bench latency", "device": device.name, "tokens": device.tokens}
-    return where | {"batch.small": device.small, "batch.large": device.large}, pd.DataFrame.from_dict(
-        lines, orient="index"
-    )
+    where |= {"batch.small": device.small, "batch.large": device.large}
+    return where, pd.DataFrame.from_dict(lines, orient="index")
 
 
 def slowest(runs: pd.DataFrame, batch: int, gate: GateConfig) -> tuple[float, str] | None:

@@ -77,7 +77,7 @@ def _section(runs: pd.DataFrame, threshold: float) -> Iterator[dict[Any, Any]]:
     marked = f" ({weights_text(weights)})".removesuffix(" ()")
     about |= {"recorded_as": f"{model}{marked}", "title": f"{known_as(model)}{marked}"}
     about["provenance"] = provenance(runs)
-    where, costs = in_use(counted, main["tasks"] if means else [task["column"] for task in tasks])
+    where, costs = in_use(counted)
     kept = [column for column in runs.columns if column.startswith(OF_A_CONFIGURATION)]
     profiles = counted.dropna(subset=["profiles"]).groupby("config_id").profiles.first()
     facts = runs.groupby("config_id")[[*NAMES, *kept]].first().join(costs).join(profiles)

@@ -22,9 +22,24 @@ from tests.report.factory import record, xnli
 RESULTS = Path(__file__).resolve().parents[2] / "results"
 
 
-def measured(made: Record, latency: float, device: str = "cuda A") -> Record:
-    made["cost"] = {"peak_memory_bytes": 10**9, "latency_ms": {"batch1": latency, "batch32": 10 * latency}}
-    made["provenance"] |= {"device": device}
+def measured(made: Record, small: float, device: str = "cuda-a", ratio: float | None = 1.0) -> Record:
+    """Give the record what `bench latency` writes: `small` ms for one row of 128 tokens, ten times that for 32 rows, and memory."""
+    cells = [
+        {"batch": batch, "tokens": tokens, "p50_ms": factor * small * tokens / 128, "ratio_to_dense": ratio}
+        | {"ratio_low": ratio, "ratio_high": ratio, "rows_per_second": 1.0}
+        for batch, factor in ((1, 1), (32, 10))
+        for tokens in (16, 128)
+    ]
+    sizes = (
+        "before_bytes",
+        "resident_bytes",
+        "peak_bytes",
+        "file_bytes",
+        "cold_start_seconds",
+        "load_seconds",
+    )
+    profile: Any = {"latency": cells, **dict.fromkeys(sizes, 345)}
+    made["cost"] = {"peak_memory_bytes": 10**9, "latency_ms": None, "profiles": {device: profile}}
     return made
 
 
@@ -37,9 +52,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a report of records that have everything a figure can show."""
     records = []
     for seed in range(2):
-        records.append(measured(record(seed=seed, value=0.8 + seed / 100), 4.0))
+        records.append(measured(record(seed=seed, value=0.8 + seed / 100), 4.0, ratio=None))
         for method, value in (("sequential", 0.5), ("random", 0.55), ("contextual", 0.7)):
-            records.append(measured(record(method, seed=seed, value=value + seed / 50), 5.0 + seed))
+            records.append(measured(record(method, seed=seed, value=value + seed / 50), 40.0, ratio=1.25))
         for f in (2, 4):
             for rows in (16, 64):
                 change: dict[str, Any] = {
@@ -56,7 +71,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 }
                 made["recovery"] = {"name": "distil", "curve": [[5, 0.5], [10, 0.2 + f / 100]]}
                 records.append(made)
-    records.append(measured(record("sequential", seed=2, value=0.5), 90.0, device="cpu"))
+    records.append(record("sequential", seed=2, value=0.5))
     folder = tmp_path_factory.mktemp("report")
     write_report(records, [], folder)
     return folder
@@ -221,10 +236,9 @@ def test_every_figure_says_what_it_was_made_from(folder: Path) -> None:
     assert digest
     for path in (folder / "figures").glob("*.svg"):
         text = path.read_text()
-        assert (
-            f"17 records (SHA-256 {digest[1]}), newest 2026-01-01; commit 0123abc; device CPU, cpu, cuda A"
-            in text
-        ), path.name
+        assert f"17 records (SHA-256 {digest[1]}), newest 2026-01-01; commit 0123abc; device CPU" in text, (
+            path.name
+        )
 
 
 def test_assignments_are_compared_pair_by_pair_with_the_simplest(folder: Path) -> None:
@@ -253,16 +267,17 @@ def test_no_chart_of_the_whole_model_where_all_bodies_are_in_fp32_however_many_p
     assert not [name for name in drawn if "total_bytes" in name]
 
 
-def test_times_noted_on_a_shared_card_are_shown_nowhere(tmp_path: Path) -> None:
-    together, alone = measured(record(), 4.0), measured(record("pq8"), 5.0)
-    assert together["training"]
-    together["training"]["runs_at_once"] = 6
-    write_report([together, alone], [], tmp_path)
-    assert not list((tmp_path / "figures").glob("costs--*")), "dense has no time to compare with"
-    assert (
-        "ms"
-        not in re.findall(r"Time for a batch of 1,.*?</tr>", (tmp_path / "brief.html").read_text(), re.S)[0]
-    )
+def test_times_that_runs_noted_beside_their_training_are_shown_nowhere(tmp_path: Path) -> None:
+    runs = [record(), record("pq8")]
+    for run in runs:
+        run["cost"] = {
+            "peak_memory_bytes": 10**9,
+            "latency_ms": {"batch1": 7.77, "batch32": 77.7},
+            "profiles": None,
+        }
+    write_report(runs, [], tmp_path)
+    assert not list((tmp_path / "figures").glob("costs--*"))
+    assert "7.8 ms" not in (tmp_path / "brief.html").read_text().replace("\u00a0", " ")
 
 
 def test_letters_that_no_installed_font_has_are_told_with_the_package_that_has_them(
@@ -291,49 +306,17 @@ def test_what_the_drawing_library_warns_of_is_logged_with_the_figures_name(
     assert re.search(r"figures/score-bytes--.*png: the layout does not fit", caplog.text)
 
 
-def test_costs_come_from_one_machine(folder: Path) -> None:
-    table = points(folder, "costs")
-    latency = table.dropna(subset=["latency_ms.small"]).set_index("configuration")["latency_ms.small"]
-    assert latency["sequential f=3 Q=32"] == pytest.approx(5.5), "not the run on the other machine"
-    assert "shares of dense on cuda A" in (folder / "INDEX.md").read_text()
-
-
-def test_costs_are_those_in_use_where_they_were_measured(tmp_path: Path) -> None:
-    records = [measured(record(method, value=0.7), 5.0, device="cpu") for method in ("dense", "pq8")]
-    for one, ratio in zip(records, (None, 0.5), strict=True):
-        ends = {"ratio_to_dense": ratio, "ratio_low": ratio, "ratio_high": ratio, "rows_per_second": 1.0}
-        cells = [
-            {"batch": batch, "tokens": tokens, "p50_ms": 0.1 * batch * tokens, **ends}
-            for batch in (1, 32)
-            for tokens in (16, 128)
-        ]
-        sizes = dict.fromkeys(
-            (
-                "before_bytes",
-                "resident_bytes",
-                "peak_bytes",
-                "file_bytes",
-                "cold_start_seconds",
-                "load_seconds",
-            ),
-            345,
-        )
-        profile: Any = {"latency": cells, **sizes}
-        assert one["cost"]
-        one["cost"]["profiles"] = {"cpu": profile}
-    write_report(records, [], tmp_path, paper=tmp_path)
-    table = points(tmp_path, "costs").set_index("configuration").loc["pq f=8 Q=64"]
+def test_costs_are_those_in_use_as_shares_of_dense_in_the_same_rounds(folder: Path) -> None:
+    table = points(folder, "costs").set_index("configuration").loc["sequential f=3 Q=32"]
     small, large, memory = (table[key] for key in ("latency_ms.small", "latency_ms.large", "memory_bytes"))
-    assert small == pytest.approx(6.4), "half of dense in the same rounds"
-    assert large == pytest.approx(204.8) and memory == 345
-    drawn = next((tmp_path / "figures").glob("costs--*.svg")).read_text()
-    assert all(
-        said in drawn
-        for said in (
-            "shares of dense on cpu by bench latency",
-            "time for 1 × 128 tokens",
-            "peak memory in use",
-        )
+    assert small == pytest.approx(5.0), "1.25 times dense's 4 ms, though the machine was busy and took 40"
+    assert large == pytest.approx(50.0) and memory == 345
+    drawn = next((folder / "figures").glob("costs--*.svg")).read_text()
+    said = ("shares of dense on cuda-a by bench latency", "time for 1 × 128 tokens", "peak memory in use")
+    assert all(text in drawn for text in said)
+    assert (
+        "125 % of dense's time for an answer, 100 % of its peak memory in use"
+        in (folder / "INDEX.md").read_text()
     )
 
 

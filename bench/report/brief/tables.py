@@ -34,17 +34,13 @@ class Usage(NamedTuple):
 
     def of(self, row: dict[str, Any]) -> list[InUse]:
         """Return a configuration's time and memory on each device."""
-        if not isinstance(self.dense["profiles"], dict):  # times that runs noted beside their training
-            times = [
-                None if pd.isna(row[f"latency_ms.{key}"]) else row[f"latency_ms.{key}"] for key in USE[1:]
-            ]
-            return [InUse(*times)]
-        profiles = row["profiles"] if isinstance(row["profiles"], dict) else {}
-        return [on_device(profiles, self.dense["profiles"], device) for device in self.devices]
+        profiles, dense = (line["profiles"] for line in (row, self.dense))
+        known = isinstance(profiles, dict) and isinstance(dense, dict)
+        return [on_device(profiles, dense, device) if known else InUse() for device in self.devices]
 
 
 def usage(about: Subject, words: dict[str, Any]) -> Usage:
-    """Return where the page's dense model was measured in use; else where the runs noted their times, if anywhere."""
+    """Return where the page's dense model was measured in use; else the device of its runs, where nothing was."""
     assert about.dense is not None
     dense, first = about.dense["row"], about.part.iloc[0]
     if isinstance(dense["profiles"], dict):
