@@ -133,9 +133,9 @@ def size_axes(axes: Axes, data: pd.DataFrame, measure: Measure, above: bool = Tr
     top.xaxis.set_minor_locator(NullLocator())
     bits = measure == BYTES
     top.xaxis.set_major_formatter(
-        FuncFormatter(lambda share, _: f"{share:g} %" + (f" = {0.32 * share:g} bit" if bits else ""))
+        FuncFormatter(lambda share, _: f"{share:g} %" + (f"\n{0.32 * share:g} bit" if bits else ""))
     )
-    top.set_xlabel("share of dense" + " = bits for each entry of the table" * bits, fontsize=11)
+    top.set_xlabel("share of dense" + ", and bits for each entry of the table" * bits, fontsize=11)
     top.tick_params(labelsize=10)
 
 

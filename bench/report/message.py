@@ -45,7 +45,7 @@ def message(part: pd.DataFrame, size: str = SIZE) -> Message | None:
     text = f"{share} of {SAVED[size]} saved {cost}"
     if len(shown):
         of = f", corrected for the best of {len(compared)}" if len(compared) > 1 else ""
-        text += f", and no more than {margin:g} (p < 0.05{of})"
+        text += f", and no more than {points(margin)} (p < 0.05{of})"
     else:
         text += _interval(row)
     if not len(within):

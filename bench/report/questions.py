@@ -94,8 +94,8 @@ def losses(part: pd.DataFrame) -> Chart | None:
     small = costs(part[part.config_id == spoken])[0]
     worst, loss = next(iter(small.losses.items()))
     name = point_name(lines[lines.config_id == spoken].iloc[0].to_dict())
-    means = f"the mean of {len(small.losses)} languages loses {minus(small.mean_loss)} points"
-    title = f"{name}: {means}, {worst} most: {minus(loss)}"
+    means, least = (f"{0.0 - lost:+.1f}".replace("-", "−") for lost in (small.mean_loss, loss))
+    title = f"{name}: {means} points on the mean of {len(small.losses)} languages, {least} on {worst}"
     subtitle = about(part, "difference to dense in each language")
     with rc_context(STYLE):
         figure = page(title, subtitle, (10, 3 + 0.4 * len(order)), part.provenance.iloc[0])

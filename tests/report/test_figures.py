@@ -94,7 +94,7 @@ def test_each_figure_is_there_in_three_formats_with_its_points(folder: Path) -> 
 def test_a_long_title_stays_on_its_page() -> None:
     with rc_context(style.STYLE):
         made = style.page(
-            "97.5 % of the embedding saved for 0.2 points, and no more than 1 (p < 0.05, corrected for the best of 123)",
+            "97.5 % of the embedding saved for 0.2 points, and no more than 1 point (p < 0.05, corrected for the best of 123)",
             "minilm on xnli [not official: mnli:train_subset (76,476 rows)]: every language against English, "
             * 2,
             (10, 3),
@@ -141,7 +141,7 @@ def test_the_title_says_what_is_saved_for_what_loss_as_strongly_as_the_interval_
         return chart.title.partition(" · ")[0].replace("\u00a0", " ")
 
     sure = title((0.80, 0.81, 0.80), (0.798, 0.808, 0.7979))
-    assert sure == "97.5 % of the embedding saved for 0.2 points, and no more than 1 (p < 0.05)"
+    assert sure == "97.5 % of the embedding saved for 0.2 points, and no more than 1 point (p < 0.05)"
     unsure = title((0.80, 0.81, 0.82), (0.79, 0.82, 0.814))
     assert re.fullmatch(r"97.5 % .* saved for 0.2 points \(95 % interval −2.4 to 2.8, 3 seeds\)", unsure)
     better = title((0.80, 0.81, 0.82), (0.82, 0.80, 0.821))
