@@ -101,7 +101,8 @@ def test_every_shipped_sweep_says_what_it_is_for_and_expands(name, data_root):
     sweep, others = load([f"sweep={name}"])
     head = (ROOT / "conf" / "sweep" / f"{name}.yaml").read_text().splitlines()[0]
     assert sweep.name == name and sweep.purpose and head.startswith("# Purpose: ")
-    runs = expand(sweep, [*others, f"data.root={data_root}"])
+    text = "?pretraining.corpus=lexical_sentiment:train"
+    runs = expand(sweep, [*others, f"data.root={data_root}", text])
     assert re.search(rf"\b{len(runs):,} runs\b", head), (
         f"conf/sweep/{name}.yaml must state its {len(runs):,} runs in its first line"
     )
