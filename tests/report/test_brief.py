@@ -242,6 +242,7 @@ def test_what_was_not_measured_is_said_with_the_command_that_measures_it() -> No
     seen = text(page(runs, problems=[("runs/half.json", "cut in half")]))
     assert "Memory of the running model, CPU not measured not measured" in seen
     assert "Where it says “not measured”" in seen and "make latency SWEEP=reference" in seen
+    assert "Memory, time and cost in use are not measured yet" in seen and "today not measured" not in seen
     assert "Instances for this work, 50 % busy at most not measured" in seen
     assert "Tasks of glue without a score to compare: ax, cola, mnli, qnli" in seen
     assert "Records that could not be read: 1. The first: runs/half.json: cut in half." in seen

@@ -16,7 +16,7 @@ BEST = (
 SLIDER = 10.0  # points: the largest tolerance that the page offers, unless the configured tolerance is larger
 LEVELS = {"safe": 0.9, "likely": 0.5, "unlikely": 0.0}  # advice by the chance that all limits hold
 SCRIPT_TEXTS = [
-    *("answers", "advice", "safest", "collapsed", "sound", "many", "measured"),
+    *("answers", "use", "unmeasured", "advice", "safest", "collapsed", "sound", "many", "measured"),
     *("rule", "separator", "nothing", "chart"),
 ]
 SCRIPT_VALUES = ("label", "total", "total_saved", "stored", "stored_saved", "memory", "monthly", "small0")
@@ -151,6 +151,8 @@ def _answer(
             facts = {"label": safest["label"], "total_saved": safest["total_saved"]}
             filled["safest"] = words["safest"].format(**facts, risk=percent(1 - largest))
 
+    known = filled["memory"] != words["unmeasured"]
+    filled["use"] = words["use"]["known" if known else "unknown"].format(**filled)
     kind = "found" if best.holds else "incomplete" if best.worst is None else "none"
     level = "unknown" if odds is None else next(name for name, least in LEVELS.items() if odds >= least)
     texts = words["answers"][kind]

@@ -22,7 +22,8 @@ function valuesOf(verdict) {
   const bad = matter.some((task) => item.collapsed[task]);
   const chosen = { tolerance: tolerance.toFixed(2), tasks: listed(matter.map((task) => tasks[task])) || texts.nothing,
     collapsed: bad ? texts.collapsed : "", sound: bad ? texts.sound : "", worst: lossText(verdict.worst), task: tasks[verdict.task] };
-  return { ...common, ...item.values, ...chosen, ...risks(item) };
+  const values = { ...common, ...item.values, ...chosen, ...risks(item) };
+  return { ...values, use: fill(texts.use[values.memory === texts.unmeasured ? "unknown" : "known"], values) };
 }
 
 function risks(item) {
