@@ -186,7 +186,7 @@ def _train(stages: Sequence[Pretraining]) -> None:
     ]
     outcomes = finetune_together(trainees, one.dtype)
 
-    # Measure and write them.
+    # Measure and write those that converge.
     about_text = {
         "train_rows": len(train),
         "held_out_rows": len(validation),
@@ -194,33 +194,49 @@ def _train(stages: Sequence[Pretraining]) -> None:
         "unknown": rows.unknown / rows.tokens,
         "text_sha256": rows.sha256,
     }
-    diverged = [outcome for outcome in outcomes if isinstance(outcome, Diverged)]
-    for stage, learner, encoder, outcome in zip(stages, learners, encoders, outcomes, strict=True):
-        if isinstance(outcome, Outcome):
-            facts = {key: getattr(outcome, key) for key in FACTS} | about_text | _measured(stage, outcome)
-            loss = validation_loss(learner, validation, stage.dtype, stage.recipe.device_batch or 1)
-            if not math.isfinite(loss):
-                diverged.append(Diverged(outcome.steps, outcome.steps))
-                continue
-            log.info("%s | validation loss %.3f, perplexity %.1f", stage.name, loss, math.exp(loss))
-            facts |= {"validation_loss": loss, "perplexity": math.exp(loss)}
-            if processes.IS_MAIN:
-                encoder_file.write(stage.path, encoder, facts)
-        learner.to("cpu")
+    failed = [
+        outcome
+        if isinstance(outcome, Diverged)
+        else _write(stage, learner, encoder, validation, about_text | _measured(stage, outcome))
+        for stage, learner, encoder, outcome in zip(stages, learners, encoders, outcomes, strict=True)
+    ]
     if one.device.type == "cuda":
         torch.cuda.empty_cache()
     if processes.IS_MAIN:
         for checkpoint in kept:
             checkpoint.remove()
-    for failed in diverged:
-        raise Diverged(failed.done, failed.steps, "pretraining's ", "pretraining.learning_rate")
+    for error in filter(None, failed):
+        raise Diverged(error.done, error.steps, "pretraining's ", "pretraining.learning_rate")
+
+
+def _write(
+    stage: Pretraining,
+    learner: MaskedRows,
+    encoder: PreTrainedModel,
+    validation: Examples,
+    facts: dict[str, Any],
+) -> Diverged | None:
+    """Write the encoder with the facts and the validation loss, and free the device of it.
+
+    Returns the error, and writes nothing, where the validation loss is not finite: the last update broke the model.
+    """
+    loss = validation_loss(learner, validation, stage.dtype, stage.recipe.device_batch or 1)
+    learner.to("cpu")
+    if not math.isfinite(loss):
+        return Diverged(facts["steps"], facts["steps"])
+    log.info("%s | validation loss %.3f, perplexity %.1f", stage.name, loss, math.exp(loss))
+    if processes.IS_MAIN:
+        encoder_file.write(
+            stage.path, encoder, facts | {"validation_loss": loss, "perplexity": math.exp(loss)}
+        )
+    return None
 
 
 def _measured(stage: Pretraining, outcome: Outcome) -> dict[str, Any]:
     """Return what the pretraining took and went through."""
     tokens = outcome.examples * stage.settings.length
     on_gpu, alone = stage.device.type == "cuda", outcome.runs_at_once == 1
-    return {
+    return {key: getattr(outcome, key) for key in FACTS} | {
         "tokens": tokens,
         "tokens_per_second": tokens / outcome.seconds,
         "dtype": stage.dtype,
