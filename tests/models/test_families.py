@@ -57,6 +57,9 @@ FAMILIES = {
 }
 FAMILY_OF = {
     "all-minilm-l6-v2": "bert",
+    "bert-small-6x384": "bert",
+    "roberta-small": "roberta",
+    "xlm-r-small": "xlm-r",
     "bert-base-uncased": "bert",
     "bert-base-cased": "bert",
     "bert-large-uncased": "bert",
