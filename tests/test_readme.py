@@ -56,7 +56,9 @@ def test_what_make_is_told_parses(words, project):  # noqa: F811
 
 
 def test_every_target_is_shown_somewhere():
-    listed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    listed = subprocess.run(
+        ["make", "--no-print-directory", "help"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
     shown = {words[0] for words in MAKE} | set(re.findall(r"`make ([a-z-]+)", "".join(PAGES.values())))
     assert set(re.findall(r"^([a-z-]+)", listed, re.M)) - {"help", "clean"} <= shown
 
