@@ -15,7 +15,8 @@ HOW_TO_READ = (
     "in a round every embedding answers once, in random order. The ratio is the median of the ratios to dense within a round, with a "
     "95 % interval. Cold start: from the start of a fresh process to its first answer (16 tokens), with imports, and with the files in the "
     "page cache; loading is the part after the imports. Memory: on a CPU resident in that process once all weights have been read, on a "
-    "GPU allocated by torch; before: without any model; peak: after the largest batch. Times of a shared machine are noisy: compare within one file only.\n"
+    "GPU allocated by torch; before: without any model; peak: after the largest batch. Times of a shared machine are noisy: compare "
+    "within one file only.\n"
 )
 LATENCY = [
     "tokens",
