@@ -56,7 +56,7 @@ def costs(part: pd.DataFrame) -> Chart | None:
             axes.set_title(f"{head}\ndense: {_text(field, dense[field].astype(float).iloc[0])}", fontsize=11)
             axes.grid(axis="y", visible=False)
             axes.set_xlabel("% of dense", fontsize=11)
-        names = [f"{point_name(row)}" for row in others.to_dict("records")]
+        names = [point_name(row) for row in others.to_dict("records")]
         grid[0].set_yticks(range(len(others)), names)
         grid[0].invert_yaxis()
         grid[0].set_xlim(0, max(115.0, 1.05 * float(shares.to_numpy().max())))

@@ -171,7 +171,8 @@ def _overlap_note(part: pd.DataFrame) -> str:
     """Return a sentence about what of the section's tasks the encoder was trained on before, or nothing."""
     tasks = set(part.task)
     seen = [f"{task} ({data})" for task, data in overlaps(part.model.iloc[0]).items() if task in tasks]
-    return f"As its card says, the encoder itself was trained on data of {', '.join(seen)}." if seen else ""
+    source = "its file in conf/model says from where this is known"
+    return f"The encoder itself was trained on data of {', '.join(seen)}; {source}." if seen else ""
 
 
 def _mean_note(part: pd.DataFrame) -> str:

@@ -35,7 +35,6 @@ class MaskedLmPretrainingConfig(PretrainingConfig):
     weight_decay: float = number(0.01, least=0)
     # of all steps, linear from 0; then linear decay to 0
     warmup_fraction: float = number(0.06, least=0, most=1)
-    held_out: float = number(
-        0.005, above=0, most=0.5
-    )  # share of the rows, at least one, for the validation loss
+    # share of the rows, at least one, for the validation loss
+    held_out: float = number(0.005, above=0, most=0.5)
     seed: int = seed()  # of weights, order and masks; fine-tuning seeds vary beside it
