@@ -173,8 +173,8 @@ class Record(TypedDict):
     headline: HeadlinePart | None
     training: TrainingPart | None
     # name; for a recovered model also sha256, reused, texts, steps, engine, curve, runs_at_once
-    # (trained side by side; newer records only), and the seconds of all of them; where the corpus names languages (newer
-    # records only) also `languages`: language -> its passages among the texts
+    # (trained side by side; newer records only), the seconds of all of them, and stored_states (newer records only);
+    # where the corpus names languages (newer records only) also `languages`: language -> its passages among the texts
     recovery: dict[str, Any] | None
     # Of a model pretrained here (PretrainingPart); other records lack the key.
     pretraining: NotRequired["PretrainingPart"]

@@ -132,6 +132,7 @@ def test_the_choice_to_store_states_follows_the_memory_and_the_rows_and_changes_
         own = [f"recovery.corpus={tmp_path}/{texts}-{share}.txt", f"cache_dir={tmp_path}/{share}"]
         record = run(compose_config([*overrides, *own]))
         assert record["status"] == "ok" and said in caplog.text
+        assert record["recovery"]["stored_states"] is ("stored" in said)
         return [loss for _, loss in record["recovery"]["curve"]]
 
     # Four steps take 32 rows.

@@ -7,11 +7,16 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AttentionInterface, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from bench.training.pretraining.decoder import decoder
 
 MASKED = 0.15  # share of a row's tokens to predict; of these, 80 % are masked, 10 % replaced and 10 % kept
+# PyTorch's attention under a name that transformers makes no mask for: full rows need none. Under its own name transformers 5.17
+# makes one while a CUDA graph is captured, but not in the rehearsal before, so that torch.compile would have to compile again.
+MASKLESS = "sdpa_without_mask"
+AttentionInterface.register(MASKLESS, sdpa_attention_forward)
 VALIDATION = -1  # in place of a step's number: these masks are the same for every seed
 
 
@@ -54,6 +59,8 @@ class MaskedRows(nn.Module):
     def __init__(self, encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, seed: int) -> None:
         super().__init__()
         self.encoder, self.seed = encoder.eval(), seed
+        if encoder.config._attn_implementation == "sdpa":
+            encoder.set_attn_implementation(MASKLESS)
         # A second name of the table keeps `compacted` from training only the rows that occur: the decoder reads them all.
         self.embedding = encoder.get_input_embeddings()
         self.heads = nn.ModuleList([Guess(encoder)])  # in a list, so that a lane compiles it

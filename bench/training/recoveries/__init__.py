@@ -176,7 +176,8 @@ def _train(jobs: Sequence[tuple[Recovery, PreTrainedModel, Path]]) -> None:
         if isinstance(outcome, Outcome):
             if trained is not model:
                 model.base_model.load_state_dict(encoder_file.state_of(trained), strict=False)
-            encoder_file.write(path, model, {key: getattr(outcome, key) for key in FACTS})
+            facts = {key: getattr(outcome, key) for key in FACTS}
+            encoder_file.write(path, model, facts | {"stored_states": data is not texts})
     for checkpoint in kept:
         checkpoint.remove()
     for outcome in outcomes:
