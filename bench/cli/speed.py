@@ -23,14 +23,15 @@ def perf(overrides: Sequence[str]) -> int:
     return 1 if any(part and part["error"] for part in parts) else 0
 
 
-def equivalence(overrides: Sequence[str]) -> int:
-    """Compare every engine with the eager one over paired seeds; return 1 if one differs."""
-    comparisons = compare(overrides)
+def equivalence(overrides: Sequence[str], tasks: Sequence[str], sides: Sequence[str]) -> int:
+    """Compare the first side with every other one over paired seeds; return 1 if one differs."""
+    comparisons = compare(overrides, tasks, sides)
     for comparison in comparisons:
+        first, other = comparison.sides
         mean, low, high = comparison.difference.mean, comparison.difference.low, comparison.difference.high
         interval = "" if low is None else f" [{low:+.4f}, {high:+.4f}]"
         print(
-            f"{comparison.task} {comparison.metric}: eager {comparison.eager}, {comparison.engine} {comparison.other}; "
+            f"{comparison.task} {comparison.metric}: {first} {comparison.first}, {other} {comparison.other}; "
             f"mean difference {mean:+.4f}{interval}, standard deviation over seeds {comparison.spread:.4f}: "
             f"{'same' if comparison.same else 'DIFFERENT'}"
         )

@@ -260,8 +260,17 @@ VERBS = {
     "chart": Verb("reports", "Draw the charts of what `perf` measured.", "results_dir=results"),
     "equivalence": Verb(
         "speed",
-        "Train MRPC, RTE and STS-B with every engine on a GPU and print the differences from the eager one.",
-        "data.root=glue",
+        "Train the same runs by several engines, or transformers.Trainer, on a GPU, and print their differences from the first.",
+        "--sides compile,trainer --tasks mrpc data.root=glue",
+        (
+            _flag("--tasks", type=_names, default=["mrpc", "rte", "stsb"], help="default: mrpc,rte,stsb"),
+            _flag(
+                "--sides",
+                type=_names,
+                default=["eager", "graph", "compile"],
+                help="of eager, graph, compile and trainer, the first with each other; default: eager,graph,compile",
+            ),
+        ),
     ),
     "repeatability": Verb(
         "speed",
