@@ -62,7 +62,7 @@ cancel: install  ## Stop SWEEP wherever it runs; `make sweep` goes on from there
 choose: install  ## Write the best trial of each kind of table of SWEEP (default: tune) to conf/tuned/. ARGS="results_dir=results/tune"
 	$(BENCH) choose $(if $(filter demo,$(SWEEP)),sweep=tune,"sweep=$$SWEEP") $(OVERRIDES)
 
-gc: install  ## Show caches and orphaned files; ARGS=--delete removes them, never records
+gc: install  ## Show caches and orphaned files; ARGS=--delete removes them, never records or pretrained models
 	$(BENCH) gc $(ARGS)
 
 report: install  ## Write tables, figures, INDEX.md and brief.html from the records. ARGS="report.language=ja --against <folder> ..."

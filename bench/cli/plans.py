@@ -7,7 +7,7 @@ from typing import Any
 from bench.settings.compose import CONF, compose_config
 from bench.store import write_atomically
 from bench.sweep import launch
-from bench.sweep.gc import find, remove
+from bench.sweep.gc import find, pretrained_here, remove
 from bench.sweep.plan import make
 from bench.sweep.select import Selection
 
@@ -45,12 +45,13 @@ def choose(overrides: Sequence[str], to: Path | None) -> int:
 
 
 def gc(overrides: Sequence[str], delete: bool) -> int:
-    """List what can be made again or belongs to no run, and delete it if asked to."""
+    """List what can be made again or belongs to no run, and what is kept all the same; delete the former if asked to."""
     config = compose_config(overrides)
     garbage = find(Path(config.results_dir), Path(config.cache_dir))
-    for item in garbage:
+    for item in [*garbage, *pretrained_here(Path(config.cache_dir))]:
         print(f"{item.size / 1e6:10.2f} MB  {item.path}  ({item.reason})")
-        if delete:
+    if delete:
+        for item in garbage:
             remove(item)
     outcome = "removed" if delete else "can be removed with --delete"
     print(f"{sum(item.size for item in garbage) / 1e6:.2f} MB {outcome}")

@@ -153,9 +153,9 @@ VERBS = {
     "choose": Verb("plans", "Write the best trial of each kind of table of a sweep.", "sweep=tune", TUNED),
     "gc": Verb(
         "plans",
-        "List what takes space and can be made again or belongs to no run; never records.",
+        "List what takes space and can be made again or belongs to no run; never records or pretrained models.",
         "--delete",
-        (_switch("--delete", help="delete what is listed"),),
+        (_switch("--delete", help="delete all that is listed and not marked as kept"),),
     ),
     "search": Verb(
         "sweeps",

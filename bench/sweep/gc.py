@@ -9,6 +9,8 @@ from bench import store
 from bench.store import claims
 from bench.sweep import launchers
 
+PRETRAINED = "pretrained"  # in the cache: took device hours, and records of any results folder name its files by digest
+
 
 @dataclass(frozen=True)
 class Garbage:
@@ -22,7 +24,8 @@ class Garbage:
 def find(results_dir: Path, cache_dir: Path) -> list[Garbage]:
     """Return what may be deleted: dead processes' claims, temporary files, what has no record, jobs' files, the cache.
 
-    While a run goes on in `results_dir`, or a job for it waits in a queue, that is dead processes' claims only.
+    While a run goes on in `results_dir`, or a job for it waits in a queue, that is dead processes' claims only. Models that were
+    pretrained here stay in the cache.
     """
     every = list(results_dir.rglob("*.claim[0-9]*"))
     dead = [path for path in every if claims.expired(path)]
@@ -30,6 +33,7 @@ def find(results_dir: Path, cache_dir: Path) -> list[Garbage]:
     if len(dead) < len(every) or any(launcher.busy(results_dir) for launcher in launchers.every()):
         return expired
     kept = results_dir.resolve()
+    temporary = [path for folder in (results_dir, cache_dir / PRETRAINED) for path in folder.rglob(".*.tmp")]
     return [
         *expired,
         *(
@@ -37,14 +41,21 @@ def find(results_dir: Path, cache_dir: Path) -> list[Garbage]:
             for kind in ("predictions", "models")
             for path in _orphans(results_dir / kind)
         ),
-        *(_garbage(path, "temporary file") for path in sorted(results_dir.rglob(".*.tmp"))),
+        *(_garbage(path, "temporary file") for path in sorted(temporary)),
         *(_garbage(path, "files of ended jobs") for path in sorted((results_dir / "jobs").glob("*"))),
         *(
             _garbage(path, "cache")
             for path in sorted(cache_dir.glob("*"))
-            if not kept.is_relative_to(path.resolve())
+            if path.name != PRETRAINED and not kept.is_relative_to(path.resolve())
         ),
     ]
+
+
+def pretrained_here(cache_dir: Path) -> list[Garbage]:
+    """Return the folder of models that were pretrained here, which `find` leaves alone, and why; none where it is missing."""
+    folder = cache_dir / PRETRAINED
+    reason = "kept: it took device hours, and records name its files by digest; delete the folder yourself"
+    return [_garbage(folder, reason)] if folder.exists() else []
 
 
 def remove(garbage: Garbage) -> None:

@@ -85,6 +85,25 @@ def test_a_pretrained_run_is_set_up_again_from_its_record(little, tmp_path):
     assert prepared.run_id == made["run_id"] == record["run_id"]
 
 
+def test_gc_keeps_the_pretrained_model_and_says_why(little, tmp_path, capsys):
+    keys = [*little, "embedding=dense"]
+    assert main(["pretrain", *keys]) == 0
+    (model,) = (tmp_path / "cache/pretrained").glob("*.safetensors")
+    torn = model.with_name(".half-written.tmp")
+    torn.write_bytes(b"x")
+    folders = [key for key in little if key.startswith(("results_dir=", "cache_dir="))]
+    assert main(["gc", *folders, "--delete"]) == 0
+    shown = capsys.readouterr().out
+    assert (
+        f"{model.parent}  (kept: it took device hours" in shown
+        and f"{tmp_path}/cache/packed  (cache)" in shown
+    )
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == ["pretrained"] and not torn.exists()
+    assert main(["pretrain", *keys]) == 0
+    (record,) = records(tmp_path)
+    assert record["pretraining"]["reused"]
+
+
 def test_a_killed_pretraining_goes_on_in_the_next_process(little, tmp_path):
     keys = [*little, "embedding=dense", "pretraining.steps=100000"]
     process = start_bench("pretrain", *keys)
