@@ -4,7 +4,7 @@
 """
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -127,34 +127,23 @@ def assign(
     that cannot be written.
     """
     check(config, vocab_size, subspaces, rows)
-    chosen, kinds = kind(config.name), vectors_of(config)
-
-    # The vectors that stand for the tokens, and their digests.
-    static = None if table is None else TokenVectors(store.array_sha256(table), lambda: table)
-    given = {"static": static, "context": vectors}
-    needed = {name: _present(name, given[name]) for name in given if kinds in (name, "both")}
-    weights = weights if needed else None
-
-    def build(device: torch.device | None) -> np.ndarray:
-        points = [
-            _checked(part.compute(), vocab_size, subspaces, SOURCES[name]) for name, part in needed.items()
-        ]
-        if points and rows >= vocab_size:  # a row for every token: no clusters to find, and no error
-            return np.arange(vocab_size, dtype=np.int32)[:, None].repeat(subspaces, axis=1)
-        joined = _side_by_side(points, subspaces) if len(points) > 1 else next(iter(points), None)
-        return chosen.build(Request(vocab_size, subspaces, rows, _seed(config), joined, weights, device))
+    chosen, needed = kind(config.name), _needed(config, table, vectors)
+    if not needed:  # nothing to cluster
+        weights = device = None
 
     def cached(device: torch.device | None) -> np.ndarray:
         sources, found_on = [part.key for part in needed.values()], [device.type] if device else []
         digest = store.key(
             VERSION, identity(config), vocab_size, subspaces, rows, sources, weights, *found_on
         )
-        return store.cached_array(cache_dir / "codes" / f"{digest}.safetensors", lambda: build(device))
+        request = Request(vocab_size, subspaces, rows, _seed(config), weights=weights, device=device)
+        return store.cached_array(
+            cache_dir / "codes" / f"{digest}.safetensors", lambda: _built(chosen, request, needed)
+        )
 
     # The codes, cached where they take long.
-    device = device if needed else None
     try:
-        codes = cached(device) if chosen.stored else build(None)
+        codes = cached(device) if chosen.stored else computed(config, vocab_size, subspaces, rows)
     except torch.cuda.OutOfMemoryError:
         log.warning(
             "assignment=%s: the GPU has no room for the tokens' vectors, the CPU clusters", config.name
@@ -164,16 +153,38 @@ def assign(
     return described(codes, chosen.stored, chosen.injective, found_on)
 
 
+def _needed(
+    config: AssignmentConfig, table: np.ndarray | None, vectors: TokenVectors | None
+) -> dict[str, TokenVectors]:
+    """Return the vectors that stand for the tokens, by their source; raises ValueError where they are not given."""
+    static = None if table is None else TokenVectors(store.array_sha256(table), lambda: table)
+    kinds, needed = vectors_of(config), {}
+    for source, given in (("static", static), ("context", vectors)):
+        if kinds in (source, "both"):
+            if given is None:
+                raise ValueError(f"this assignment needs the {SOURCES[source]}")
+            needed[source] = given
+    return needed
+
+
+def _built(chosen: Assignment, request: Request, needed: dict[str, TokenVectors]) -> np.ndarray:
+    """Return the codes (V, f) for a request, whose points these vectors are."""
+    points = [
+        _checked(part.compute(), request.vocab_size, request.subspaces, SOURCES[source])
+        for source, part in needed.items()
+    ]
+    if (
+        points and request.rows >= request.vocab_size
+    ):  # a row for every token: no clusters to find, and no error
+        return np.arange(request.vocab_size, dtype=np.int32)[:, None].repeat(request.subspaces, axis=1)
+    joined = _side_by_side(points, request.subspaces) if len(points) > 1 else next(iter(points), None)
+    return chosen.build(replace(request, points=joined))
+
+
 def described(codes: np.ndarray, stored: bool, injective: bool, device: str | None) -> Codes:
     """Return the codes (V, f) with their digest and the number of distinct ones."""
     digest, distinct = store.array_sha256(codes.astype("<i4")), len(np.unique(codes, axis=0))
     return Codes(codes, digest, distinct, stored, injective, device)
-
-
-def _present(name: str, vectors: TokenVectors | None) -> TokenVectors:
-    if vectors is None:
-        raise ValueError(f"this assignment needs the {SOURCES[name]}")
-    return vectors
 
 
 def _side_by_side(both: list[np.ndarray], subspaces: int) -> np.ndarray:

@@ -66,32 +66,12 @@ def compressed(
 
     The configuration must be resolved. Raises BenchError for token vectors that are not finite.
     """
-    embedding, assignment, device = config.embedding, assignment_of(config), clustering_device(config)
+    embedding, device = config.embedding, clustering_device(config)
     chosen, table = method(embedding.name), pretrained.table(model)
     # The tokenizer's, as a model's configuration can name another token (Multilingual MiniLM: <s>).
     padding = cast(int | None, tokenizer.pad_token_id)
     vocabulary = vocabulary_of(config, tokenizer, texts, len(table))
-
-    # Give each token its codes.
-    codes = None
-    if assignment is not None:
-        kind = bench.assignment.vectors_of(assignment)
-        subspaces, rows = chosen.codes(embedding)
-        kept = embedding.keep_dense if isinstance(embedding, TablesConfig) else 0
-        finished, reader = _finished(config, model, tokenizer)
-        codes = bench.assignment.assign(
-            assignment,
-            vocab_size=len(table),
-            subspaces=subspaces,
-            rows=rows,
-            table=_points(config, pretrained.table(finished), table.shape[1])
-            if kind in ("static", "both")
-            else None,
-            vectors=_token_vectors(config, finished, reader, texts) if kind in ("context", "both") else None,
-            weights=None if vocabulary is None else _clustered(vocabulary, kept, padding),
-            cache_dir=Path(config.cache_dir),
-            device=device,
-        )
+    codes = _codes(config, model, tokenizer, texts, vocabulary)
 
     # Build the module on the pretrained table.
     source = Source(
@@ -114,6 +94,36 @@ def compressed(
         if isinstance(part, Shared):
             codes = bench.assignment.described(part.codes(), True, False, codes.device if codes else None)
     return module, codes
+
+
+def _codes(
+    config: RunConfig,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Texts,
+    vocabulary: Vocabulary | None,
+) -> Codes | None:
+    """Return each token's codes, or None for an embedding without any."""
+    embedding, assignment = config.embedding, assignment_of(config)
+    if assignment is None:
+        return None
+    table, kind = pretrained.table(model), bench.assignment.vectors_of(assignment)
+    subspaces, rows = method(embedding.name).codes(embedding)
+    kept = embedding.keep_dense if isinstance(embedding, TablesConfig) else 0
+    padding = cast(int | None, tokenizer.pad_token_id)
+    finished, reader = _finished(config, model, tokenizer)
+    static, context = kind in ("static", "both"), kind in ("context", "both")
+    return bench.assignment.assign(
+        assignment,
+        vocab_size=len(table),
+        subspaces=subspaces,
+        rows=rows,
+        table=_points(config, pretrained.table(finished), table.shape[1]) if static else None,
+        vectors=_token_vectors(config, finished, reader, texts) if context else None,
+        weights=None if vocabulary is None else _clustered(vocabulary, kept, padding),
+        cache_dir=Path(config.cache_dir),
+        device=clustering_device(config),
+    )
 
 
 def _finished(

@@ -59,6 +59,46 @@ def prepare(config: RunConfig, training_version: int = finetune.VERSION) -> Prep
     # Look at the model: its identity, the shape of its table, the longest sequence.
     masked_lm = config.recovery.needs_masked_lm_head
     model_identity, (vocab_size, width), longest = _model(_frozen(config.model), masked_lm)
+    _check_lengths(config, longest)
+
+    # Resolve the embedding, and keep the keys that decide it and all that comes before the task.
+    chosen, used = method(config.embedding.name), assignment_of(config)
+    kind = None if used is None else bench.assignment.kind(used.name)
+    embedding = chosen.resolve(config.embedding, vocab_size, width, kind)
+    if used is not None:
+        bench.assignment.check(used, vocab_size, *chosen.codes(embedding))
+    config = replace(config, embedding=embedding)
+    parts = _before_the_task(config)
+    named = _by_content(parts, config)
+
+    # Bring all that decides the result into one form.
+    # A table that is not trained has no rate.
+    training = config.training if chosen.trained else replace(config.training, table_factor=1.0)
+    source = task_data.resolve_source(config.task, config.data)
+    roles = ["train", *config.task.evaluate, *config.task.predict]
+    canonical: dict[str, Any] = parts | {
+        "model": model_identity,
+        "task": {k: v for k, v in asdict(config.task).items() if k not in DESCRIPTIVE}
+        | {"splits": {role: config.task.splits.get(role) for role in roles}},
+        "training": _training(training, training_version),
+        "data": {"source": source, "sha256": task_data.data_identity(config.task, config.data, roles)},
+        "seed": config.seed,
+    }
+    words = [slug(canonical["embedding"], canonical["assignment"])]
+    if named and config.sampling != SamplingConfig():
+        canonical["sampling"] = asdict(config.sampling)
+    if isinstance(config.pretraining, MaskedLmPretrainingConfig):
+        words.append(f"pretrained{config.pretraining.seed}")
+    if config.body != "fp32":
+        canonical["body"] = config.body
+        words.append(f"{config.body}-body")
+    name = f"{config.model.name}/{config.task.name}/{'-'.join(words)}/s{config.seed}"
+    resolved = _with_its_seed(replace(config, training=training), canonical)
+    return Prepared(resolved, canonical, run_id(canonical), name, vocab_size, width, source)
+
+
+def _check_lengths(config: RunConfig, longest: int | None) -> None:
+    """Raise ConfigError for sequences longer than the model's positions, where it has a limit."""
     lengths = {"training.max_length": config.training.max_length}
     if isinstance(config.pretraining, MaskedLmPretrainingConfig):
         lengths["pretraining.length"] = config.pretraining.length
@@ -69,63 +109,34 @@ def prepare(config: RunConfig, training_version: int = finetune.VERSION) -> Prep
                 f"use {key}={longest} or less."
             )
 
-    # Resolve the embedding, and keep the keys that decide it and its codes.
-    chosen = method(config.embedding.name)
-    used, assignment = assignment_of(config), None
-    embedding = chosen.resolve(
-        config.embedding, vocab_size, width, None if used is None else bench.assignment.kind(used.name)
-    )
-    parts = {"embedding": chosen.identity(embedding)}
-    if used is not None:
-        bench.assignment.check(used, vocab_size, *chosen.codes(embedding))
-        parts["assignment"] = assignment = bench.assignment.identity(used)
-        if isinstance(used, ClusteredConfig) and used.model is not None:
-            assignment["model"] = location.identity(compose_config([f"model={used.model}"]).model)
-    if chosen.needs_counts(embedding):
-        parts["embedding"]["corpus"] = config.assignment.corpus
 
-    # Texts count by content.
-    recovery = asdict(config.recovery)
+def _before_the_task(config: RunConfig) -> dict[str, Any]:
+    """Return the keys that decide embedding, assignment (None without codes), recovery and, if there is one, pretraining."""
+    chosen, used = method(config.embedding.name), assignment_of(config)
+    parts: dict[str, Any] = {"embedding": chosen.identity(config.embedding), "assignment": None}
+    if chosen.needs_counts(config.embedding):
+        parts["embedding"]["corpus"] = config.assignment.corpus
+    if used is not None:
+        parts["assignment"] = bench.assignment.identity(used)
+        if isinstance(used, ClusteredConfig) and used.model is not None:
+            parts["assignment"]["model"] = location.identity(compose_config([f"model={used.model}"]).model)
+    parts["recovery"] = asdict(config.recovery)
     if isinstance(config.recovery, TrainedRecoveryConfig):
-        recovery["frozen_steps"] = 0  # a former key: records hold its default
-    pretrained_by = asdict(config.pretraining)
+        parts["recovery"]["frozen_steps"] = 0  # a former key: records hold its default
+    if isinstance(config.pretraining, MaskedLmPretrainingConfig):
+        parts["pretraining"] = asdict(config.pretraining) | {"version": pretraining.VERSION}
+    return parts
+
+
+def _by_content(parts: dict[str, Any], config: RunConfig) -> bool:
+    """Put the identity of its content in the place of each corpus; return whether one is another text than the task's."""
     named = False
-    for key, part in [
-        *(("assignment.corpus", part) for part in parts.values()),
-        ("recovery.corpus", recovery),
-        ("pretraining.corpus", pretrained_by),
-    ]:
-        if "corpus" in part:
+    for group, part in parts.items():
+        if part and "corpus" in part:
+            key = "assignment.corpus" if group == "embedding" else f"{group}.corpus"
             part["corpus"] = corpora.identity(part["corpus"], config, key)
             named |= part["corpus"] != "task"
-
-    # Bring all that decides the result into one form.
-    # A table that is not trained has no rate.
-    training = config.training if chosen.trained else replace(config.training, table_factor=1.0)
-    source = task_data.resolve_source(config.task, config.data)
-    roles = ["train", *config.task.evaluate, *config.task.predict]
-    canonical: dict[str, Any] = {
-        "model": model_identity,
-        "task": {k: v for k, v in asdict(config.task).items() if k not in DESCRIPTIVE}
-        | {"splits": {role: config.task.splits.get(role) for role in roles}},
-        "embedding": parts["embedding"],
-        "assignment": assignment,
-        "recovery": recovery,
-        "training": _training(training, training_version),
-        "data": {"source": source, "sha256": task_data.data_identity(config.task, config.data, roles)},
-        "seed": config.seed,
-    }
-    method_slug = slug(parts["embedding"], assignment)
-    if named and config.sampling != SamplingConfig():
-        canonical["sampling"] = asdict(config.sampling)
-    if isinstance(config.pretraining, MaskedLmPretrainingConfig):
-        canonical["pretraining"] = pretrained_by | {"version": pretraining.VERSION}
-        method_slug = f"{method_slug}-pretrained{config.pretraining.seed}"
-    if config.body != "fp32":
-        canonical["body"], method_slug = config.body, f"{method_slug}-{config.body}-body"
-    name = f"{config.model.name}/{config.task.name}/{method_slug}/s{config.seed}"
-    resolved = _with_its_seed(replace(config, embedding=embedding, training=training), canonical)
-    return Prepared(resolved, canonical, run_id(canonical), name, vocab_size, width, source)
+    return named
 
 
 def _training(config: TrainingConfig, version: int) -> dict[str, Any]:
