@@ -28,23 +28,15 @@ def decided(about: Subject, config: RunConfig, words: dict[str, Any]) -> dict[st
     items, tolerance = [*about.options, about.dense], config.report.tolerated_loss
     used = tables.usage(about, words)
 
-    # What every answer says, and each configuration as the script reads it: lists by task, `cells` by line.
-    known = [tables.values(item["row"], used, config.price, words) for item in items]
+    # What every answer says, and each configuration as the script reads it.
+    texts = [tables.values(item["row"], used, config.price, words) for item in items]
+    shown = _for_the_script(items, texts, used, words)
     common = {
         "model": about.part.model.iloc[0],
         "device": used.devices[0].name,
         "example": words["example"] if config.price.example else "",
-        **{f"dense_{key}": known[-1][key] for key in ("total", "memory", "monthly", "small0")},
+        **{f"dense_{key}": texts[-1][key] for key in ("total", "memory", "monthly", "small0")},
     }
-    lists = ("bytes", "score", "loss", "error", "freedom", "collapsed")
-    shown = [
-        {
-            **{key: item[key] for key in lists},
-            "cells": tables.cells(item, texts, used, words),
-            "values": {key: texts[key] for key in SCRIPT_VALUES},
-        }
-        for item, texts in zip(items, known, strict=True)
-    ]
     lines = tables.lines(about, used, config.price, words)
     first = next(place for place, line in enumerate(lines) if line.table == "hurt")
     names = [task_name(column, words) for column in about.columns]
@@ -80,6 +72,21 @@ def decided(about: Subject, config: RunConfig, words: dict[str, Any]) -> dict[st
         "chart": chart.svg(items, about.matter, order, words),
         "slider": max(SLIDER, tolerance),
     }
+
+
+def _for_the_script(
+    items: Sequence[Item], texts: Sequence[dict[str, str]], used: tables.Usage, words: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """Return each configuration as brief.js reads it: lists by task, `cells` by line, `values` by name."""
+    lists = ("bytes", "score", "loss", "error", "freedom", "collapsed")
+    return [
+        {
+            **{key: item[key] for key in lists},
+            "cells": tables.cells(item, known, used, words),
+            "values": {key: known[key] for key in SCRIPT_VALUES},
+        }
+        for item, known in zip(items, texts, strict=True)
+    ]
 
 
 def _standard(options: Sequence[Item]) -> list[int]:

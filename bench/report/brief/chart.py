@@ -4,10 +4,11 @@ import io
 import math
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
 from matplotlib import rc_context
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullLocator
@@ -22,6 +23,22 @@ LINK = "{http://www.w3.org/1999/xlink}href"
 LEVELS = 5  # steps of the vertical axis
 
 
+class Shown(NamedTuple):
+    """What is shown where."""
+
+    changes: list[
+        float | None
+    ]  # of each item, in points; 0 for dense; None: measured on no task that matters
+    low: float  # foot of the vertical axis
+    step: float  # between its numbers
+    heights: list[float]  # of each item's point
+    whole: list[int]  # indices of the items that were measured on all tasks that matter
+    front: list[int]  # of those on the front, from the smallest
+    groups: dict[
+        tuple[str, bool], list[int]
+    ]  # kind, without recovery and teacher -> indices, in the order of drawing
+
+
 def svg(
     items: Sequence[Item], matter: Sequence[int], candidates: Sequence[int], words: dict[str, Any]
 ) -> str:
@@ -30,10 +47,26 @@ def svg(
     An item that was measured on some of the tasks that matter is partial: pale, and no part of the front. One that was measured on
     none is hidden. `candidates` are the indices of the items with a letter.
     """
-    # What is shown where.
+    shown = _shown(items, matter)
+    text, edges = _drawn(shown, items, words)
+
+    # What brief.js looks for.
+    about = {"id": "chart", "role": "img", "aria-label": words["chart"]["about"]}
+    partial = [place for place in range(len(items) - 1) if place not in shown.whole]
+    kinds = (("front", shown.front), ("candidate", candidates), ("partial", partial))
+    marks = {}
+    for place in (place for places in shown.groups.values() for place in places):
+        classes = [name for name, places in kinds if place in places]
+        marks[place] = {"data-place": str(place), "class": " ".join(classes)}
+        if shown.changes[place] is None:
+            marks[place]["hidden"] = ""
+    letters = dict(zip(words["letters"], candidates, strict=False))
+    return _for_the_script(text, about | edges, marks, letters)
+
+
+def _shown(items: Sequence[Item], matter: Sequence[int]) -> Shown:
     changes = [*(change(item, matter) for item in items[:-1]), 0.0]
-    known = [value for value in changes if value is not None]
-    low, step = scale(known)
+    low, step = scale([value for value in changes if value is not None])
     heights = [low if value is None else value for value in changes]
     whole = [
         place
@@ -41,41 +74,35 @@ def svg(
         if mean(item, matter) is not None and changes[place] is not None
     ]
     best = pareto_front([items[place]["bytes"] for place in whole], [heights[place] for place in whole])
-    front = [whole[place] for place in best]
-    styles = kind_styles({item["row"]["kind"] for item in items})
-    looks = [(kind, plain) for kind in styles for plain in (False, True)]
+    looks = [(item["row"]["kind"], bool(item["row"]["plain"])) for item in items]
     groups = {
-        look: [p for p, item in enumerate(items) if (item["row"]["kind"], bool(item["row"]["plain"])) == look]
-        for look in looks
+        (kind, plain): [place for place, look in enumerate(looks) if look == (kind, plain)]
+        for kind in kind_styles({kind for kind, _ in looks})
+        for plain in (False, True)
     }
-    order = [place for places in groups.values() for place in places]
+    return Shown(changes, low, step, heights, whole, [whole[place] for place in best], groups)
 
-    # The drawing. Text stays text, which the reader's browser sets in its fonts: this machine's fonts must leave no trace.
+
+def _drawn(shown: Shown, items: Sequence[Item], words: dict[str, Any]) -> tuple[str, dict[str, str]]:
+    """Return matplotlib's SVG, and the upper and lower edge of its axes as the root's attributes."""
+    # Text stays text, which the reader's browser sets in its fonts: this machine's fonts must leave no trace.
     own_font = {"svg.fonttype": "none", "font.family": [OWN_FONT]}
     with rc_context(STYLE | own_font | {"axes.grid": False}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
         figure = Figure(figsize=(10, 5.6), layout="constrained")
         axes = figure.subplots()
-        axes.set_xscale("log")
-        axes.set_ylim(low, low + LEVELS * step)
-        axes.set_yticks([low + k * step for k in range(LEVELS + 1)])
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: minus(value, digits(step))))
-        axes.set_ylabel(words["chart"]["y"])
-        axes.xaxis.set_major_locator(LogLocator())
-        axes.xaxis.set_major_formatter(EngFormatter(unit="B", sep="\u00a0"))
-        axes.xaxis.set_minor_locator(NullLocator())
-        axes.set_xlabel(words["chart"]["x"])
-        axes.margins(x=0.08)
-        for label in axes.get_yticklabels():
-            label.set_gid("tick-label")
-        axes.grid(axis="y", zorder=0)
-        axes.axhline(heights[-1], color="black", linewidth=1.2, gid="level")
-        steps = axes.step([items[p]["bytes"] for p in front], [heights[p] for p in front], where="post")
-        steps[0].set(color="#009E73", linewidth=1.8, alpha=0.7, gid="front")
-        for (kind, plain), places in groups.items():
-            x, y = [items[place]["bytes"] for place in places], [heights[place] for place in places]
+        _scales(axes, shown, words["chart"])
+        axes.axhline(shown.heights[-1], color="black", linewidth=1.2, gid="level")
+
+        def points(places: Sequence[int]) -> tuple[list[float], list[float]]:
+            return [items[place]["bytes"] for place in places], [shown.heights[place] for place in places]
+
+        (steps,) = axes.step(*points(shown.front), where="post")
+        steps.set(color="#009E73", linewidth=1.8, alpha=0.7, gid="front")
+        styles = kind_styles({kind for kind, _ in shown.groups})
+        for (kind, plain), places in shown.groups.items():
             if places:
-                axes.plot(x, y, gid=f"kind-{kind}", **mark(styles[kind], 10, plain), clip_on=False)
+                axes.plot(*points(places), gid=f"kind-{kind}", **mark(styles[kind], 10, plain), clip_on=False)
         names = {item["row"]["kind"]: item["row"]["plain_name"] for item in items}
         names |= {kind: text for kind, text in words["kinds"].items() if kind in names}
         handles = [Line2D([], [], label=names[kind], **mark(style, 9)) for kind, style in styles.items()]
@@ -84,20 +111,24 @@ def svg(
         figure.savefig(text, format="svg", metadata={"Date": None})
         ends = axes.get_window_extent().get_points()[::-1, 1] * 72 / figure.dpi
         top, bottom = 72 * figure.get_figheight() - ends
+    return text.getvalue(), {"data-top": f"{top:.1f}", "data-bottom": f"{bottom:.1f}"}
 
-    # What brief.js looks for.
-    about = {"id": "chart", "role": "img", "aria-label": words["chart"]["about"]}
-    marks = {}
-    for place in order:
-        partial = [other for other in range(len(items) - 1) if other not in whole]
-        groups_ = (("front", front), ("candidate", candidates), ("partial", partial))
-        classes = [name for name, places in groups_ if place in places]
-        marks[place] = {"data-place": str(place), "class": " ".join(classes)}
-        if changes[place] is None:
-            marks[place]["hidden"] = ""
-    letters = dict(zip(words["letters"], candidates, strict=False))
-    edges = {"data-top": f"{top:.1f}", "data-bottom": f"{bottom:.1f}"}
-    return _for_the_script(text.getvalue(), about | edges, marks, letters)
+
+def _scales(axes: Axes, shown: Shown, words: dict[str, str]) -> None:
+    """Set up both axes: bytes on a logarithmic one, and points at round steps."""
+    axes.set_xscale("log")
+    axes.set_ylim(shown.low, shown.low + LEVELS * shown.step)
+    axes.set_yticks([shown.low + k * shown.step for k in range(LEVELS + 1)])
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: minus(value, digits(shown.step))))
+    axes.set_ylabel(words["y"])
+    axes.xaxis.set_major_locator(LogLocator())
+    axes.xaxis.set_major_formatter(EngFormatter(unit="B", sep="\u00a0"))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xlabel(words["x"])
+    axes.margins(x=0.08)
+    for label in axes.get_yticklabels():
+        label.set_gid("tick-label")
+    axes.grid(axis="y", zorder=0)
 
 
 def _for_the_script(
