@@ -8,7 +8,17 @@ import pandas as pd
 from joblib import Parallel, cpu_count, delayed
 
 from bench.errors import BenchError, ConfigError, EnvironmentBroken
-from bench.report import brief, figures, figures_cost, figures_tasks, languages, questions, regimes, tables
+from bench.report import (
+    brief,
+    completeness,
+    figures,
+    figures_cost,
+    figures_tasks,
+    languages,
+    questions,
+    regimes,
+    tables,
+)
 from bench.report.breakdown import breakdown_table
 from bench.report.grid import Grid, to_latex, to_markdown
 from bench.report.latency import side_by_side
@@ -18,7 +28,7 @@ from bench.report.runs import ids_sha256, to_frame
 from bench.report.scores import ALL, score_table, sections
 from bench.report.style import FIGURES, write_figure
 from bench.settings.schema import RunConfig
-from bench.store import STATUSES, Record, read_coverage
+from bench.store import Record, read_coverage
 from bench.text import escape, slug
 
 __all__ = [
@@ -87,7 +97,7 @@ def _tables(
     """Return file name -> content of the long tables, and of those for people as Markdown, LaTeX and CSV."""
     # Tables for programs.
     frames = {
-        "completeness": tables.completeness(runs),
+        "completeness": completeness.completeness(runs),
         "failures": tables.failures(runs),
         "runs": tables.runs(runs),
         **{
@@ -104,8 +114,7 @@ def _tables(
         stem: languages.language_table(part)[languages.LANGUAGE_COLUMNS] for stem, part in spoken.items()
     }
     texts = {f"tables/{name}.csv": tables.csv(frame) for name, frame in frames.items()}
-    seeds = tables.as_markdown(frames["completeness"])
-    texts["tables/completeness.md"] = f"# Completeness (seeds)\n\n{seeds}"
+    texts["tables/completeness.md"] = completeness.page(frames["completeness"])
 
     # Tables for people.
     grids: dict[str, Grid] = {}
@@ -165,13 +174,11 @@ def _index(
     published: pd.DataFrame,
 ) -> str:
     """Return INDEX.md. It holds no time and no path of this machine, so that equal records give equal bytes."""
-    complete, failed = tables.completeness(runs), tables.failures(runs)
-    late = (complete.missing != "") | (complete[list(STATUSES[1:])] != "").any(axis=1)
-    gaps = complete[tables.begun(complete) & late]
+    complete, failed = completeness.completeness(runs), tables.failures(runs)
     context = {
         "provenance": _provenance(runs),
-        "counts": tables.completeness_counts(complete),
-        "gaps": tables.as_markdown(gaps) if len(gaps) else "",
+        "counts": completeness.counts(complete),
+        "summary": completeness.summary(complete),
         "failures": tables.as_markdown(failed) if len(failed) else "",
         "problems": problems,
         "how_to_read": tables.HOW_TO_READ,
@@ -189,11 +196,13 @@ def _index(
 
 def _section(part: pd.DataFrame, runs: pd.DataFrame, figures: list[tuple[str, str]]) -> dict[str, object]:
     """Return what INDEX.md shows of a section."""
-    first, budgets = part.iloc[0], tables.budget_grid(part)
+    first, budgets, best = part.iloc[0], tables.budget_grid(part), tables.best_grid(part)
     scores = {row["config_id"]: tables.cell_text(row) for row in part[part.main].to_dict("records")}
     return {
         "title": f"{first.title} on {first.suite}",
         "figures": figures,
+        "best_title": best.title,
+        "best": to_markdown(best) if best.rows and not _is_breakdown(part) else "",
         "breakdown": _is_breakdown(part),
         "languages": languages.sentences(part),
         "table": to_markdown(tables.results_grid(part)),

@@ -51,7 +51,7 @@ class Subject(NamedTuple):
 
 
 def subject(table: pd.DataFrame, question: ReportConfig, breakdowns: Sequence[pd.DataFrame] = ()) -> Subject:
-    """Return what is decided about: report.model and report.suite, else the section with most scores.
+    """Return what is decided about: report.model and report.suite, else the model of the newest run and its suite with most scores.
 
     The tasks that matter are report.tasks, else those of the mean over most tasks that enough configurations have. Of a section with
     a single task in several languages, given by its section of `breakdowns`, the languages take the tasks' part, unless
@@ -69,7 +69,10 @@ def subject(table: pd.DataFrame, question: ReportConfig, breakdowns: Sequence[pd
         raise ConfigError(
             f"report.suite ({question.suite}) has no records of report.model ({question.model})."
         )
-    part = max(sections(table[asked]), key=lambda part: part[~part.is_mean].n.sum())
+    table = table[asked]
+    if question.model is None:
+        table = table[table.model.isin(table.model[table.newest == table.newest.max()])]
+    part = max(sections(table), key=lambda part: part[~part.is_mean].n.sum())
 
     # Its tasks, and those that matter.
     tasks = part[~part.is_mean & (part.scale == POINTS)]

@@ -17,7 +17,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from bench.report.labels import Label, Segment, place_labels
 from bench.report.message import Message, message, point_name
 from bench.report.runs import rows
-from bench.report.scores import FLOORS
+from bench.report.scores import FLOORS, guessing
 from bench.report.style import STYLE, Chart, about, figure, kind_styles, legend, mark, page, settle
 from bench.statistics import pareto_front
 from bench.text import minus, one_line, size_text
@@ -103,10 +103,11 @@ def points_of(lines: pd.DataFrame, measure: Measure) -> pd.DataFrame:
 
 
 def _labelled(data: pd.DataFrame, said: Message | None, measure: Measure) -> list[str]:
-    """Return each point's label, empty for most: dense, the message's configuration, and others spread over the front."""
+    """Return each point's label, empty for most: dense, the message's configuration, and others spread over the front, unless they guess."""
     plain = data[(data.kind == "dense") & data.plain.astype(bool)].index[:1]
     chosen = [*plain, *data.index[data.config_id == (said.config_id if said else None)]]
-    rest = [place for place in data.index[data.on_front & (data.kind != "dense")] if place not in chosen]
+    front = data.index[data.on_front & (data.kind != "dense") & ~guessing(data)]
+    rest = [place for place in front if place not in chosen]
     room = min(MOST_LABELS - len(chosen), len(rest))
     chosen += [rest[place] for place in np.linspace(0, len(rest) - 1, room).round().astype(int)]
     found = enumerate(data.to_dict("records"))
@@ -219,7 +220,7 @@ def _table(axes: Axes, listed: pd.DataFrame, measure: Measure) -> None:
             look: dict[str, Any] = {"fontsize": 9, "color": "#555555" if at == 0 else "black"}
             axes.text(
                 x,
-                1 - at / lines,
+                1 - (at + text.count("\n")) / lines,  # the baseline of the last line
                 text,
                 ha=side,
                 va="baseline",

@@ -7,13 +7,15 @@ import pandas as pd
 
 from bench.report.breakdown import of_languages
 from bench.report.grid import Grid
-from bench.report.scores import ALL, FLOORS, OF_A_LANGUAGE, SIZE
+from bench.report.names import language_name
+from bench.report.scores import ALL, FLOORS, OF_A_LANGUAGE, SIZE, guessing
 from bench.report.tables import difference_text
 from bench.statistics import NOTHING, Summary, pareto_front, rank_correlation
 from bench.text import minus
 
 MOST_SHOWN = 4  # configurations of the figure: more dots a line cannot be told apart
 SHARE = "share_of_text"
+UNLIKE = 2.0  # times the smallest share of text that the largest must be for their order to mean anything
 LANGUAGE_COLUMNS = [  # of the CSV file
     *("configuration", "body", SIZE, "language", "metric", "mean"),
     *("ci95_low", "ci95_high", "ci95_is", "seeds", "difference_to_dense"),
@@ -24,8 +26,9 @@ HOW_TO_READ = (
     "A language's cell is its score's difference to dense in points ± half of the 95 % interval. Hurt is a language that loses more than "
     "twice what the mean over languages loses, plus 1 point. The share of text counts the recovery's passages whose language is known; "
     "tokens and different tokens are those of the evaluated texts, without special tokens. A rank correlation is Spearman's, with a 95 % "
-    "bootstrap interval over the languages: with the share of text, below 0 if languages with less text lose more. Each language's "
-    "score is in the CSV file."
+    "bootstrap interval over the languages: with the share of text, below 0 if languages with less text lose more. Where the largest "
+    "share is less than twice the smallest there is none: the order of nearly equal shares is chance. Each language's score is in the "
+    "CSV file."
 )
 VERDICTS = {
     "smaller": "languages with less text lose more",
@@ -59,15 +62,24 @@ def costs(part: pd.DataFrame) -> list[Cost]:
         losses = dict(zip(ordered.language, -ordered.difference_to_dense, strict=True))
 
         # Whether the loss grows with the text or the tokens, over the languages where these are known.
-        known = [languages.dropna(subset=[key]) for key in (SHARE, OF_A_LANGUAGE[0])]
-        correlations = [
-            rank_correlation(values[key], -values.difference_to_dense) if len(values) else NOTHING
-            for key, values in zip((SHARE, OF_A_LANGUAGE[0]), known, strict=True)
-        ]
+        correlations = [_correlation(languages, key) for key in (SHARE, OF_A_LANGUAGE[0])]
         first = languages.iloc[0]
         names = str(config_id), first.configuration, first.suite
         found.append(Cost(*names, -float(whole[config_id]), losses, hurt, *correlations))
     return found
+
+
+def _correlation(languages: pd.DataFrame, key: str) -> Summary:
+    """Return the rank correlation of the loss with the column; nothing where it is unknown, or the shares of text are alike."""
+    known = languages.dropna(subset=[key])
+    if known.empty or (key == SHARE and _alike(known[key])):
+        return NOTHING
+    return rank_correlation(known[key], -known.difference_to_dense)
+
+
+def _alike(shares: "pd.Series[float]") -> bool:
+    """Return whether the shares of text are too much alike for their order to mean anything."""
+    return bool(shares.max() < UNLIKE * shares.min())
 
 
 def language_table(part: pd.DataFrame) -> pd.DataFrame:
@@ -112,9 +124,7 @@ def grid(part: pd.DataFrame) -> Grid:
         row += [
             difference_text(cells[key]) if (key := (cost.config_id, name)) in cells else "" for name in names
         ]
-        body.append(
-            [*row, ", ".join(cost.hurt) or "none", *map(correlation_text, (cost.by_share, cost.by_tokens))]
-        )
+        body.append([*row, _listed(cost.hurt), *map(correlation_text, (cost.by_share, cost.by_tokens))])
     title = f"{part.title.iloc[0]} on {part.suite.iloc[0]}: what each language loses"
     return Grid(title, head, body, len(head) - 1, " ".join([HOW_TO_READ, *sentences(part)]))
 
@@ -127,13 +137,19 @@ def _heading(lines: pd.DataFrame, name: str) -> str:
 
 
 def named(lines: pd.DataFrame, name: str) -> str:
-    """Return a language's name, with its share of text where all configurations have the same."""
+    """Return a language's name, with its share of text where all configurations have the same, and languages do not."""
     shares = lines[lines.language == name][SHARE].dropna().unique()
-    return f"{name} ({100 * shares[0]:.3g} % of the text)" if len(shares) == 1 else name
+    told = len(shares) == 1 and not _alike(lines[SHARE])
+    share = f" ({100 * shares[0]:.3g} % of the text)" if told else ""
+    return language_name(name) + share
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(map(language_name, names)) or "none"
 
 
 def correlation_text(found: Summary) -> str:
-    """Return "−0.52 [−0.85, −0.03]"; nothing where the text or the tokens are not known, or the same for all languages."""
+    """Return "−0.52 [−0.85, −0.03]"; nothing where the text or the tokens are not known, or alike for all languages."""
     if found.mean is None:
         return ""
     if found.low is None or found.high is None:
@@ -148,10 +164,10 @@ def sentences(part: pd.DataFrame) -> list[str]:
 
 def _sentence(cost: Cost) -> str:
     worst, loss = next(iter(cost.losses.items()))
-    means = f"the mean of {len(cost.losses)} languages loses {minus(cost.mean_loss)} points, {worst} {minus(loss)}"
+    means = f"the mean of {len(cost.losses)} languages loses {minus(cost.mean_loss)} points, {language_name(worst)} {minus(loss)}"
     rank = f"; rank correlation of loss and share of text {correlation_text(cost.by_share)}"
     verdict = "" if cost.by_share.mean is None else f"{rank}: {VERDICTS[direction(cost.by_share)]}"
-    return f"{cost.configuration}: {means}; hurt: {', '.join(cost.hurt) or 'none'}{verdict}."
+    return f"{cost.configuration}: {means}; hurt: {_listed(cost.hurt)}{verdict}."
 
 
 def direction(by_share: Summary) -> str:
@@ -163,8 +179,22 @@ def direction(by_share: Summary) -> str:
 
 def shown(part: pd.DataFrame) -> list[str]:
     """Return the ids of at most MOST_SHOWN configurations of the front of mean score against bytes, the largest first."""
-    whole = part[(part.column == ALL) & (part.body == "fp32") & part.difference_to_dense.notna()]
-    whole = whole[(whole.kind != "dense") & ~whole.kind.isin(FLOORS)]
+    whole = _compared(part)
     front = pareto_front(list(whole[SIZE]), list(whole["mean"]))[::-1]
     chosen = np.linspace(0, len(front) - 1, min(MOST_SHOWN, len(front))).round().astype(int)
     return [str(whole.config_id.iloc[front[place]]) for place in chosen]
+
+
+def choice(part: pd.DataFrame) -> str:
+    """Return the id of the configuration that a reader would take: the smallest whose mean loss is tolerated, else the best."""
+    whole = _compared(part).sort_values("difference_to_dense", kind="stable")
+    tolerated = whole[-whole.difference_to_dense <= whole.margin]
+    return str((tolerated.sort_values(SIZE) if len(tolerated) else whole[::-1]).config_id.iloc[0])
+
+
+def _compared(part: pd.DataFrame) -> pd.DataFrame:
+    """Return the lines of the mean over languages of compressed embeddings, without those that may be guessing, unless all may."""
+    whole = part[(part.column == ALL) & (part.body == "fp32") & part.difference_to_dense.notna()]
+    whole = whole[(whole.kind != "dense") & ~whole.kind.isin(FLOORS)]
+    blind = guessing(whole)
+    return whole if blind.all() else whole[~blind]

@@ -25,8 +25,9 @@ def message(part: pd.DataFrame, size: str = SIZE) -> Message | None:
 
     `size` is the column by which it is the smallest, one of SAVED.
 
-    Shown is what passes the test after Holm's correction. Without one it is the smallest whose mean loss is within the margin,
-    with its interval, and then the one that loses least. None where nothing can be compared with dense in points.
+    Shown is what passes the test after Holm's correction; a smaller one whose mean loss is within the margin is named after it, with
+    its interval. Where nothing is shown, it is the smallest whose mean loss is within the margin, and then the one that loses least.
+    None where nothing can be compared with dense in points.
     """
     main = part[part.main & ((part.body == "fp32") | (size == WHOLE))]
     compared = main[(main.kind != "dense") & ~main.kind.isin(FLOORS) & main.difference_to_dense.notna()]
@@ -39,18 +40,26 @@ def message(part: pd.DataFrame, size: str = SIZE) -> Message | None:
     within = compared[-compared.difference_to_dense <= margin]
     nearest = compared.sort_values("difference_to_dense", kind="stable").tail(1)
     row = next(rows.iloc[0] for rows in (shown, within, nearest) if len(rows)).to_dict()
-    share = percent_text(1 - row[size] / main[main.kind == "dense"][size].max())
-    loss = -row["difference_to_dense"]
-    cost = f"for {points(loss, 1)}" if loss > 0 else "with no loss measured"
+    dense = main[main.kind == "dense"][size].max()
+    share, cost = _saved(row, size, dense)
     text = f"{share} of {SAVED[size]} saved {cost}"
     if len(shown):
         of = f", corrected for the best of {len(compared)}" if len(compared) > 1 else ""
         text += f", and no more than {points(margin)} (p < 0.05{of})"
+        smaller = within[within[size] < row[size]].to_dict("records")
+        text += "".join(f"; {' '.join(_saved(less, size, dense))}{_interval(less)}" for less in smaller[:1])
     else:
         text += _interval(row)
     if not len(within):
         text = f"No embedding stays within {points(margin)} of dense: {text}"
     return Message(str(row["config_id"]), point_name(row, size), text)
+
+
+def _saved(row: dict[Any, Any], size: str, dense: float) -> tuple[str, str]:
+    """Return the share of the dense model's size that a configuration saves, and what that costs."""
+    loss = -row["difference_to_dense"]
+    cost = f"for {points(loss, 1)}" if loss > 0 else "with no loss measured"
+    return percent_text(1 - row[size] / dense), cost
 
 
 def point_name(row: dict[Any, Any], size: str = SIZE) -> str:

@@ -11,6 +11,10 @@ import yaml
 from bench.settings.choices import RENAMED_CHOICES
 from bench.store import digest
 
+LANGUAGES = yaml.safe_load(
+    (Path(__file__).parents[1] / "tasks" / "languages.yaml").read_text(encoding="utf-8")
+)
+"""What languages are called: the reader's language -> code -> name."""
 MODELS = Path(__file__).resolve().parents[2] / "conf" / "model"
 OFFICIAL_SPLIT = re.compile(r"(train|dev|validation|test)(_matched|_mismatched)?")
 SETTINGS = {  # how a label shows a setting; any other setting is shown as key=value
@@ -83,6 +87,11 @@ def marks_of(source: str, splits: dict[str, dict[str, Any]], limit: int | None) 
 def column_name(task: str, marks: tuple[str, ...]) -> str:
     """Return the task's name with what is not official about it."""
     return f"{task} [not official: {'; '.join(marks)}]" if marks else task
+
+
+def language_name(code: str) -> str:
+    """Return a language's English name; any other name, such as a task's, as it is."""
+    return str(LANGUAGES["en"].get(code, code))
 
 
 def known_as(model: str) -> str:

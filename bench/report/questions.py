@@ -10,8 +10,9 @@ from matplotlib import rc_context
 
 from bench.report.breakdown import of_languages
 from bench.report.cells import paired
-from bench.report.languages import LANGUAGE_COLUMNS, costs, language_table, named, shown
+from bench.report.languages import LANGUAGE_COLUMNS, choice, costs, language_table, named, shown
 from bench.report.message import message, point_name
+from bench.report.names import language_name
 from bench.report.runs import rows
 from bench.report.style import (
     STYLE,
@@ -66,7 +67,7 @@ def languages(part: pd.DataFrame) -> Chart | None:
             handles.append(axes.errorbar(dots["mean"], places, label=label, **bars, **look))
             for english in dots[dots.column == "en"]["mean"]:
                 axes.axvline(english, color=style[0], linewidth=1, linestyle=":", zorder=1)
-        axes.set_yticks(range(len(order)), order)
+        axes.set_yticks(range(len(order)), list(map(language_name, order)))
         axes.invert_yaxis()
         axes.set_xlabel(f"{lines.metric.iloc[0]}; dotted: the same embedding on English")
         legend(figure, handles, 2)
@@ -89,13 +90,12 @@ def losses(part: pd.DataFrame) -> Chart | None:
     order = list(dots.groupby("language").difference_to_dense.mean().sort_values().index)
     styles = kind_styles(set(dots.kind))
     shades = matplotlib.colormaps["viridis"](np.linspace(0, 0.85, len(chosen)))
-    said = message(part)
-    spoken = said.config_id if said else chosen[-1]
-    small = costs(part[part.config_id == spoken])[0]
+    taken = choice(part)
+    small = costs(part[part.config_id == taken])[0]
     worst, loss = next(iter(small.losses.items()))
-    name = point_name(lines[lines.config_id == spoken].iloc[0].to_dict())
+    name = point_name(lines[lines.config_id == taken].iloc[0].to_dict())
     means, least = (f"{0.0 - lost:+.1f}".replace("-", "−") for lost in (small.mean_loss, loss))
-    title = f"{name}: {means} points on the mean of {len(small.losses)} languages, {least} on {worst}"
+    title = f"{name}: {means} points on the mean of {len(small.losses)} languages, {least} on {language_name(worst)}"
     subtitle = about(part, "difference to dense in each language")
     with rc_context(STYLE):
         figure = page(title, subtitle, (10, 3 + 0.4 * len(order)), part.provenance.iloc[0])

@@ -58,6 +58,11 @@ def sections(table: pd.DataFrame) -> list[pd.DataFrame]:
     return [part for _, part in table.groupby(SECTION)] if len(table) else []
 
 
+def guessing(lines: pd.DataFrame) -> "pd.Series[bool]":
+    """Return which lines may be no better than always giving the commonest answer: by their interval, or by a collapsed run."""
+    return (lines.ci95_low.fillna(lines["mean"]) <= lines.majority.astype(float)) | (lines.collapsed > 0)
+
+
 def _section(runs: pd.DataFrame, threshold: float) -> Iterator[dict[Any, Any]]:
     """Yield the lines of a model on a suite."""
     # Columns: each task, then means over tasks.
@@ -76,7 +81,7 @@ def _section(runs: pd.DataFrame, threshold: float) -> Iterator[dict[Any, Any]]:
     about = {"model": model, "weights": weights, "suite": suite, "margin": threshold, "no_mean": no_mean}
     marked = f" ({weights_text(weights)})".removesuffix(" ()")
     about |= {"recorded_as": f"{model}{marked}", "title": f"{known_as(model)}{marked}"}
-    about["provenance"] = provenance(runs)
+    about |= {"provenance": provenance(runs), "newest": runs.created_at.max()}
     where, costs = in_use(counted)
     kept = [column for column in runs.columns if column.startswith(OF_A_CONFIGURATION)]
     profiles = counted.dropna(subset=["profiles"]).groupby("config_id").profiles.first()

@@ -7,11 +7,11 @@ from typing import Any
 import pandas as pd
 
 from bench.report.grid import Grid
-from bench.report.names import known_as, overlaps, weights_text
-from bench.report.runs import SECTION, headline_runs, section_of
-from bench.report.scores import ALL
-from bench.store import STATUSES
-from bench.text import escape, markdown_table, one_line
+from bench.report.names import known_as, language_name, overlaps, weights_text
+from bench.report.runs import SECTION, headline_runs
+from bench.report.scores import ALL, FLOORS, SIZE, guessing
+from bench.statistics import pareto_front
+from bench.text import escape, markdown_table, one_line, size_text
 
 HOW_TO_READ = (
     "A score is the mean over seeds ± half of its 95 % interval. * marks a score whose paired difference to dense has an interval without "
@@ -89,42 +89,6 @@ def csv(frame: pd.DataFrame) -> str:
     return str(whole.to_csv(index=False, lineterminator="\n"))
 
 
-def completeness(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return a line for each model, task and configuration: the seeds of each status, and those that only others have."""
-    counted = headline_runs(frame)
-    collapsed = (
-        counted[counted["training.collapsed"].eq(True)].groupby([*SECTION, "column", "config_id"]).size()
-    )
-    lines = []
-    for (*section, column), on_task in frame.groupby([*SECTION, "column"]):
-        seeds = on_task.groupby(["config_id", "status"]).seed.agg(set)
-        labels = section_of(frame, on_task).drop_duplicates("config_id")
-        for config_id, label in zip(labels.config_id, labels.configuration, strict=True):
-            by_status = {status: seeds.get((config_id, status), set()) for status in STATUSES}
-            by_status["missing"] = set(on_task.seed).difference(*by_status.values())
-            texts = {status: " ".join(map(str, sorted(numbers))) for status, numbers in by_status.items()}
-            line = dict(zip(SECTION, section, strict=True)) | {"task": column, "configuration": label} | texts
-            lines.append(line | {"collapsed": int(collapsed.get((*section, column, config_id), 0))})
-    return pd.DataFrame(lines)
-
-
-def begun(lines: pd.DataFrame) -> pd.Series:
-    """Return which lines of `completeness` have a run."""
-    return (lines[list(STATUSES)] != "").any(axis=1)
-
-
-def completeness_counts(lines: pd.DataFrame) -> str:
-    """Return a Markdown table: for each model and task how many configurations have a run, and the number of runs of each status."""
-    counted = []
-    for names, every in lines.groupby([*SECTION, "task"]):
-        part = every[begun(every)]
-        counts = [sum(len(seeds.split()) for seeds in part[status]) for status in (*STATUSES, "missing")]
-        shares = [f"{len(part)} of {len(every)}", f"{counts[0]} of {sum(counts)}"]
-        counted.append([*map(escape, names), *shares, *map(str, counts[1:]), str(part.collapsed.sum())])
-    head = [*SECTION, "task", "configurations", "ok", *STATUSES[1:], "missing", "collapsed"]
-    return markdown_table(head, counted, 9)
-
-
 def failures(frame: pd.DataFrame) -> pd.DataFrame:
     """Return a line for every run that did not finish, with its error's type and the first line of its message."""
     return frame[frame.status != "ok"][FAILURES].rename(columns={"column": "task"}).fillna("")
@@ -187,6 +151,34 @@ def _mean_note(part: pd.DataFrame) -> str:
     return f"The mean of one seed has no interval, because these tasks have none: {', '.join(unsure)}."
 
 
+def best_grid(part: pd.DataFrame) -> Grid:
+    """Return a line for dense and for each configuration than which none is smaller and better, without those that may guess."""
+    main = part[part.main & (part.body == "fp32") & part["mean"].notna() & part[SIZE].notna()]
+    main = main[(main.n >= min(2, main.n.max())) & ~main.kind.isin(FLOORS) & ~guessing(main)]
+    quality = main["mean"].where(main.higher_is_better.astype(bool), -main["mean"])
+    front = main.iloc[pareto_front(list(main[SIZE]), list(quality))[::-1]]
+    shown = pd.concat([main[(main.kind == "dense") & main.plain.astype(bool)], front[front.kind != "dense"]])
+    rows = [
+        [
+            row["configuration"],
+            f"{size_text(row[SIZE])} ({100 * row['size.byte_saving']:.1f} %)",
+            size_text(row["size.total_bytes"]),
+            cell_text(row),
+            difference_text(row),
+        ]
+        for row in shown.to_dict("records")
+    ]
+    first = part[part.main].iloc[0]
+    head = [
+        "configuration",
+        "embedding (saved)",
+        "whole model",
+        ", ".join(_heading(first.to_dict())),
+        "difference to dense",
+    ]
+    return Grid(f"{first.title} on {first.suite}", head, rows, 4)
+
+
 def budget_grid(part: pd.DataFrame) -> Grid:
     """Return a line per method, a column per budget: the largest embedding that fits in it and not in the budget before.
 
@@ -210,7 +202,7 @@ def budget_grid(part: pd.DataFrame) -> Grid:
 def _heading(column: dict[Any, Any]) -> list[str]:
     where = "" if pd.isna(column["headline.split"]) else f" on {column['headline.split']}"
     marks = [f"not official: {column['not_official']}"] if column["not_official"] else []
-    return [column["task"], f"{column['metric']}{where}".strip(), *marks]
+    return [language_name(column["task"]), f"{column['metric']}{where}".strip(), *marks]
 
 
 def _count(count: float, saving: float = math.nan) -> str:

@@ -151,8 +151,8 @@ class ReportConfig:
     tolerated_loss: float = 1.0  # points of a task's headline metric (0.01 of a fraction)
     # that matter, by name; empty: all that the suite's records have
     tasks: list[str] = field(default_factory=list)
-    model: str | None = None  # null: the model with most finished runs
-    suite: str | None = None  # likewise
+    model: str | None = None  # null: the model of the newest run
+    suite: str | None = None  # null: the model's suite with most finished runs
 
 
 @dataclass

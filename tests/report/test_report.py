@@ -172,7 +172,12 @@ def test_coverage_names_seeds_failures_and_unreadable_records(tmp_path: Path) ->
     text = index(tmp_path)
     assert "CUDA out of memory |" in text and "second line" not in text
     assert "- runs/half.json: cut in half" in text
-    assert text.index("## Completeness") < text.index("## Scores")
+    assert text.index("Runs: 5 finished, 2 did not, 1 are missing") < text.index(
+        "Records that cannot be read: 1."
+    )
+    assert text.index("## Best for their size") < text.index("## Scores") < text.index("## Completeness")
+    seeds = (tmp_path / "tables" / "completeness.md").read_text(encoding="utf-8")
+    assert seeds.index("## Not complete") < seeds.index("| pq f=8 Q=64 | 0 |") < seeds.index("## All")
 
 
 def test_only_failed_records_give_a_page_without_figures(tmp_path: Path) -> None:
@@ -266,7 +271,7 @@ def test_nasty_names_neither_break_tables_nor_leave_the_folder(tmp_path: Path) -
     for block in re.findall(r"(?:^\|.*\n)+", text, flags=re.MULTILINE):
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}) == 1
     images = re.findall(r"\]\((figures/[^)]*)\)", text)
-    assert len(images) == 2 and all((tmp_path / "out" / image).exists() for image in images)
+    assert len({*images}) == 2 and all((tmp_path / "out" / image).exists() for image in images)
 
 
 def test_figures_plot_the_table_and_mark_the_front(tmp_path: Path) -> None:
@@ -355,7 +360,11 @@ def test_a_demo_leaves_the_figures_the_tables_and_the_decision_about_others_as_t
     lost = {name: [line for line in before[name] if line not in after[name]] for name in changed}
     assert {name: lines for name, lines in lost.items() if lines} == {
         # what the page is made from, since it shows every record, and what is not official
-        "INDEX.md": [line for line in before["INDEX.md"] if line.startswith(("6 records, ", "- Nothing: "))]
+        "INDEX.md": [
+            line
+            for line in before["INDEX.md"]
+            if line.startswith(("Runs: 6 finished, ", "6 records, ", "- Nothing: "))
+        ]
     }
     (gained,) = (line for line in after["brief.html"] if line not in before["brief.html"])
     assert "Also in the records, but not on this page: minilm (all-minilm-l6-v2) (lexical)" in gained

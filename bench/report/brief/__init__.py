@@ -15,13 +15,12 @@ from bench.report.brief.answer import decided
 from bench.report.brief.notes import notes, spoken
 from bench.report.brief.text import model_text
 from bench.report.decision import no_answer, subject
-from bench.report.names import known_as
+from bench.report.names import LANGUAGES, known_as
 from bench.report.runs import section_of
 from bench.settings.schema import RunConfig
 from bench.store import Covered
 
 HERE = Path(__file__).parent
-LANGUAGES = ("en", "ja")
 
 
 def check(config: RunConfig) -> None:
@@ -48,8 +47,9 @@ def page(
     check(config)
     about = subject(table, config.report, breakdowns)
     first, reason = about.part.iloc[0], no_answer(about)
+    own = section_of(runs, about.part)
     text = (HERE / f"{config.report.language}.yaml").read_text(encoding="utf-8")
-    words: dict[str, Any] = yaml.safe_load(text)
+    words: dict[str, Any] = yaml.safe_load(text) | {"languages": LANGUAGES[config.report.language]}
     values = {"model": known_as(first.model), "tasks": words["separator"].join(about.missing)}
     context = {
         "t": words,
@@ -58,8 +58,8 @@ def page(
         "config": config,
         "title": words["title"].format(**values),
         "times": words["compare"]["about" if pd.isna(first.tokens) else "profiled"],
-        "sweep": _sweep(runs),
-        "notes": notes(section_of(runs, about.part), table, about, problems, covered, words),
+        "sweep": _sweep(own),
+        "notes": notes(own, table, about, problems, covered, words),
         "reason": words["blocked"][reason].format(**values) if reason else None,
         **({} if reason else decided(about, config, words)),
     }

@@ -105,8 +105,11 @@ def _care(about: Subject, words: dict[str, Any]) -> list[str]:
         if about.dense and (count := about.dense["collapsed"][place])
     ]
     seen = overlaps(about.part.model.iloc[0])
-    overlap = [cares["overlap"].format(task=task, data=seen[task]) for _, task in places if task in seen]
-    return [*texts["synthetic"], *marked, *overlap, *texts["single"], *texts["besides"], *collapsed]
+    tasks = [column["task"] for column in columns]
+    overlap = [cares["overlap"].format(task=task, data=seen[task]) for task in tasks if task in seen]
+    weights = about.part.weights.iloc[0]
+    rounded = [cares["rounded"].format(weights=weights)] if weights.endswith("-bit") else []
+    return [*texts["synthetic"], *marked, *overlap, *rounded, *texts["single"], *texts["besides"], *collapsed]
 
 
 def _unknown(
