@@ -14,6 +14,7 @@ from bench.report.style import save
 from bench.runs.identity import prepare
 from bench.settings.choices import CHOICES
 from bench.settings.compose import choices, compose_config, type_of
+from bench.sweep.plan import load, make
 from tests.support.commands import ROOT
 from tests.test_makefile import made, project  # noqa: F401 - a fixture
 
@@ -29,6 +30,10 @@ SHELL = {
     for name, text in PAGES.items()
 }
 SIZES = {"embedding": 2, "total": 1}  # with their digits
+SHOWN = [  # heading, model, task and number of rows of each table of results
+    ("multilingual-e5-small", "multilingual-e5-small (4-bit weights)", "xnli", 6),
+    ("all-MiniLM-L6-v2", "minilm", "mean of cola, mrpc, qnli, rte, sst2, stsb", 2),
+]
 MAKE = [words[1:] for lines in SHELL.values() for words in lines if words[0] == "make"]
 
 
@@ -105,27 +110,90 @@ def test_the_drawing_is_what_its_script_draws(tmp_path):
     assert (tmp_path / "method.svg").read_bytes() == (ROOT / "docs" / "method.svg").read_bytes()
 
 
-def test_the_results_in_the_readme_and_on_the_japanese_page_are_the_reports():
+def scores_of(model: str, task: str) -> pd.DataFrame:
+    """Return the report's lines of a model on a task, by configuration."""
     scores = pd.read_csv(ROOT / "results" / "tables" / "results.csv")
-    scores = scores[
-        scores.model.eq("minilm") & scores.task.eq("mean of cola, mrpc, qnli, rte, sst2, stsb")
-    ].set_index("configuration")
-    rows = re.findall(
-        r"^\| `(.*?)` \| (.*) \|$", PAGES["README.md"].split("## Results")[1].split("##")[0], re.M
-    )
-    assert len(rows) == 5
+    return scores[scores.model.eq(model) & scores.task.eq(task)].set_index("configuration")
+
+
+def points(number: float) -> str:
+    return f"{number:.1f}".replace("-0.0", "0.0").replace("-", "−")
+
+
+@pytest.mark.parametrize(("heading", "model", "task", "count"), SHOWN)
+def test_the_results_in_the_readme_and_on_the_japanese_page_are_the_reports(heading, model, task, count):
+    scores = scores_of(model, task)
+    table = PAGES["README.md"].split(f"| embedding of {heading} |")[1].split("\n\n")[0]
+    rows = re.findall(r"^\| `(.*?)` \| (.*) \|$", table, re.M)
+    assert len(rows) == count
     for name, cells in rows:
         row = scores.loc[name]
         stored, total = (f"{row[f'size.{kind}_bytes'] / 1e6:.{digits}f} MB" for kind, digits in SIZES.items())
-        ends = [row[f"difference_{end}"] for end in ("to_dense", "ci95_low", "ci95_high")]
-        points = [f"{end:.1f}".replace("-0.0", "0.0").replace("-", "−") for end in ends]
-        score = f"{row['mean']:.1f}" if name == "dense" else f"{points[0]} [{points[1]}, {points[2]}]"
+        change, low, high = (
+            points(row[f"difference_{end}"]) for end in ("to_dense", "ci95_low", "ci95_high")
+        )
+        score = f"{row['mean']:.1f}" if name == "dense" else f"{change} [{low}, {high}]"
         saved = "0 %" if name == "dense" else f"{100 * row['size.byte_saving']:.1f} %"
         assert cells.split(" | ") == [stored, saved, total, score]
 
         (japanese,) = [line for line in PAGES["docs/ja.md"].splitlines() if line.startswith(f"| {stored}")]
         assert f"| {total} |" in japanese
-        assert name == "dense" or (f"{points[0]}［{points[1]}," in japanese and saved in japanese)
+        assert name == "dense" or (f"{change}［{low}," in japanese and saved in japanese)
+
+
+def test_the_sentence_of_result_is_the_reports():
+    text = " ".join(PAGES["README.md"].split("## How it works")[0].split())
+    scores = scores_of(*SHOWN[0][1:3])
+    row, four_bit, dense = (
+        scores.loc[name]
+        for name in ("pq f=64 Q=64 65536 code rows + distil", "quantised int4 group 32", "dense")
+    )
+    share = {
+        line.name: 100 * (1 - line["size.total_bytes"] / dense["size.total_bytes"])
+        for line in (row, four_bit)
+    }
+    before, after = (line["size.total_bytes"] / 1e6 for line in (dense, row))
+    low, high = points(-row.difference_ci95_high), points(-row.difference_ci95_low)
+    assert (
+        f"**{100 * row['size.byte_saving']:.1f} % of the embedding, {share[row.name]:.0f} % of the model ({before:.0f} to {after:.0f} MB), "
+        f"was saved for {points(-row.difference_to_dense)} points** of XNLI's accuracy (95 % interval {low} to {high}), mean of 15 languages."
+    ) in text
+    assert f"4-bit rows save {share[four_bit.name]:.0f} % of the model with no loss measured" in text
+    assert four_bit.difference_to_dense >= 0
+    assert (
+        f"{100 * dense['size.embedding_bytes'] / dense['size.total_bytes']:.0f} % of multilingual-e5-small"
+        in text
+    )
+
+    (path,) = (ROOT / "results" / "tables").glob("languages--multilingual-e5-small-*.csv")
+    losses = pd.read_csv(path).set_index(["configuration", "language"]).difference_to_dense[row.name]
+    assert losses.idxmin() == "bg" and f"{-losses.min():.1f} points" == "1.4 points"
+    assert "Bulgarian loses most in the 99.0 % row, 1.4 points" in " ".join(PAGES["README.md"].split())
+
+
+def test_the_seeds_and_limits_in_the_readme_are_the_reports():
+    for heading, model, task, _ in SHOWN:
+        scores = scores_of(model, task)
+        table = PAGES["README.md"].split(f"| embedding of {heading} |")[1].split("\n\n")[0]
+        for name in re.findall(r"^\| `(.*?)`", table, re.M):
+            row = scores.loc[name]
+            assert name == "dense" or row.paired_seeds == (2 if name.startswith("contextual") else 3)
+            assert name == "dense" or (row.p_noninferiority < 0.05) == name.startswith("quantised")
+
+
+@pytest.mark.parametrize("name", ["demo", "glue_quick"])
+def test_the_sweeps_of_the_readme_leave_committed_files_alone(name):
+    """Their records and their report go to a folder that git ignores."""
+    fixed = load([f"sweep={name}"])[0].cut()[0].fixed
+    (folder,) = [key.removeprefix("results_dir=") for key in fixed if key.startswith("results_dir=")]
+    assert f"{folder}/" in (ROOT / ".gitignore").read_text().splitlines()
+
+
+def test_the_first_command_has_a_folder_that_make_report_and_the_reader_are_told_of():
+    folder = make(["sweep=demo"]).config.results_dir
+    assert make(["sweep=demo", "results_dir=elsewhere"]).config.results_dir == "elsewhere"
+    assert f"make report ARGS=results_dir={folder}`" in PAGES["README.md"]
+    assert f"reports in {folder}/INDEX.md" in PAGES["README.md"]
 
 
 def test_the_lines_of_python_compare_sentences(tmp_path):
