@@ -200,6 +200,7 @@ def _section(part: pd.DataFrame, runs: pd.DataFrame, figures: list[tuple[str, st
     scores = {row["config_id"]: tables.cell_text(row) for row in part[part.main].to_dict("records")}
     return {
         "title": f"{first.title} on {first.suite}",
+        "newest": first.newest,
         "figures": figures,
         "best_title": best.title,
         "best": to_markdown(best) if best.rows and not _is_breakdown(part) else "",

@@ -312,6 +312,27 @@ def test_a_task_in_15_languages_is_decided_language_by_language() -> None:
     assert set(re.findall(r"\d+\.\d+", english)) == set(re.findall(r"\d+\.\d+", japanese))
 
 
+def test_the_brief_is_about_the_model_of_the_newest_run_and_says_what_its_weights_are() -> None:
+    newer: Any = xnli()
+    for made in newer:
+        made["created_at"] = "2026-02-02T00:00:00Z"
+        made["model"]["weights"] = "4-bit"
+    records = [*golden(), *(record("pq8", task="rte", seed=seed) for seed in range(40)), *newer]
+    frame = to_frame(records)
+    table, spoken = score_table(frame, 1.0), sections(breakdown_table(frame, 1.0))
+
+    def seen(**asked: Any) -> str:
+        config = RunConfig(report=ReportConfig(**asked), price=PRICES)
+        return text(brief.page(frame, table, [], [], config, spoken))
+
+    newest = seen()
+    assert "How small can multilingual-e5-small become?" in newest
+    assert "the original's rounded to 4-bit" in newest
+    assert "xnli: the encoder itself was trained on data of this task" in newest
+    other = seen(model="minilm")
+    assert "How small can minilm (all-minilm-l6-v2) become?" in other and "rounded to" not in other
+
+
 def test_without_a_price_list_there_are_no_amounts() -> None:
     seen = text(page(golden(), price=PriceConfig()))
     assert "No price list is set" in seen and "USD" not in seen and "Cost a month no price set" in seen

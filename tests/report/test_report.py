@@ -363,7 +363,7 @@ def test_a_demo_leaves_the_figures_the_tables_and_the_decision_about_others_as_t
         "INDEX.md": [
             line
             for line in before["INDEX.md"]
-            if line.startswith(("Runs: 6 finished, ", "6 records, ", "- Nothing: "))
+            if line.startswith(("The question and an answer ", "6 records, ", "- Nothing: "))
         ]
     }
     (gained,) = (line for line in after["brief.html"] if line not in before["brief.html"])
