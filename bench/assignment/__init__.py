@@ -21,18 +21,6 @@ from bench.errors import BenchError, ConfigError, unknown
 from bench.settings.assignments import AssignmentConfig, ClusteredConfig, SeededConfig
 from bench.settings.choices import CHOICES
 
-__all__ = [
-    "Assignment",
-    "Codes",
-    "TokenVectors",
-    "assign",
-    "check",
-    "computed",
-    "identity",
-    "integer_root",
-    "kind",
-]
-
 log = logging.getLogger("bench")
 VERSION = 1  # of the algorithms; raised whenever a change alters codes
 SOURCES = {"static": "pretrained embedding table", "context": "matrix of token vectors"}

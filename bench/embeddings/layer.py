@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from bench.embeddings import rounding
 from bench.embeddings.packing import pack, unpack
 
+CHUNK = 4096  # tokens whose logits are computed at once
+
 
 class CompressedEmbedding(nn.Module):
     """The base of every replacement of `nn.Embedding(V, d)`.
@@ -38,10 +40,10 @@ class CompressedEmbedding(nn.Module):
             return vectors
         return vectors.masked_fill((input_ids == self.padding_idx).unsqueeze(-1), 0)
 
-    def logits(self, hidden: Tensor, chunk: int = 4096) -> Tensor:
+    def logits(self, hidden: Tensor) -> Tensor:
         """Return <h, e(v)> of each hidden state (N, d) and token, (N, V), computed in chunks of the vocabulary."""
         ids = torch.arange(self.num_embeddings, device=hidden.device)
-        return torch.cat([hidden @ self(part).T for part in ids.split(chunk)], dim=-1)
+        return torch.cat([hidden @ self(part).T for part in ids.split(CHUNK)], dim=-1)
 
     def decoder(self, bias: nn.Parameter | None) -> "TiedDecoder":
         """Return the tied masked-LM decoder, which shares this layer's tensors."""

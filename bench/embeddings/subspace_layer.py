@@ -55,7 +55,7 @@ class SubspaceEmbedding(CompressedEmbedding):
         """Return the vectors (..., d) of token ids (...). Padding looks up a zero row, which saves the mask."""
         return self.rows_of(input_ids)
 
-    def logits(self, hidden: Tensor, chunk: int = 4096) -> Tensor:
+    def logits(self, hidden: Tensor) -> Tensor:
         """Return <h, e(v)>, (N, V): f small products <P' h, C_i[q]>, of which each token adds up f."""
         hidden = hidden if self.projection is None else hidden @ self.projection.weight
         if self.compose == "concat":

@@ -8,12 +8,12 @@ DECILES = 10
 
 
 def squared_errors(
-    module: nn.Module, table: Tensor, padding_idx: int | None, chunk: int = 1024
+    module: nn.Module, table: Tensor, padding_idx: int | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return ||e - e'||^2 and ||e||^2 of every token except padding, each (V - 1,) or (V,), from chunks of rows."""
     errors, norms = [], []
     with torch.no_grad():
-        for ids in torch.arange(len(table)).split(chunk):
+        for ids in torch.arange(len(table)).split(1024):
             if padding_idx is not None:
                 ids = ids[ids != padding_idx]
             rows = table[ids].double()

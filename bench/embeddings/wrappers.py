@@ -54,8 +54,8 @@ class Kept(Wrapper):
         rows = lookup(self.table("kept"), slot.clamp(max=last))
         return torch.where((slot <= last).unsqueeze(-1), rows, self.inner.rows_of(input_ids))
 
-    def logits(self, hidden: Tensor, chunk: int = 4096) -> Tensor:
-        return self.inner.logits(hidden, chunk).index_copy(1, self.ids, hidden @ self.table("kept").T)
+    def logits(self, hidden: Tensor) -> Tensor:
+        return self.inner.logits(hidden).index_copy(1, self.ids, hidden @ self.table("kept").T)
 
     def integers(self) -> dict[str, tuple[np.ndarray, int]]:
         return {"kept_ids": (self.ids.cpu().numpy(), self.num_embeddings)}
@@ -79,8 +79,8 @@ class Gain(Wrapper):
     def rows_of(self, input_ids: Tensor) -> Tensor:
         return self.inner.rows_of(input_ids) * self.gain[input_ids].unsqueeze(-1)
 
-    def logits(self, hidden: Tensor, chunk: int = 4096) -> Tensor:
-        return self.inner.logits(hidden, chunk) * self.gain
+    def logits(self, hidden: Tensor) -> Tensor:
+        return self.inner.logits(hidden) * self.gain
 
 
 class Shared(Wrapper):
@@ -97,8 +97,8 @@ class Shared(Wrapper):
     def rows_of(self, input_ids: Tensor) -> Tensor:
         return self.inner.rows_of(self.share[input_ids].int())
 
-    def logits(self, hidden: Tensor, chunk: int = 4096) -> Tensor:
-        logits = F.embedding(self.share.int(), self.inner.logits(hidden, chunk).T).T
+    def logits(self, hidden: Tensor) -> Tensor:
+        logits = F.embedding(self.share.int(), self.inner.logits(hidden).T).T
         if self.padding_idx is not None:
             logits[:, self.padding_idx] = 0
         return logits

@@ -15,10 +15,9 @@ from typing import Any
 
 import numpy as np
 import safetensors.numpy
-from filelock import FileLock
 
 from bench.errors import EnvironmentBroken
-from bench.store import atomic, make_folder
+from bench.store import atomic, locked
 
 MAGIC, VERSION, BLOCK = b"E5S1", 1, 32
 QUANTISED = np.dtype([("scale", "<f2"), ("halves", "u1", BLOCK // 2)])
@@ -181,9 +180,8 @@ def converted(path: Path, sha256: str) -> Path:
     from huggingface_hub import constants
 
     folder = Path(constants.HF_HOME) / "converted" / sha256
-    make_folder(folder.parent)
     # Another process that needs the folder waits: a reader must not see it replaced.
-    with FileLock(folder.with_suffix(".lock")):
+    with locked(folder):
         if not folder.is_dir():
             file = read(path)
             with atomic(folder) as temporary:

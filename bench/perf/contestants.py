@@ -25,7 +25,7 @@ from bench.perf.workload import FORWARD_PASSES, flops_per_row, synthetic_rows
 from bench.settings.schema import PerfConfig
 
 log = logging.getLogger("bench")
-TRAINER_SIDES = {
+TRAINER_SIDES: dict[tuple[str, str], type[TrainerSide]] = {
     ("training", "trainer"): TrainerSide,
     ("training", "trainer_tuned"): TunedTrainerSide,
     ("training", "trainer_best"): BestTrainerSide,
@@ -124,7 +124,7 @@ class Contestant:
         try:
             yield
         except Exception as error:
-            self.row["error"] = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+            self.row["error"] = f"{type(error).__name__}: {error}".splitlines()[0]
             log.exception("perf | %s %s", self.row["backbone"], self.row["side"])
 
 

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from bench.models.architectures import placeholder_tokenizer
-from bench.perf.sides import LEARNING_RATE, Side, Work, synchronise, warm_steps
+from bench.perf.sides import LEARNING_RATE, Side, Work, warm_steps
+from bench.runs.cost import synchronise
 from bench.settings.pretrainings import MaskedLmPretrainingConfig
 from bench.settings.recoveries import DistilConfig
 from bench.settings.schema import TrainingConfig

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from bench.models.architectures import EMBEDDINGS, build
-from bench.perf.sides import synchronise
+from bench.runs.cost import synchronise
 
 ROWS, TOKENS = 32, 128
 COUNT = {"cuda": 50, "cpu": 5}  # passes in a turn
@@ -43,7 +43,7 @@ def layers(backbones: Sequence[str], device: torch.device, repeats: int) -> list
         except Exception as error:
             log.exception("perf | the layers of %s", backbone)
             for row in rows:
-                row["error"] = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+                row["error"] = f"{type(error).__name__}: {error}".splitlines()[0]
         results += rows
     return results
 

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import re
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -10,33 +9,19 @@ from typing import Any
 
 import torch
 
-from bench.perf.contestants import EXAMPLES, ROWS, measure_cell, measured
+from bench.perf.contestants import EXAMPLES, ROWS, TRAINER_SIDES, measure_cell, measured
 from bench.perf.engines import EngineSide, PredictionSide
 from bench.perf.layers import layers
 from bench.perf.selection import cells
 from bench.perf.startup import startup
 from bench.perf.table import markdown
-from bench.perf.trainers import (
-    BestTrainerSide,
-    EvaluatingTrainerSide,
-    MaskedLmTrainerSide,
-    TrainerSide,
-    TunedTrainerSide,
-)
 from bench.perf.workload import matrix_rate
 from bench.runs.provenance import ROOT, provenance
 from bench.settings.schema import PerfConfig, RunConfig
-from bench.store import digest, write_atomically
+from bench.store import device_key, digest, write_atomically
 
 log = logging.getLogger("bench")
-HOW = [
-    side.how
-    for side in (
-        *(BestTrainerSide, TrainerSide, TunedTrainerSide, EngineSide),
-        *(EvaluatingTrainerSide, PredictionSide),
-        MaskedLmTrainerSide,
-    )
-]
+HOW = [*(side.how for side in TRAINER_SIDES.values()), EngineSide.how, PredictionSide.how]
 
 
 def measure(config: RunConfig, device: torch.device) -> Path:
@@ -125,7 +110,4 @@ def slug(facts: dict[str, Any], perf: PerfConfig) -> str:
     The digest keeps a partial measurement from overwriting the whole one.
     """
     name = f"cpu-{facts['threads']}-threads" if facts["device"] == "cpu" else facts["device"]
-    plain = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
-    if perf == PerfConfig():
-        return plain
-    return f"{plain}--{digest(asdict(perf))[:8]}"
+    return device_key(name) + ("" if perf == PerfConfig() else f"--{digest(asdict(perf))[:8]}")

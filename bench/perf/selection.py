@@ -68,14 +68,8 @@ class Cell:
 def cells(perf: PerfConfig, on_gpu: bool) -> list[Cell]:
     """Return the cells in the order of their measurement; raises ConfigError for an unknown name or a number below 1."""
     _check(perf)
-    measured = {
-        "training": _training,
-        "distillation": _distillation,
-        "evaluation": _evaluation,
-        "pretraining": _pretraining,
-    }
     defaults = WHOLE if on_gpu else SMALL
-    found = [cell for work in perf.work or defaults for cell in measured[work](perf, defaults[work])]
+    found = [cell for work in perf.work or defaults for cell in _cells(work, perf, defaults[work])]
     return [cell for cell in found if cell.contestants]
 
 
@@ -117,32 +111,25 @@ def _alone(perf: PerfConfig, sides: Sequence[str]) -> list[tuple[str, str]]:
     ]
 
 
-def _distillation(perf: PerfConfig, default: Default) -> list[Cell]:
-    """Return the cells of a recovery: the student has f=3 tables, its dense teacher the same body."""
-    sides = [("subspace", side) for side in perf.sides or default.sides if side in SIDES["distillation"]]
+def _cells(work: str, perf: PerfConfig, default: Default) -> list[Cell]:
+    """Return the cells of a kind of work.
+
+    A recovery's student has f=3 tables and its teacher the same body. An evaluation is of the dense model, and the Trainer
+    pretrains the dense model only.
+    """
+    if work == "training":
+        return _training(perf, default)
+    sides, sizes = [side for side in perf.sides or default.sides if side in SIDES[work]], [default.batch_size]
+    contestants = [("subspace" if work == "distillation" else "dense", side) for side in sides]
+    if work == "pretraining":
+        contestants = [("dense", side) for side in sides if side not in ENGINES]
+        contestants += [
+            (embedding, side) for embedding in perf.embeddings for side in sides if side in ENGINES
+        ]
+        sizes = perf.batch_sizes or sizes
     return [
-        Cell("distillation", backbone, default.batch_size, sides)
-        for backbone in perf.backbones or default.backbones
-    ]
-
-
-def _evaluation(perf: PerfConfig, default: Default) -> list[Cell]:
-    """Return the cells of an evaluation of the dense model."""
-    sides = [("dense", side) for side in perf.sides or default.sides if side in SIDES["evaluation"]]
-    return [
-        Cell("evaluation", backbone, default.batch_size, sides)
-        for backbone in perf.backbones or default.backbones
-    ]
-
-
-def _pretraining(perf: PerfConfig, default: Default) -> list[Cell]:
-    """Return the cells of a pretraining; the Trainer pretrains the dense model only."""
-    sides = perf.sides or default.sides
-    contestants = [("dense", side) for side in sides if side == "trainer_mlm"]
-    contestants += [(embedding, side) for embedding in perf.embeddings for side in sides if side in ENGINES]
-    return [
-        Cell("pretraining", backbone, size, contestants)
-        for size in perf.batch_sizes or [default.batch_size]
+        Cell(work, backbone, size, contestants)
+        for size in sizes
         for backbone in perf.backbones or default.backbones
     ]
 

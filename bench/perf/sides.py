@@ -15,12 +15,6 @@ def warm_steps(device: torch.device) -> int:
     return 10 if device.type == "cuda" else 1
 
 
-def synchronise(device: torch.device) -> None:
-    """Wait until the device has finished its work."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
 @dataclass(frozen=True)
 class Work:
     """What every side of a cell goes through."""

@@ -22,8 +22,9 @@ from transformers import (
 )
 
 from bench.models.architectures import placeholder_tokenizer
-from bench.perf.sides import LEARNING_RATE, Side, Work, synchronise, warm_steps
+from bench.perf.sides import LEARNING_RATE, Side, Work, warm_steps
 from bench.perf.workload import Rows
+from bench.runs.cost import synchronise
 from bench.training.precision import resolve_dtype
 
 PADDED = 128  # tokens: run_glue.py's default max_seq_length

@@ -30,6 +30,7 @@ from bench.errors import BenchError, ConfigError
 from bench.models import pretrained, storage, swap
 from bench.models.architectures import ARCHITECTURES, build, placeholder_tokenizer
 from bench.models.tokenizers import load_tokenizer
+from bench.runs.cost import synchronise
 from bench.runs.identity import Prepared, prepare
 from bench.runs.provenance import ROOT, provenance
 from bench.settings.embeddings import DenseConfig
@@ -231,11 +232,11 @@ def _measure_latency(
 
     def seconds(module: nn.Module, inputs: dict[str, torch.Tensor]) -> float:
         model.set_input_embeddings(module)
-        _wait(device)
+        synchronise(device)
         start = time.perf_counter()
         with autocast(dtype, device):
             model(**inputs)
-        _wait(device)
+        synchronise(device)
         return time.perf_counter() - start
 
     for length, batch in itertools.product(settings.lengths, settings.batch_sizes):
@@ -279,8 +280,3 @@ def latency_of(batch: int, length: int, times: np.ndarray, dense: np.ndarray | N
         "ratio_low": low,
         "ratio_high": high,
     }
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

@@ -15,6 +15,12 @@ from bench.training.precision import autocast
 STATUS = Path("/proc/self/status")
 
 
+def synchronise(device: torch.device) -> None:
+    """Wait until the device has finished its work."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 def reset_peak_memory(device: torch.device) -> None:
     """Reset the peak that `peak_memory_bytes` returns; only on Linux and CUDA, elsewhere it spans the process's life."""
     if device.type == "cuda":
@@ -45,13 +51,11 @@ def latency_ms(model: nn.Module, data: Examples, dtype: str, repeats: int = 10) 
         inputs, _ = data.batch(torch.arange(min(size, len(data))).numpy())
         times = []
         for _ in range(repeats + 2):
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
+            synchronise(device)
             start = time.perf_counter()
             with autocast(dtype, device):
                 model(**inputs)
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
+            synchronise(device)
             times.append(1000 * (time.perf_counter() - start))
         result[f"batch{size}"] = round(statistics.median(times[2:]), 3)
     return result

@@ -259,7 +259,7 @@ class RunConfig:
     # with torch's deterministic algorithms, without autotuning, and with clusters found on the CPU, at some cost in speed; recorded
     deterministic: bool = False
     sweep: Any = None  # a sweep's declaration (conf/sweep/), read by `plan`, `sweep`, `status`
-    overwrite: str = "only-missing"  # which runs of a sweep are run: only-missing (interrupted ones too) | failed (these too) | always | never
+    overwrite: str = "only-missing"  # which runs of a sweep are run: only-missing (interrupted ones too) | failed (these too)
     # processes of a local sweep; null: as many as GPUs, or as CPU cores. In a worker: those that share its GPU
     workers: int | None = number(None, least=1)
     launcher: LauncherConfig = field(default_factory=LauncherConfig)

@@ -7,11 +7,12 @@ import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TypeVar, cast
 
 import numpy as np
+from filelock import FileLock
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
@@ -83,6 +84,19 @@ def cached(
             save(value, temporary)
         value = load(path)
     return value
+
+
+@contextmanager
+def locked(*paths: Path) -> Iterator[None]:
+    """Hold the locks of the files within the block, or first wait for other processes that make them; make their folders.
+
+    All lock in the same order, since two processes could otherwise wait for each other forever.
+    """
+    with ExitStack() as locks:
+        for path in sorted(set(paths)):
+            make_folder(path.parent)
+            locks.enter_context(FileLock(path.with_suffix(".lock")))
+        yield
 
 
 def cached_array(path: Path, build: Callable[[], np.ndarray]) -> np.ndarray:

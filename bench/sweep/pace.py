@@ -22,14 +22,11 @@ def examples(config: RunConfig) -> float | None:
 
 
 class Pace:
-    """Seconds of training per example: of the same model on the same task, else of the same model, else of all runs."""
+    """Seconds per example of training, and of each of STAGES: of the same model on the same task, else of the model, else of all."""
 
     def __init__(self) -> None:
         self._seconds: dict[tuple[str, ...], float] = defaultdict(float)
         self._examples: dict[tuple[str, ...], float] = defaultdict(float)
-        # of STAGES, by stage and model, and by stage
-        self._stage_seconds: dict[tuple[str, ...], float] = defaultdict(float)
-        self._stage_examples: dict[tuple[str, ...], float] = defaultdict(float)
 
     def add(self, record: Record) -> None:
         """Learn from one record of a finished run."""
@@ -37,39 +34,43 @@ class Pace:
         for stage in STAGES:
             part: Any = record.get(stage)
             if model and part and "seconds" in part:
-                for made in ((stage, model["name"]), (stage,)):
-                    self._stage_seconds[made] += part["seconds"] / part.get("runs_at_once", 1)
-                    self._stage_examples[made] += part["steps"] * record["config"][stage]["batch_size"]
+                count = part["steps"] * record["config"][stage]["batch_size"]
+                self._count((stage, model["name"]), part["seconds"] / part.get("runs_at_once", 1), count)
         if training and task and model and training["examples_per_second"]:
-            for key in self._keys(model["name"], task["name"]):
-                shared = training.get("runs_at_once", 1)  # absent before runs trained side by side
-                self._seconds[key] += (training["seconds"] + training["start_seconds"]) / shared
-                self._examples[key] += training["seconds"] * training["examples_per_second"]
+            shared = training.get("runs_at_once", 1)  # absent before runs trained side by side
+            seconds = (training["seconds"] + training["start_seconds"]) / shared
+            count = training["seconds"] * training["examples_per_second"]
+            self._count(("training", model["name"], task["name"]), seconds, count)
+
+    def _count(self, key: tuple[str, ...], seconds: float, count: float) -> None:
+        for end in range(1, len(key) + 1):
+            self._seconds[key[:end]] += seconds
+            self._examples[key[:end]] += count
+
+    def _expected(self, key: tuple[str, ...], count: float | None) -> float | None:
+        """Return the seconds for so many examples, by the longest part of the key that records have; None without any."""
+        known = [key[:end] for end in range(len(key), 0, -1) if key[:end] in self._examples]
+        return (
+            count * self._seconds[known[0]] / self._examples[known[0]]
+            if known and count is not None
+            else None
+        )
 
     def seconds(self, config: RunConfig) -> float | None:
         """Return the expected seconds of training, or None without a record to go by."""
-        count = examples(config)
-        known = [key for key in self._keys(config.model.name, config.task.name) if key in self._examples]
-        return (
-            None if count is None or not known else count * self._seconds[known[0]] / self._examples[known[0]]
-        )
+        return self._expected(("training", config.model.name, config.task.name), examples(config))
 
     def stage_seconds(self, stage: str, runs: Iterable[Prepared]) -> float | None:
         """Return the expected seconds of all models that a stage makes, one for the runs that share it; None as `seconds`."""
         made = {_made(stage, run): run.config for run in runs if hasattr(getattr(run.config, stage), "steps")}
         total = 0.0
         for config in made.values():
-            known = [key for key in ((stage, config.model.name), (stage,)) if key in self._stage_examples]
-            if not known:
-                return None
-            pace = self._stage_seconds[known[0]] / self._stage_examples[known[0]]
             settings = getattr(config, stage)
-            total += settings.steps * settings.batch_size * pace
+            seconds = self._expected((stage, config.model.name), settings.steps * settings.batch_size)
+            if seconds is None:
+                return None
+            total += seconds
         return total
-
-    @staticmethod
-    def _keys(model: str, task: str) -> list[tuple[str, ...]]:
-        return [(model, task), (model,), ()]
 
 
 def _made(stage: str, run: Prepared) -> str:

@@ -24,8 +24,6 @@ UNDONE = ("missing", "interrupted", "unreadable")
 POLICIES = {  # `overwrite`: the statuses that are run
     "only-missing": UNDONE,
     "failed": (*UNDONE, *(status for status in store.STATUSES if status != "ok")),
-    "always": (*UNDONE, *store.STATUSES),
-    "never": ("missing",),
 }
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from bench.errors import ConfigError, unknown
 from bench.runs.identity import Prepared
 from bench.settings.choices import Choice, others
+from bench.settings.compose import text_of
 from bench.settings.schema import RunConfig
 
 
@@ -59,4 +60,4 @@ def value_of(config: RunConfig, key: str) -> str | None:
             raise ConfigError(unknown("key in --only", key, known))
         node = getattr(node, part)
     node = node.name if is_dataclass(node) and hasattr(node, "name") else node
-    return "null" if node is None else str(node).lower() if isinstance(node, bool) else str(node)
+    return text_of(node)

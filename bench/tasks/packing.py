@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
-from filelock import FileLock
 
 from bench import store
 from bench.errors import DataError
-from bench.tasks.corpora import BATCH, Passages
-from bench.tasks.text import MOST_UNKNOWN
+from bench.tasks.corpora import Passages
+from bench.tasks.text import MOST_UNKNOWN, token_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -47,8 +46,7 @@ def packed(
     # Tokenise the text once; other processes wait.
     name = store.key(VERSION, texts.sha256, tokenizer.get_vocab(), length)
     folder = cache_dir / "packed" / name
-    store.make_folder(folder.parent)
-    with FileLock(folder.with_suffix(".lock")):
+    with store.locked(folder):
         if (rows := store.read_cached(folder, lambda path: _read(path, length))) is None:
             with store.atomic(folder) as temporary:
                 _write(texts, tokenizer, length, temporary)
@@ -100,10 +98,7 @@ def _write(texts: Passages, tokenizer: "PreTrainedTokenizerBase", length: int, f
 
 
 def _tokens(texts: Passages, tokenizer: "PreTrainedTokenizerBase") -> Iterator[np.ndarray]:
-    """Yield the ids of BATCH passages at a time, each passage closed by the separator."""
+    """Yield the ids of many passages at a time, each passage closed by the separator."""
     separator = [cast(int, tokenizer.sep_token_id)]
-    for start in range(0, len(texts), BATCH):
-        ids = tokenizer(texts[start : start + BATCH], add_special_tokens=False)["input_ids"]
-        yield np.fromiter(
-            chain.from_iterable(row + separator for row in cast(list[list[int]], ids)), np.int32
-        )
+    for ids in token_ids(tokenizer, texts, add_special_tokens=False):
+        yield np.fromiter(chain.from_iterable(row + separator for row in ids), np.int32)

@@ -1,8 +1,9 @@
-"""How often each token occurs in texts."""
+"""Texts as token ids, and how often each token occurs in them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -12,7 +13,16 @@ from bench.store import cached_array, key, lines_sha256
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+BATCH = 4096  # texts that are tokenised at once
 MOST_UNKNOWN = 0.5  # share of unknown tokens from which a corpus is in another script
+
+
+def token_ids(
+    tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str], **options: Any
+) -> Iterator[list[list[int]]]:
+    """Yield the ids of each of BATCH texts at a time; `options` go to the tokenizer."""
+    for start in range(0, len(texts), BATCH):
+        yield cast(list[list[int]], tokenizer(list(texts[start : start + BATCH]), **options)["input_ids"])
 
 
 def cached_counts(
@@ -31,14 +41,8 @@ def token_counts(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str], voc
     Raises DataError for texts of which the tokenizer knows less than half.
     """
     counts = np.zeros(vocab_size, dtype=np.int64)
-    for start in range(0, len(texts), 4096):
-        batch = cast(
-            list[list[int]],
-            tokenizer(list(texts[start : start + 4096]), add_special_tokens=False)["input_ids"],
-        )
-        counts += np.bincount(
-            np.concatenate([np.array(ids, dtype=np.int64) for ids in batch]), minlength=vocab_size
-        )
+    for ids in token_ids(tokenizer, texts, add_special_tokens=False):
+        counts += np.bincount(np.fromiter(chain.from_iterable(ids), np.int64), minlength=vocab_size)
     unknown = 0 if tokenizer.unk_token_id is None else counts[tokenizer.unk_token_id]
     if unknown > MOST_UNKNOWN * counts.sum() or not counts.sum():
         raise DataError(

@@ -105,28 +105,6 @@ class Trainee:
         return Lane(self.model, self.train, schedule, self.config, dtype, random, objective)
 
 
-def finetune(
-    model: nn.Module,
-    train: Examples,
-    config: TrainingConfig,
-    *,
-    seed: int,
-    dtype: str,
-    name: str,
-    objective: Objective = TASK,
-    checkpoint: Checkpoint | None = None,
-) -> Outcome:
-    """Train `model` in place and return the outcome; raises Diverged at the first check that finds a loss not finite.
-
-    With a `checkpoint`, the training goes on from its state.
-    """
-    trainee = Trainee(model, train, config, seed, name, objective, checkpoint)
-    (outcome,) = finetune_together([trainee], dtype)
-    if isinstance(outcome, Diverged):
-        raise outcome
-    return outcome
-
-
 def finetune_together(trainees: Sequence[Trainee], dtype: str) -> list[Outcome | Diverged]:
     """Train the models side by side and return the outcome of each; a model that diverges does not stop the others.
 

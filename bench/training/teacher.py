@@ -1,7 +1,6 @@
 """Task distillation: the logits of the fine-tuned dense model as additional labels (Hinton et al. 2015, arXiv 1503.02531)."""
 
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -10,7 +9,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 import transformers
-from filelock import FileLock
 from torch import Tensor
 
 from bench import store
@@ -74,12 +72,7 @@ def teacher_logits(students: Sequence[Student], device: torch.device, dtype: str
     missing train side by side. Raises Diverged for a teacher whose training diverges.
     """
     paths = {student.path(dtype): student for student in students}
-    for path in paths:
-        store.make_folder(path.parent)
-    with ExitStack() as locks:
-        # Every process locks in the same order, since two processes could otherwise wait for each other forever.
-        for path in sorted(paths):
-            locks.enter_context(FileLock(path.with_suffix(".lock")))
+    with store.locked(*paths):
         logits = {path: store.read_cached(path, store.load_array) for path in paths}
         if missing := {path: paths[path] for path, cached in logits.items() if cached is None}:
             logits |= _train_teachers(missing, device, dtype)

@@ -49,8 +49,6 @@ STATUSES = ("ok", "failed", "oom", "diverged", "timeout", "interrupted")
     [
         ("only-missing", {"interrupted", "unreadable"}),
         ("failed", {*STATUSES, "unreadable"} - {"ok"}),
-        ("always", {*STATUSES, "unreadable"}),
-        ("never", set()),
     ],
 )
 def test_the_policy_says_which_records_are_made_again(sweep, policy, run_again):
@@ -158,7 +156,7 @@ def test_limit_and_seeds(sweep):
         (["--limt", "3"], "Unknown flag '--limt'.*--limit"),
         (["--limit", "0"], r"--limit \(0\)"),
         (["--limit", "x"], "limit"),
-        (["overwrite=allways"], "Did you mean 'always'"),
+        (["overwrite=faild"], "Did you mean 'failed'"),
         (["launcher.time_limit=-1"], "launcher.time_limit"),
         (["launcher=slrm"], "Did you mean 'slurm'"),
         (["workers=0"], "workers"),

@@ -17,10 +17,11 @@ from bench.settings.compose import compose_config
 from bench.training import recoveries
 from bench.training.checkpoint import Checkpoint, load_state, state_of
 from bench.training.engine import make_engine
-from bench.training.finetune import Trainee, finetune, finetune_together
+from bench.training.finetune import Trainee, finetune_together
 from bench.training.fused_adamw import adamw
 from bench.training.recoveries.distil import Distance
 from tests.support.commands import ROOT
+from tests.support.training import finetune
 from tests.training.test_engine import CONFIG, STEPS, examples, lane, model, weights_of
 
 

@@ -11,9 +11,10 @@ from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassificat
 
 from bench.settings.schema import TrainingConfig
 from bench.training.batching import Examples, training_batches
-from bench.training.finetune import Diverged, Trainee, finetune, finetune_together, learning_rate, predict
+from bench.training.finetune import Diverged, Trainee, finetune_together, learning_rate, predict
 from bench.training.lane import TASK, Objective
 from bench.training.recoveries.distil import HiddenStates
+from tests.support.training import finetune
 from tests.training.test_compile import needs_compiler
 
 VOCABULARY, PAD, STEPS = 500, 3, 50

@@ -17,7 +17,8 @@ from bench.settings.schema import TrainingConfig
 from bench.training import engine as engines
 from bench.training.batching import Examples, training_batches
 from bench.training.engine import buckets, make_engine
-from bench.training.finetune import Diverged, Outcome, Trainee, finetune, finetune_together
+from bench.training.finetune import Diverged, Outcome, Trainee, finetune_together
+from tests.support.training import finetune
 
 STEPS = 24  # three epochs
 CONFIG = TrainingConfig(max_steps=STEPS, batch_size=8, learning_rate=1e-3)

@@ -8,8 +8,9 @@ from transformers import BertConfig, BertForSequenceClassification, get_linear_s
 
 from bench.settings.schema import TrainingConfig
 from bench.training.batching import Examples
-from bench.training.finetune import Diverged, finetune, learning_rate, predict
+from bench.training.finetune import Diverged, learning_rate, predict
 from bench.training.lane import make_optimizer
+from tests.support.training import finetune
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 

@@ -20,11 +20,12 @@ from bench.runs.identity import prepare
 from bench.settings.compose import compose_config
 from bench.settings.schema import TrainingConfig
 from bench.training import stored_states
-from bench.training.finetune import Trainee, finetune, finetune_together
+from bench.training.finetune import Trainee, finetune_together
 from bench.training.lane import Objective
 from bench.training.recoveries import unlabelled
 from bench.training.recoveries.distil import HiddenStates
 from bench.training.recoveries.masked_lm import MaskedTokens
+from tests.support.training import finetune
 
 TEXTS = ["the film is a joy", "a dull and long evening", "they sing", "nothing happens at all in this town"]
 VOCAB = 1000

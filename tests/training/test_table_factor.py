@@ -10,10 +10,11 @@ from torch import nn
 from bench.models.pooling import PooledClassifier
 from bench.settings.schema import TrainingConfig
 from bench.training.batching import training_batches
-from bench.training.finetune import Trainee, finetune, learning_rate
+from bench.training.finetune import Trainee, learning_rate
 from bench.training.fused_adamw import adamw
 from bench.training.precision import autocast
 from tests.support import reference
+from tests.support.training import finetune
 from tests.training.test_compact_table import VOCABULARY, examples, float64, model  # noqa: F401
 from tests.training.test_compile import needs_compiler
 

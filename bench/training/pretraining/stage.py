@@ -3,7 +3,6 @@
 import logging
 import math
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +11,6 @@ from typing import Any, cast
 import numpy as np
 import torch
 import transformers
-from filelock import FileLock
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -133,12 +131,8 @@ def pretrain_together(stages: Sequence[Pretraining]) -> list[dict[str, Any]]:
     if not stages:
         return []
     paths = [stage.path for stage in stages]
-    with ExitStack() as locks:
-        # Train the encoders, or wait for another program that trains them. All lock in the same order.
-        if processes.IS_MAIN:
-            store.make_folder(paths[0].parent)
-            for path in sorted(set(paths)):
-                locks.enter_context(FileLock(path.with_suffix(".lock")))
+    # Train the encoders, or wait for another program that trains them.
+    with store.locked(*(paths if processes.IS_MAIN else ())):
         processes.wait(stages[0].device)
         first = {path: number for number, path in reversed(list(enumerate(paths)))}
         missing = sorted(

@@ -5,7 +5,6 @@ bench/settings/recoveries.py.
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
@@ -14,7 +13,6 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from filelock import FileLock
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -24,6 +22,7 @@ from bench.errors import DataError
 from bench.settings.recoveries import TrainedRecoveryConfig
 from bench.settings.schema import RunConfig, TrainingConfig
 from bench.tasks.corpora import UNNAMED, Passages
+from bench.tasks.text import token_ids
 from bench.training import encoder_file, processes
 from bench.training.batching import Examples
 from bench.training.checkpoint import Checkpoint
@@ -36,7 +35,6 @@ VERSION = 2  # raised whenever a change here or in the training changes a recove
 FACTS = ("steps", "seconds", "engine", "curve", "runs_at_once")
 # Keys that may differ where recoveries train side by side.
 OWN = {"corpus", "seed", "learning_rate", "table_factor"}
-CHUNK = 4096  # texts that are tokenised at once
 
 # `learners` takes models with swapped embeddings, a run's configuration, the tokenizer, the texts and the number format. It
 # returns, for each model, the module to train, whose `logits` (B,) are the rows' losses, and the model whose encoder this trains:
@@ -58,10 +56,6 @@ class Recovery:
     device: torch.device
     dtype: str
     name: str  # of the run, for the log
-
-    def recover(self, model: PreTrainedModel) -> dict[str, Any]:
-        """Load the recovered encoder into `model`, and return the record's `recovery`, as `recover_together` does."""
-        return recover_together([self], [model])[0]
 
     @property
     def settings(self) -> TrainedRecoveryConfig:
@@ -124,14 +118,9 @@ def recover_together(
             corpus = recovery.settings.corpus
             raise DataError(f"recovery.corpus ({corpus}) is empty: give one with text.")
     paths = [recovery.path(model) for recovery, model in zip(recoveries, models, strict=True)]
-    for path in paths:
-        store.make_folder(path.parent)
 
     # Train the encoders, or wait for another process that trains them.
-    with ExitStack() as locks:
-        # Every process locks in the same order, since two processes could otherwise wait for each other forever.
-        for path in sorted(set(paths)):
-            locks.enter_context(FileLock(path.with_suffix(".lock")))
+    with store.locked(*paths):
         first = {path: number for number, path in reversed(list(enumerate(paths)))}
         missing = sorted(first[path] for path in first if store.read_cached(path, load_file) is None)
         groups: dict[str, list[tuple[Recovery, PreTrainedModel, Path]]] = {}
@@ -195,9 +184,7 @@ def unlabelled(
 ) -> Examples:
     """Return the texts as examples with labels of 0."""
     chunks, lengths = list[np.ndarray](), list[int]()
-    for start in range(0, len(texts), CHUNK):
-        chunk = list(texts[start : start + CHUNK])
-        ids = cast(list[list[int]], tokenizer(chunk, truncation=True, max_length=max_length)["input_ids"])
+    for ids in token_ids(tokenizer, texts, truncation=True, max_length=max_length):
         chunks.append(np.concatenate([np.array(row, dtype=np.int32) for row in ids]))
         lengths += map(len, ids)
     ends = np.cumsum(lengths, dtype=np.int64)
