@@ -123,7 +123,9 @@ def into_records(report: dict[str, Any], results_dir: Path) -> int:
 
 
 def _key(canonical: dict[str, Any]) -> str:
-    return json.dumps([canonical[part] for part in ("model", "embedding", "assignment")], sort_keys=True)
+    """Return what decides the cost; the codes of another seed cost the same."""
+    codes = {key: value for key, value in (canonical["assignment"] or {}).items() if key != "seed"}
+    return json.dumps([canonical["model"], canonical["embedding"], codes], sort_keys=True)
 
 
 def _distinct(given: Sequence[Prepared]) -> list[Prepared]:

@@ -12,6 +12,7 @@ from bench.cli.main import main
 from bench.probes.latency import latency_of
 from bench.runs.execute import execute
 from bench.runs.identity import prepare
+from bench.settings.compose import compose_config
 from bench.sweep.plan import make
 
 
@@ -81,6 +82,17 @@ def test_the_command_writes_its_files_the_matching_records_and_the_report(tiny, 
         and f"{other['cold_start_seconds']:.2f}" in line
         and f"{other['file_bytes']:,}" in line
     )
+
+
+def test_the_codes_of_every_seed_get_the_profile(tiny, tmp_path, capsys):
+    sweep = [*tiny, "sweep=smoke", "assignment=random", "assignment.seed=null"]
+    for seed in (0, 1):
+        execute(prepare(compose_config([*tiny, "assignment=random", "assignment.seed=null", f"seed={seed}"])))
+    small = ["profile.batch_sizes=[1]", "profile.lengths=[8]", "profile.rounds=6", "profile.starts=1"]
+    assert main(["latency", *sweep, "--only", "embedding=subspace", *small, "device=cpu"]) == 0
+    assert "written into 2 records" in capsys.readouterr().out
+    profiles = [record["cost"]["profiles"] for _, record in store.each(tmp_path / "results")]
+    assert len(profiles) == 2 and profiles[0] == profiles[1] and list(profiles[0]) == ["cpu"]
 
 
 @pytest.mark.parametrize(
