@@ -9,7 +9,7 @@ from scipy.stats import binom
 
 from bench import store
 from bench.cli.main import main
-from bench.probes.latency import latency_of
+from bench.probes.latency import into_records, latency_of
 from bench.runs.execute import execute
 from bench.runs.identity import prepare
 from bench.settings.compose import compose_config
@@ -84,15 +84,17 @@ def test_the_command_writes_its_files_the_matching_records_and_the_report(tiny, 
     )
 
 
-def test_the_codes_of_every_seed_get_the_profile(tiny, tmp_path, capsys):
-    sweep = [*tiny, "sweep=smoke", "assignment=random", "assignment.seed=null"]
-    for seed in (0, 1):
-        execute(prepare(compose_config([*tiny, "assignment=random", "assignment.seed=null", f"seed={seed}"])))
-    small = ["profile.batch_sizes=[1]", "profile.lengths=[8]", "profile.rounds=6", "profile.starts=1"]
-    assert main(["latency", *sweep, "--only", "embedding=subspace", *small, "device=cpu"]) == 0
-    assert "written into 2 records" in capsys.readouterr().out
+def test_the_codes_of_every_seed_get_the_profile(tiny, tmp_path):
+    runs = [
+        prepare(compose_config([*tiny, "assignment=random", f"assignment.seed={codes}", f"seed={seed}"]))
+        for codes, seed in (("null", 0), ("null", 1), (7, 0))
+    ]
+    for run in runs[:2]:
+        execute(run)
+    report = {"device": "cpu", "rows": [{"config": runs[2].canonical, "profile": {"dtype": "fp32"}}]}
+    assert into_records(report, tmp_path / "results") == 2
     profiles = [record["cost"]["profiles"] for _, record in store.each(tmp_path / "results")]
-    assert len(profiles) == 2 and profiles[0] == profiles[1] and list(profiles[0]) == ["cpu"]
+    assert profiles == [{"cpu": {"dtype": "fp32"}}] * 2
 
 
 @pytest.mark.parametrize(
