@@ -161,9 +161,8 @@ def _built(chosen: Assignment, request: Request, needed: dict[str, TokenVectors]
         _checked(part.compute(), request.vocab_size, request.subspaces, SOURCES[source])
         for source, part in needed.items()
     ]
-    if (
-        points and request.rows >= request.vocab_size
-    ):  # a row for every token: no clusters to find, and no error
+    # A row for every token: no clusters to find, and no error.
+    if points and request.rows >= request.vocab_size:
         return np.arange(request.vocab_size, dtype=np.int32)[:, None].repeat(request.subspaces, axis=1)
     joined = _side_by_side(points, request.subspaces) if len(points) > 1 else next(iter(points), None)
     return chosen.build(replace(request, points=joined))

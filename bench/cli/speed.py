@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.perf.equivalence import compare
+from bench.perf.equivalence import ENGINES, TASKS, compare
 from bench.perf.measure import measure
 from bench.perf.repeatability import repeats
 from bench.runs.loading import pick_device
@@ -25,7 +25,7 @@ def perf(overrides: Sequence[str]) -> int:
 
 def equivalence(overrides: Sequence[str], tasks: Sequence[str], sides: Sequence[str]) -> int:
     """Compare the first side with every other one over paired seeds; return 1 if one differs."""
-    comparisons = compare(overrides, tasks, sides)
+    comparisons = compare(overrides, tasks or TASKS, sides or ENGINES)
     for comparison in comparisons:
         first, other = comparison.sides
         mean, low, high = comparison.difference.mean, comparison.difference.low, comparison.difference.high

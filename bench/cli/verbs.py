@@ -263,11 +263,11 @@ VERBS = {
         "Train the same runs by several engines, or transformers.Trainer, on a GPU, and print their differences from the first.",
         "--sides compile,trainer --tasks mrpc data.root=glue",
         (
-            _flag("--tasks", type=_names, default=["mrpc", "rte", "stsb"], help="default: mrpc,rte,stsb"),
+            _flag("--tasks", type=_names, default=[], help="default: mrpc,rte,stsb"),
             _flag(
                 "--sides",
                 type=_names,
-                default=["eager", "graph", "compile"],
+                default=[],
                 help="of eager, graph, compile and trainer, the first with each other; default: eager,graph,compile",
             ),
         ),

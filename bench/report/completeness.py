@@ -50,7 +50,7 @@ def gaps(lines: pd.DataFrame) -> pd.DataFrame:
 
 
 def summary(lines: pd.DataFrame) -> str:
-    """Return a sentence: the runs that finished, that did not, and that only other configurations have."""
+    """Return a sentence with the numbers of runs that finished, did not finish, and are missing."""
     part = lines[begun(lines)]
     ok, *broken, missing = (sum(map(len, part[key].str.split())) for key in (*STATUSES, "missing"))
     return f"Runs: {ok:,} finished, {sum(broken):,} did not, {missing:,} are missing (other configurations have that seed)."

@@ -56,7 +56,7 @@ def message(part: pd.DataFrame, size: str = SIZE) -> Message | None:
 
 
 def _saved(row: dict[Any, Any], size: str, dense: float) -> tuple[str, str]:
-    """Return the share of the dense model's size that a configuration saves, and what that costs."""
+    """Return the saved share of the dense model's size, and the points that it costs."""
     loss = -row["difference_to_dense"]
     cost = f"for {points(loss, 1)}" if loss > 0 else "with no loss measured"
     return percent_text(1 - row[size] / dense), cost

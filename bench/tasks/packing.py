@@ -40,8 +40,8 @@ def packed(
     """Return the text in rows of `length` tokens: [CLS], tokens with [SEP] after each passage, [SEP].
 
     As RoBERTa's FULL-SENTENCES (Liu et al. 2019, section 4.2). The tokenizer has these tokens; an end that fills no row is
-    left out. The rows are kept in `cache_dir/packed`. Raises DataError, which begins with `named`, for a text that does not
-    fill two rows (one is held out), and for one of which the tokenizer knows less than half.
+    left out. The rows are kept in `cache_dir/packed`. Raises DataError for a text that does not fill two rows, as one is
+    held out. Raises it, too, where the tokenizer knows less than half of the text. Its message begins with `named`.
     """
     # Tokenise the text once; other processes wait.
     name = store.key(VERSION, texts.sha256, tokenizer.get_vocab(), length)

@@ -26,17 +26,15 @@ LEVELS = 5  # steps of the vertical axis
 class Shown(NamedTuple):
     """What is shown where."""
 
-    changes: list[
-        float | None
-    ]  # of each item, in points; 0 for dense; None: measured on no task that matters
+    # Of each item, in points; 0 for dense; None: measured on no task that matters.
+    changes: list[float | None]
     low: float  # foot of the vertical axis
     step: float  # between its numbers
     heights: list[float]  # of each item's point
     whole: list[int]  # indices of the items that were measured on all tasks that matter
     front: list[int]  # of those on the front, from the smallest
-    groups: dict[
-        tuple[str, bool], list[int]
-    ]  # kind, without recovery and teacher -> indices, in the order of drawing
+    # Kind, without recovery and teacher -> indices, in the order of drawing.
+    groups: dict[tuple[str, bool], list[int]]
 
 
 def svg(
