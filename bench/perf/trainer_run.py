@@ -71,6 +71,8 @@ def _train(trainee: Trainee, loaded: Loaded, dtype: str) -> Outcome:
             save_strategy="no",
             disable_tqdm=True,
             use_cpu=not on_gpu,
+            remove_unused_columns=False,  # all are used, which the signature of a pooled classifier does not tell
+            label_names=["labels"],
         )
         trainer = Trainer(
             trainee.model,
@@ -79,6 +81,7 @@ def _train(trainee: Trainee, loaded: Loaded, dtype: str) -> Outcome:
             train_dataset=_rows(trainee.train),
             compute_loss_func=_mean_loss,
         )
+        trainer.model_accepts_loss_kwargs = False  # the loss is `_mean_loss`, not the model's
         trainer.remove_callback(PrinterCallback)
         trained = trainer.train()
 

@@ -35,12 +35,14 @@ def test_a_fallback_is_no_comparison(tiny):
         compare([*tiny, "embedding=dense"], tasks=["lexical_sentiment"])
 
 
-def test_the_trainer_trains_a_run_as_our_engine_does(tiny, steady_model, tmp_path):
+@pytest.mark.parametrize("pooling", ["null", "mean"])
+def test_the_trainer_trains_a_run_as_our_engine_does(tiny, steady_model, tmp_path, pooling):
     """Without dropout, on one batch of all rows, both do the same arithmetic; what is left to differ is rounding."""
     one_batch = ["training.max_train_examples=8", "training.batch_size=8", "training.max_steps=20"]
     overrides = [
         *tiny,
         f"model.path={steady_model}",
+        f"model.pooling={pooling}",
         "embedding=dense",
         "training.learning_rate=3e-3",
         *one_batch,
