@@ -6,7 +6,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from bench import store
 from bench.errors import ConfigError, Impossible, unknown
@@ -85,17 +88,40 @@ def load(overrides: Sequence[str]) -> tuple[Sweep, list[str]]:
     for name in (o.removeprefix("sweep=") for o in overrides if o.startswith("sweep=")):
         if name not in choices("sweep"):
             raise ConfigError(unknown("sweep", name, choices("sweep")))
-    declared = compose_config(overrides).sweep
-    for keys, allowed in [(declared, KEYS), *((part, PART) for part in declared.get("parts", []))]:
-        for key in keys:
-            if key not in allowed:
-                raise ConfigError(unknown("key in the sweep's file", key, allowed))
-    sweep = Sweep(**declared)
+    sweep = _read(name, compose_config(overrides).sweep)
     if not all(all(part.grid.values()) and part.points for part in sweep.cut()):
         raise ConfigError(
             f"The sweep '{sweep.name}' has an empty grid or no points: give every key at least one value."
         )
     return sweep, others
+
+
+def _read(name: str, declared: Any) -> Sweep:
+    """Return the sweep that the file of this name declares; raises ConfigError for what is none."""
+    try:
+        sweep = _typed(declared or {})
+        for part in sweep.parts:
+            _known(part, PART)
+            _typed({"name": "", "purpose": ""} | part)
+    except OmegaConfBaseException as error:
+        raise ConfigError(
+            f"conf/sweep/{name}.yaml is no sweep ({str(error).splitlines()[0]}): give it a name, a purpose, points (lists of "
+            "overrides) and a grid (a list of values for each key), or parts, as in conf/sweep/demo.yaml."
+        ) from error
+    return sweep
+
+
+def _typed(declared: Any) -> Sweep:
+    """Return the declaration with its types checked; raises OmegaConfBaseException, and ConfigError for an unknown key."""
+    if isinstance(declared, dict):
+        _known(declared, KEYS)
+    return cast(Sweep, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Sweep), declared)))
+
+
+def _known(declared: dict[str, Any], keys: Sequence[str]) -> None:
+    for key in declared:
+        if key not in keys:
+            raise ConfigError(unknown("key in the sweep's file", key, keys))
 
 
 @dataclass(frozen=True)

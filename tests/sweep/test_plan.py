@@ -2,12 +2,14 @@
 
 import json
 import os
+import shutil
 
 import pytest
 
 from bench import store
 from bench.cli.verbs import parse
 from bench.errors import ConfigError
+from bench.settings import compose
 from bench.settings.compose import compose_config
 from bench.sweep.launch import Outcome, closing, describe
 from bench.sweep.pace import Pace
@@ -174,3 +176,25 @@ def test_two_sweeps_with_one_run_in_common_share_its_record(sweep):
         record_for(first, run)
     again = make([*sweep, "launcher.time_limit=5", "workers=3", f"cache_dir={os.devnull}x"])
     assert again.todo() == []
+
+
+@pytest.mark.parametrize(
+    "declared, message",
+    [
+        ("purpose: p", "yaml is no sweep .*missing mandatory value: name"),
+        ("{name: bad, purpose: p, grid: {seed: 3}}", "yaml is no sweep .*Value 3"),
+        ("{name: bad, purpose: p, points: [embedding=dense]}", "yaml is no sweep .*str is not a List"),
+        ("{name: bad, purpose: p, parts: [embedding=dense]}", "yaml is no sweep .*Cannot assign str"),
+        ("{name: bad, purpose: p, parts: [{grid: {seed: 3}}]}", "yaml is no sweep .*Value 3"),
+        ("{name: bad, purpose: p, girds: {}}", "'girds'. Did you mean 'grid'"),
+        ("{name: bad, purpose: p, parts: [{girds: {}}]}", "'girds'. Did you mean 'grid'"),
+        ("{name: bad, purpose: p, grid: {seed: []}}", "an empty grid or no points"),
+    ],
+)
+def test_a_file_that_declares_no_sweep_is_refused(tmp_path, monkeypatch, declared, message):
+    shutil.copytree(compose.CONF, tmp_path / "conf")
+    name = tmp_path.name  # a new one each time, as configurations are composed once in a process
+    (tmp_path / f"conf/sweep/{name}.yaml").write_text(declared + "\n")
+    monkeypatch.setattr(compose, "CONF", tmp_path / "conf")
+    with pytest.raises(ConfigError, match=message):
+        make([f"sweep={name}"])
