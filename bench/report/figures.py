@@ -23,6 +23,7 @@ from bench.statistics import pareto_front
 from bench.text import minus, one_line, size_text
 
 MOST_LABELS = 6
+APART = 1.1  # the least ratio of the sizes of labelled points
 FRONT = "#9A9A9A"
 MAJORITY: dict[str, Any] = {"color": "#555555", "linewidth": 1.6, "linestyle": ":"}
 SHOWN = ["ci95_low", "ci95_high", "ci95_is", "n", "metric", "majority", "on_front", "label"]
@@ -107,7 +108,9 @@ def _labelled(data: pd.DataFrame, said: Message | None, measure: Measure) -> lis
     plain = data[(data.kind == "dense") & data.plain.astype(bool)].index[:1]
     chosen = [*plain, *data.index[data.config_id == (said.config_id if said else None)]]
     front = data.index[data.on_front & (data.kind != "dense") & ~guessing(data)]
-    rest = [place for place in front if place not in chosen]
+    # Of two points almost above each other one is labelled.
+    taken = data.x[chosen].to_numpy()
+    rest = [place for place in front if (np.abs(np.log(data.x[place] / taken)) > np.log(APART)).all()]
     room = min(MOST_LABELS - len(chosen), len(rest))
     chosen += [rest[place] for place in np.linspace(0, len(rest) - 1, room).round().astype(int)]
     found = enumerate(data.to_dict("records"))

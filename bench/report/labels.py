@@ -77,7 +77,9 @@ def place_labels(
         x, y = axes.transData.inverted().transform((box[:2] + box[2:]) / 2 / points_per_pixel)
         drawn[index].set_position((x, y))
         if np.hypot(*(anchors[index] - anchors[index].clip(box[:2], box[2:]))) > LEADER_FROM:
-            axes.plot([label.x, x], [label.y, y], color="#777777", linewidth=0.9, zorder=3)
+            axes.plot(
+                [label.x, x], [label.y, y], color="#777777", linewidth=0.7, linestyle=(0, (4, 2)), zorder=3
+            )
     return left_out
 
 
