@@ -58,7 +58,8 @@ def main_score(part: pd.DataFrame, measure: Measure) -> Chart | None:
     few, many = int(data.n.min()), int(data.n.max())
     seeds = f"{few} to {many} seeds" if few < many else f"{many} seed{'s' * (many > 1)}"
     marks = f"; not official: {first.not_official}" if first.not_official else ""
-    subtitle = about(part, one_line(f"{first.task}, {first.metric}, {seeds}{marks}"))
+    task = "" if first.task == first.suite else f"{first.task}, "
+    subtitle = about(part, one_line(f"{task}{first.metric}, {seeds}{marks}"))
     title = said.text if said else f"Score over the {measure.title}"
     with rc_context(STYLE):
         handles = legend_entries(data)
