@@ -109,7 +109,7 @@ export: install  ## Write the model of RUN=<id> to the folder TO=<folder>. ARGS=
 	$(BENCH) export $${RUN:+"$$RUN"} $(OVERRIDES) $${TO:+"--to=$$TO"}
 
 test: install  ## Run the tests; on a machine with a GPU those that need it: ARGS="-m gpu"
-	$(BIN)/python -m pytest -n auto -rs $(ARGS)
+	$(BIN)/python -m pytest -n auto --dist worksteal -rs $(ARGS)
 
 faults: install  ## 200 tiny runs on 4 workers and two further sweeps under kill -9, frozen holders, torn records, a full disk. ARGS="--runs 2000 --every 10"
 	$(BIN)/python -m tests.support.faults $(ARGS)

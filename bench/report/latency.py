@@ -22,6 +22,11 @@ class Device(NamedTuple):
     small: int
     large: int
 
+    @property
+    def title(self) -> str:
+        """Return the name as people write it."""
+        return "CPU" if self.name == "cpu" else self.name
+
 
 class InUse(NamedTuple):
     """Median times in ms for an answer to the small and the large batch, and memory in bytes; None where not measured."""

@@ -89,6 +89,11 @@ def column_name(task: str, marks: tuple[str, ...]) -> str:
     return f"{task} [not official: {'; '.join(marks)}]" if marks else task
 
 
+def suite_name(suite: str) -> str:
+    """Return a suite's name, GLUE and XNLI in capitals."""
+    return suite.upper() if suite in ("glue", "xnli") else suite
+
+
 def language_name(code: str) -> str:
     """Return a language's English name; any other name, such as a task's, as it is."""
     return str(LANGUAGES["en"].get(code, code))

@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
+from bench.report.names import suite_name
 from bench.report.tables import csv
 
 log = logging.getLogger("bench")
@@ -47,7 +48,6 @@ OTHERS: list[tuple[str, Any]] = [
     ("#117733", (4, 1, 0)),
     ("#882255", (3, 1, 0)),
 ]
-BENCHMARKS = ("glue", "xnli")  # suites whose names are written in capitals
 OWN_FONT = "DejaVu Sans"  # comes with matplotlib
 # For letters that it lacks, where one is installed.
 EAST_ASIAN = {"Noto Sans CJK JP", "IPAexGothic", "Hiragino Sans", "Yu Gothic"}
@@ -130,8 +130,7 @@ def write_figure(kind: FigureKind, part: pd.DataFrame, stem: Path) -> tuple[str,
 
 def about(part: pd.DataFrame, what: str) -> str:
     """Return a figure's subtitle: the section, and what is shown of it."""
-    suite = part.suite.iloc[0]
-    return f"{part.title.iloc[0]} on {suite.upper() if suite in BENCHMARKS else suite}: {what}"
+    return f"{part.title.iloc[0]} on {suite_name(part.suite.iloc[0])}: {what}"
 
 
 def mark(style: tuple[str, Any], size: float, hollow: bool = False) -> dict[str, Any]:

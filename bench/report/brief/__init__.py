@@ -15,7 +15,7 @@ from bench.report.brief.answer import decided
 from bench.report.brief.notes import notes, spoken
 from bench.report.brief.text import model_text
 from bench.report.decision import no_answer, subject
-from bench.report.names import LANGUAGES, known_as
+from bench.report.names import LANGUAGES, known_as, suite_name
 from bench.report.runs import section_of
 from bench.settings.schema import RunConfig
 from bench.store import Covered
@@ -55,6 +55,7 @@ def page(
         "t": words,
         "about": about,
         "model": model_text(first, words),
+        "suite": suite_name(first.suite),
         "config": config,
         "title": words["title"].format(**values),
         "times": words["compare"]["about" if pd.isna(first.tokens) else "profiled"],

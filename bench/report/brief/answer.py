@@ -16,7 +16,7 @@ BEST = (
 SLIDER = 10.0  # points: the largest tolerance that the page offers, unless the configured tolerance is larger
 LEVELS = {"safe": 0.9, "likely": 0.5, "unlikely": 0.0}  # advice by the chance that all limits hold
 SCRIPT_TEXTS = [
-    *("answers", "use", "unmeasured", "advice", "safest", "collapsed", "sound", "many", "measured"),
+    *("answers", "use", "unmeasured", "advice", "safest", "collapsed", "sound", "many", "measured", "counts"),
     *("rule", "separator", "nothing", "chart"),
 ]
 SCRIPT_VALUES = ("label", "total", "total_saved", "stored", "stored_saved", "memory", "monthly", "small0")
@@ -33,7 +33,7 @@ def decided(about: Subject, config: RunConfig, words: dict[str, Any]) -> dict[st
     shown = _for_the_script(items, texts, used, words)
     common = {
         "model": about.part.model.iloc[0],
-        "device": used.devices[0].name,
+        "device": used.devices[0].title,
         "example": words["example"] if config.price.example else "",
         **{f"dense_{key}": texts[-1][key] for key in ("total", "memory", "monthly", "small0")},
     }
@@ -78,7 +78,7 @@ def _for_the_script(
     items: Sequence[Item], texts: Sequence[dict[str, str]], used: tables.Usage, words: dict[str, Any]
 ) -> list[dict[str, Any]]:
     """Return each configuration as brief.js reads it: lists by task, `cells` by line, `values` by name."""
-    lists = ("bytes", "score", "loss", "error", "freedom", "collapsed")
+    lists = ("bytes", "score", "loss", "error", "freedom", "collapsed", "seeds")
     return [
         {
             **{key: item[key] for key in lists},
@@ -113,6 +113,7 @@ def _column(
     mean, odds = decision.mean(item, about.matter), decision.chance(item, about.matter, tolerance)
     losses = [item["loss"][task] for task in about.matter if item["loss"][task] is not None]
     without = [names[task] for task in about.matter if item["score"][task] is None]
+    seeds = [item["seeds"][task] for task in about.matter if item["seeds"][task]]
     chosen = [
         "–" if mean is None else f"{mean:.1f}",
         f"{max(*losses, 0):.2f}" if candidate and losses else "–",
@@ -120,6 +121,9 @@ def _column(
         words["measured"]["part" if without else "all"].format(
             count=len(about.matter) - len(without), of=len(about.matter), without=listed(without, words)
         ),
+        words["counts"]["one" if len(set(seeds)) == 1 else "several"].format(low=min(seeds), high=max(seeds))
+        if seeds
+        else "–",
     ]
     tasks = first + len(chosen)
     hurt = {

@@ -2,7 +2,7 @@
 // Answers again by rule.js when the reader chooses tasks or a tolerance.
 const { items, common, texts, tasks, first, standard, best, levels, most, ...configured } = JSON.parse(document.getElementById("data").textContent);
 const options = items.slice(0, -1);
-const firstTask = first + 4; // after the lines that depend on the tasks that matter: mean, worst, chance, measured
+const firstTask = first + 5; // after the lines that depend on the tasks that matter: mean, worst, chance, measured, seeds
 const $ = (id) => document.getElementById(id);
 const points = [...$("points").children];
 const letters = [...document.querySelectorAll("#chart .letter")];
@@ -52,8 +52,12 @@ function chosenCells(item, candidate) {
   const losses = matter.map((task) => item.loss[task]).filter((loss) => loss !== null);
   const without = matter.filter((task) => item.score[task] === null).map((task) => tasks[task]);
   const odds = oddsOf(item);
+  const seeds = matter.map((task) => item.seeds[task]).filter((count) => count);
+  const low = Math.min(...seeds);
+  const high = Math.max(...seeds);
   return [meanText(mean(item, matter)), candidate && losses.length ? lossText(Math.max(...losses)) : "–", candidate && odds !== null ? percent(odds) : "–",
-    fill(texts.measured[without.length ? "part" : "all"], { count: matter.length - without.length, of: matter.length, without: listed(without) })];
+    fill(texts.measured[without.length ? "part" : "all"], { count: matter.length - without.length, of: matter.length, without: listed(without) }),
+    seeds.length ? fill(texts.counts[low === high ? "one" : "several"], { low, high }) : "–"];
 }
 
 function showTables(shown) {

@@ -12,7 +12,7 @@ from bench.settings.schema import PriceConfig
 from bench.text import percent_text, size_text
 
 # Lines that depend on the tasks that matter: `cells` leaves them empty.
-CHOSEN = ("mean", "worst", "chance", "measured")
+CHOSEN = ("mean", "worst", "chance", "measured", "seeds")
 USE = ("resident", "small", "large")  # on each device
 DISK = ("stored", "held")  # the embedding's bytes in the file and in memory
 COST = ("fit", "for_memory", "hours", "for_work", "instances", "monthly", "saving")
@@ -128,17 +128,16 @@ def lines(about: Subject, used: Usage, price: PriceConfig, words: dict[str, Any]
     heads |= {key: compare[key] for key in DISK}
     for place, device in enumerate(used.devices):
         tokens = "" if device.tokens is None else compare["tokens"].format(tokens=device.tokens)
-        shape = {"device": device.name, "tokens": tokens, "small": device.small, "large": device.large}
+        shape = {"device": device.title, "tokens": tokens, "small": device.small, "large": device.large}
         heads |= {f"{key}{place}": compare[key].format(**shape) for key in USE}
     beside = about.part["size.tokenizer_bytes"].max()
     notes = {} if pd.isna(beside) else {"total": compare["tokenizer"].format(size=size_text(beside))}
     tasks = [
-        Line("hurt", task_name(column, words), _task_note(column, place, about, words))
-        for place, column in enumerate(about.columns)
+        Line("hurt", task_name(column, words), _task_note(column, about, words)) for column in about.columns
     ]
     shown = {
         "large": used.devices[0].large,
-        "device": used.devices[0].name,
+        "device": used.devices[0].title,
         "memory_gb": f"{price.memory_gb:g}",
         "replicas": f"{price.replicas:,}",
         "requests": f"{price.requests_per_day:,.0f}",
@@ -154,16 +153,11 @@ def lines(about: Subject, used: Usage, price: PriceConfig, words: dict[str, Any]
     ]
 
 
-def _task_note(column: dict[str, Any], place: int, about: Subject, words: dict[str, Any]) -> str:
-    """Return a task's metric, split, marks and number of seeds; of a language the seeds alone, as the page tells the rest once."""
-    texts = words["hurt"]
-    marks = [texts["marked"].format(mark=mark_text(mark, words)) for mark in column["unofficial"]]
-    items = [*about.options, *([about.dense] if about.dense else [])]
-    counts = [item["seeds"][place] for item in items if item["seeds"][place]]
-    low, high = min(counts, default=0), max(counts, default=0)
-    shown = texts["seed" if low == high else "seeds"].format(low=low, high=high)
+def _task_note(column: dict[str, Any], about: Subject, words: dict[str, Any]) -> str:
+    """Return a task's metric, split and marks; "" for a language, as the page tells them once."""
     if about.languages:
-        return str(shown)
-    metric = column["headline.metric"]
+        return ""
+    texts, metric = words["hurt"], column["headline.metric"]
+    marks = [texts["marked"].format(mark=mark_text(mark, words)) for mark in column["unofficial"]]
     split = texts["split"].format(split=column["headline.split"])
-    return " · ".join([f"{words['metrics'].get(metric, metric)}{column['scaling']}", split, *marks, shown])
+    return " · ".join([f"{words['metrics'].get(metric, metric)}{column['scaling']}", split, *marks])
