@@ -107,12 +107,10 @@ def test_smaller_languages_lose_more_only_if_the_interval_leaves_out_0(
     assert f": {said}." in (tmp_path / "INDEX.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("most", [300, 600])
-def test_shares_of_text_that_are_alike_say_nothing_about_who_loses(most: int, tmp_path: Path) -> None:
-    passages = dict(zip(LANGUAGES, np.linspace(most, 300, 8).round().astype(int).tolist(), strict=True))
-    write_report(
-        golden(passages=passages | {"en": most - 1}), [], tmp_path
-    )  # always below twice the smallest
+def test_shares_of_text_that_are_alike_say_nothing_about_who_loses(tmp_path: Path) -> None:
+    passages = dict(zip(LANGUAGES, np.linspace(600, 300, 8).round().astype(int).tolist(), strict=True))
+    assert max(passages, key=lambda language: passages[language]) == "en"
+    write_report(golden(passages=passages | {"en": 599}), [], tmp_path)  # below twice the smallest
     page = (tmp_path / "tables" / "languages--minilm--rte.md").read_text(encoding="utf-8")
     assert "Swahili 7.5; hurt: Swahili." in page and "of the text)" not in page
     assert "the order of nearly equal shares is chance" in page

@@ -30,7 +30,7 @@ def smoke(tiny, *others):
 
 
 def test_every_run_survives_kills_frozen_holders_torn_records_and_two_further_sweeps(tmp_path, tiny_model):
-    counted = faults.faults(tmp_path, faults.tiny_model(tmp_path / "model"), runs=10, workers=1, every=2.0)
+    counted = faults.faults(tmp_path, faults.tiny_model(tmp_path / "model"), runs=6, workers=1, every=2.0)
     assert counted["faults"]["killed"]
 
 
