@@ -125,9 +125,9 @@ def assign(
             VERSION, identity(config), vocab_size, subspaces, rows, sources, weights, *found_on
         )
         request = Request(vocab_size, subspaces, rows, _seed(config), weights=weights, device=device)
-        return store.cached_array(
-            cache_dir / "codes" / f"{digest}.safetensors", lambda: _built(chosen, request, needed)
-        )
+        path, narrow = cache_dir / "codes" / f"{digest}.safetensors", np.min_scalar_type(rows - 1)
+        codes = store.cached_array(path, lambda: _built(chosen, request, needed).astype(narrow))
+        return codes.astype(np.int32, copy=False)
 
     # The codes, cached where they take long.
     try:

@@ -31,22 +31,11 @@ def licence(model: ModelConfig) -> str:
 
 def write(prepared: Prepared, record: Record, records: Sequence[Record], facts: dict[str, Any]) -> str:
     """Return README.md for the export of a run. `records` are all records of its store, `facts` the content of export.json."""
-    # Compare with runs of the same model and task alone: those of the same configuration, and the dense ones.
-    same = record["name"].split("/")[:2]
-    alike = [other for other in records if other["status"] == "ok" and other["name"].split("/")[:2] == same]
-    frame = headline_runs(to_frame(alike))
-    run = frame[frame.run_id == record["run_id"]].iloc[0]
-    frame = frame[(frame.model == run.model) & (frame.weights == run.weights) & (frame.column == run.column)]
-    seeds = frame[frame.config_id == run.config_id]
-    recipe = (frame.base_id == run.base_id) & (frame.recovery_id == run.recovery_id)
-    dense = frame[(frame.kind == "dense") & recipe]
-    scores = [["this configuration", *_score(seeds)]]
-    if len(dense):
-        scores.append(["dense, same recipe", *_score(dense)])
+    run, seeds, scores = _compared(record, records)
 
     # Say what limits the scores.
     marks = list(run.marks)
-    if len(seeds) == 1:
+    if seeds == 1:
         marks.append("a single seed")
     if run.weights != "pretrained":
         marks.append(f"{run.weights} weights{': no scores' if run.weights == 'random' else ''}")
@@ -81,6 +70,25 @@ def write(prepared: Prepared, record: Record, records: Sequence[Record], facts: 
         onnx=onnx,
         onnx_files=onnx_files(onnx, "a logit") if onnx else "",
     )
+
+
+def _compared(record: Record, records: Sequence[Record]) -> tuple[pd.Series, int, list[list[str]]]:
+    """Return the run's line, the number of its configuration's seeds, and lines of scores: this configuration's and dense's.
+
+    Runs of the same model and task alone are compared: those of the same configuration, and the dense ones.
+    """
+    same = record["name"].split("/")[:2]
+    alike = [other for other in records if other["status"] == "ok" and other["name"].split("/")[:2] == same]
+    frame = headline_runs(to_frame(alike))
+    run = frame[frame.run_id == record["run_id"]].iloc[0]
+    frame = frame[(frame.model == run.model) & (frame.weights == run.weights) & (frame.column == run.column)]
+    seeds = frame[frame.config_id == run.config_id]
+    recipe = (frame.base_id == run.base_id) & (frame.recovery_id == run.recovery_id)
+    dense = frame[(frame.kind == "dense") & recipe]
+    scores = [["this configuration", *_score(seeds)]]
+    if len(dense):
+        scores.append(["dense, same recipe", *_score(dense)])
+    return run, len(seeds), scores
 
 
 def render(template: str, **values: Any) -> str:

@@ -109,16 +109,11 @@ def _derived(record: Record, place: int, widths: dict[str, int], suites: dict[st
     planned = {role: {"split": name} for role, name in (config["task"].get("splits") or {}).items()}
     splits, split = parts["task"].get("splits", {}), parts["headline"].get("split")
 
-    # Digests of ever less of the configuration, to find configurations that differ in a single setting.
+    pretraining = config.get("pretraining")
     group = _without(config, "seed", "task", "data") | {"training": _without(training, "max_train_examples")}
-    if pretraining := config.get("pretraining"):
+    if pretraining:
         group["pretraining"] = _without(pretraining, "seed")
-    base = _without(group, "embedding", "assignment", "recovery", "body")
-    base["training"] = _without(group["training"], "teacher", "teacher_weight")
-    help_ = [config.get("recovery"), teacher, training.get("teacher_weight")]
-    family = [base, help_, config.get("body")]
-    table = _without(config["embedding"], *GRID)
-    return {
+    return _digests(config, group) | {
         "position": place,
         "model": model,
         "weights": _weights(record),
@@ -127,13 +122,6 @@ def _derived(record: Record, place: int, widths: dict[str, int], suites: dict[st
         "unofficial": marks_of(record["task"]["source"], splits, None) if record["task"] else None,
         "planned": marks_of(config["data"]["source"], planned, limit),
         "variant": digest([task, planned, limit]),
-        "config_id": digest(group),
-        "base_id": digest(base),
-        "recipe_id": digest(base | {"training": _without(base["training"], *TUNED)}),
-        "embedding_id": embedding_id(config),
-        "recovery_id": digest(help_),
-        "table_family": digest([family, config.get("assignment"), table]),
-        "assignment_family": digest([family, config["embedding"]]) if config.get("assignment") else "",
         "recovery": recovery,
         "plain": recovery == teacher == "none",
         "plain_name": plain_name(config),
@@ -150,6 +138,28 @@ def _derived(record: Record, place: int, widths: dict[str, int], suites: dict[st
         "replicates": None,
         "dirty": bool(provenance.get("dirty")),
         "error_message": (parts["error"].get("message") or "").strip().partition("\n")[0] or None,
+    }
+
+
+def _digests(config: dict[str, Any], group: dict[str, Any]) -> dict[str, str]:
+    """Return digests of ever less of the configuration, to find configurations that differ in a single setting.
+
+    `group` is the configuration without seed, task and data.
+    """
+    training = group["training"]
+    base = _without(group, "embedding", "assignment", "recovery", "body")
+    base["training"] = _without(training, "teacher", "teacher_weight")
+    help_ = [config.get("recovery"), training.get("teacher", "none"), training.get("teacher_weight")]
+    family = [base, help_, config.get("body")]
+    table = _without(config["embedding"], *GRID)
+    return {
+        "config_id": digest(group),
+        "base_id": digest(base),
+        "recipe_id": digest(base | {"training": _without(base["training"], *TUNED)}),
+        "embedding_id": embedding_id(config),
+        "recovery_id": digest(help_),
+        "table_family": digest([family, config.get("assignment"), table]),
+        "assignment_family": digest([family, config["embedding"]]) if config.get("assignment") else "",
     }
 
 

@@ -76,24 +76,19 @@ def _section(runs: pd.DataFrame, threshold: float) -> Iterator[dict[Any, Any]]:
     means, no_mean = _means(tasks, values)
     columns, main = [*tasks, *means], means[-1] if means else tasks[0]
 
-    # Rows: each configuration with its sizes and costs, from dense to the smallest.
+    # What is true of all lines.
     model, weights, suite = runs.iloc[0][SECTION]
     about = {"model": model, "weights": weights, "suite": suite, "margin": threshold, "no_mean": no_mean}
     marked = f" ({weights_text(weights)})".removesuffix(" ()")
     about |= {"recorded_as": f"{model}{marked}", "title": f"{known_as(model)}{marked}"}
     about |= {"provenance": provenance(runs), "newest": runs.created_at.max()}
     where, costs = in_use(counted)
-    kept = [column for column in runs.columns if column.startswith(OF_A_CONFIGURATION)]
-    profiles = counted.dropna(subset=["profiles"]).groupby("config_id").profiles.first()
-    facts = runs.groupby("config_id")[[*NAMES, *kept]].first().join(costs).join(profiles)
-    facts["compressed"], facts["saved"] = facts.kind != "dense", -facts[SIZE].astype(float).fillna(0)
-    facts = facts.sort_values(["compressed", "saved", "configuration"]).drop(columns=["compressed", "saved"])
 
-    # Cells.
+    # Rows and cells.
     references = _references(runs)
     statuses = {key: Counter(part) for key, part in runs.groupby(cells).status}
     collapsed = counted[counted["training.collapsed"].eq(True)].groupby(cells).size()
-    for config_id, row in facts.to_dict("index").items():
+    for config_id, row in _rows(runs, counted, costs).to_dict("index").items():
         reference = references.get(str(config_id))
         for column in columns:
             ours, dense = (
@@ -117,6 +112,15 @@ def _section(runs: pd.DataFrame, threshold: float) -> Iterator[dict[Any, Any]]:
                 else "no dense reference",
             }
             yield about | where | {"config_id": config_id} | row | column | {"main": column is main} | cell
+
+
+def _rows(runs: pd.DataFrame, counted: pd.DataFrame, costs: pd.DataFrame) -> pd.DataFrame:
+    """Return the configurations with their names, sizes, costs and profiles, by config_id, from dense to the smallest."""
+    kept = [column for column in runs.columns if column.startswith(OF_A_CONFIGURATION)]
+    profiles = counted.dropna(subset=["profiles"]).groupby("config_id").profiles.first()
+    facts = runs.groupby("config_id")[[*NAMES, *kept]].first().join(costs).join(profiles)
+    facts["compressed"], facts["saved"] = facts.kind != "dense", -facts[SIZE].astype(float).fillna(0)
+    return facts.sort_values(["compressed", "saved", "configuration"]).drop(columns=["compressed", "saved"])
 
 
 def _scored(

@@ -141,20 +141,6 @@ def _parts(
 ) -> dict[str, Any]:
     """Return the record's parts of a trained run without its scores; `answered` is by role."""
     config, task = prepared.config, prepared.config.task
-
-    # Describe the splits. A role in several languages has the mean of their shares.
-    splits = task_data.split_facts(task, config.data, loaded.splits)
-    splits["train"] |= loaded.shares
-    for role, parts in answered.items():
-        splits[role] |= {
-            share: float(np.mean([part.shares[share] for part in parts])) for share in loaded.shares
-        }
-        spoken = {part.language: part.examples for part in parts if part.language}
-        if len(spoken) > 1:
-            splits[role]["languages"] = {name: _used(one, loaded.tokenizer) for name, one in spoken.items()}
-    if limit := config.training.max_train_examples:
-        splits["train"]["max_train_examples"] = limit
-
     # Measure the forward pass, unless other runs share the GPU: it would say little about the model.
     shared = device.type == "cuda" and max(config.workers or 1, outcome.runs_at_once) > 1
     reported, dtype = answered[task.evaluate[0]], resolve_dtype(config.training.dtype, device)
@@ -164,7 +150,7 @@ def _parts(
             "version": task.task_version,
             "source": prepared.source,
             "data_sha256": prepared.canonical["data"]["sha256"],
-            "splits": splits,
+            "splits": _splits(prepared, loaded, answered),
         },
         "model": {
             **{key: getattr(config.model, key) for key in ("name", "revision", "sha256", "weights")},
@@ -192,3 +178,20 @@ def _parts(
             "profiles": None,
         },
     }
+
+
+def _splits(prepared: Prepared, loaded: Loaded, answered: dict[str, list[Answers]]) -> dict[str, Any]:
+    """Return the record's description of the splits by role. A role in several languages has the mean of their shares."""
+    config = prepared.config
+    splits = task_data.split_facts(config.task, config.data, loaded.splits)
+    splits["train"] |= loaded.shares
+    if limit := config.training.max_train_examples:
+        splits["train"]["max_train_examples"] = limit
+    for role, parts in answered.items():
+        splits[role] |= {
+            share: float(np.mean([part.shares[share] for part in parts])) for share in loaded.shares
+        }
+        spoken = {part.language: part.examples for part in parts if part.language}
+        if len(spoken) > 1:
+            splits[role]["languages"] = {name: _used(one, loaded.tokenizer) for name, one in spoken.items()}
+    return splits

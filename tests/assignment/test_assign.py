@@ -14,6 +14,7 @@ from bench.assignment import Codes, TokenVectors, assign, check, identity
 from bench.errors import BenchError, ConfigError, EnvironmentBroken
 from bench.settings.assignments import AssignmentConfig
 from bench.settings.choices import CHOICES, named
+from bench.store import load_array
 
 TABLE = np.random.default_rng(0).standard_normal((300, 12)).astype(np.float32)
 
@@ -65,7 +66,9 @@ def test_a_hit_computes_nothing(tmp_path: Path) -> None:
     vectors = Counted()
     first, second = (make("contextual", tmp_path, vectors=vectors) for _ in range(2))
     assert vectors.calls == 1 and first.sha256 == second.sha256 and (first.codes == second.codes).all()
-    assert [path.suffix for path in (tmp_path / "codes").iterdir()] == [".safetensors"]  # no leftovers
+    (kept,) = (tmp_path / "codes").iterdir()  # no leftovers
+    assert kept.suffix == ".safetensors" and load_array(kept).dtype == np.uint8, "as few bytes as they need"
+    assert first.codes.dtype == second.codes.dtype == np.int32
 
 
 @pytest.mark.parametrize("name", ["contextual", "pq", "residual"])
