@@ -2,6 +2,7 @@
 
 import logging
 import os
+import warnings
 
 log = logging.getLogger("bench")
 
@@ -15,3 +16,4 @@ def set_up_logging() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("DATASETS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
+    warnings.filterwarnings("ignore", module=r"torch\._inductor")  # the compiler's advice on speed
