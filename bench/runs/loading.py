@@ -54,8 +54,10 @@ def pick_device(name: str) -> torch.device:
 def device_of(config: RunConfig) -> torch.device:
     """Return the run's device, with torch set to deterministic algorithms where the configuration says so."""
     if config.deterministic:
-        # CUDA reads this when it starts, and torch refuses to be deterministic without it.
+        # CUDA reads the first when it starts, and torch refuses to be deterministic without it. The compiler reads the second:
+        # by default it chooses kernels by their time, which differs from one process to the next.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        os.environ.setdefault("TORCHINDUCTOR_DETERMINISTIC", "1")
     torch.use_deterministic_algorithms(config.deterministic)
     return processes.own_device(pick_device(config.device))
 

@@ -256,7 +256,7 @@ class RunConfig:
     device: str = "auto"  # auto | cpu | cuda
     # the trained model goes to results_dir/models/<name>-<run_id>/, from where `export` takes it
     keep_weights: bool = False
-    # with torch's deterministic algorithms and with clusters found on the CPU, at some cost in speed; recorded
+    # with torch's deterministic algorithms, without autotuning, and with clusters found on the CPU, at some cost in speed; recorded
     deterministic: bool = False
     sweep: Any = None  # a sweep's declaration (conf/sweep/), read by `plan`, `sweep`, `status`
     overwrite: str = "only-missing"  # which runs of a sweep are run: only-missing (interrupted ones too) | failed (these too)
