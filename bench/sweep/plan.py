@@ -115,7 +115,13 @@ def _typed(declared: Any) -> Sweep:
     """Return the declaration with its types checked; raises OmegaConfBaseException, and ConfigError for an unknown key."""
     if isinstance(declared, dict):
         _known(declared, KEYS)
-    return cast(Sweep, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Sweep), declared)))
+    sweep = cast(Sweep, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Sweep), declared)))
+    for override in itertools.chain(sweep.fixed, *sweep.points):
+        if not isinstance(override, str):  # list[str] takes a mapping
+            raise ConfigError(
+                f"{override} in the sweep's file is no override: put it in quotes, as YAML reads a leading question mark otherwise."
+            )
+    return sweep
 
 
 def _known(declared: dict[str, Any], keys: Sequence[str]) -> None:

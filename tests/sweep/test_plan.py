@@ -186,6 +186,8 @@ def test_two_sweeps_with_one_run_in_common_share_its_record(sweep):
         ("{name: bad, purpose: p, points: [embedding=dense]}", "yaml is no sweep .*str is not a List"),
         ("{name: bad, purpose: p, parts: [embedding=dense]}", "yaml is no sweep .*Cannot assign str"),
         ("{name: bad, purpose: p, parts: [{grid: {seed: 3}}]}", "yaml is no sweep .*Value 3"),
+        ("{name: bad, purpose: p, fixed: [?seed=1]}", "'seed=1'.*is no override: put it in quotes"),
+        ("{name: bad, purpose: p, points: [[?seed=1]]}", "yaml is no sweep .*DictConfig"),
         ("{name: bad, purpose: p, girds: {}}", "'girds'. Did you mean 'grid'"),
         ("{name: bad, purpose: p, parts: [{girds: {}}]}", "'girds'. Did you mean 'grid'"),
         ("{name: bad, purpose: p, grid: {seed: []}}", "an empty grid or no points"),
