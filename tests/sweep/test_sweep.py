@@ -142,7 +142,11 @@ def test_a_sweep_runs_what_is_missing_reports_and_then_runs_nothing(tiny, tmp_pa
 
 def test_a_failed_run_is_listed_and_the_others_go_on(tiny):
     broken = sweep_of(
-        tiny, "training.max_grad_norm=1e30", "training.warmup_fraction=0", "training.learning_rate=1e30"
+        tiny,
+        "training.max_grad_norm=1e30",
+        "training.warmup_fraction=0",
+        "training.learning_rate=1e30",
+        "workers=1",
     )
     done = run_bench("sweep", *broken)
     assert done.returncode == 1
