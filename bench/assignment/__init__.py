@@ -170,9 +170,9 @@ def _built(chosen: Assignment, request: Request, needed: dict[str, TokenVectors]
 
 def described(codes: np.ndarray, stored: bool, injective: bool, device: str | None) -> Codes:
     """Return the codes (V, f) with their digest and the number of distinct ones."""
-    stored_codes = codes.astype("<i4")
-    distinct = len(set(map(bytes, stored_codes)))  # 3 times as fast as np.unique at V = 250,037, f = 96
-    return Codes(codes, store.array_sha256(stored_codes), distinct, stored, injective, device)
+    contents = codes.astype("<i4")
+    distinct = len(set(map(bytes, contents)))  # 3 times as fast as np.unique at V = 250,037, f = 96
+    return Codes(codes, store.array_sha256(contents), distinct, stored, injective, device)
 
 
 def _side_by_side(both: list[np.ndarray], subspaces: int) -> np.ndarray:

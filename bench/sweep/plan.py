@@ -99,10 +99,9 @@ def load(overrides: Sequence[str]) -> tuple[Sweep, list[str]]:
 def _read(name: str, declared: Any) -> Sweep:
     """Return the sweep that the file of this name declares; raises ConfigError for what is none."""
     try:
-        sweep = _typed(declared or {})
+        sweep = _typed(declared or {}, KEYS)
         for part in sweep.parts:
-            _known(part, PART)
-            _typed({"name": "", "purpose": ""} | part)
+            _typed(part, PART)
     except OmegaConfBaseException as error:
         raise ConfigError(
             f"conf/sweep/{name}.yaml is no sweep ({str(error).splitlines()[0]}): give it a name, a purpose, points (lists of "
@@ -111,23 +110,19 @@ def _read(name: str, declared: Any) -> Sweep:
     return sweep
 
 
-def _typed(declared: Any) -> Sweep:
-    """Return the declaration with its types checked; raises OmegaConfBaseException, and ConfigError for an unknown key."""
-    if isinstance(declared, dict):
-        _known(declared, KEYS)
-    sweep = cast(Sweep, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Sweep), declared)))
+def _typed(declared: Any, keys: Sequence[str]) -> Sweep:
+    """Return what declares a sweep, or a part, with its types checked; raises OmegaConfBaseException or ConfigError."""
+    for key in declared if isinstance(declared, dict) else ():
+        if key not in keys:
+            raise ConfigError(unknown("key in the sweep's file", key, keys))
+    named = {} if keys == KEYS else {"name": "", "purpose": ""}  # a part needs neither
+    sweep = cast(Sweep, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Sweep), named, declared)))
     for override in itertools.chain(sweep.fixed, *sweep.points):
         if not isinstance(override, str):  # list[str] takes a mapping
             raise ConfigError(
                 f"{override} in the sweep's file is no override: put it in quotes, as YAML reads a leading question mark otherwise."
             )
     return sweep
-
-
-def _known(declared: dict[str, Any], keys: Sequence[str]) -> None:
-    for key in declared:
-        if key not in keys:
-            raise ConfigError(unknown("key in the sweep's file", key, keys))
 
 
 @dataclass(frozen=True)
