@@ -48,10 +48,10 @@ class Prepared:
     source: str  # of the data
 
 
-def prepare(config: RunConfig, training_version: int = finetune.VERSION) -> Prepared:
+def prepare(config: RunConfig, training_version: int | None = None) -> Prepared:
     """Return the checked and resolved run; raises ConfigError or DataError before any weights are loaded.
 
-    `training_version` is another only for the identity of an older record.
+    `training_version` is given only for the identity of an older record.
     """
     _check(config)
     config = without_weights(config)
@@ -80,7 +80,7 @@ def prepare(config: RunConfig, training_version: int = finetune.VERSION) -> Prep
         "model": model_identity,
         "task": {k: v for k, v in asdict(config.task).items() if k not in DESCRIPTIVE}
         | {"splits": {role: config.task.splits.get(role) for role in roles}},
-        "training": _training(training, training_version),
+        "training": _training(training, training_version or finetune.VERSIONS[training.engine]),
         "data": {"source": source, "sha256": task_data.data_identity(config.task, config.data, roles)},
         "seed": config.seed,
     }

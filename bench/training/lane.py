@@ -167,8 +167,13 @@ class Lane:
         """
         # One function is compiled for each method, with the body frozen or not, in training or not.
         torch._dynamo.config.recompile_limit = 64
-        # Independent kernels are combined: MiniLM trains 3 % faster by it, XLM-R with f=3 tables 5 % (H100).
-        combined: dict[str, Any] = {"combo_kernels": True}
+        # Independent kernels are combined: MiniLM trains 3 % faster by it, XLM-R with f=3 tables 5 % (H100). Reductions are not:
+        # the compiler chooses the form of a combined one by its time, and so its roundings, even where it is `deterministic`.
+        combined: dict[str, Any] = {
+            "combo_kernels": True,
+            "combo_kernels_pointwise_only": True,
+            "deterministic": True,
+        }
         per_subkernel = combined | {"combo_kernel_per_subkernel_blocks": True}
         fused = partial(torch.compile, dynamic=True, options=per_subkernel)
 
