@@ -23,8 +23,7 @@ from bench.store import digest
 from bench.tasks import corpora
 from bench.tasks import data as task_data
 from bench.tasks.scoring import check_metrics
-from bench.training import finetune, pretraining
-from bench.training.engine import ENGINES
+from bench.training import VERSIONS, pretraining
 from bench.training.precision import DTYPES
 
 TEACHERS = ("none", "dense")
@@ -80,7 +79,7 @@ def prepare(config: RunConfig, training_version: int | None = None) -> Prepared:
         "model": model_identity,
         "task": {k: v for k, v in asdict(config.task).items() if k not in DESCRIPTIVE}
         | {"splits": {role: config.task.splits.get(role) for role in roles}},
-        "training": _training(training, training_version or finetune.VERSIONS[training.engine]),
+        "training": _training(training, training_version or VERSIONS[training.engine]),
         "data": {"source": source, "sha256": task_data.data_identity(config.task, config.data, roles)},
         "seed": config.seed,
     }
@@ -265,7 +264,7 @@ def _check(config: RunConfig) -> None:
             )
     for key, value, allowed in (
         ("training.dtype", config.training.dtype, DTYPES),
-        ("training.engine", config.training.engine, ENGINES),
+        ("training.engine", config.training.engine, tuple(VERSIONS)),
         ("training.teacher", config.training.teacher, TEACHERS),
         ("body", config.body, FORMS),
         ("device", config.device, ("auto", "cpu", "cuda")),

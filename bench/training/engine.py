@@ -21,7 +21,6 @@ from bench.training.bf16_weights import Projections
 from bench.training.lane import Lane
 
 log = logging.getLogger("bench")
-ENGINES = ("auto", "eager", "graph", "compile")
 ROUND = 8  # graphs exist for lengths in multiples of this
 PADDING = 1e12  # floating point operations on padding that a graph less may cost: about 30 ms, less than its capture
 

@@ -21,8 +21,6 @@ from bench.training.lane import TASK, Lane, Objective
 from bench.training.precision import autocast
 from bench.training.random_stream import RandomStream
 
-# By engine, raised whenever a change alters the models that it trains; records without one are of version 1.
-VERSIONS = {"auto": 2, "eager": 2, "graph": 2, "compile": 3}
 log = logging.getLogger("bench")
 
 

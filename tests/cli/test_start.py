@@ -1,4 +1,4 @@
-"""What `bench run` does before its first step, so that the step comes soon."""
+"""What `bench plan` and `bench run` do before their answer and their first step, so that these come soon."""
 
 import ctypes
 import os
@@ -19,6 +19,19 @@ from bench.settings.compose import compose_config
 load([prepare(compose_config(sys.argv[1:]))], torch.device("cpu"))
 print({"datasets", "evaluate", "pandas", "sklearn"} & sys.modules.keys())
 """
+
+
+PLAN = """
+import sys
+from bench.cli.main import main
+main(["plan", "sweep=demo"])
+print({"transformers", "scipy", "datasets", "evaluate", "pandas", "sklearn"} & sys.modules.keys())
+"""
+
+
+def test_a_plan_is_made_without_the_packages_that_train_and_evaluate() -> None:
+    done = subprocess.run([sys.executable, "-c", PLAN], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.stdout.splitlines()[-1] == "set()", done.stderr
 
 
 def test_a_run_loads_what_is_cached_without_the_packages_that_its_evaluation_needs(tiny: list[str]) -> None:

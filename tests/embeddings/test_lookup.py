@@ -6,9 +6,9 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.embeddings.lookup import OneHotLookup, OpaqueLookup, lookup
+from bench.embeddings.lookup import MatchedLookup, OneHotLookup, OpaqueLookup, lookup
 
-KINDS = [OneHotLookup, OpaqueLookup]
+KINDS = [OneHotLookup, MatchedLookup, OpaqueLookup]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -42,12 +42,13 @@ def test_the_gradient_is_exact_when_compiled_under_bf16_autocast(kind):
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 @pytest.mark.parametrize("rows", [2, 500, 30522])
+@pytest.mark.parametrize("length", [56, 136])  # few ids, and more than UNSORTED
 @pytest.mark.parametrize("padding", [None, 1])
-def test_a_lookup_equals_torchs_embedding_and_is_deterministic(rows, padding, device):
+def test_a_lookup_equals_torchs_embedding_and_is_deterministic(rows, length, padding, device):
     generator = torch.Generator().manual_seed(0)
     table = torch.randn(rows, 64, generator=generator).to(device).requires_grad_()
-    ids = torch.randint(0, rows, (32, 56), generator=generator).to(device)
-    gradient = torch.randn(32, 56, 64, generator=generator).to(device)
+    ids = torch.randint(0, rows, (32, length), generator=generator).to(device)
+    gradient = torch.randn(32, length, 64, generator=generator).to(device)
 
     def found(function):
         vectors = function()
