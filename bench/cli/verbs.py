@@ -274,7 +274,7 @@ VERBS = {
     ),
     "repeatability": Verb(
         "speed",
-        "Carry a run out alone, again in a new process and beside three others; compare to the last bit.",
+        "Carry a run out alone, again in a new process without caches and beside three others; compare to the last bit.",
         "task=mrpc data.root=glue training.max_steps=60",
     ),
 }

@@ -1,7 +1,9 @@
-"""Does a run repeat? The same run alone, again in a new process, and beside three others, compared to the last bit."""
+"""Does a run repeat? The same run alone, again in a new process without caches, and beside three others, compared to the last bit."""
 
+import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,8 +30,8 @@ class Repeat:
 def repeats(overrides: Sequence[str]) -> Iterator[Repeat]:
     """Yield each repetition of the run that the overrides describe; all records lie below results_dir/repeatability.
 
-    Codes and recovered models in cache_dir are read again, not made again. Raises BenchError for a run that fails or does
-    not train side by side.
+    The new process has empty caches: it makes codes, recovered models and compiled kernels anew, as another machine would.
+    Raises BenchError for a run that fails or does not train side by side.
     """
     run = prepare(compose_config(overrides))
     folder = Path(run.config.results_dir).absolute() / "repeatability"
@@ -37,16 +39,25 @@ def repeats(overrides: Sequence[str]) -> Iterator[Repeat]:
     def within(name: str) -> Prepared:
         return replace(run, config=replace(run.config, results_dir=str(folder / name)))
 
-    # Alone, here and in a process of its own, where kernels may be chosen anew. `bench run` would keep a former record.
+    # Alone, here and in a process of its own. `bench run` would keep a former record.
     alone = _finished(execute(within("alone")))
     path = store.path_of(folder / "again", run.name, run.run_id)
     path.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "bench", "run", *overrides, f"results_dir={folder / 'again'}"]
-    done = subprocess.run(command, capture_output=True, text=True)
+    with tempfile.TemporaryDirectory() as empty:
+        folders = [f"results_dir={folder / 'again'}", f"cache_dir={empty}"]
+        done = subprocess.run(
+            [sys.executable, "-m", "bench", "run", *overrides, *folders],
+            env=os.environ | {"TORCHINDUCTOR_CACHE_DIR": empty, "TRITON_CACHE_DIR": empty},
+            capture_output=True,
+            text=True,
+        )
     if done.returncode:
         raise BenchError(f"the run in a new process failed: {(done.stderr.strip().splitlines() or [''])[-1]}")
     again = store.read(path)
-    yield Repeat("again in a new process", difference(alone, again, folder / "alone", folder / "again"))
+    yield Repeat(
+        "again in a new process, with empty caches",
+        difference(alone, again, folder / "alone", folder / "again"),
+    )
 
     # Beside others of its task, which have other seeds.
     group = [
