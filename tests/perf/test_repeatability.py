@@ -12,7 +12,10 @@ from bench.settings.compose import compose_config
 
 
 def test_a_run_on_the_cpu_repeats_to_the_last_bit_and_a_changed_bit_is_named(tiny, tmp_path, capsys):
-    overrides, folder = [*tiny, "embedding=subspace", "recovery=distil", "recovery.steps=3", f"results_dir={tmp_path}"], tmp_path / "repeatability"
+    overrides, folder = (
+        [*tiny, "embedding=subspace", "recovery=distil", "recovery.steps=3", f"results_dir={tmp_path}"],
+        tmp_path / "repeatability",
+    )
     run = prepare(compose_config(overrides))
     former = store.path_of(folder / "again", run.name, run.run_id)  # as other code may have left it
     former.parent.mkdir(parents=True)
