@@ -61,7 +61,7 @@ NAMES = set(
     pq dense sequential f Q minilm all l v bert  GLUE glue lexical other  mrpc rte stsb cola ax mnli qnli qqp sst wnli entailment lexical_entailment
     lexical_sentiment  train train_subset validation  notes runs half json INDEX md conf price example yaml CPU
     bench coverage  report tasks embedding price_per_gpu_hour  A B C D ABCD ID SHA USD GB MB kB ms
-    make latency SWEEP sweep ARGS device cuda a cpu GPU torch int int8 int4
+    make latency SWEEP sweep ARGS device cuda a cpu GPU torch int int8 int4  distil t
 """,
     )
 )

@@ -178,6 +178,18 @@ def test_the_brief_names_the_languages_that_are_hurt_and_the_tokenizer(
     assert said in seen and tokenizer in seen
 
 
+def test_the_japanese_brief_says_in_japanese_what_is_not_official() -> None:
+    records: Any = golden()
+    for made in records:
+        made["task"]["splits"]["train"] |= {"split": "train_subset"}
+    frame = to_frame(records)
+    config = RunConfig(report=ReportConfig(language="ja"))
+    parts = sections(breakdown_table(frame, 1.0))
+    seen = text(brief.page(frame, score_table(frame, 1.0), [], [], config, parts))
+    assert "rte: 公式のデータではありません（学習データは train_subset の" in seen
+    assert " rte の言語別の低下（" in seen and "not official" not in seen
+
+
 def test_the_rank_correlation_is_scipys_and_its_interval_a_bootstrap() -> None:
     rng = np.random.default_rng(1)
     x = rng.integers(0, 9, 15).astype(float)  # with ties

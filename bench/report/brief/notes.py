@@ -42,8 +42,8 @@ def notes(
         "footer": words["footer"].format(
             count=f"{len(runs):,}",
             digest=ids_sha256(runs)[:16],
-            commits=", ".join(commits) or "?",
-            devices=", ".join(devices) or "?",
+            commits=words["separator"].join(commits) or "?",
+            devices=words["separator"].join(devices) or "?",
         ),
     }
 
@@ -68,6 +68,7 @@ def spoken(
         worst, loss = next(iter(cost.losses.items()))
         speak = words["languages"]
         facts = {"label": cost.configuration, "task": cost.task, "count": len(cost.losses)}
+        facts["name"] = cost.task.partition(" [")[0]  # without the marks, which are English
         facts["worst"] = speak.get(worst, worst)
         numbers = {"mean": minus(cost.mean_loss), "loss": minus(loss)}
         hurt = join(speak.get(name, name) for name in cost.hurt) or words["nothing"]
@@ -108,7 +109,8 @@ def _care(about: Subject, words: dict[str, Any]) -> list[str]:
     tasks = [column["task"] for column in columns]
     overlap = [cares["overlap"].format(task=task, data=seen[task]) for task in tasks if task in seen]
     weights = about.part.weights.iloc[0]
-    rounded = [cares["rounded"].format(weights=weights)] if weights.endswith("-bit") else []
+    bits = weights.removesuffix("-bit")
+    rounded = [cares["rounded"].format(bits=bits)] if bits != weights else []
     return [*texts["synthetic"], *marked, *overlap, *rounded, *texts["single"], *texts["besides"], *collapsed]
 
 
