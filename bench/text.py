@@ -43,6 +43,11 @@ def size_text(count: float) -> str:
     return f"{value:.{0 if unit == 'B' or value >= 100 else 1 if value >= 10 else 2}f}\u00a0{unit}"
 
 
+def time_text(milliseconds: float) -> str:
+    """Return a time, from a second on in seconds, such as "22.1 ms" and "1.67 s"; the number and its unit are never parted."""
+    return f"{milliseconds:.1f}\u00a0ms" if milliseconds < 1000 else f"{milliseconds / 1000:.2f}\u00a0s"
+
+
 def percent_text(share: float) -> str:
     """Return a share with one decimal, such as "97.5 %", or with two where one decimal would give 100.0."""
     return f"{100 * share:.{2 if 0.9995 <= share < 1 else 1}f}\u00a0%"

@@ -134,9 +134,7 @@ def test_the_results_in_the_readme_and_on_the_japanese_page_are_the_reports(head
     for name, cells in rows:
         row = scores.loc[name]
         stored, total = (f"{row[f'size.{kind}_bytes'] / 1e6:.{digits}f} MB" for kind, digits in SIZES.items())
-        mean, low, high = (
-            change(row[f"difference_{end}"]) for end in ("to_dense", "ci95_low", "ci95_high")
-        )
+        mean, low, high = (change(row[f"difference_{end}"]) for end in ("to_dense", "ci95_low", "ci95_high"))
         score = f"{row['mean']:.1f}" if name == "dense" else f"{mean} [{low}, {high}]"
         saved = "0 %" if name == "dense" else f"{100 * row['size.byte_saving']:.1f} %"
         assert cells.split(" | ") == [stored, saved, total, score]

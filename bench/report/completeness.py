@@ -53,7 +53,7 @@ def summary(lines: pd.DataFrame) -> str:
     """Return a sentence with the numbers of runs that finished, did not finish, and are missing."""
     part = lines[begun(lines)]
     ok, *broken, missing = (sum(map(len, part[key].str.split())) for key in (*STATUSES, "missing"))
-    return f"Runs: {ok:,} finished, {sum(broken):,} did not, {missing:,} are missing (other configurations have that seed)."
+    return f"Runs: {ok:,} finished, {sum(broken):,} did not; seeds that only other configurations have: {missing:,}."
 
 
 def page(lines: pd.DataFrame) -> str:

@@ -159,5 +159,9 @@ def side_by_side(part: pd.DataFrame, runs: pd.DataFrame, scores: dict[Any, str])
         return ""
     first = part[part.main].iloc[0]
     head = ["configuration", "device", f"{first.task}: {first.metric}", "stored bytes"]
-    head += ["tokens × batch: p50 in ms (ratio to dense)"] * 2 + ["rows a second", *SHOWN]
+    head += [
+        f"{size} batch, tokens × rows: median ms (ratio to dense in a round)"
+        for size in ("smallest", "largest")
+    ]
+    head += ["rows a second", *SHOWN]
     return f"#### Cost in use: {escape(first.title)}\n\n{IN_REPORT}\n{markdown_table(head, lines, len(head) - 2)}"

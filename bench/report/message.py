@@ -44,7 +44,8 @@ def message(part: pd.DataFrame, size: str = SIZE) -> Message | None:
     share, cost = _saved(row, size, dense)
     text = f"{share} of {SAVED[size]} saved {cost}"
     if len(shown):
-        of = f", corrected for the best of {len(compared)}" if len(compared) > 1 else ""
+        tested = part.p_holm.notna().sum()
+        of = f", corrected for the best of {tested}" if tested > 1 else ""
         text += f", and no more than {points(margin)} (p < 0.05{of})"
         smaller = within[within[size] < row[size]].to_dict("records")
         text += "".join(f"; {' '.join(_saved(less, size, dense))}{_interval(less)}" for less in smaller[:1])

@@ -110,7 +110,8 @@ def test_no_english_is_on_the_japanese_page(name: str, price: PriceConfig) -> No
 def test_marks_and_failures_are_said_in_japanese() -> None:
     english, japanese = map(text, pages("found, with subsets, failures and an unreadable record"))
     assert (
-        "mrpc: not the official data (train (1,000 of 3,668 rows))" in english
+        "mrpc: trained or tested on other rows than the official ones (train (1,000 of 3,668 rows))"
+        in english
         and "（学習データは train の 3,668 件のうち 1,000 件）" in japanese
     )
     assert (

@@ -162,7 +162,7 @@ def test_a_mean_that_gains_hurts_a_language_from_a_loss_of_more_than_a_point() -
     [
         (
             "en",
-            "Hurt (more than twice what the mean loses, plus 1 point): Swahili. Languages with less text",
+            "Hurt (more than twice the mean's loss, plus 1 point): Swahili. Languages with less text",
             "8.76 MB",
         ),
         ("ja", "8 言語の平均は 2.3 ポイント、最大はスワヒリ語の 7.5 ポイント", "（どの構成でも 8.76 MB）"),

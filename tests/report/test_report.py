@@ -172,9 +172,9 @@ def test_coverage_names_seeds_failures_and_unreadable_records(tmp_path: Path) ->
     text = index(tmp_path)
     assert "CUDA out of memory |" in text and "second line" not in text
     assert "- runs/half.json: cut in half" in text
-    assert text.index("Runs: 5 finished, 2 did not, 1 are missing") < text.index(
-        "Records that cannot be read: 1."
-    )
+    assert text.index(
+        "Runs: 5 finished, 2 did not; seeds that only other configurations have: 1."
+    ) < text.index("Records that cannot be read: 1.")
     assert text.index("## Best for their size") < text.index("## Scores") < text.index("## Completeness")
     seeds = (tmp_path / "tables" / "completeness.md").read_text(encoding="utf-8")
     assert seeds.index("## Not complete") < seeds.index("| pq f=8 Q=64 | 0 |") < seeds.index("## All")

@@ -9,7 +9,7 @@ from bench.report.brief.text import mark_text, reason_text, task_name
 from bench.report.decision import Item, Subject
 from bench.report.latency import Device, InUse, devices, on_device
 from bench.settings.schema import PriceConfig
-from bench.text import percent_text, size_text
+from bench.text import percent_text, size_text, time_text
 
 # Lines that depend on the tasks that matter: `cells` leaves them empty.
 CHOSEN = ("mean", "worst", "chance", "measured", "seeds")
@@ -66,7 +66,7 @@ def values(row: dict[str, Any], used: Usage, price: PriceConfig, words: dict[str
     for place, on in enumerate(ours):
         texts[f"resident{place}"] = size_text(on.resident) if on.resident else none
         for key, time in (("small", on.small), ("large", on.large)):
-            texts[f"{key}{place}"] = none if time is None else f"{time:.1f}\u00a0ms"
+            texts[f"{key}{place}"] = none if time is None else time_text(time)
     texts["memory"], batch = texts["resident0"], used.devices[0].large
     return texts | _money(ours[0], used.of(dense)[0], batch, price, words)
 
@@ -89,7 +89,7 @@ def _money(
         "hours": none if bill.hours is None else f"{bill.hours:,.1f}",
         "for_work": none if bill.for_work is None else f"{bill.for_work:,}",
         "instances": f"{bill.instances:,}",
-        "monthly": f"{price.currency}\u00a0{bill.monthly:,.0f}",
+        "monthly": f"{price.currency} {bill.monthly:,.0f}",
         "saving": texts[kind].format(amount=f"{price.currency}\u00a0{abs(less):,.0f}", share=share),
     }
 
