@@ -16,6 +16,7 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from bench.assignment import kmeans
+from bench.assignment.rows import first_rows
 
 CHUNK = 1 << 22  # distances held at a time by one worker (16 MiB of float32)
 PART = 1 << 12  # points whose nearest rows one worker finds
@@ -108,9 +109,9 @@ def nearest_rows(points: np.ndarray, rows: np.ndarray, device: Device = None) ->
 
     A point of `rows` gets its place. Of equal distances the first counts.
     """
-    # products with equal rows can differ in their last bits
-    first = np.sort(np.unique(points[rows], axis=0, return_index=True)[1])
-    table = points[rows[first]]
+    table = points[rows]
+    first = first_rows(table)  # products with equal rows can differ in their last bits
+    table = table[first]
     with workers() as run:
         part = PART if device is None else len(points)
         parts = run(

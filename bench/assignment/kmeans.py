@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 BLOCK = 1 << 25  # distances held at a time: 256 MiB
+ONE_HOT = 1 << 22  # elements of a one-hot matrix held at a time: 32 MiB
 TOLERANCE = 1e-4  # scikit-learn's: of the points' mean variance
 
 
@@ -19,23 +20,34 @@ def centroids(points: Tensor, weights: Tensor, start: Tensor, max_iter: int) -> 
     """
     tolerance = TOLERANCE * points.var(0, correction=0).mean()
     means, codes = start, torch.full((len(points),), -1, device=points.device)
+    weighted = torch.cat([points, points.new_ones(len(points), 1)], dim=1) * weights[:, None]
     for _ in range(max_iter):
         before, codes = codes, nearest(points, means)
-        sums = torch.zeros_like(means).index_add_(0, codes, points * weights[:, None])
-        counts = weights.new_zeros(len(means)).index_add_(0, codes, weights)
+        sums = _sums(weighted, codes, len(means))
 
         # Move the empty centroids to the farthest points, and take these from their centroids.
-        if len(empty := (counts == 0).nonzero()[:, 0]):
+        if len(empty := (sums[:, -1] == 0).nonzero()[:, 0]):
             far = (points - means[codes]).square().sum(1).topk(len(empty)).indices
-            sums.index_add_(0, codes[far], points[far] * -weights[far, None])
-            counts.index_add_(0, codes[far], -weights[far])
-            sums[empty], counts[empty] = points[far] * weights[far, None], weights[far]
+            sums -= _sums(weighted[far], codes[far], len(means))
+            sums[empty] = weighted[far]
 
-        moved = torch.where(counts[:, None] > 0, sums / counts[:, None], means)
+        moved = torch.where(sums[:, -1:] > 0, sums[:, :-1] / sums[:, -1:], means)
         shift, means = (moved - means).square().sum(), moved
         if shift <= tolerance or torch.equal(codes, before):
             break
     return means
+
+
+def _sums(vectors: Tensor, codes: Tensor, rows: int) -> Tensor:
+    """Return the sum of each code's vectors (rows, s).
+
+    As products with the one-hot matrix of the codes, block by block: on a GPU `index_add_` adds up in no fixed order.
+    """
+    names, step = torch.arange(rows, device=codes.device)[:, None], max(1, ONE_HOT // rows)
+    sums = vectors.new_zeros(rows, vectors.shape[1])
+    for part, some in zip(codes.split(step), vectors.split(step), strict=True):
+        sums.addmm_((part == names).to(vectors.dtype), some)
+    return sums
 
 
 def plus_plus(points: Tensor, weights: Tensor, number: int, seed: int) -> Tensor:

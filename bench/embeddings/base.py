@@ -90,11 +90,11 @@ class Source:
         return self.vocabulary
 
     def weights(self) -> Tensor:
-        """Return the weight of each token's squared error in a fit, (V, 1) float64: 0 for padding and kept tokens."""
+        """Return the weight of each token's squared error in a fit, (V,) float64: 0 for padding and kept tokens."""
         weights = None if self.vocabulary is None else self.vocabulary.weights
         weights = np.ones(len(self.table)) if weights is None else weights
         weights[[] if self.padding_idx is None else [self.padding_idx]] = 0
-        return self.without_kept(torch.from_numpy(weights).unsqueeze(1))
+        return self.without_kept(torch.from_numpy(weights))
 
     def normal(self, table: Tensor) -> Tensor:
         """Return a tensor of the table's shape with numbers of mean 0 and variance 1."""
@@ -106,7 +106,7 @@ class Source:
         return self.table[np.delete(np.arange(len(self.table)), padding)].std(dim=0)
 
     def without_kept(self, rows: Tensor) -> Tensor:
-        """Return the rows (V, n) with zeros for kept tokens."""
+        """Return the rows (V, ...) with zeros for kept tokens."""
         return rows if self.kept is None else rows.index_fill(0, self.kept, 0)
 
 

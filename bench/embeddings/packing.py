@@ -10,9 +10,10 @@ def bits_per_code(rows: int) -> int:
 
 def pack(codes: np.ndarray, rows: int) -> np.ndarray:
     """Return `codes` (any shape, 0 <= code < rows) as uint8 of ceil(size * bits / 8) bytes, row by row, low bit first."""
-    bits = bits_per_code(rows)
-    planes = (codes.reshape(-1, 1).astype(np.uint32) >> np.arange(bits, dtype=np.uint32)) & 1
-    return np.packbits(planes.astype(np.uint8).reshape(-1), bitorder="little")
+    numbers = codes.reshape(-1).astype(np.min_scalar_type(rows - 1).newbyteorder("<"))
+    octets = numbers.view(np.uint8).reshape(-1, numbers.itemsize)
+    planes = np.unpackbits(octets, axis=1, count=bits_per_code(rows), bitorder="little")
+    return np.packbits(planes.reshape(-1), bitorder="little")
 
 
 def unpack(packed: np.ndarray, rows: int, shape: tuple[int, ...]) -> np.ndarray:

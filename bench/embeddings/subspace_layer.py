@@ -81,7 +81,8 @@ class SubspaceEmbedding(CompressedEmbedding):
         return {"codes": (self.codes(), self.rows)} if self.codes_stored else {}
 
     def set_integers(self, name: str, numbers: np.ndarray) -> None:
-        index = torch.from_numpy(numbers.astype(np.int64)) + torch.arange(self.subspaces) * self.rows
+        starts = torch.arange(self.subspaces, dtype=torch.int32) * self.rows
+        index = torch.from_numpy(numbers.astype(np.int32)) + starts
         if self.padding_idx is not None:
             index[self.padding_idx] = self.subspaces * self.rows
         narrow = torch.int16 if self.subspaces * self.rows < 2**15 else torch.int32

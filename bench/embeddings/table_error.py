@@ -5,21 +5,21 @@ import torch
 from torch import Tensor, nn
 
 DECILES = 10
+CHUNK = 1024  # tokens at once, whose vectors stay in the processor's cache
 
 
 def squared_errors(
     module: nn.Module, table: Tensor, padding_idx: int | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return ||e - e'||^2 and ||e||^2 of every token except padding, each (V - 1,) or (V,), from chunks of rows."""
-    errors, norms = [], []
+    ids = torch.arange(len(table))
+    errors, norms = list[Tensor](), list[Tensor]()
     with torch.no_grad():
-        for ids in torch.arange(len(table)).split(1024):
-            if padding_idx is not None:
-                ids = ids[ids != padding_idx]
-            rows = table[ids].double()
-            errors.append((module(ids).double() - rows).square().sum(1))
-            norms.append(rows.square().sum(1))
-    return torch.cat(errors).numpy(), torch.cat(norms).numpy()
+        for part, rows in zip(ids.split(CHUNK), table.split(CHUNK), strict=True):
+            for squares, vectors in ((errors, module(part) - rows), (norms, rows)):
+                squares.append(torch.linalg.vector_norm(vectors, dim=1, dtype=torch.float64).square())
+    kept = ids != (-1 if padding_idx is None else padding_idx)
+    return torch.cat(errors)[kept].numpy(), torch.cat(norms)[kept].numpy()
 
 
 def relative_error(errors: np.ndarray, norms: np.ndarray) -> float:

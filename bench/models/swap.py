@@ -92,7 +92,7 @@ def compressed(
     # Where code rows are shared, the module decides the codes.
     for part in module.modules():
         if isinstance(part, Shared):
-            codes = bench.assignment.described(part.codes(), True, False, codes.device if codes else None)
+            codes = Codes(part.codes(), True, False, codes.device if codes else None)
     return module, codes
 
 

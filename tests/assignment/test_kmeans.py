@@ -54,6 +54,18 @@ def test_centroids_without_points_move_to_the_farthest_points(device: torch.devi
     assert np.allclose(ours.cpu().numpy(), theirs.cluster_centers_, rtol=0, atol=1e-9)
 
 
+def test_the_centroids_are_the_same_to_the_bit_each_time_and_in_blocks_the_same_but_for_rounding(
+    monkeypatch: pytest.MonkeyPatch, device: torch.device
+) -> None:
+    rng = np.random.default_rng(0)
+    points, weights = rng.standard_normal((20_000, 6)), rng.uniform(0, 3, 20_000)
+    tensors = [torch.from_numpy(array).to(device) for array in (points, weights, points[:50])]
+    first, *others = (kmeans.centroids(*tensors, max_iter=10) for _ in range(3))
+    assert all(torch.equal(other, first) for other in others)
+    monkeypatch.setattr(kmeans, "ONE_HOT", 50 * 999)
+    torch.testing.assert_close(kmeans.centroids(*tensors, max_iter=10), first, rtol=0, atol=1e-12)
+
+
 def test_blocks_that_do_not_fit_the_memory_are_halved(monkeypatch: pytest.MonkeyPatch) -> None:
     points, table = torch.randn(100, 4).double(), torch.randn(7, 4).double()
     whole, addmm = kmeans.nearest(points, table), torch.addmm

@@ -7,7 +7,7 @@ import torch
 
 from bench.assignment.digits import sequential
 from bench.embeddings import method
-from bench.embeddings.base import Source
+from bench.embeddings.base import Source, Vocabulary
 from bench.embeddings.subspace_layer import SubspaceEmbedding
 from bench.embeddings.table_error import relative_error, squared_errors
 from bench.settings.embeddings import HashingConfig, SubspaceConfig
@@ -36,6 +36,21 @@ def test_fitted_tables_are_the_means_of_the_sub_vectors_that_share_a_code(paddin
         np.testing.assert_allclose(
             layer.weight.detach()[9 * i + 8], tokens.iloc[:, 4 * i : 4 * i + 4].mean(), rtol=1e-5, atol=1e-6
         )
+
+
+def test_a_token_weighs_in_the_means_what_its_count_says():
+    rng = np.random.default_rng(0)  # more than two parts
+    table, codes = rng.normal(size=(1200, 12)), rng.integers(0, 8, (1200, 3), dtype=np.int32)
+    vocabulary = Vocabulary(rng.integers(0, 50, 1200), (), 0, power=0.5)
+    weights = np.sqrt(vocabulary.counts + 1)
+    config = method("subspace").resolve(SubspaceConfig(subspaces=3, rows=9), 1200, 12)
+    source = Source(torch.from_numpy(table).float(), 5, codes, vocabulary=vocabulary)
+    found = method("subspace").build(config, source).weight.detach().view(3, 9, 4)
+    for i, piece in enumerate(np.split(table, 3, axis=1)):
+        for code in range(9):  # no token has the last one
+            tokens = (np.arange(1200) != 5) & ((codes[:, i] == code) | (code == 8))
+            expected = np.average(piece[tokens], axis=0, weights=weights[tokens])
+            np.testing.assert_allclose(found[i, code], expected, rtol=1e-5, atol=1e-6)
 
 
 def squared_error(layer: SubspaceEmbedding, table: torch.Tensor) -> float:
@@ -179,6 +194,15 @@ def test_kept_tokens_have_their_rows_and_the_fit_of_the_rest_ignores_them(name, 
     torch.testing.assert_close(other(others), module(others))
     missed = [(layer(others) - table[others]).square().sum().item() for layer in (module, plain)]
     assert missed[0] <= 1.01 * missed[1]
+
+
+def test_each_gain_is_the_least_squares_of_its_token_given_the_directions() -> None:
+    table = torch.randn(1200, 12, generator=torch.Generator().manual_seed(7))
+    module = reference.built("codebook", {"rows": 5}, 1200, 12, True, table)[1]
+    for token in (1, 511, 512, 1199):
+        direction = module.inner(torch.tensor([token])).detach().T.numpy()
+        gain = np.linalg.lstsq(direction, table[token].numpy())[0]
+        np.testing.assert_allclose(module.gain[token].item(), gain.item(), rtol=1e-4)
 
 
 def test_tokens_with_empty_rows_get_a_gain_of_0_and_leave_the_others_as_they_are() -> None:

@@ -18,6 +18,7 @@ from bench.runs.execute import run
 from bench.runs.identity import prepare
 from bench.settings.compose import compose_config
 from bench.settings.schema import RunConfig
+from bench.store import lines_sha256
 from bench.tasks import corpora
 from bench.tasks.corpora import identity, passages, quotas
 
@@ -64,11 +65,12 @@ def test_the_digest_is_that_of_the_passages_whatever_file_they_lie_in(tmp_path: 
     content = "one\n\n  two \x0bthree\u2028two\r\n"
     (tmp_path / "a+b:c.txt").write_bytes(content.encode())
     pack(tmp_path / "packed.txt.zst", content.encode())
+    digest = hashlib.sha256(b"one\ntwo\nthree\ntwo").hexdigest()  # as it was before corpora had parts
     for name in ("a+b:c.txt", "packed.txt.zst"):
-        assert list(passages(f"{tmp_path}/{name}", ask())) == ["one", "two", "three", "two"]
-        assert (
-            identity(f"{tmp_path}/{name}", ask()) == hashlib.sha256(b"one\ntwo\nthree\ntwo").hexdigest()
-        )  # as it was before corpora had parts
+        texts = passages(f"{tmp_path}/{name}", ask())
+        assert list(texts) == ["one", "two", "three", "two"]
+        assert identity(f"{tmp_path}/{name}", ask()) == digest
+        assert lines_sha256(texts) == lines_sha256(list(texts)) == digest
 
 
 def test_where_texts_are_joined_each_passage_comes_once(tmp_path: Path, ask) -> None:
