@@ -53,6 +53,11 @@ def percent_text(share: float) -> str:
     return f"{100 * share:.{2 if 0.9995 <= share < 1 else 1}f}\u00a0%"
 
 
+def signed(number: float) -> str:
+    """Return a change with one decimal and its sign, a true minus; no sign where it rounds to zero."""
+    return f"{round(number, 1) + 0.0:+.1f}".replace("-", "−").replace("+0.0", "0.0")
+
+
 def minus(number: float, digits: int = 1) -> str:
     """Return the number with a true minus sign, and without one where it rounds to zero."""
     return f"{round(number, digits) + 0.0:.{digits}f}".replace("-", "−")

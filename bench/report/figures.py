@@ -20,7 +20,7 @@ from bench.report.runs import rows
 from bench.report.scores import FLOORS, guessing
 from bench.report.style import STYLE, Chart, about, figure, kind_styles, legend, mark, page, settle
 from bench.statistics import pareto_front
-from bench.text import minus, one_line, size_text
+from bench.text import one_line, signed, size_text
 
 MOST_LABELS = 6
 APART = 1.1  # the least ratio of the sizes of labelled points
@@ -215,7 +215,7 @@ def _table(axes: Axes, listed: pd.DataFrame, measure: Measure) -> None:
         (0.78, "right"),
         (1.0, "right"),
     ]
-    head = ["labelled", "settings", "size", "bits an entry", "points lost [95 % interval]"]
+    head = ["labelled", "settings", "size", "bits an entry", "points [95 % interval]"]
     if measure != BYTES:
         head[3] = "of dense"
     at = 0
@@ -238,14 +238,14 @@ def _table(axes: Axes, listed: pd.DataFrame, measure: Measure) -> None:
 def _cells(row: dict[Any, Any], measure: Measure) -> list[str]:
     """Return the table's cells of a configuration."""
     size, low, high = 1e6 * row["x"], row["difference_ci95_low"], row["difference_ci95_high"]
-    ends = "" if pd.isna(low) else f" [{minus(-high)}, {minus(-low)}]"
-    loss = "–" if pd.isna(row["difference_to_dense"]) else minus(-row["difference_to_dense"]) + ends
+    ends = "" if pd.isna(low) else f" [{signed(low)}, {signed(high)}]"
+    change = "–" if pd.isna(row["difference_to_dense"]) else signed(row["difference_to_dense"]) + ends
     shown = (
         f"{100 * size / row[measure.dense]:.3g} %"
         if measure != BYTES
         else f"{row['size.bits_per_entry']:.3g}"
     )
-    return [row["label"].partition(", ")[0], "\n".join(_settings(row)), size_text(size), shown, loss]
+    return [row["label"].partition(", ")[0], "\n".join(_settings(row)), size_text(size), shown, change]
 
 
 def ring_mark() -> dict[str, Any]:
@@ -270,8 +270,8 @@ def legend_entries(data: pd.DataFrame, ring: bool = False) -> list[Line2D]:
     sized, grey = data[~data.floor], ("#444444", "o")
     plain = sized.plain.astype(bool)
     lines = [
-        ((~plain).any() and plain.any(), {"label": "full: recovered or with teacher", **mark(grey, 8)}),
-        ((~plain).any() and plain.any(), {"label": "hollow: untreated", **mark(grey, 8, hollow=True)}),
+        ((~plain).any() and plain.any(), {"label": "filled: recovered or with teacher", **mark(grey, 8)}),
+        ((~plain).any() and plain.any(), {"label": "hollow: neither", **mark(grey, 8, hollow=True)}),
         (data.majority.notna().any(), {"label": "always the commonest answer", **MAJORITY}),
         (not ring and data.on_front.any(), {"label": "best for its size", "color": FRONT, "linewidth": 1.4}),
         (ring, {"label": "configuration of the title", **ring_mark(), "markersize": 11}),

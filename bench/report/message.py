@@ -45,8 +45,8 @@ def message(part: pd.DataFrame, size: str = SIZE) -> Message | None:
     text = f"{share} of {SAVED[size]} saved {cost}"
     if len(shown):
         tested = part.p_holm.notna().sum()
-        of = f", corrected for the best of {tested}" if tested > 1 else ""
-        text += f", and no more than {points(margin)} (p < 0.05{of})"
+        of = f", corrected for {tested}" if tested > 1 else ""
+        text += f", less than {points(margin)} (p < 0.05{of})"
         smaller = within[within[size] < row[size]].to_dict("records")
         text += "".join(f"; {' '.join(_saved(less, size, dense))}{_interval(less)}" for less in smaller[:1])
     else:
@@ -76,7 +76,7 @@ def points(number: float, digits: int | None = None) -> str:
 
 
 def _interval(row: dict[Any, Any]) -> str:
-    """Return the interval of the loss and what it leaves out, in brackets."""
+    """Return the 95 % interval of the loss in brackets, and whether it leaves out other seeds."""
     low, high = -row["difference_ci95_high"], -row["difference_ci95_low"]
-    seeds = "one seed" if row["paired_seeds"] == 1 else f"{row['paired_seeds']} seeds"
-    return f" ({seeds})" if pd.isna(low) else f" (95 % interval {minus(low)} to {minus(high)}, {seeds})"
+    seeds = " (one seed)" if row["paired_seeds"] == 1 else ""
+    return seeds if pd.isna(low) else f" [{minus(low)}, {minus(high)}]{seeds}"

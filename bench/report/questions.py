@@ -27,7 +27,7 @@ from bench.report.style import (
     settle,
 )
 from bench.statistics import summarise
-from bench.text import minus
+from bench.text import minus, signed
 
 MOST_LINES = 6  # of a figure; the CSV file beside it has all
 SIMPLEST = ["sequential", "hash", "random"]  # assignments that know nothing of the tokens
@@ -94,7 +94,7 @@ def losses(part: pd.DataFrame) -> Chart | None:
     small = costs(part[part.config_id == taken])[0]
     worst, loss = next(iter(small.losses.items()))
     name = point_name(lines[lines.config_id == taken].iloc[0].to_dict())
-    means, least = (f"{0.0 - lost:+.1f}".replace("-", "−") for lost in (small.mean_loss, loss))
+    means, least = (signed(-lost) for lost in (small.mean_loss, loss))
     title = f"{name}: {means} points on the mean of {len(small.losses)} languages, {least} on {language_name(worst)}"
     subtitle = about(part, "difference to dense in each language")
     with rc_context(STYLE):
