@@ -16,6 +16,11 @@ if name := os.environ.get(
     os.sched_setaffinity(0, {cores[int(name.removeprefix("gw")) % len(cores)]})
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Return one more than there are cores: tests of Slurm, of leases and of kills wait most of the time."""
+    return len(os.sched_getaffinity(0)) + 1
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip the tests that need a GPU where there is none."""
     of_gpu = [item for item in items if item.get_closest_marker("gpu")]
