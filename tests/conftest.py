@@ -16,6 +16,7 @@ if name := os.environ.get(
     os.sched_setaffinity(0, {cores[int(name.removeprefix("gw")) % len(cores)]})
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """Return one more than there are cores: tests of Slurm, of leases and of kills wait most of the time."""
     return len(os.sched_getaffinity(0)) + 1

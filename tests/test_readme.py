@@ -16,6 +16,7 @@ from bench.runs.identity import prepare
 from bench.settings.choices import CHOICES
 from bench.settings.compose import choices, compose_config, type_of
 from bench.sweep.plan import load, make
+from bench.text import signed
 from tests.support.commands import ROOT
 from tests.test_makefile import made, project  # noqa: F401 - a fixture
 
@@ -121,10 +122,6 @@ def points(number: float) -> str:
     return f"{number:.1f}".replace("-0.0", "0.0").replace("-", "−")
 
 
-def change(number: float) -> str:
-    return f"{number:+.1f}".replace("-", "−")
-
-
 @pytest.mark.parametrize(("heading", "model", "task", "count"), SHOWN)
 def test_the_results_in_the_readme_and_on_the_japanese_page_are_the_reports(heading, model, task, count):
     scores = scores_of(model, task)
@@ -134,7 +131,7 @@ def test_the_results_in_the_readme_and_on_the_japanese_page_are_the_reports(head
     for name, cells in rows:
         row = scores.loc[name]
         stored, total = (f"{row[f'size.{kind}_bytes'] / 1e6:.{digits}f} MB" for kind, digits in SIZES.items())
-        mean, low, high = (change(row[f"difference_{end}"]) for end in ("to_dense", "ci95_low", "ci95_high"))
+        mean, low, high = (signed(row[f"difference_{end}"]) for end in ("to_dense", "ci95_low", "ci95_high"))
         score = f"{row['mean']:.1f}" if name == "dense" else f"{mean} [{low}, {high}]"
         saved = "0 %" if name == "dense" else f"{100 * row['size.byte_saving']:.1f} %"
         assert cells.split(" | ") == [stored, saved, total, score]
@@ -183,6 +180,18 @@ def test_the_seeds_and_limits_in_the_readme_are_the_reports():
             assert name == "dense" or row.paired_seeds == (2 if name.startswith("contextual") else 3)
             shown = name.startswith(("quantised", "pq f=96"))  # "int4 and e5's 97.5 %"
             assert name == "dense" or (row.p_holm < 0.05) == shown
+
+
+def test_the_time_of_a_recovery_in_the_readme_is_the_records():
+    parts = [
+        json.loads(path.read_text())["recovery"]
+        for path in (ROOT / "results" / "runs" / "multilingual-e5-small" / "xnli").glob("*/*.json")
+    ]
+    minutes = [
+        part["seconds"] / part["runs_at_once"] / 60 for part in parts if part and part.get("steps") == 12000
+    ]
+    assert min(minutes) >= 1 and max(minutes) <= 3
+    assert "12,000 steps, one to three minutes of an H200 a model" in PAGES["README.md"]
 
 
 def test_the_memory_in_the_readme_is_that_of_the_latency_files():

@@ -23,7 +23,7 @@ from bench.settings.assignments import AssignmentConfig, ClusteredConfig, Seeded
 from bench.settings.choices import CHOICES
 
 log = logging.getLogger("bench")
-VERSION = 1  # of the algorithms; raised whenever a change alters codes
+VERSION = 2  # of the algorithms; raised whenever a change alters codes
 SOURCES = {"static": "pretrained embedding table", "context": "matrix of token vectors"}
 
 

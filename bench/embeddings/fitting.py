@@ -78,9 +78,9 @@ def _rows(layer: SubspaceEmbedding, codes: np.ndarray) -> np.ndarray:
     return codes + np.arange(layer.subspaces, dtype=np.int32) * layer.rows
 
 
-def _parts(tokens: int) -> list[slice]:
-    """Return slices of PART tokens, whose vectors stay in the processor's cache."""
-    return [slice(at, at + PART) for at in range(0, tokens, PART)]
+def _parts(tokens: int, size: int = PART) -> list[slice]:
+    """Return slices of so many tokens; the vectors of PART stay in the processor's cache."""
+    return [slice(at, at + size) for at in range(0, tokens, size)]
 
 
 def _fit_pieces(
@@ -88,13 +88,14 @@ def _fit_pieces(
 ) -> None:
     """Set each row to the sum of `weights` (V,) times its tokens' pieces of the target (V, inner), over that of `divisors` (V,).
 
-    One pass over the tokens, on one thread: V = 250,037 in 96 tables take 0.2 s, so that a GPU could save little.
+    One pass over the tokens, on one thread: V = 250,037 in 96 tables take 0.2 s, so that a GPU could save little. Each part
+    costs a pass over all rows, so that it has as many tokens at least.
     """
     from scipy.sparse import csc_array  # a run with a dense table needs none
 
     stacked, f = len(layer.weight), layer.subspaces
     above, below = np.zeros((stacked, layer.sub_dim)), np.zeros(stacked)
-    for part in _parts(len(target)):
+    for part in _parts(len(target), max(PART, layer.rows)):
         rows = _rows(layer, codes[part]).reshape(-1)
         pieces = target[part].numpy().astype(np.float64).reshape(-1, layer.sub_dim)
         weight, divisor = (each[part].numpy().repeat(f) for each in (weights, divisors))

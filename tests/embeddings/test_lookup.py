@@ -12,14 +12,15 @@ KINDS = [OneHotLookup, MatchedLookup, OpaqueLookup]
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64])  # codes and slots are int32
 @settings(deadline=None)
 @given(
     st.integers(1, 9), st.sampled_from([(1,), (4,), (3, 5), (2, 3, 4)]), st.booleans(), st.integers(0, 2**31)
 )
-def test_the_gradient_is_that_of_torchs_embedding(kind, rows, shape, padded, seed):
+def test_the_gradient_is_that_of_torchs_embedding(kind, dtype, rows, shape, padded, seed):
     generator = torch.Generator().manual_seed(seed)
     table = torch.randn(rows, 3, generator=generator, dtype=torch.float64, requires_grad=True)
-    ids = torch.randint(0, rows, shape, generator=generator)
+    ids = torch.randint(0, rows, shape, generator=generator).to(dtype)
     gradient = torch.randn(*shape, 3, generator=generator, dtype=torch.float64)
     padding = rows - 1 if padded else None
     expected, own = F.embedding(ids, table, padding), kind.apply(table, ids, padding)
@@ -40,9 +41,11 @@ def test_the_gradient_is_exact_when_compiled_under_bf16_autocast(kind):
     )
 
 
-@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.mark.parametrize(
+    ("device", "length"),
+    [("cpu", 56), *(pytest.param("cuda", length, marks=pytest.mark.gpu) for length in (56, 136))],
+)  # few ids, and more than UNSORTED
 @pytest.mark.parametrize("rows", [2, 500, 30522])
-@pytest.mark.parametrize("length", [56, 136])  # few ids, and more than UNSORTED
 @pytest.mark.parametrize("padding", [None, 1])
 def test_a_lookup_equals_torchs_embedding_and_is_deterministic(rows, length, padding, device):
     generator = torch.Generator().manual_seed(0)

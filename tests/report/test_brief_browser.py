@@ -94,7 +94,7 @@ def test_the_recommendation_follows_the_reader(opened: Any) -> None:
     assert "is called pq f=48 Q=60;" in body.inner_text()
     assert "is called pq f=16 Q=60;" in choose(opened, ["mrpc"], 1)
     assert opened.locator(".candidates .label").all_inner_texts()[0] == "pq f=16 Q=60"
-    assert "on each of mrpc?" in opened.locator("#rule").inner_text()
+    assert "on any of these: mrpc?" in opened.locator("#rule").inner_text()
     assert "Nothing that was measured stays within 0.00 points." in choose(opened, ["mrpc"], 0)
     assert "We would keep today's model" in opened.locator("#advice").inner_text()
     assert "No answer" in choose(opened, [], 1)
@@ -135,12 +135,12 @@ def test_the_script_writes_what_python_writes(
 
 @pytest.mark.parametrize("opened", [("spoken", 1100)], indirect=True)
 def test_a_reader_chooses_the_languages_that_matter(opened: Any) -> None:
-    assert "on each of 15 languages?" in opened.locator("#rule").inner_text()
+    assert "on any of these: 15 languages?" in opened.locator("#rule").inner_text()
     for box in opened.locator("fieldset input").all():
         box.uncheck()
     for name in ("English", "French"):
         opened.get_by_label(name, exact=True).check()
-    assert "on each of English, French?" in opened.locator("#rule").inner_text()
+    assert "on any of these: English, French?" in opened.locator("#rule").inner_text()
     assert "is called pq f=48 Q=60;" in opened.locator("#body").inner_text()
 
 

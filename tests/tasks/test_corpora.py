@@ -71,6 +71,8 @@ def test_the_digest_is_that_of_the_passages_whatever_file_they_lie_in(tmp_path: 
         assert list(texts) == ["one", "two", "three", "two"]
         assert identity(f"{tmp_path}/{name}", ask()) == digest
         assert lines_sha256(texts) == lines_sha256(list(texts)) == digest
+        texts.sha256 = "carried"
+        assert lines_sha256(texts) == "carried"
 
 
 def test_where_texts_are_joined_each_passage_comes_once(tmp_path: Path, ask) -> None:
