@@ -17,6 +17,7 @@ from bench.settings.compose import compose_config
 from bench.store import Record
 
 OTHERS = 3
+SHORT = 16, 2  # tokens and steps of the run before
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,8 @@ def repeats(overrides: Sequence[str]) -> Iterator[Repeat]:
     """Yield each repetition of the run that the overrides describe; all records lie below results_dir/repeatability.
 
     The new process has empty caches: it makes codes, recovered models and compiled kernels anew, as another machine would.
-    Raises BenchError for a run that fails or does not train side by side.
+    Before the first time, a run with shorter rows leaves its compiled code behind. Raises BenchError for a run that fails or
+    does not train side by side.
     """
     run = prepare(compose_config(overrides))
     folder = Path(run.config.results_dir).absolute() / "repeatability"
@@ -39,7 +41,9 @@ def repeats(overrides: Sequence[str]) -> Iterator[Repeat]:
     def within(name: str) -> Prepared:
         return replace(run, config=replace(run.config, results_dir=str(folder / name)))
 
-    # Alone, here and in a process of its own. `bench run` would keep a former record.
+    # Alone, here, after another run, and in a process of its own. `bench run` would keep a former record.
+    training = replace(run.config.training, max_length=SHORT[0], max_steps=SHORT[1])
+    _finished(execute(prepare(replace(within("before").config, training=training))))
     alone = _finished(execute(within("alone")))
     path = store.path_of(folder / "again", run.name, run.run_id)
     path.unlink(missing_ok=True)
@@ -80,6 +84,12 @@ def _finished(record: Record) -> Record:
 def difference(one: Record, other: Record, one_dir: Path, other_dir: Path) -> str:
     """Return what differs between two records of a run, or between their predictions: "" if nothing does."""
     assert one["training"] and other["training"]
+    if (
+        one["recovery"]
+        and other["recovery"]
+        and one["recovery"].get("sha256") != other["recovery"].get("sha256")
+    ):
+        return "the recovered encoders differ"
     curves = zip(one["training"]["curve"], other["training"]["curve"], strict=True)
     if unequal := next((pair for pair in curves if pair[0] != pair[1]), None):
         return f"the mean loss up to step {unequal[0][0]:.0f} is {unequal[0][1]!r} and {unequal[1][1]!r}"

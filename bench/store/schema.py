@@ -95,7 +95,7 @@ class PretrainingPart(TypedDict):
 
     name: str
     seed: int
-    sha256: str  # of the encoder's file
+    sha256: str  # of the encoder's tensors (older records: of its file)
     reused: bool  # from the cache
     steps: int
     tokens: int  # seen, with repetitions
@@ -172,7 +172,7 @@ class Record(TypedDict):
     metrics: dict[str, dict[str, float]] | None
     headline: HeadlinePart | None
     training: TrainingPart | None
-    # name; for a recovered model also sha256, reused, texts, steps, engine, curve, runs_at_once
+    # name; for a recovered model also sha256 (of its tensors; older records: of the file), reused, texts, steps, engine, curve, runs_at_once
     # (trained side by side; newer records only), the seconds of all of them, and stored_states (newer records only);
     # where the corpus names languages (newer records only) also `languages`: language -> its passages among the texts
     recovery: dict[str, Any] | None

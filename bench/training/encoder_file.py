@@ -1,5 +1,6 @@
 """A trained encoder in the cache: its tensors without a pooler, and the facts of its training."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any, cast
@@ -11,7 +12,6 @@ from transformers import PreTrainedModel
 
 from bench import store
 from bench.errors import BenchError
-from bench.models import location
 
 
 def state_of(model: PreTrainedModel) -> dict[str, Tensor]:
@@ -28,7 +28,7 @@ def write(path: Path, model: PreTrainedModel, facts: dict[str, Any]) -> None:
 
 
 def load(path: Path, model: PreTrainedModel) -> dict[str, Any]:
-    """Load the encoder into the model, and return the file's SHA-256 and the facts.
+    """Load the encoder into the model, and return the SHA-256 of its tensors and the facts.
 
     After its training too: the file holds tables in few bits rounded, and every run gets the same encoder.
     """
@@ -42,7 +42,10 @@ def load(path: Path, model: PreTrainedModel) -> dict[str, Any]:
 
 
 def facts_of(path: Path) -> dict[str, Any]:
-    """Return the file's SHA-256 and the facts in it."""
+    """Return the SHA-256 of the tensors and the facts, which hold seconds, in the file."""
     with safe_open(path, "pt") as file:
         facts = json.loads(file.metadata()["facts"])
-    return {"sha256": location.digest(path), **facts}
+    with path.open("rb") as tensors:
+        header = int.from_bytes(tensors.read(8), "little")  # its bytes; safetensors' format
+        tensors.seek(8 + header)
+        return {"sha256": hashlib.file_digest(tensors, "sha256").hexdigest(), **facts}

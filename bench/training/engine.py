@@ -18,6 +18,7 @@ from torch import nn
 
 from bench.training import processes
 from bench.training.bf16_weights import Projections
+from bench.training.compilation import first_lengths
 from bench.training.lane import Lane
 
 log = logging.getLogger("bench")
@@ -64,8 +65,11 @@ class Graphs:
         flops = lane.config.batch_size * flops_per_token(lane.model)
         self.lengths = buckets(lane.schedule.lengths.tolist(), int(lane.data.lengths.max()), flops)
 
-        # Capture a graph for each length, longest first, so that the shorter ones reuse its memory.
+        # Capture a graph for each length, longest first, so that the shorter ones reuse its memory. What is compiled is so before,
+        # for the same lengths in all runs.
         with lane.random.active():
+            for length in first_lengths(lane.model, self.lengths) if lane.compiled else ():
+                self._rehearse(length)
             self.graphs = {
                 length: self._capture(length) for length in sorted(set(self.lengths), reverse=True)
             }
@@ -74,14 +78,17 @@ class Graphs:
         lane.reset()
         self.stream.wait_stream(torch.cuda.current_stream())
 
-    def _capture(self, length: int) -> torch.cuda.CUDAGraph:
-        """Return the graph of a step, padded to `length` tokens, after a rehearsal of it."""
-        # Rehearse, so that kernels are compiled and memory is allocated.
+    def _rehearse(self, length: int) -> None:
+        """Take a step at learning rate 0, so that kernels are compiled and memory is allocated."""
         self.stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self.stream):
             self.lane.rehearse()
             self.lane.step(length)
         torch.cuda.current_stream().wait_stream(self.stream)
+
+    def _capture(self, length: int) -> torch.cuda.CUDAGraph:
+        """Return the graph of a step, padded to `length` tokens, after a rehearsal of it."""
+        self._rehearse(length)
 
         # The capture takes over the generator that is active, so that replays go on drawing from the lane's stream.
         graph = torch.cuda.CUDAGraph()

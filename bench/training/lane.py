@@ -6,7 +6,6 @@ Nothing is read back, so that a CUDA graph can capture the whole step.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, cast
 
 import torch
@@ -20,7 +19,7 @@ from bench.training import processes
 from bench.training.batching import Examples, Schedule, gather_padded
 from bench.training.bf16_weights import Bf16Weights
 from bench.training.compact_table import CompactTable, compacted
-from bench.training.compilation import blocks_of, eager_class, embeddings_of
+from bench.training.compilation import blocks_of, eager_class, embeddings_of, with_own_code
 from bench.training.fused_adamw import BETAS, EPS, FusedAdamW, adamw
 from bench.training.precision import autocast
 from bench.training.random_stream import RandomStream
@@ -175,7 +174,11 @@ class Lane:
             "deterministic": True,
         }
         per_subkernel = combined | {"combo_kernel_per_subkernel_blocks": True}
-        fused = partial(torch.compile, dynamic=True, options=per_subkernel)
+
+        def fused(function: Callable[..., Any]) -> Callable[..., Any]:
+            return with_own_code(
+                torch.compile(function, dynamic=True, options=per_subkernel), self.device_batch
+            )
 
         # Compile the batch, the loss, the blocks and the modules that hold the embeddings.
         self.gather, self.mean_loss = fused(gather_padded), fused(mean_loss)

@@ -27,8 +27,11 @@ def test_a_run_on_the_cpu_repeats_to_the_last_bit_and_a_changed_bit_is_named(tin
         "beside 3 others: the same to the last bit",
     ]
 
-    # Change a loss, a score, a prediction.
+    # Change a recovered encoder, a loss, a score, a prediction.
     (record, *_), _ = store.read_all(folder / "alone")
+    other = copy.deepcopy(record)
+    other["recovery"]["sha256"] = "0" * 64
+    assert "recovered" in difference(record, other, folder / "alone", folder / "again")
     other = copy.deepcopy(record)
     other["training"]["curve"][1][1] += 1e-7
     assert "the mean loss up to step" in difference(record, other, folder / "alone", folder / "again")

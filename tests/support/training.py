@@ -1,4 +1,10 @@
-"""A model trained alone."""
+"""A model trained alone, and the digest of a trained encoder's file."""
+
+import hashlib
+import json
+from pathlib import Path
+
+from safetensors.numpy import load_file
 
 from bench.settings.schema import TrainingConfig
 from bench.training.batching import Examples
@@ -23,3 +29,12 @@ def finetune(
     if isinstance(outcome, Diverged):
         raise outcome
     return outcome
+
+
+def tensors_sha256(path: Path) -> str:
+    """Return the SHA-256 of the tensors of a safetensors file, in its order, without its metadata."""
+    content = path.read_bytes()
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    names = sorted(header.keys() - {"__metadata__"}, key=lambda name: header[name]["data_offsets"])
+    tensors = load_file(path)
+    return hashlib.sha256(b"".join(tensors[name].tobytes() for name in names)).hexdigest()

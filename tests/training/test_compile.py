@@ -1,5 +1,6 @@
 """What torch.compile fuses of a lane, and that it leaves no trace."""
 
+import copy
 import shutil
 from dataclasses import replace
 
@@ -11,6 +12,7 @@ from transformers import AlbertConfig, AlbertModel, MPNetConfig, MPNetForSequenc
 from bench.assignment.digits import sequential
 from bench.embeddings.subspace_layer import SubspaceEmbedding
 from bench.models.pretrained import swap_embedding
+from bench.training.compilation import first_lengths
 from bench.training.finetune import Trainee
 from bench.training.lane import Objective
 from bench.training.recoveries.distil import HiddenStates
@@ -82,6 +84,32 @@ def test_compiled_code_serves_other_runs_and_other_sizes_of_the_embedding():
     trained(6)
     with torch.compiler.set_stance("fail_on_recompile"):
         trained(8)
+
+
+@needs_compiler
+def test_batches_of_another_size_have_code_of_their_own_and_other_lengths_have_none():
+    def rehearsed(batch_size, lengths):
+        own = lane(model(), examples(), batch_size=batch_size)
+        own.compile()
+        for length in lengths:
+            own.rehearse()
+            own.step(length)
+        own.close()
+
+    torch.compiler.reset()
+    rehearsed(8, first_lengths(model(), [40, 39]))
+    with torch.compiler.set_stance("fail_on_recompile"):
+        rehearsed(8, [128, 40, 8, 39])
+        with pytest.raises(RuntimeError, match="recompile"):
+            rehearsed(4, [64])
+
+
+def test_a_lane_is_compiled_for_the_same_lengths_before_its_own():
+    assert first_lengths(model(), [120, 64, 8]) == [64, 72] == first_lengths(model(), [])
+    assert first_lengths(model(), [45, 96, 61, 39]) == [64, 72, 71, 77]
+    small = copy.deepcopy(model())
+    small.config.max_position_embeddings = 100
+    assert first_lengths(small, [40]) == []
 
 
 @needs_compiler

@@ -240,31 +240,47 @@ def test_examples_that_need_no_padding_can_be_compiled_too():
     np.testing.assert_allclose(losses["compile"], losses["eager"], atol=1e-5)
 
 
-@pytest.mark.gpu
-def test_training_by_graphs_is_reproducible_to_the_bit_at_the_size_of_a_real_model():
+def trained_at_a_real_size(choice, tokens=48, batch_size=32):
+    """Return the weights after 20 steps on rows of so many tokens."""
     generator = torch.Generator().manual_seed(0)
     ids, labels = (
-        torch.randint(0, top, (n,), generator=generator).cuda() for top, n in ((30522, 64 * 48), (2, 64))
+        torch.randint(0, top, (n,), generator=generator).cuda() for top, n in ((30522, 64 * tokens), (2, 64))
     )
-    data = Examples(
-        {"input_ids": ids}, torch.arange(0, 64 * 48, 48).cuda(), np.full(64, 48), labels, {"input_ids": 0}
-    )
+    starts = torch.arange(0, 64 * tokens, tokens).cuda()
+    data = Examples({"input_ids": ids}, starts, np.full(64, tokens), labels, {"input_ids": 0})
+    torch.manual_seed(0)
+    large = BertForSequenceClassification(
+        BertConfig(hidden_size=384, num_hidden_layers=4, intermediate_size=1536)
+    ).cuda()
+    own = lane(large, data, "bf16", batch_size=batch_size)
+    engine, _ = make_engine(choice, [own])
+    for step in range(20):
+        engine.step(step)
+    engine.join()
+    own.close()
+    return weights_of(large)
 
-    def trained():
-        torch.manual_seed(0)
-        large = BertForSequenceClassification(
-            BertConfig(hidden_size=384, num_hidden_layers=4, intermediate_size=1536)
-        ).cuda()
-        own = lane(large, data, "bf16", batch_size=32)
-        engine, _ = make_engine("graph", [own])
-        for step in range(20):
-            engine.step(step)
-        engine.join()
-        own.close()
-        return own.losses[:20].cpu(), weights_of(large)
 
-    for one, other in zip(trained(), trained(), strict=True):
-        assert torch.equal(one, other)
+@pytest.mark.gpu
+def test_training_by_graphs_is_reproducible_to_the_bit_at_the_size_of_a_real_model():
+    assert torch.equal(trained_at_a_real_size("graph"), trained_at_a_real_size("graph"))
+
+
+@pytest.mark.gpu
+def test_a_compiled_run_is_the_same_to_the_bit_whichever_runs_came_before_it(tmp_path, monkeypatch):
+    """Their code serves it in this process, and from the cache on disk."""
+
+    def after(*earlier):
+        torch.compiler.reset()
+        monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / str(earlier)))
+        for tokens, batch_size in earlier:
+            trained_at_a_real_size("compile", tokens, batch_size)
+        in_process = trained_at_a_real_size("compile")
+        torch.compiler.reset()
+        return in_process, trained_at_a_real_size("compile")
+
+    alone, *others = (weights for earlier in ([], [(16, 32), (120, 8)]) for weights in after(*earlier))
+    assert all(torch.equal(alone, other) for other in others)
 
 
 @pytest.mark.gpu

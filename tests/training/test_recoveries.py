@@ -1,7 +1,6 @@
 """Recovery: the distance that is minimised, what is kept and reused, the control, masked tokens, the refusal."""
 
 import copy
-import hashlib
 import json
 
 import numpy as np
@@ -25,7 +24,7 @@ from bench.training.lane import Objective
 from bench.training.recoveries import unlabelled
 from bench.training.recoveries.distil import HiddenStates
 from bench.training.recoveries.masked_lm import MaskedTokens
-from tests.support.training import finetune
+from tests.support.training import finetune, tensors_sha256
 
 TEXTS = ["the film is a joy", "a dull and long evening", "they sing", "nothing happens at all in this town"]
 VOCAB = 1000
@@ -176,9 +175,7 @@ def test_a_recovered_model_is_made_once_and_serves_other_tasks_and_seeds(tiny, t
     assert first["size"]["dense_embedding_bytes"] == 4 * 30522 * 24
     assert [r["recovery"]["reused"] for r in (first, again, other)] == [False, True, True]
     (file,) = (tmp_path / "cache" / "recovered").glob("*.safetensors")
-    assert {r["recovery"]["sha256"] for r in (first, again, other)} == {
-        hashlib.sha256(file.read_bytes()).hexdigest()
-    }
+    assert {r["recovery"]["sha256"] for r in (first, again, other)} == {tensors_sha256(file)}
     assert (
         first["recovery"]["steps"] == 4
         and first["recovery"]["curve"][-1][1] < first["recovery"]["curve"][0][1]
