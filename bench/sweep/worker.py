@@ -279,6 +279,7 @@ def main(connection: Any, plan: Path, settings: Settings) -> None:
     Signals.listen()
     if settings.gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = settings.gpu  # before CUDA is touched
+    os.environ.setdefault("RAYON_NUM_THREADS", str(settings.threads))  # of the tokenizers
     say = partial(_send, connection)
     try:
         set_up_logging()

@@ -1,5 +1,6 @@
-"""Tokenised splits, cached by their content."""
+"""Tokenised splits and texts, cached by their content."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,9 +10,10 @@ from transformers import PreTrainedTokenizerBase
 
 from bench.errors import BenchError
 from bench.settings.schema import TaskConfig
-from bench.store import cached, key
+from bench.store import cached, key, lines_sha256
 from bench.tasks.columns import numbers
 from bench.tasks.data import Rows
+from bench.tasks.text import token_ids
 
 BATCH = 1000  # rows that go through the tokenizer at once
 
@@ -32,12 +34,27 @@ def tokenise(
 
     It is kept as an Arrow file in `cache_dir/tokenised`, one for each content of data and tokenizer.
     """
-    path = cache_dir / "tokenised" / f"{_key(rows, task, tokenizer, max_length)}.arrow"
+    path = cache_dir / "tokenised" / f"{_key(tokenizer, max_length, rows.fingerprint, task.columns)}.arrow"
     table = cached(path, lambda: _token_table(rows, task, tokenizer, max_length), _load, _save)
     return Tokenised(table.drop_columns(["truncated"]), float(numbers(table["truncated"]).mean()))
 
 
-def _key(rows: Rows, task: TaskConfig, tokenizer: PreTrainedTokenizerBase, max_length: int) -> str:
+def tokenise_texts(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int, cache_dir: Path
+) -> pa.Table:
+    """Return the texts as token ids (`input_ids`, int32), unpadded and cut at the maximum length, kept as splits are."""
+    path = cache_dir / "tokenised" / f"{_key(tokenizer, max_length, lines_sha256(texts))}.arrow"
+
+    def table() -> pa.Table:
+        batches = token_ids(tokenizer, texts, truncation=True, max_length=max_length)
+        return pa.table(
+            {"input_ids": pa.chunked_array([pa.array(ids, pa.list_(pa.int32())) for ids in batches])}
+        )
+
+    return cached(path, table, _load, _save)
+
+
+def _key(tokenizer: PreTrainedTokenizerBase, max_length: int, *content: object) -> str:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         raise BenchError(
@@ -47,7 +64,7 @@ def _key(rows: Rows, task: TaskConfig, tokenizer: PreTrainedTokenizerBase, max_l
     backend.no_truncation()
     backend.no_padding()
     inputs = tokenizer.model_input_names
-    return key(backend.to_str(), rows.fingerprint, task.columns, inputs, max_length, tokenizers.__version__)
+    return key(backend.to_str(), *content, inputs, max_length, tokenizers.__version__)
 
 
 def _token_table(

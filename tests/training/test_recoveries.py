@@ -60,9 +60,9 @@ def bert(seed: int = 0, **changes: object) -> BertModel:
     )
 
 
-def test_the_distance_is_zero_for_the_teacher_itself_and_ignores_padding(tokenizer):
+def test_the_distance_is_zero_for_the_teacher_itself_and_ignores_padding(tokenizer, tmp_path):
     teacher, student = bert(), bert(seed=1)
-    inputs, _ = unlabelled(tokenizer, TEXTS, 16, torch.device("cpu")).batch(torch.arange(4).numpy())
+    inputs, _ = unlabelled(tokenizer, TEXTS, 16, torch.device("cpu"), tmp_path).batch(torch.arange(4).numpy())
     assert not HiddenStates(copy.deepcopy(teacher), teacher)(**inputs).logits.any()
     together = HiddenStates(student, teacher).train()(**inputs).logits
     assert together.shape == (4,) and (together > 0).all()
@@ -77,9 +77,13 @@ def test_the_distance_is_zero_for_the_teacher_itself_and_ignores_padding(tokeniz
         torch.testing.assert_close(together[row], expected, rtol=1e-4, atol=1e-6)
 
 
-def test_stored_states_of_the_teacher_give_the_distances_of_a_teacher_that_runs_in_the_step(tokenizer):
+def test_stored_states_of_the_teacher_give_the_distances_of_a_teacher_that_runs_in_the_step(
+    tokenizer, tmp_path
+):
     teacher, student, cpu = bert().eval(), bert(seed=1), torch.device("cpu")
-    data = stored_states.with_positions(unlabelled(tokenizer, [*TEXTS * 80, "a"], 16, cpu))  # two batches
+    data = stored_states.with_positions(
+        unlabelled(tokenizer, [*TEXTS * 80, "a"], 16, cpu, tmp_path)
+    )  # two batches
     states = stored_states.states_of(teacher, data, "fp32")
     assert stored_states.size(teacher, data, "fp32") == states.nbytes == 2 * 2 * states.bfloat16().numel()
     inputs, _ = data.batch(np.array([320, 5, 0, 319]))
@@ -93,8 +97,10 @@ def test_stored_states_of_the_teacher_give_the_distances_of_a_teacher_that_runs_
     ("device", "choice"),
     [("cpu", "auto"), *(pytest.param("cuda", kind, marks=pytest.mark.gpu) for kind in ("graph", "compile"))],
 )
-def test_students_that_share_a_teacher_learn_as_each_does_from_its_own(tokenizer, device, choice, stored):
-    data = stored_states.with_positions(unlabelled(tokenizer, TEXTS * 20, 16, torch.device(device)))
+def test_students_that_share_a_teacher_learn_as_each_does_from_its_own(
+    tokenizer, device, choice, stored, tmp_path
+):
+    data = stored_states.with_positions(unlabelled(tokenizer, TEXTS * 20, 16, torch.device(device), tmp_path))
 
     def teacher():
         own = bert().to(device).eval()
@@ -102,7 +108,7 @@ def test_students_that_share_a_teacher_learn_as_each_does_from_its_own(tokenizer
 
     def losses(engine, teachers):
         recipe = TrainingConfig(max_steps=12, batch_size=16, learning_rate=1e-3, engine=engine)
-        texts = data if stored else unlabelled(tokenizer, TEXTS * 20, 16, torch.device(device))
+        texts = data if stored else unlabelled(tokenizer, TEXTS * 20, 16, torch.device(device), tmp_path)
         trainees = [
             Trainee(
                 HiddenStates(bert(seed).to(device), own), texts, recipe, seed, "t", Objective(lambda x, _: x)
@@ -143,8 +149,8 @@ def test_the_choice_to_store_states_follows_the_memory_and_the_rows_and_changes_
     curve(32, 0.5, "the teacher runs in each step")
 
 
-def test_fast_parameters_learn_faster_and_frozen_ones_not_at_all(tokenizer):
-    student, data = bert(seed=1), unlabelled(tokenizer, TEXTS, 16, torch.device("cpu"))
+def test_fast_parameters_learn_faster_and_frozen_ones_not_at_all(tokenizer, tmp_path):
+    student, data = bert(seed=1), unlabelled(tokenizer, TEXTS, 16, torch.device("cpu"), tmp_path)
     table, frozen = student.embeddings.word_embeddings.weight, student.embeddings.position_embeddings.weight
     slow = student.encoder.layer[0].output.dense.weight
     frozen.requires_grad_(False)

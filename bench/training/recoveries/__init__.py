@@ -22,7 +22,7 @@ from bench.errors import DataError
 from bench.settings.recoveries import TrainedRecoveryConfig
 from bench.settings.schema import RunConfig, TrainingConfig
 from bench.tasks.corpora import UNNAMED, Passages
-from bench.tasks.text import token_ids
+from bench.tasks.tokenise import tokenise_texts
 from bench.training import encoder_file, processes
 from bench.training.batching import Examples
 from bench.training.checkpoint import Checkpoint
@@ -144,7 +144,8 @@ def _train(jobs: Sequence[tuple[Recovery, PreTrainedModel, Path]]) -> None:
     # Load the texts and the modules to train.
     recoveries, models, paths = zip(*jobs, strict=True)
     one: Recovery = recoveries[0]
-    texts = unlabelled(one.tokenizer, one.texts, one.settings.max_length, one.device)
+    length, cache_dir = one.settings.max_length, Path(one.config.cache_dir)
+    texts = unlabelled(one.tokenizer, one.texts, length, one.device, cache_dir)
     tables = [frozenset(model.get_input_embeddings().parameters()) for model in models]
     make = cast(Learners, import_module(f"{__name__}.{one.settings.name}").learners)
     learners, data = make(models, one.config, one.tokenizer, texts, one.dtype)
@@ -180,18 +181,13 @@ def rows_losses(losses: Tensor, _: Tensor) -> Tensor:
 
 
 def unlabelled(
-    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int, device: torch.device
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[str],
+    max_length: int,
+    device: torch.device,
+    cache_dir: Path,
 ) -> Examples:
     """Return the texts as examples with labels of 0."""
-    chunks, lengths = list[np.ndarray](), list[int]()
-    for ids in token_ids(tokenizer, texts, truncation=True, max_length=max_length):
-        chunks.append(np.concatenate([np.array(row, dtype=np.int32) for row in ids]))
-        lengths += map(len, ids)
-    ends = np.cumsum(lengths, dtype=np.int64)
-    return Examples(
-        tokens={"input_ids": torch.from_numpy(np.concatenate(chunks)).to(device)},
-        offsets=torch.from_numpy(ends - lengths).to(device),
-        lengths=np.array(lengths, dtype=np.int64),
-        labels=torch.zeros(len(lengths), dtype=torch.int64, device=device),
-        pad={"input_ids": cast(int, tokenizer.pad_token_id)},
-    )
+    table = tokenise_texts(tokenizer, texts, max_length, cache_dir)
+    table = table.append_column("label", [np.zeros(len(table), np.int64)])
+    return Examples.from_table(table, cast(int, tokenizer.pad_token_id), device)
