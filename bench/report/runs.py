@@ -1,6 +1,6 @@
 """Records as a pandas frame, a line for each run: the record's dotted names as columns, and names and digests derived from it."""
 
-from collections import Counter
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -183,12 +183,30 @@ def _tell_apart(frame: pd.DataFrame) -> None:
         differing = [key for key in keys if len({repr(flat.get(key)) for flat in settings.values()}) > 1]
         if not differing:
             continue
-        count = Counter(key.rpartition(".")[2] for key in differing)
-        names = {key: short if count[short := key.rpartition(".")[2]] == 1 else key for key in differing}
+        named = _named(differing, list(settings.values()))
         for config_id, flat in settings.items():
-            values = {name: flat.get(key) for key, name in names.items()}
-            words = [f"{n}={v:g}" if isinstance(v, float) else f"{n}={v}" for n, v in values.items()]
+            values = {name: flat.get(same[0]) for name, same in named.items()}
+            words = [f"{name}={_in_label(value)}" for name, value in values.items()]
             frame.loc[lines.index[lines.config_id == config_id], "configuration"] += f" ({', '.join(words)})"
+
+
+def _named(keys: list[str], settings: list[dict[str, Any]]) -> dict[str, list[str]]:
+    """Return name -> keys: a key's last part, for several keys of this part too where each of the settings has one value for all."""
+    parts: dict[str, list[str]] = {}
+    for key in keys:
+        parts.setdefault(key.rpartition(".")[2], []).append(key)
+    named: dict[str, list[str]] = {}
+    for part, same in parts.items():
+        together = all(len({repr(flat.get(key)) for key in same}) == 1 for flat in settings)
+        named |= {part: same} if together else {key: [key] for key in same}
+    return named
+
+
+def _in_label(value: Any) -> str:
+    """Return a setting's value for a label: of a SHA-256, such as a text's, the first eight digits."""
+    if isinstance(value, float):
+        return f"{value:g}"
+    return str(value)[:8] if re.fullmatch("[0-9a-f]{64}", str(value)) else str(value)
 
 
 def _check_versions(frame: pd.DataFrame) -> None:

@@ -228,6 +228,28 @@ def test_labels_name_what_differs(tmp_path: Path) -> None:
     }
 
 
+def test_the_same_text_for_all_is_named_once_and_by_the_start_of_its_digest(tmp_path: Path) -> None:
+    def read(assignment: str, recovery: str | None) -> Record:
+        changes = {"assignment.corpus": assignment, "recovery": {"name": "distil"}}
+        return record("pq8", changes=changes | ({"recovery.corpus": recovery} if recovery else {}))
+
+    one, other = "1f30b2c5" * 8, "d983ddee" * 8
+    for texts, said in (
+        ([(one, one), (other, other)], {"corpus=1f30b2c5", "corpus=d983ddee"}),
+        ([(one, one), (one, None)], {"corpus=1f30b2c5", "corpus=None"}),
+        (
+            [(one, other), (other, one)],
+            {
+                "assignment.corpus=1f30b2c5, recovery.corpus=d983ddee",
+                "assignment.corpus=d983ddee, recovery.corpus=1f30b2c5",
+            },
+        ),
+    ):
+        write_report([record(), *(read(*pair) for pair in texts)], [], tmp_path)
+        labels = {label for label, _ in results(tmp_path).index if "distil" in label}
+        assert labels == {f"pq f=8 Q=64 + distil ({words})" for words in said}
+
+
 def test_names_tell_recipes_apart_within_a_suite_only(tmp_path: Path) -> None:
     other = {"training.epochs": 9.0}
     write_report(
