@@ -168,8 +168,8 @@ def test_a_model_of_another_kind_is_trained_properly_or_refused_in_a_sentence_be
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_shipped_architectures_read_rows_as_bench_gives_them(family):
+def test_the_shipped_architectures_read_rows_as_bench_gives_them(family, tmp_path):
     tokenizer = tf.AutoTokenizer.from_pretrained(_minilm())
-    rows = unlabelled(tokenizer, ["a joy", "they sing all day"], 16, torch.device("cpu"))
+    rows = unlabelled(tokenizer, ["a joy", "they sing all day"], 16, torch.device("cpu"), tmp_path)
     rows.tokens["input_ids"] %= 1000  # the families' vocabulary is small
     assert check_reading(new_model(family, "classification"), rows, 16, family) is None, "it raises otherwise"
