@@ -14,10 +14,11 @@ from bench.runs.execute import execute
 from bench.runs.identity import Prepared, prepare, with_seed
 from bench.runs.side_by_side import execute_together
 from bench.settings.compose import compose_config
+from bench.settings.recoveries import TrainedRecoveryConfig
+from bench.settings.schema import RunConfig
 from bench.store import Record
 
 OTHERS = 3
-SHORT = 16, 2  # tokens and steps of the run before
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ def repeats(overrides: Sequence[str]) -> Iterator[Repeat]:
     """Yield each repetition of the run that the overrides describe; all records lie below results_dir/repeatability.
 
     The new process has empty caches: it makes codes, recovered models and compiled kernels anew, as another machine would.
-    Before the first time, a run with shorter rows leaves its compiled code behind. Raises BenchError for a run that fails or
+    Before the first time, a run of other sizes leaves its compiled code behind. Raises BenchError for a run that fails or
     does not train side by side.
     """
     run = prepare(compose_config(overrides))
@@ -42,8 +43,7 @@ def repeats(overrides: Sequence[str]) -> Iterator[Repeat]:
         return replace(run, config=replace(run.config, results_dir=str(folder / name)))
 
     # Alone, here, after another run, and in a process of its own. `bench run` would keep a former record.
-    training = replace(run.config.training, max_length=SHORT[0], max_steps=SHORT[1])
-    _finished(execute(prepare(replace(within("before").config, training=training))))
+    _finished(execute(prepare(_shorter(within("before").config))))
     alone = _finished(execute(within("alone")))
     path = store.path_of(folder / "again", run.name, run.run_id)
     path.unlink(missing_ok=True)
@@ -73,6 +73,15 @@ def repeats(overrides: Sequence[str]) -> Iterator[Repeat]:
         raise BenchError("the runs cannot train side by side here: the log says why")
     beside = _finished(together[0])
     yield Repeat(f"beside {OTHERS} others", difference(alone, beside, folder / "alone", folder / "beside"))
+
+
+def _shorter(config: RunConfig) -> RunConfig:
+    """Return a run and a recovery of two steps, on rows of 16 tokens, in batches of half the size."""
+    training, recovery = config.training, config.recovery
+    training = replace(training, max_steps=2, max_length=16, batch_size=max(1, training.batch_size // 2))
+    if isinstance(recovery, TrainedRecoveryConfig):
+        recovery = replace(recovery, steps=2, max_length=16, batch_size=max(1, recovery.batch_size // 2))
+    return replace(config, training=training, recovery=recovery)
 
 
 def _finished(record: Record) -> Record:

@@ -1,8 +1,9 @@
 """The parts of a model that torch.compile fuses, the classes that it leaves alone, and the sizes that it chooses kernels for.
 
-The compiler gives a sum over all tokens of a batch a form, and so its roundings, by the size of the first batch. What it compiled
-serves later batches of other sizes, in later runs and from its cache on disk in later processes too. A run would depend on which
-runs came before it, so that all runs of a batch size first compile for the same lengths.
+The compiler gives a sum over several rows or tokens a form, and so its roundings, by the sizes of its first call. Its code serves
+later calls of other sizes, in later runs and from its cache on disk in later processes too. So that a run does not depend on those
+before it, code is compiled for each number of rows anew, and first for the same lengths in all runs. A compiled function's
+tensors have to say which of their dimensions have code of their own (`fix`).
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -14,31 +15,37 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 from transformers import PreTrainedModel
 
-FIRST_LENGTH, ALIGNED = 64, 16  # tokens; some kernels are only for lengths that 16 divides
+FIRST_LENGTHS = (64, 72)  # tokens; some kernels are only for lengths that 16 divides
+ODD_LENGTHS = (68, 66, 65)  # first, too, where a run has lengths that 8 does not divide
+LEAST = 128  # tokens that a model has to read for it
 
 
 def first_lengths(model: nn.Module, lengths: Collection[int]) -> list[int]:
-    """Return the lengths to compile for before steps of these `lengths`: one for each remainder by 16.
+    """Return the lengths to compile for before steps of these `lengths`.
 
-    The remainders 0 and 8, which most lengths have, come always and first, as kernels for 8 may serve the others. A model that
-    reads fewer tokens than 128 gets none: it compiles for its own lengths.
+    They take the memory of their tokens. A model that reads few tokens gets none: it compiles for its own lengths.
     """
     encoders = [module for module in model.modules() if isinstance(module, PreTrainedModel)]
     limits = [getattr(each.config, "max_position_embeddings", None) for each in encoders]
-    if any(limit is not None and limit < 2 * FIRST_LENGTH for limit in limits):
+    if any(limit is not None and limit < LEAST for limit in limits):
         return []
-    others = {length % ALIGNED for length in lengths} - {0, 8}
-    return [FIRST_LENGTH + remainder for remainder in (0, 8, *sorted(others))]
+    return [*FIRST_LENGTHS, *(ODD_LENGTHS if any(length % 8 for length in lengths) else ())]
 
 
-def with_own_code(compiled: Callable[..., Any], rows: int) -> Callable[..., Any]:
-    """Return the compiled function with code of its own for batches of so many rows, its tensors' first dimension."""
+def fix(tensor: Tensor, dimension: int) -> Tensor:
+    """Return the tensor, for which a compiled function takes code of its own for this size of the dimension."""
+    torch._dynamo.mark_static(tensor, dimension)
+    return tensor
+
+
+def with_own_code(compiled: Callable[..., Any], sizes: Collection[int]) -> Callable[..., Any]:
+    """Return the compiled function with code of its own for batches of these numbers of rows, its tensors' first dimension."""
 
     @wraps(compiled)
     def call(*args: Any, **kwargs: Any) -> Any:
         for value in tree_leaves((args, kwargs)):
-            if isinstance(value, Tensor) and value.ndim and len(value) == rows:
-                torch._dynamo.mark_static(value, 0)
+            if isinstance(value, Tensor) and value.ndim and len(value) in sizes:
+                fix(value, 0)
         return compiled(*args, **kwargs)
 
     return call
@@ -66,5 +73,9 @@ def embeddings_of(model: nn.Module, blocks: Sequence[nn.Module]) -> list[nn.Modu
 
 @cache
 def eager_class(kind: type[Any]) -> type[Any]:
-    """Return a subclass whose forward pass torch.compile does not trace."""
-    return type(kind.__name__, (kind,), {"forward": torch.compiler.disable(kind.forward)})
+    """Return a subclass whose forward pass torch.compile does not trace; what follows has code of its own for each batch size."""
+
+    def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
+        return fix(kind.forward(self, *args, **kwargs), 0)
+
+    return type(kind.__name__, (kind,), {"forward": torch.compiler.disable(forward)})

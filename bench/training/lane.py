@@ -19,7 +19,7 @@ from bench.training import processes
 from bench.training.batching import Examples, Schedule, gather_padded
 from bench.training.bf16_weights import Bf16Weights
 from bench.training.compact_table import CompactTable, compacted
-from bench.training.compilation import blocks_of, eager_class, embeddings_of, with_own_code
+from bench.training.compilation import blocks_of, eager_class, embeddings_of, fix, with_own_code
 from bench.training.fused_adamw import BETAS, EPS, FusedAdamW, adamw
 from bench.training.precision import autocast
 from bench.training.random_stream import RandomStream
@@ -175,10 +175,10 @@ class Lane:
         }
         per_subkernel = combined | {"combo_kernel_per_subkernel_blocks": True}
 
+        sizes = {self.device_batch, self.config.batch_size % self.device_batch} - {0}
+
         def fused(function: Callable[..., Any]) -> Callable[..., Any]:
-            return with_own_code(
-                torch.compile(function, dynamic=True, options=per_subkernel), self.device_batch
-            )
+            return with_own_code(torch.compile(function, dynamic=True, options=per_subkernel), sizes)
 
         # Compile the batch, the loss, the blocks and the modules that hold the embeddings.
         self.gather, self.mean_loss = fused(gather_padded), fused(mean_loss)
@@ -262,7 +262,9 @@ class Lane:
                 inputs, labels = self.data.padded(part.clamp(min=0), length, self.gather)
                 if self.objective.by_step:
                     inputs |= {"rows": part, "step": self.counter}
-                mean = self.mean_loss(self.objective.losses, self.forward(**inputs), labels, part, count)
+                logits = self.forward(**inputs)
+                logits = fix(logits, logits.ndim - 1)  # another number of classes
+                mean = self.mean_loss(self.objective.losses, logits, labels, part, count)
                 mean.backward()
             loss += mean.detach()
             if self.bf16:

@@ -10,6 +10,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import AttentionInterface, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
+from bench.training.compilation import fix
 from bench.training.pretraining.decoder import decoder
 
 MASKED = 0.15  # share of a row's tokens to predict; of these, 80 % are masked, 10 % replaced and 10 % kept
@@ -119,7 +120,7 @@ class MaskedRows(nn.Module):
         """
         table, parts = head.decoder.table(self.embedding), head.decoder.parts(len(tokens))
         if parts == 1:
-            return cast(Tensor, head(states, table, tokens))
+            return cast(Tensor, head(fix(states, 0), table, fix(tokens, 0)))
         again = partial(checkpoint, head, use_reentrant=False, preserve_rng_state=False)
         pairs = zip(states.chunk(parts), tokens.chunk(parts), strict=True)
-        return torch.cat([again(part, table, own) for part, own in pairs])
+        return torch.cat([again(fix(part, 0), table, fix(own, 0)) for part, own in pairs])

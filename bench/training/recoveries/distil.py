@@ -15,6 +15,7 @@ from bench.settings.recoveries import TrainedRecoveryConfig
 from bench.settings.schema import RunConfig
 from bench.training import stored_states
 from bench.training.batching import Examples
+from bench.training.compilation import fix
 
 log = logging.getLogger("bench")
 
@@ -98,5 +99,8 @@ class HiddenStates(nn.Module):
         hidden = self.student(**inputs, output_hidden_states=True).hidden_states
         mask = inputs["attention_mask"].unsqueeze(-1)
         layers = zip(self.distances, hidden, targets, strict=True)
-        distances = [distance(states, target, positions, mask) for distance, states, target in layers]
+        distances = [
+            distance(fix(states, 2), fix(target, target.ndim - 1), positions, mask)  # models of another width
+            for distance, states, target in layers
+        ]
         return SimpleNamespace(logits=torch.stack(distances).mean(0))
