@@ -93,11 +93,8 @@ def _finished(record: Record) -> Record:
 def difference(one: Record, other: Record, one_dir: Path, other_dir: Path) -> str:
     """Return what differs between two records of a run, or between their predictions: "" if nothing does."""
     assert one["training"] and other["training"]
-    if (
-        one["recovery"]
-        and other["recovery"]
-        and one["recovery"].get("sha256") != other["recovery"].get("sha256")
-    ):
+    first, second = ((record["recovery"] or {}).get("sha256") for record in (one, other))
+    if first != second:
         return "the recovered encoders differ"
     curves = zip(one["training"]["curve"], other["training"]["curve"], strict=True)
     if unequal := next((pair for pair in curves if pair[0] != pair[1]), None):

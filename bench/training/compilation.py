@@ -1,9 +1,8 @@
-"""The parts of a model that torch.compile fuses, the classes that it leaves alone, and the sizes that it chooses kernels for.
+"""What torch.compile fuses of a model, and for which sizes.
 
-The compiler gives a sum over several rows or tokens a form, and so its roundings, by the sizes of its first call. Its code serves
-later calls of other sizes, in later runs and from its cache on disk in later processes too. So that a run does not depend on those
-before it, code is compiled for each number of rows anew, and first for the same lengths in all runs. A compiled function's
-tensors have to say which of their dimensions have code of their own (`fix`).
+The compiler chooses the form of a sum, and so its roundings, by the sizes of the first call. The code then serves calls of other
+sizes, also in later runs and, from the cache on disk, in later processes. A run must not depend on those before it. So each number
+of rows has code of its own, and all runs first compile for the same lengths.
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -32,8 +31,8 @@ def first_lengths(model: nn.Module, lengths: Collection[int]) -> list[int]:
     return [*FIRST_LENGTHS, *(ODD_LENGTHS if any(length % 8 for length in lengths) else ())]
 
 
-def fix(tensor: Tensor, dimension: int) -> Tensor:
-    """Return the tensor, for which a compiled function takes code of its own for this size of the dimension."""
+def as_static(tensor: Tensor, dimension: int) -> Tensor:
+    """Return the tensor, marked so that a compiled function has code of its own for each size of the dimension."""
     torch._dynamo.mark_static(tensor, dimension)
     return tensor
 
@@ -45,7 +44,7 @@ def with_own_code(compiled: Callable[..., Any], sizes: Collection[int]) -> Calla
     def call(*args: Any, **kwargs: Any) -> Any:
         for value in tree_leaves((args, kwargs)):
             if isinstance(value, Tensor) and value.ndim and len(value) in sizes:
-                fix(value, 0)
+                as_static(value, 0)
         return compiled(*args, **kwargs)
 
     return call
@@ -76,6 +75,6 @@ def eager_class(kind: type[Any]) -> type[Any]:
     """Return a subclass whose forward pass torch.compile does not trace; what follows has code of its own for each batch size."""
 
     def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
-        return fix(kind.forward(self, *args, **kwargs), 0)
+        return as_static(kind.forward(self, *args, **kwargs), 0)
 
     return type(kind.__name__, (kind,), {"forward": torch.compiler.disable(forward)})

@@ -19,7 +19,7 @@ from bench.training import processes
 from bench.training.batching import Examples, Schedule, gather_padded
 from bench.training.bf16_weights import Bf16Weights
 from bench.training.compact_table import CompactTable, compacted
-from bench.training.compilation import blocks_of, eager_class, embeddings_of, fix, with_own_code
+from bench.training.compilation import as_static, blocks_of, eager_class, embeddings_of, with_own_code
 from bench.training.fused_adamw import BETAS, EPS, FusedAdamW, adamw
 from bench.training.precision import autocast
 from bench.training.random_stream import RandomStream
@@ -174,7 +174,6 @@ class Lane:
             "deterministic": True,
         }
         per_subkernel = combined | {"combo_kernel_per_subkernel_blocks": True}
-
         sizes = {self.device_batch, self.config.batch_size % self.device_batch} - {0}
 
         def fused(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -263,7 +262,7 @@ class Lane:
                 if self.objective.by_step:
                     inputs |= {"rows": part, "step": self.counter}
                 logits = self.forward(**inputs)
-                logits = fix(logits, logits.ndim - 1)  # another number of classes
+                logits = as_static(logits, logits.ndim - 1)  # another number of classes
                 mean = self.mean_loss(self.objective.losses, logits, labels, part, count)
                 mean.backward()
             loss += mean.detach()

@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import AttentionInterface, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from bench.training.compilation import fix
+from bench.training.compilation import as_static
 from bench.training.pretraining.decoder import decoder
 
 MASKED = 0.15  # share of a row's tokens to predict; of these, 80 % are masked, 10 % replaced and 10 % kept
@@ -120,7 +120,7 @@ class MaskedRows(nn.Module):
         """
         table, parts = head.decoder.table(self.embedding), head.decoder.parts(len(tokens))
         if parts == 1:
-            return cast(Tensor, head(fix(states, 0), table, fix(tokens, 0)))
+            return cast(Tensor, head(as_static(states, 0), table, as_static(tokens, 0)))
         again = partial(checkpoint, head, use_reentrant=False, preserve_rng_state=False)
         pairs = zip(states.chunk(parts), tokens.chunk(parts), strict=True)
-        return torch.cat([again(fix(part, 0), table, fix(own, 0)) for part, own in pairs])
+        return torch.cat([again(as_static(part, 0), table, as_static(own, 0)) for part, own in pairs])

@@ -15,7 +15,7 @@ from bench.settings.recoveries import TrainedRecoveryConfig
 from bench.settings.schema import RunConfig
 from bench.training import stored_states
 from bench.training.batching import Examples
-from bench.training.compilation import fix
+from bench.training.compilation import as_static
 
 log = logging.getLogger("bench")
 
@@ -100,7 +100,9 @@ class HiddenStates(nn.Module):
         mask = inputs["attention_mask"].unsqueeze(-1)
         layers = zip(self.distances, hidden, targets, strict=True)
         distances = [
-            distance(fix(states, 2), fix(target, target.ndim - 1), positions, mask)  # models of another width
+            distance(
+                as_static(states, 2), as_static(target, target.ndim - 1), positions, mask
+            )  # models of another width
             for distance, states, target in layers
         ]
         return SimpleNamespace(logits=torch.stack(distances).mean(0))
