@@ -1,5 +1,6 @@
 """What a token means to the pretrained model: its mean hidden state in context."""
 
+import copy
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -116,6 +117,8 @@ def _forward(model: "PreTrainedModel", layer: int) -> Iterator[Callable[[list[li
     depth, training, threads = model.config.num_hidden_layers, model.training, torch.get_num_threads()
     stacks = [m for m in base.modules() if isinstance(m, nn.ModuleList) and len(m) == depth]
     stop_early = layer < depth and bool(stacks)  # an architecture that shares its layers has no such list
+    if not stop_early:  # a copy gets the hooks that `output_hidden_states` leaves
+        base = copy.deepcopy(base).eval()
     hook = stacks[0][layer].register_forward_pre_hook(_stop, with_kwargs=True) if stop_early else None
 
     def states_of(batch: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -5,7 +5,7 @@ sizes, also in later runs and, from the cache on disk, in later processes. A run
 of rows has code of its own, and all runs first compile for the same lengths.
 """
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import cache, wraps
 from typing import Any
 
@@ -48,15 +48,6 @@ def with_own_code(compiled: Callable[..., Any], sizes: Collection[int]) -> Calla
         return compiled(*args, **kwargs)
 
     return call
-
-
-def blocks_of(model: nn.Module) -> Iterator[nn.Module]:
-    """Yield the blocks of the model's stacks, such as the layers of an encoder, or ALBERT's one group that all layers share."""
-    for child in model.children():
-        if isinstance(child, nn.ModuleList) and len({type(block) for block in child}) == 1:
-            yield from child
-        else:
-            yield from blocks_of(child)
 
 
 def embeddings_of(model: nn.Module, blocks: Sequence[nn.Module]) -> list[nn.Module]:

@@ -14,12 +14,13 @@ from torch import Tensor, nn
 
 from bench.embeddings.layer import CompressedEmbedding
 from bench.embeddings.lookup import Lookup
+from bench.models.layers import blocks_of
 from bench.settings.schema import TrainingConfig
 from bench.training import processes
 from bench.training.batching import Examples, Schedule, gather_padded
 from bench.training.bf16_weights import Bf16Weights
 from bench.training.compact_table import CompactTable, compacted
-from bench.training.compilation import as_static, blocks_of, eager_class, embeddings_of, with_own_code
+from bench.training.compilation import as_static, eager_class, embeddings_of, with_own_code
 from bench.training.fused_adamw import BETAS, EPS, FusedAdamW, adamw
 from bench.training.precision import autocast
 from bench.training.random_stream import RandomStream

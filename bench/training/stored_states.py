@@ -9,6 +9,7 @@ import psutil
 import torch
 from torch import Tensor
 
+from bench.models.layers import hidden_states
 from bench.training.batching import Examples
 from bench.training.precision import autocast
 
@@ -63,7 +64,7 @@ def states_of(encoder: Any, data: Examples, dtype: str) -> Tensor:
         inputs, _ = data.batch(order[at : at + ROWS])
         positions, real = inputs.pop("positions"), inputs["attention_mask"].bool()
         with autocast(dtype, device):
-            hidden = encoder(**inputs, output_hidden_states=True).hidden_states
+            hidden = hidden_states(encoder, **inputs)
         for layer, of_layer in enumerate(hidden):
             states[positions[real], layer] = of_layer[real].to(states.dtype)
     return states

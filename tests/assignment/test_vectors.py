@@ -82,6 +82,7 @@ def test_vectors_are_means_over_occurrences_in_the_middle_layer(name: str) -> No
     found = token_vectors(model, tokenizer, iter(TEXTS), batch_size=2)
     assert model.training and torch.get_num_threads() == threads
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
     # No layer is missing.
     assert len(model(torch.tensor([[4, 5]]), output_hidden_states=True).hidden_states) == 5
     assert found.dtype == np.float32

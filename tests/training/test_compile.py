@@ -87,15 +87,20 @@ def test_compiled_code_serves_other_runs_and_other_sizes_of_the_embedding():
 
 
 @needs_compiler
-@pytest.mark.parametrize("compressed", [False, True])
-def test_batches_of_another_size_have_code_of_their_own_and_other_lengths_have_none(compressed):
+@pytest.mark.parametrize("kind", ["dense", "compressed", "recovery"])
+def test_batches_of_another_size_have_code_of_their_own_and_other_lengths_have_none(kind):
     def compiled(batch_size, lengths):
         """Return how many functions are compiled."""
         before, trained = counters["stats"]["unique_graphs"], model()
-        if compressed:
+        if kind == "compressed":
             table = SubspaceEmbedding(sequential(30, 2, 6), 6, 32, sub_dim=16, padding_idx=0)
             swap_embedding(trained, table)
-        own = lane(trained, examples(), batch_size=batch_size)
+        if kind == "recovery":
+            recipe = replace(CONFIG, batch_size=batch_size)
+            learner = HiddenStates(trained.bert, model().bert)
+            own = Trainee(learner, examples(), recipe, 0, "t", Objective(lambda rows, _: rows)).lane("fp32")
+        else:
+            own = lane(trained, examples(), batch_size=batch_size)
         own.compile()
         for length in lengths:
             own.rehearse()

@@ -29,7 +29,7 @@ from bench.training.checkpoint import Checkpoint
 from bench.training.finetune import Diverged, Outcome, Trainee, finetune_together
 from bench.training.lane import Objective
 
-VERSION = 4  # raised whenever a change here or in the training changes a recovered model
+VERSION = 5  # raised whenever a change here or in the training changes a recovered model
 # Of the training's outcome, kept in the file and in every record, beside `stored_states`: whether a teacher's states were
 # computed once, which rounds otherwise than a teacher that runs in each step.
 FACTS = ("steps", "seconds", "engine", "curve", "runs_at_once")

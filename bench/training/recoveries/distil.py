@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from bench.models import pretrained
+from bench.models.layers import hidden_states
 from bench.settings.recoveries import TrainedRecoveryConfig
 from bench.settings.schema import RunConfig
 from bench.training import stored_states
@@ -95,8 +96,8 @@ class HiddenStates(nn.Module):
             targets = self.teacher.unbind(1)
         else:
             with torch.no_grad():
-                targets = self.teacher(**inputs, output_hidden_states=True).hidden_states
-        hidden = self.student(**inputs, output_hidden_states=True).hidden_states
+                targets = hidden_states(self.teacher, **inputs)
+        hidden = hidden_states(self.student, **inputs)
         mask = inputs["attention_mask"].unsqueeze(-1)
         layers = zip(self.distances, hidden, targets, strict=True)
         distances = [

@@ -1,0 +1,37 @@
+"""The layers of an encoder, and the hidden states between them."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from torch import Tensor, nn
+
+
+def blocks_of(model: nn.Module) -> Iterator[nn.Module]:
+    """Yield the blocks of the model's stacks, such as the layers of an encoder, or ALBERT's one group that all layers share."""
+    for child in model.children():
+        if isinstance(child, nn.ModuleList) and len({type(block) for block in child}) == 1:
+            yield from child
+        else:
+            yield from blocks_of(child)
+
+
+def hidden_states(encoder: nn.Module, **inputs: Tensor) -> tuple[Tensor, ...]:
+    """Return the states (B, L, d) that enter the first layer and leave each one, those of the last as the encoder returns them.
+
+    They are those of `output_hidden_states=True`. That leaves hooks within the layers, which torch.compile cannot trace: it would
+    compile a layer in parts, also in each later training of the encoder.
+    """
+    states: list[Tensor] = []
+
+    def keep(_: nn.Module, args: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
+        if not states:
+            states.append(args[0] if args else named["hidden_states"])
+        states.append(output[0] if isinstance(output, tuple) else output)
+
+    hooks = [block.register_forward_hook(keep, with_kwargs=True) for block in set(blocks_of(encoder))]
+    try:
+        last: Tensor = encoder(**inputs).last_hidden_state
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return *states[:-1], last
