@@ -11,7 +11,6 @@ from bench.report.names import HERE, column_name, embedding_id, kind, marks_of, 
 from bench.report.sizes import sizes
 from bench.store import Record, digest, sha256
 from bench.store.schema import CostPart, FitPart, HeadlinePart, SizePart, TaskPart, TrainingPart
-from bench.training import SAME_RECIPE
 
 SECTION = ["model", "weights", "suite"]  # a table or a figure shows one combination of these
 GRID = ("subspaces", "rows", "sub_dim")  # settings that a grid of subspace embeddings varies
@@ -112,8 +111,6 @@ def _derived(record: Record, place: int, widths: dict[str, int], suites: dict[st
 
     pretraining = config.get("pretraining")
     group = _without(config, "seed", "task", "data") | {"training": _without(training, "max_train_examples")}
-    if training.get("version", 1) > SAME_RECIPE:
-        group["training"]["version"] = SAME_RECIPE
     if pretraining:
         group["pretraining"] = _without(pretraining, "seed")
     return _digests(config, group) | {

@@ -3,5 +3,3 @@
 # By engine, raised whenever a change alters the models that it trains; records without one are of version 1. `auto` and `eager` stay
 # where a change concerns GPUs alone: their runs on a CPU are what they were.
 VERSIONS = {"auto": 2, "eager": 2, "graph": 3, "compile": 5}
-# Versions from this one on differ in their roundings alone: a report takes them together, of each run the newest.
-SAME_RECIPE = 2

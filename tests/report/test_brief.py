@@ -190,6 +190,22 @@ def test_where_the_best_is_risky_the_safest_measured_is_named() -> None:
     assert "The safest measured is pq f=48 Q=60: 50.5 % smaller, risk 1 %." in seen
 
 
+def test_where_the_best_probably_breaks_a_limit_the_smallest_that_probably_breaks_none_is_named() -> None:
+    losses = {"dense": [0, 0, 0], "pq8": [0, 0.9, 1.8], "pq16": [0.3, 0.5, 0.7], "pq48": [0, 0, 0.01]}
+    runs = [
+        record(method, task, seed, 0.8 - loss / 100)
+        for task in ("mrpc", "rte")
+        for method, many in losses.items()
+        for seed, loss in enumerate(many)
+    ]
+    error = 0.2 / math.sqrt(3)
+    risk = 100 * (1 - stats.t.cdf(0.5 / error, 2) ** 2)
+    seen = text(page(runs))
+    assert "We would not switch yet." in seen and "called pq f=8 Q=64" in seen
+    assert f"We would rather try pq f=16 Q=60 in a pilot: 51.4 % smaller, risk {risk:.0f} %." in seen
+    assert "safest" not in seen
+
+
 def test_the_saving_is_worked_out_from_prices_measured_memory_and_latency() -> None:
     seen = text(page(golden(batch1=12.0, batch32=64.0)))
     instances = [-(-100 // (1000 // memory)) for memory in (125, 82)]

@@ -6,7 +6,6 @@ import pytest
 from bench.report import tables
 from bench.report.runs import to_frame
 from bench.report.scores import score_table
-from bench.training import SAME_RECIPE
 from tests.report.factory import record
 
 
@@ -50,13 +49,3 @@ def test_records_of_an_older_training_stand_beside_the_new_ones_each_with_its_ow
     found = score_table(to_frame(records), 1.0).set_index("configuration").difference_to_dense
     assert found["pq f=8 Q=64 (version=1)"] == pytest.approx(-10)
     assert found["pq f=8 Q=64 (version=2)"] == pytest.approx(-3)
-
-
-def test_versions_of_the_training_that_differ_in_roundings_stand_together_the_newest_of_each_run() -> None:
-    old, new = {"training.version": SAME_RECIPE}, {"training.version": SAME_RECIPE + 2}
-    records = [record("dense", value=0.8, changes=old), record("pq8", value=0.7, changes=old)]
-    records += [record("dense", value=0.9, changes=new) | {"created_at": "2027-01-01T00:00:00Z"}]
-    found = score_table(to_frame(records), 1.0).set_index("configuration")
-    assert list(found.index) == ["dense", "pq f=8 Q=64"]
-    assert found["mean"]["dense"] == pytest.approx(90)
-    assert found.difference_to_dense["pq f=8 Q=64"] == pytest.approx(-20)

@@ -16,7 +16,19 @@ BEST = (
 SLIDER = 10.0  # points: the largest tolerance that the page offers, unless the configured tolerance is larger
 LEVELS = {"safe": 0.9, "likely": 0.5, "unlikely": 0.0}  # advice by the chance that all limits hold
 SCRIPT_TEXTS = [
-    *("answers", "use", "unmeasured", "advice", "safest", "collapsed", "sound", "many", "measured", "counts"),
+    *(
+        "answers",
+        "use",
+        "unmeasured",
+        "advice",
+        "safest",
+        "likelier",
+        "collapsed",
+        "sound",
+        "many",
+        "measured",
+        "counts",
+    ),
     *("rule", "separator", "nothing", "chart"),
 ]
 SCRIPT_VALUES = ("label", "total", "total_saved", "stored", "stored_saved", "memory", "monthly", "small0")
@@ -152,15 +164,17 @@ def _answer(
         filled |= {"worst": f"{max(best.worst, 0):.2f}", "task": names[best.task]}
         filled |= {key: words[key] if collapsed else "" for key in ("collapsed", "sound")}
 
-    # The chance that all limits hold, and the configuration for which it is largest.
-    chances = [decision.chance(option, about.matter, tolerance) for option in about.options]
-    odds, largest = chances[best.place], max((value for value in chances if value is not None), default=0.0)
+    # The chance that all limits hold. Where it is low: the smallest configuration for which it is not, else that of the largest.
+    chances = [decision.chance(option, about.matter, tolerance) or 0.0 for option in about.options]
+    odds = decision.chance(item, about.matter, tolerance)
     if odds is not None:
         filled |= {"chance": percent(odds), "risk": percent(1 - odds)}
-        if percent(largest) != percent(odds):
-            safest = values[chances.index(largest)]
-            facts = {"label": safest["label"], "total_saved": safest["total_saved"]}
-            filled["safest"] = words["safest"].format(**facts, risk=percent(1 - largest))
+        likely = [place for place, chance in enumerate(chances) if chance >= LEVELS["likely"] > odds]
+        other = likely[0] if likely else chances.index(max(chances))
+        if percent(chances[other]) != percent(odds):
+            facts = {"label": values[other]["label"], "total_saved": values[other]["total_saved"]}
+            text = words["likelier" if likely else "safest"]
+            filled["safest"] = text.format(**facts, risk=percent(1 - chances[other]))
 
     known = filled["memory"] != words["unmeasured"]
     filled["use"] = words["use"]["known" if known else "unknown"].format(**filled)

@@ -29,10 +29,11 @@ function valuesOf(verdict) {
 function risks(item) {
   const odds = oddsOf(item);
   if (odds === null) return { safest: "" };
-  const chances = options.map(oddsOf);
-  const largest = Math.max(0, ...chances.filter((value) => value !== null));
-  const safest = percent(largest) === percent(odds) ? ""
-    : fill(texts.safest, { ...options[chances.indexOf(largest)].values, risk: percent(1 - largest) });
+  const chances = options.map((option) => oddsOf(option) ?? 0);
+  const likely = chances.findIndex((value) => value >= levels.likely && levels.likely > odds);
+  const other = likely < 0 ? chances.indexOf(Math.max(...chances)) : likely;
+  const safest = percent(chances[other]) === percent(odds) ? ""
+    : fill(likely < 0 ? texts.safest : texts.likelier, { ...options[other].values, risk: percent(1 - chances[other]) });
   return { chance: percent(odds), risk: percent(1 - odds), safest };
 }
 
