@@ -241,13 +241,8 @@ def recovery(part: pd.DataFrame) -> Chart | None:
     (first, high), (last, low) = curves[place][0], curves[place][-1]
     name = point_name(lines.iloc[place].to_dict())
     title = f"{name}: the loss falls from {high:.3g} at step {first:,} to {low:.3g} at step {last:,}"
-    return _curves(
-        title,
-        about(part, "recovery before the fine-tuning, the numbers of steps differ"),
-        lines,
-        curves,
-        axes,
-    )
+    differ = ", the numbers of steps differ" if len({curve[-1][0] for curve in curves}) > 1 else ""
+    return _curves(title, about(part, f"recovery before the fine-tuning{differ}"), lines, curves, axes)
 
 
 def _embeddings(part: pd.DataFrame) -> pd.DataFrame:

@@ -18,6 +18,8 @@ from bench.training import engine as engines
 from bench.training.batching import Examples, training_batches
 from bench.training.engine import buckets, make_engine
 from bench.training.finetune import Diverged, Outcome, Trainee, finetune_together
+from bench.training.lane import Objective
+from bench.training.recoveries.distil import HiddenStates
 from tests.support.training import finetune
 
 STEPS = 24  # three epochs
@@ -240,8 +242,8 @@ def test_examples_that_need_no_padding_can_be_compiled_too():
     np.testing.assert_allclose(losses["compile"], losses["eager"], atol=1e-5)
 
 
-def trained_at_a_real_size(choice, tokens=48, batch_size=32):
-    """Return the weights after 20 steps on rows of so many tokens."""
+def trained_at_a_real_size(choice, tokens=48, batch_size=32, recovery=False):
+    """Return the weights after 20 steps on rows of so many tokens; of a recovery they learn another model's states."""
     generator = torch.Generator().manual_seed(0)
     ids, labels = (
         torch.randint(0, top, (n,), generator=generator).cuda() for top, n in ((30522, 64 * tokens), (2, 64))
@@ -249,10 +251,12 @@ def trained_at_a_real_size(choice, tokens=48, batch_size=32):
     starts = torch.arange(0, 64 * tokens, tokens).cuda()
     data = Examples({"input_ids": ids}, starts, np.full(64, tokens), labels, {"input_ids": 0})
     torch.manual_seed(0)
-    large = BertForSequenceClassification(
-        BertConfig(hidden_size=384, num_hidden_layers=4, intermediate_size=1536)
-    ).cuda()
-    own = lane(large, data, "bf16", batch_size=batch_size)
+    shape = BertConfig(hidden_size=384, num_hidden_layers=4, intermediate_size=1536)
+    large, other = (BertForSequenceClassification(shape).cuda() for _ in range(2))
+    learner = HiddenStates(large.bert, other.bert) if recovery else large
+    objective = Objective(lambda losses, _: losses) if recovery else Objective()
+    config = replace(CONFIG, batch_size=batch_size)
+    own = Trainee(learner, data, config, 0, "t", objective).lane("bf16")
     engine, _ = make_engine(choice, [own])
     for step in range(20):
         engine.step(step)
@@ -267,17 +271,18 @@ def test_training_by_graphs_is_reproducible_to_the_bit_at_the_size_of_a_real_mod
 
 
 @pytest.mark.gpu
-def test_a_compiled_run_is_the_same_to_the_bit_whichever_runs_came_before_it(tmp_path, monkeypatch):
+@pytest.mark.parametrize("recovery", [False, True])
+def test_a_compiled_run_is_the_same_to_the_bit_whichever_runs_came_before_it(tmp_path, monkeypatch, recovery):
     """Their code serves it in this process, and from the cache on disk."""
 
     def after(*earlier):
         torch.compiler.reset()
         monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / str(earlier)))
         for tokens, batch_size in earlier:
-            trained_at_a_real_size("compile", tokens, batch_size)
-        in_process = trained_at_a_real_size("compile")
+            trained_at_a_real_size("compile", tokens, batch_size, recovery)
+        in_process = trained_at_a_real_size("compile", recovery=recovery)
         torch.compiler.reset()
-        return in_process, trained_at_a_real_size("compile")
+        return in_process, trained_at_a_real_size("compile", recovery=recovery)
 
     alone, *others = (weights for earlier in ([], [(120, 8), (16, 32)]) for weights in after(*earlier))
     assert all(torch.equal(alone, other) for other in others)
