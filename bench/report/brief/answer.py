@@ -16,20 +16,8 @@ BEST = (
 SLIDER = 10.0  # points: the largest tolerance that the page offers, unless the configured tolerance is larger
 LEVELS = {"safe": 0.9, "likely": 0.5, "unlikely": 0.0}  # advice by the chance that all limits hold
 SCRIPT_TEXTS = [
-    *(
-        "answers",
-        "use",
-        "unmeasured",
-        "advice",
-        "safest",
-        "likelier",
-        "collapsed",
-        "sound",
-        "many",
-        "measured",
-        "counts",
-    ),
-    *("rule", "separator", "nothing", "chart"),
+    *("answers", "use", "unmeasured", "advice", "safest", "collapsed", "sound", "many", "measured", "counts"),
+    *("likelier", "rule", "separator", "nothing", "chart"),
 ]
 SCRIPT_VALUES = ("label", "total", "total_saved", "stored", "stored_saved", "memory", "monthly", "small0")
 
