@@ -80,7 +80,8 @@ class Loaded:
 def load(runs: Sequence[Prepared], device: torch.device) -> list[Loaded]:
     """Return the model and data of each run, ready to be trained; what has to be pretrained or recovered first is so side by side.
 
-    Raises BenchError for all that would make the training useless: data, tokenizer, weights or metrics that do not fit.
+    The runs share a model, though not its embedding. Raises BenchError for all that would make the training useless: data,
+    tokenizer, weights or metrics that do not fit.
     """
     # Pretrain before anything else takes memory on the device.
     stages = {
@@ -92,9 +93,14 @@ def load(runs: Sequence[Prepared], device: torch.device) -> list[Loaded]:
     if not all(facts["reused"] for facts in made.values()):
         cost.reset_peak_memory(device)  # a pretraining's memory is no part of the run's peak
 
+    # One tokenizer serves all, as a large vocabulary takes two seconds to read.
+    tokenizer = load_tokenizer(runs[0].config.model)
+    tokenizer_bytes = len(compact_json(tokenizer).encode())  # before calls that leave their settings in it
+
     loaded, recoveries = [], dict[int, Recovery]()
     for number, run in enumerate(runs):
-        part, recovery = _load(run, device)
+        part, recovery = _load(run, tokenizer, device)
+        part.size["tokenizer_bytes"] = tokenizer_bytes
         if number in stages:
             encoder_file.load(stages[number].path, part.model)
             part = replace(part, pretraining=made[number])
@@ -113,16 +119,16 @@ def pretraining_of(run: Prepared, device: torch.device) -> Pretraining:
     return Pretraining(config, run.canonical, load_tokenizer(config.model), device, dtype, run.name)
 
 
-def _load(prepared: Prepared, device: torch.device) -> tuple[Loaded, Recovery | None]:
+def _load(
+    prepared: Prepared, tokenizer: PreTrainedTokenizerBase, device: torch.device
+) -> tuple[Loaded, Recovery | None]:
     """Return the run's model and data, and what trains back, on text without labels, what the smaller embedding lost."""
     config, task = prepared.config, prepared.config.task
     check_scoring(task)
 
     # Read every split, and tokenise the training rows.
     splits = _splits(config)
-    tokenizer = load_tokenizer(config.model)
     check_for_run(tokenizer, config)
-    tokenizer_bytes = len(compact_json(tokenizer).encode())  # before calls that leave their settings in it
     texts = splits["train"].select_columns(task.columns)
     train, shares = examples_of(splits["train"], config, tokenizer, device)
     if shares["unknown"] > MUCH_UNKNOWN:
@@ -139,7 +145,6 @@ def _load(prepared: Prepared, device: torch.device) -> tuple[Loaded, Recovery | 
     counts = np.bincount(train.tokens["input_ids"].cpu().numpy(), minlength=prepared.vocab_size)
     corpus = swap.texts_of(config.assignment.corpus, config, texts)
     size, fit = swap.swap(config, model, tokenizer, corpus, counts)
-    size["tokenizer_bytes"] = tokenizer_bytes
     if fit["codes_device"] == "cuda":
         cost.reset_peak_memory(device)  # the memory of clusters is no part of the run's peak
 

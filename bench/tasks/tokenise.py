@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from bench.errors import BenchError
 from bench.settings.schema import TaskConfig
-from bench.store import cached, key, lines_sha256
+from bench.store import cached, key, lines_sha256, sha256
 from bench.tasks.columns import numbers
 from bench.tasks.data import Rows
 from bench.tasks.text import token_ids
@@ -55,6 +56,14 @@ def tokenise_texts(
 
 
 def _key(tokenizer: PreTrainedTokenizerBase, max_length: int, *content: object) -> str:
+    return key(
+        _rules_sha256(tokenizer), *content, tokenizer.model_input_names, max_length, tokenizers.__version__
+    )
+
+
+@lru_cache(maxsize=2)
+def _rules_sha256(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return a digest of vocabulary and rules, taken once: a large vocabulary has 17 MB, and XNLI's evaluation has 30 splits."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         raise BenchError(
@@ -63,8 +72,7 @@ def _key(tokenizer: PreTrainedTokenizerBase, max_length: int, *content: object) 
     # Settings of an earlier call would change the key.
     backend.no_truncation()
     backend.no_padding()
-    inputs = tokenizer.model_input_names
-    return key(backend.to_str(), *content, inputs, max_length, tokenizers.__version__)
+    return sha256(backend.to_str())
 
 
 def _token_table(

@@ -100,3 +100,12 @@ def test_a_model_with_a_former_name_is_shown_with_its_present_one(tmp_path: Path
     assert "### other on glue" in index(tmp_path)
     assert "minilm (all-minilm-l6-v2)" in (tmp_path / "brief.html").read_text(encoding="utf-8")
     assert set(pd.read_csv(tmp_path / "tables" / "results.csv").model) == {"minilm", "other"}
+
+
+def test_a_column_that_versions_of_the_training_share_says_so_and_one_of_a_single_version_does_not(
+    tmp_path: Path,
+) -> None:
+    new = {"training.version": 5}
+    write_report([record(), record("pq8", changes=new), record("pq8", task="rte", changes=new)], [], tmp_path)
+    (line,) = [line for line in index(tmp_path).splitlines() if "trained by versions" in line]
+    assert line.startswith("- mrpc: trained by versions 1 and 5 of the code; each run is compared with dense runs")
