@@ -61,10 +61,13 @@ def states_of(encoder: Any, data: Examples, dtype: str) -> Tensor:
     states = torch.empty(shape, dtype=dtype_of(dtype), device=device)
     order = np.argsort(-data.lengths, kind="stable")
     for at in range(0, len(order), ROWS):
+        # Find the real tokens once for all layers: a GPU is waited for.
         inputs, _ = data.batch(order[at : at + ROWS])
-        positions, real = inputs.pop("positions"), inputs["attention_mask"].bool()
+        positions = inputs.pop("positions").flatten()
+        real = inputs["attention_mask"].flatten().nonzero().squeeze(1)
+        place = positions[real]
         with autocast(dtype, device):
             hidden = hidden_states(encoder, **inputs)
         for layer, of_layer in enumerate(hidden):
-            states[positions[real], layer] = of_layer[real].to(states.dtype)
+            states[place, layer] = of_layer.flatten(0, 1)[real].to(states.dtype)
     return states

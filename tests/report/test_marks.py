@@ -108,4 +108,6 @@ def test_a_column_that_versions_of_the_training_share_says_so_and_one_of_a_singl
     new = {"training.version": 5}
     write_report([record(), record("pq8", changes=new), record("pq8", task="rte", changes=new)], [], tmp_path)
     (line,) = [line for line in index(tmp_path).splitlines() if "trained by versions" in line]
-    assert line.startswith("- mrpc: trained by versions 1 and 5 of the code; each run is compared with dense runs")
+    assert line.startswith(
+        "- mrpc: trained by versions 1 and 5 of the code; each run is compared with dense runs"
+    )
