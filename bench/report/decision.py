@@ -93,11 +93,16 @@ def subject(table: pd.DataFrame, question: ReportConfig, breakdowns: Sequence[pd
         part,
         len(spoken) > 0,
         columns,
-        max(dense, key=lambda item: item["why"].count(""), default=None),
+        max(dense, key=_rank, default=None),
         sorted(options, key=lambda item: (item["bytes"], item["row"]["configuration"])),
         [place for place, column in enumerate(columns) if column["task"] in names],
         [name for name in names if name not in known],
     )
+
+
+def _rank(dense: Item) -> tuple[int, bool, int]:
+    """Return what decides which dense model is today's: on most tasks, without a teacher, of the newest training."""
+    return dense["why"].count(""), dense["row"]["plain"], dense["row"]["training_version"]
 
 
 def _languages(tasks: pd.DataFrame, breakdowns: Sequence[pd.DataFrame]) -> pd.DataFrame:

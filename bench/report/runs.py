@@ -127,6 +127,7 @@ def _derived(record: Record, place: int, widths: dict[str, int], suites: dict[st
         "plain_name": plain_name(config),
         "body": config.get("body", "fp32"),
         "settings": {"training.version": 1, "training.table_factor": 1.0} | _flatten(group),
+        "training_version": training.get("version", 1),
         "configuration": short_label(config, widths.get(model)),
         "kind": kind(config),
         "seed": config["seed"] + SEEDS * (pretraining["seed"] if pretraining else 0),

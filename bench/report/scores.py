@@ -32,6 +32,7 @@ NAMES = [
     "body",
     "recovery",
     "plain",
+    "training_version",
     "table_family",
     "assignment_family",
 ]

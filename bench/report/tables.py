@@ -249,11 +249,12 @@ def cautions(frame: pd.DataFrame) -> list[str]:
     for column, part in ok.groupby("column"):
         digests = part["task.data_sha256"].dropna().nunique()
         sentences += [f"{column}: the data come from {digests} sources or versions"] if digests > 1 else []
-        versions = sorted({settings["training.version"] for settings in part.settings})
+    for _, part in ok.groupby(["model", "column"]):
+        versions, first = sorted(map(str, set(part.training_version))), part.iloc[0]
         if len(versions) > 1:
-            trained = f"{', '.join(map(str, versions[:-1]))} and {versions[-1]}"
             sentences.append(
-                f"{column}: trained by versions {trained} of the code; each run is compared with dense runs of its own version"
+                f"{known_as(first.model)} on {first.column}: trained by versions {', '.join(versions)} of the code; a run is compared "
+                "with dense runs of its own version alone"
             )
     for column, count in sorted(Counter(ok.drop(headline_runs(frame).index).column).items()):
         sentences.append(f"{column}: {count} older run(s) of the same configuration and seed are left out")

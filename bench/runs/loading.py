@@ -80,8 +80,8 @@ class Loaded:
 def load(runs: Sequence[Prepared], device: torch.device) -> list[Loaded]:
     """Return the model and data of each run, ready to be trained; what has to be pretrained or recovered first is so side by side.
 
-    The runs share a model, though not its embedding. Raises BenchError for all that would make the training useless: data,
-    tokenizer, weights or metrics that do not fit.
+    Raises BenchError for all that would make the training useless: data, tokenizer, weights or metrics that do not fit; ValueError
+    for runs of different models.
     """
     # Pretrain before anything else takes memory on the device.
     stages = {
@@ -93,9 +93,12 @@ def load(runs: Sequence[Prepared], device: torch.device) -> list[Loaded]:
     if not all(facts["reused"] for facts in made.values()):
         cost.reset_peak_memory(device)  # a pretraining's memory is no part of the run's peak
 
-    # One tokenizer serves all, as a large vocabulary takes two seconds to read.
+    # One tokenizer serves all, as a large vocabulary takes two seconds to read. Calls leave their settings in it, so that its
+    # size is taken first.
+    if any(run.config.model != runs[0].config.model for run in runs):
+        raise ValueError("runs of different models")
     tokenizer = load_tokenizer(runs[0].config.model)
-    tokenizer_bytes = len(compact_json(tokenizer).encode())  # before calls that leave their settings in it
+    tokenizer_bytes = len(compact_json(tokenizer).encode())
 
     loaded, recoveries = [], dict[int, Recovery]()
     for number, run in enumerate(runs):

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 import pyarrow as pa
 import tokenizers
@@ -17,6 +17,7 @@ from bench.tasks.data import Rows
 from bench.tasks.text import token_ids
 
 BATCH = 1000  # rows that go through the tokenizer at once
+_DIGESTS = WeakKeyDictionary[PreTrainedTokenizerBase, str]()
 
 
 @dataclass(frozen=True)
@@ -56,23 +57,23 @@ def tokenise_texts(
 
 
 def _key(tokenizer: PreTrainedTokenizerBase, max_length: int, *content: object) -> str:
-    return key(
-        _rules_sha256(tokenizer), *content, tokenizer.model_input_names, max_length, tokenizers.__version__
-    )
+    rules, inputs = _rules_sha256(tokenizer), tokenizer.model_input_names
+    return key(rules, len(tokenizer), *content, inputs, max_length, tokenizers.__version__)
 
 
-@lru_cache(maxsize=2)
 def _rules_sha256(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Return a digest of vocabulary and rules, taken once: a large vocabulary has 17 MB, and XNLI's evaluation has 30 splits."""
+    """Return a digest of vocabulary and rules. It is taken once: XNLI's evaluation has 30 splits, a large vocabulary 9 MB."""
+    if tokenizer in _DIGESTS:
+        return _DIGESTS[tokenizer]
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         raise BenchError(
             f"{type(tokenizer).__name__} has no fast version: install the model's fast tokenizer."
         )
-    # Settings of an earlier call would change the key.
+    # Settings of an earlier call would change the digest.
     backend.no_truncation()
     backend.no_padding()
-    return sha256(backend.to_str())
+    return _DIGESTS.setdefault(tokenizer, sha256(backend.to_str()))
 
 
 def _token_table(

@@ -1,5 +1,6 @@
 """What is not official, synthetic, without meaning or collapsed is named as such wherever it is shown."""
 
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -102,12 +103,34 @@ def test_a_model_with_a_former_name_is_shown_with_its_present_one(tmp_path: Path
     assert set(pd.read_csv(tmp_path / "tables" / "results.csv").model) == {"minilm", "other"}
 
 
-def test_a_column_that_versions_of_the_training_share_says_so_and_one_of_a_single_version_does_not(
-    tmp_path: Path,
-) -> None:
-    new = {"training.version": 5}
-    write_report([record(), record("pq8", changes=new), record("pq8", task="rte", changes=new)], [], tmp_path)
+@pytest.mark.parametrize("language", ["en", "ja"])
+def test_runs_of_one_model_that_versions_of_the_training_share_say_so(language: str, tmp_path: Path) -> None:
+    new, failed = {"training.version": 5}, {"training.version": 7}
+    runs = [record(), record("pq8"), record(changes=new), record("pq8", changes=new)]
+    runs += [
+        record("pq16", status="oom", changes=failed),
+        record(task="rte"),
+        record(model="other", changes=failed),
+    ]
+    ask = ReportConfig(language=language, model="minilm")
+    write_report(runs, [], tmp_path, config=RunConfig(report=ask))
     (line,) = [line for line in index(tmp_path).splitlines() if "trained by versions" in line]
-    assert line.startswith(
-        "- mrpc: trained by versions 1 and 5 of the code; each run is compared with dense runs"
+    assert line.startswith("- minilm (all-minilm-l6-v2) on mrpc: trained by versions 1, 5 of the code; a run")
+    brief = (tmp_path / "brief.html").read_text(encoding="utf-8")
+    assert {"en": "trained by versions 1, 5 of the code", "ja": "学習コードの版 1、5 の結果"}[
+        language
+    ] in brief
+
+
+def test_today_in_the_brief_is_the_newest_training_of_plain_dense(tmp_path: Path) -> None:
+    new = {"training.version": 5}
+    values = {"dense": 0.701, "pq8": 0.69}
+    runs = [record(method, value=value, changes=new) for method, value in values.items()]
+    runs += [record(method, value=value + 0.1) for method, value in values.items()]
+    runs += [record(value=0.999, changes=new | {"training.teacher": "dense"})]
+    write_report(runs, [], tmp_path)
+    (row,) = re.findall(
+        r"<tr[^>]*>\s*<th[^>]*>Mean score.*?</tr>", (tmp_path / "brief.html").read_text(), re.S
     )
+    first = re.sub(r"<[^>]+>|\s+", " ", row).split("100", 1)[1].split()[0]
+    assert first == "70.1"

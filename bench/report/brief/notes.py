@@ -111,7 +111,10 @@ def _care(about: Subject, words: dict[str, Any]) -> list[str]:
     weights = about.part.weights.iloc[0]
     bits = weights.removesuffix("-bit")
     rounded = [cares["rounded"].format(bits=bits)] if bits != weights else []
-    return [*texts["synthetic"], *marked, *overlap, *rounded, *texts["single"], *texts["besides"], *collapsed]
+    found = sorted({str(item["row"]["training_version"]) for item in items})
+    versions = [cares["versions"].format(versions=listed(found, words))] if len(found) > 1 else []
+    certain = [*rounded, *versions, *texts["single"], *texts["besides"], *collapsed]
+    return [*texts["synthetic"], *marked, *overlap, *certain]
 
 
 def _unknown(
