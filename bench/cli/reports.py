@@ -15,7 +15,7 @@ from bench.report.runs import to_frame
 from bench.report.scores import score_table
 from bench.settings.compose import compose_config
 from bench.settings.schema import RunConfig
-from bench.store import Record, flaw, path_of, read_all, read_coverage
+from bench.store import Record, flaw, path_of, read_all, read_coverage, with_profiles
 
 
 def report(overrides: Sequence[str], against: Path | None) -> int:
@@ -64,7 +64,10 @@ def chart(overrides: Sequence[str]) -> int:
 
 
 def read(results_dir: Path) -> tuple[list[Record], list[tuple[Path, str]]]:
-    """Read all records. Return the valid ones, and (path, reason) for each that cannot be used; log the latter."""
+    """Read all records. Return the valid ones, and (path, reason) for each that cannot be used; log the latter.
+
+    A run that was made after `bench latency` measured its embedding has that profile, too.
+    """
     records, problems = read_all(results_dir)
     valid = []
     for record in records:
@@ -76,4 +79,4 @@ def read(results_dir: Path) -> tuple[list[Record], list[tuple[Path, str]]]:
         log.error(
             "%s cannot be read (%s): it is left out; move it away and run the sweep again", path, reason
         )
-    return valid, problems
+    return with_profiles(valid, results_dir), problems

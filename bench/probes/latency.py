@@ -108,30 +108,24 @@ def into_records(report: dict[str, Any], results_dir: Path) -> int:
 
     A record with a body in bf16 or int8 gets none.
     """
-    profiles = {_key(row["config"]): row["profile"] for row in report["rows"]}
+    profiles = {store.profile_key(row["config"]): row["profile"] for row in report["rows"]}
     changed = 0
     for _, record in store.each(results_dir):
-        if isinstance(record, str) or record["status"] != "ok" or record["cost"] is None:
+        if isinstance(record, str) or not store.profiled(record) or not (cost := record["cost"]):
             continue
-        profile = profiles.get(_key(record["config"]))
-        if profile is None or "body" in record["config"]:
+        profile = profiles.get(store.profile_key(record["config"]))
+        if profile is None:
             continue
-        record["cost"]["profiles"] = (record["cost"]["profiles"] or {}) | {report["device"]: profile}
+        cost["profiles"] = (cost["profiles"] or {}) | {report["device"]: profile}
         store.write(record, results_dir)
         changed += 1
     return changed
 
 
-def _key(canonical: dict[str, Any]) -> str:
-    """Return what decides the cost; the codes of another seed cost the same."""
-    codes = {key: value for key, value in (canonical["assignment"] or {}).items() if key != "seed"}
-    return json.dumps([canonical["model"], canonical["embedding"], codes], sort_keys=True)
-
-
 def _distinct(given: Sequence[Prepared]) -> list[Prepared]:
     """Return one run for each embedding, the dense one first. Bodies are fp32, as all bodies compute in fp32."""
     dense = prepare(replace(given[0].config, embedding=DenseConfig()))
-    distinct = {_key(run.canonical): run for run in (dense, *given)}
+    distinct = {store.profile_key(run.canonical): run for run in (dense, *given)}
     return [prepare(replace(run.config, body="fp32")) for run in distinct.values()]
 
 

@@ -10,7 +10,7 @@ from bench.store import LatencyPart, ProfilePart, device_key
 from bench.text import escape, markdown_table
 
 MEASURED = ["latency_ms.small", "latency_ms.large", "memory_bytes"]
-IN_REPORT = "Measured by `bench latency`, ratios within one measurement with a 95 % interval; all cells are in the records and in `latency/`.\n"
+IN_REPORT = "Measured by `bench latency`, ratios within one measurement with a 95 % interval; all cells are in `latency/`.\n"
 SHOWN = ["model file", "cold start (s)", "loading (s)", "before (MB)", "resident (MB)", "peak (MB)"]
 
 

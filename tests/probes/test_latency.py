@@ -83,6 +83,17 @@ def test_the_command_writes_its_files_the_matching_records_and_the_report(tiny, 
         and f"{other['file_bytes']:,}" in line
     )
 
+    # A run that is made after the measurement is shown with it; a broken file is named.
+    path.unlink()
+    execute(compressed)
+    assert store.read(path)["cost"]["profiles"] is None
+    assert main(["report", f"results_dir={tmp_path}/results"]) == 0
+    assert line in (tmp_path / "results/INDEX.md").read_text().splitlines()
+    measured.write_text('{"rows": [{}]}')
+    capsys.readouterr()
+    assert main(["report", f"results_dir={tmp_path}/results"]) != 0
+    assert f"{measured} cannot be read (KeyError" in capsys.readouterr().err
+
 
 def test_the_codes_of_every_seed_get_the_profile(tiny, tmp_path):
     runs = [
