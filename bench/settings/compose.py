@@ -207,7 +207,7 @@ def _where_used(overrides: Sequence[str]) -> list[str]:
 def _quickly(overrides: Sequence[str]) -> RunConfig | None:
     """Return the configuration if every override chooses from a group or sets a single existing value, else None."""
     groups = tuple(override for override in overrides if override.partition("=")[0] in _groups())
-    config = _copied(_composed(groups))
+    config = _copied(_of_groups(groups))
     for override in overrides:
         if override in groups:
             continue
@@ -222,9 +222,27 @@ def _quickly(overrides: Sequence[str]) -> RunConfig | None:
 def _chosen(overrides: Sequence[str]) -> RunConfig | None:
     """Return the configuration of the choices among the overrides alone, or None where they are wrong."""
     try:
-        return _composed(tuple(o for o in overrides if o.partition("=")[0] in _groups()))
+        return _of_groups(tuple(o for o in overrides if o.partition("=")[0] in _groups()))
     except (HydraException, OmegaConfBaseException, ConfigError):
         return None
+
+
+@cache
+def _of_groups(groups: tuple[str, ...]) -> RunConfig:
+    """Return the configuration of choices from groups; raises as Hydra does.
+
+    A task is composed apart where it and the other choices write nothing of each other: a plan has many tasks with each of these.
+    """
+    task = tuple(group for group in groups if group.startswith("task="))
+    base, alone = _composed(()), _composed(task)
+    others_of_task = (key for key in vars(base) if key not in ("task", "chosen"))
+    if not task or any(getattr(alone, key) != getattr(base, key) for key in others_of_task):
+        return _composed(groups)
+    rest = copy.copy(_composed(tuple(group for group in groups if group not in task)))
+    if rest.task != base.task:
+        return _composed(groups)
+    rest.task, rest.chosen = alone.task, rest.chosen | {"task": alone.chosen["task"]}
+    return rest
 
 
 @cache

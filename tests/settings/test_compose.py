@@ -1,5 +1,6 @@
 """Configuration: overrides in, typed values out; whatever is wrong is named with its key and what to do."""
 
+import shutil
 import subprocess
 import sys
 
@@ -8,6 +9,7 @@ import pytest
 from bench import store
 from bench.errors import ConfigError
 from bench.runs.identity import prepare
+from bench.settings import compose
 from bench.settings.compose import CONF, choices, compose_config
 from bench.sweep.plan import make
 
@@ -264,3 +266,24 @@ def test_configurations_composed_one_after_another_do_not_touch_one_another():
         {},
     )
     assert compose_config(["perf.backbones=[minilm]"]).perf.backbones == ["minilm"]
+
+
+def test_files_that_write_into_a_task_or_beside_it_hold(tmp_path, monkeypatch):
+    shutil.copytree(CONF, tmp_path / "conf")
+    (tmp_path / "conf/tuned/odd.yaml").write_text("# @package _global_\ntask: {headline: f1}\n")
+    task = (CONF / "task/mrpc.yaml").read_text()
+    beside = "# @package _global_\ntraining: {max_steps: 7}\ntask:\n"
+    (tmp_path / "conf/task/beside.yaml").write_text(
+        beside + "".join(f"  {line}\n" for line in task.splitlines())
+    )
+    monkeypatch.setattr(compose, "CONF", tmp_path / "conf")
+    for remembered in (compose._of_groups, compose._composed):
+        remembered.cache_clear()
+    try:
+        into = compose_config(["task=mrpc", "tuned=odd", "embedding=dense"])
+        written = compose_config(["task=beside", "embedding=dense"])
+    finally:
+        for remembered in (compose._of_groups, compose._composed):
+            remembered.cache_clear()
+    assert (into.task.name, into.task.headline, into.chosen["tuned"]) == ("mrpc", "f1", "odd")
+    assert (written.task.headline, written.training.max_steps) == ("accuracy", 7)
