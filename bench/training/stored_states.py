@@ -61,7 +61,7 @@ def states_of(encoder: Any, data: Examples, dtype: str) -> Tensor:
     states = torch.empty(shape, dtype=dtype_of(dtype), device=device)
     order = np.argsort(-data.lengths, kind="stable")
     for at in range(0, len(order), ROWS):
-        # Find the real tokens once for all layers: a GPU is waited for.
+        # Find the real tokens once for all layers, as that waits for the GPU.
         inputs, _ = data.batch(order[at : at + ROWS])
         positions = inputs.pop("positions").flatten()
         real = inputs["attention_mask"].flatten().nonzero().squeeze(1)
