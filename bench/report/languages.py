@@ -178,18 +178,27 @@ def direction(by_share: Summary) -> str:
 
 
 def shown(part: pd.DataFrame) -> list[str]:
-    """Return the ids of at most MOST_SHOWN configurations of the front of mean score against bytes, the largest first."""
+    """Return the ids of at most MOST_SHOWN configurations of the front of mean score against bytes, the largest first.
+
+    `choice` is among them: it takes the place of its neighbour.
+    """
     whole = _compared(part)
-    front = pareto_front(list(whole[SIZE]), list(whole["mean"]))[::-1]
+    front = [str(whole.config_id.iloc[n]) for n in pareto_front(list(whole[SIZE]), list(whole["mean"]))[::-1]]
     chosen = np.linspace(0, len(front) - 1, min(MOST_SHOWN, len(front))).round().astype(int)
-    return [str(whole.config_id.iloc[front[place]]) for place in chosen]
+    if front and (taken := choice(part)) in front:
+        chosen[np.abs(chosen - front.index(taken)).argmin()] = front.index(taken)
+    return [front[place] for place in chosen]
 
 
 def choice(part: pd.DataFrame) -> str:
-    """Return the id of the configuration that a reader would take: the smallest whose mean loss is tolerated, else the best."""
+    """Return the id of the configuration that a reader would take: the smallest whose mean loss is tolerated, else the best.
+
+    Of several of one size it is the one that loses least.
+    """
     whole = _compared(part).sort_values("difference_to_dense", kind="stable")
     tolerated = whole[-whole.difference_to_dense <= whole.margin]
-    return str((tolerated.sort_values(SIZE) if len(tolerated) else whole[::-1]).config_id.iloc[0])
+    by_size = tolerated[::-1].sort_values(SIZE, kind="stable")
+    return str((by_size if len(tolerated) else whole[::-1]).config_id.iloc[0])
 
 
 def _compared(part: pd.DataFrame) -> pd.DataFrame:

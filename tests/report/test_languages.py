@@ -11,9 +11,9 @@ from scipy.stats import spearmanr, t
 
 from bench.report import brief, write_report
 from bench.report.breakdown import breakdown_table
-from bench.report.languages import costs
+from bench.report.languages import MOST_SHOWN, choice, costs, shown
 from bench.report.runs import to_frame
-from bench.report.scores import score_table, sections
+from bench.report.scores import ALL, SIZE, score_table, sections
 from bench.settings.schema import ReportConfig, RunConfig
 from bench.statistics import rank_correlation
 from bench.store import Record
@@ -140,6 +140,21 @@ def test_the_figure_of_losses_speaks_of_a_table_that_a_reader_would_take(tmp_pat
         drawn = (tmp_path / name / "figures" / "language-losses--minilm--rte.svg").read_text(encoding="utf-8")
         shown = re.findall(r"<!-- (.*?) -->", drawn)
         assert title in " ".join(shown).replace("\xa0", " ") and "codes in order, 49.2\xa0kB" not in shown
+
+
+def test_of_two_tables_of_one_size_the_better_is_taken_and_what_is_taken_is_drawn() -> None:
+    """Nine tables, all of the front but the worse of two of 50 bytes, of which the better is the smallest within a point."""
+    sizes, scores = [90, 80, 70, 60, 50, 50, 40, 30, 20], [70, 69.9, 69.8, 69.7, 69.2, 69.4, 60, 59, 58]
+    fixed: dict[str, Any] = {"column": ALL, "body": "fp32", "kind": "pq", "margin": 1.0}
+    fixed |= {"ci95_low": 50.0, "majority": 30.0, "collapsed": 0}
+    lines = pd.DataFrame({"config_id": list("abcdefghi"), SIZE: sizes, "mean": scores}).assign(**fixed)
+    for part in (
+        lines.assign(difference_to_dense=lines["mean"] - 70.0),
+        lines[::-1].assign(difference_to_dense=lines["mean"] - 70.0),
+    ):
+        assert choice(part) == "f"
+        drawn = shown(part)
+        assert "f" in drawn and "e" not in drawn and drawn == sorted(drawn) and len(drawn) == MOST_SHOWN
 
 
 def test_records_without_these_facts_have_losses_alone(tmp_path: Path) -> None:
