@@ -51,19 +51,24 @@ class Vocabulary:
     special: tuple[int, ...]  # ids
     unknown: int  # the id that stands for tokens without a vector
     power: float = 0.0
+    characters: np.ndarray | None = None  # (V,): `spelling.character_counts`, where texts are spelled anew
 
     @property
     def weights(self) -> np.ndarray | None:
         """Return the weight of each token's error, (V,): (occurrences + 1)^power; None where all weigh the same."""
         return (self.counts + 1.0) ** self.power if self.power else None
 
-    def most_frequent(self, number: int, padding_idx: int | None) -> np.ndarray:
-        """Return the ids (number,) int64 of the special and then the most frequent tokens, ascending, without padding."""
+    def rank(self, padding_idx: int | None) -> np.ndarray:
+        """Return each token's count, (V,) float64: infinity for special tokens, -1 for padding."""
         rank = self.counts.astype(np.float64)
         rank[list(self.special)] = np.inf
         if padding_idx is not None:
             rank[padding_idx] = -1
-        return np.sort(np.argsort(-rank, kind="stable")[:number])
+        return rank
+
+    def most_frequent(self, number: int, padding_idx: int | None) -> np.ndarray:
+        """Return the ids (number,) int64 of the special and then the most frequent tokens, ascending, without padding."""
+        return np.sort(np.argsort(-self.rank(padding_idx), kind="stable")[:number])
 
 
 @dataclass(frozen=True)
@@ -124,6 +129,7 @@ class EmbeddingMethod(Generic[C]):
     scaled: ClassVar[str | None] = None  # the key that a budget sets
     trained: ClassVar[bool] = True  # whether the fine-tuning changes the embedding
     assigned: ClassVar[bool] = False  # whether an assignment gives each token its codes
+    spells: ClassVar[bool] = False  # whether texts are spelled anew with the tokens that have vectors
     fixed_assignment: ClassVar[str | None] = None  # the method's fixed assignment, which ignores `assignment`
 
     def resolve(self, config: C, vocab_size: int, width: int, assignment: Assignment | None = None) -> C:

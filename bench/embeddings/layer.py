@@ -45,6 +45,10 @@ class CompressedEmbedding(nn.Module):
         ids = torch.arange(self.num_embeddings, device=hidden.device)
         return torch.cat([hidden @ self(part).T for part in ids.split(CHUNK)], dim=-1)
 
+    def spelled_with(self) -> Tensor | None:
+        """Return the ids (K,) of the tokens that texts are to be spelled with, as only these have vectors; None: all have."""
+        return None
+
     def decoder(self, bias: nn.Parameter | None) -> "TiedDecoder":
         """Return the tied masked-LM decoder, which shares this layer's tensors."""
         return TiedDecoder(self, bias)

@@ -1,6 +1,7 @@
-"""Vocabulary trimming: special and the most frequent tokens keep their rows; all others share that of the unknown token.
+"""Vocabulary trimming: some tokens keep their rows, and texts are spelled anew with these (`bench.models.spelling`).
 
-As in Abdaoui, Pradel & Sigel, "Load What You Need" (SustaiNLP 2020), but with the original tokenizer.
+As in Abdaoui, Pradel & Sigel, "Load What You Need" (SustaiNLP 2020), which tokens is decided by their frequency. Characters come
+first, as SentencePiece's alphabet does (Kudo & Richardson 2018, arXiv 1808.06226), so that few words are unknown.
 """
 
 import numpy as np
@@ -15,7 +16,7 @@ from bench.settings.embeddings import TrimmedConfig
 
 
 class TrimmedEmbedding(CompressedEmbedding):
-    """K rows and their tokens' ids; the first row also stands for all other tokens."""
+    """K rows and their tokens' ids; the first row, the unknown token's, also stands for all other tokens."""
 
     ids: Tensor  # (K,)
     slot: Tensor  # (V,): row of each token
@@ -30,6 +31,9 @@ class TrimmedEmbedding(CompressedEmbedding):
     def rows_of(self, input_ids: Tensor) -> Tensor:
         return lookup(self.table(), self.slot[input_ids])
 
+    def spelled_with(self) -> Tensor:
+        return self.ids
+
     def integers(self) -> dict[str, tuple[np.ndarray, int]]:
         return {"ids": (self.ids.cpu().numpy(), self.num_embeddings)}
 
@@ -41,9 +45,11 @@ class TrimmedEmbedding(CompressedEmbedding):
 
 
 class Trimmed(EmbeddingMethod[TrimmedConfig]):
-    """`embedding.rows` tokens keep a row: special tokens, then the most frequent in assignment.corpus."""
+    """`embedding.rows` tokens keep a row: special tokens, then characters up to half of the rows, then the most frequent tokens."""
 
+    version = 2
     scaled = "rows"
+    spells = True
 
     def limits(self, config: TrimmedConfig, vocab_size: int, width: int) -> tuple[int, int]:
         return 2, vocab_size - 1 - config.keep_dense
@@ -61,13 +67,19 @@ class Trimmed(EmbeddingMethod[TrimmedConfig]):
         return TrimmedEmbedding(*source.shape, config.rows or 0, source.padding_idx)
 
     def fit(self, layer: TrimmedEmbedding, config: TrimmedConfig, source: Source) -> None:
-        vocabulary, kept = (
-            source.needed_vocabulary(),
-            np.empty(0) if source.kept is None else source.kept.numpy(),
-        )
-        ids = np.setdiff1d(vocabulary.most_frequent((config.rows or 0) + len(kept), source.padding_idx), kept)
+        # Characters come before all tokens but the special ones; kept tokens have a row elsewhere.
+        vocabulary, number = source.needed_vocabulary(), config.rows or 0
+        assert vocabulary.characters is not None
+        alphabet = np.argsort(-vocabulary.characters, kind="stable")[: number // 2]
+        alphabet = alphabet[vocabulary.characters[alphabet] > 0]
+        rank = vocabulary.rank(source.padding_idx)
+        rank[alphabet] += vocabulary.counts.max() + 1
+        if source.kept is not None:
+            rank[source.kept.numpy()] = -2
+
+        ids = np.argsort(-rank, kind="stable")[:number]
         if vocabulary.unknown not in ids:
-            ids[np.argmin(vocabulary.counts[ids])] = vocabulary.unknown
+            ids[-1] = vocabulary.unknown
         layer.set_integers("ids", np.r_[vocabulary.unknown, np.sort(ids[ids != vocabulary.unknown])])
         layer.weight.copy_(source.table[layer.ids])
 

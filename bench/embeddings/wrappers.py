@@ -21,6 +21,9 @@ class Wrapper(CompressedEmbedding):
         self.inner, self.codes_stored = inner, inner.codes_stored
         self.register_state_dict_post_hook(_flatten)
 
+    def spelled_with(self) -> Tensor | None:
+        return self.inner.spelled_with()
+
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         for key in [key for key in state_dict if key.startswith(prefix)]:
             if (name := key.removeprefix(prefix)) not in self.stored:
@@ -56,6 +59,10 @@ class Kept(Wrapper):
 
     def logits(self, hidden: Tensor) -> Tensor:
         return self.inner.logits(hidden).index_copy(1, self.ids, hidden @ self.table("kept").T)
+
+    def spelled_with(self) -> Tensor | None:
+        inner = self.inner.spelled_with()
+        return None if inner is None else torch.cat([inner, self.ids])
 
     def integers(self) -> dict[str, tuple[np.ndarray, int]]:
         return {"kept_ids": (self.ids.cpu().numpy(), self.num_embeddings)}

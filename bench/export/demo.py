@@ -14,6 +14,7 @@ from rich.table import Table
 from bench.errors import ConfigError, EnvironmentBroken, unknown
 from bench.export import source
 from bench.models import storage
+from bench.models.spelling import spelled
 from bench.models.tokenizers import load_tokenizer
 from bench.runs.identity import Prepared
 from bench.store import Record
@@ -33,6 +34,7 @@ class Judge:
     name: str
     record: Record
     model: "PreTrainedModel"
+    tokenizer: "PreTrainedTokenizerBase"
     shares: list[list[float]] = field(default_factory=list)  # of each label, for each sentence
     seconds: list[float] = field(default_factory=list)  # of each judgement
 
@@ -65,9 +67,11 @@ def _table(declared: dict[str, Any], show: dict[str, Any], overrides: Sequence[s
     judges = []
     for name, (prepared, record) in runs.items():
         folder, record = source.weights(prepared, record, train=True)
-        judges.append(Judge(name, record, storage.load_compressed(folder)))
+        model = storage.load_compressed(folder)
+        tokenizer = spelled(load_tokenizer(prepared.config.model), model.get_input_embeddings())
+        judges.append(Judge(name, record, model, tokenizer))
     sentences = show.get("sentences") or _test_sentences(prepared)
-    judge(judges, load_tokenizer(prepared.config.model), [text for text, _ in sentences])
+    judge(judges, [text for text, _ in sentences])
     return _drawn(show, prepared, judges, sentences)
 
 
@@ -80,7 +84,7 @@ def _test_sentences(prepared: Prepared) -> list[tuple[str, str]]:
 
 
 @torch.inference_mode()
-def judge(judges: Sequence[Judge], tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str]) -> None:
+def judge(judges: Sequence[Judge], texts: Sequence[str]) -> None:
     """Let every judge judge each text alone, by turns, and note what it says and how long it takes.
 
     On one core, as threads that wait for a shared core would make most of the time.
@@ -89,8 +93,8 @@ def judge(judges: Sequence[Judge], tokenizer: "PreTrainedTokenizerBase", texts: 
     torch.set_num_threads(1)
     for number in range(1 + ROUNDS):  # the first round warms up
         for text in texts:
-            inputs = tokenizer(text, return_tensors="pt")
             for each in judges:
+                inputs = each.tokenizer(text, return_tensors="pt")
                 begun = time.perf_counter()
                 logits = each.model(**inputs).logits
                 if number:

@@ -15,6 +15,7 @@ from bench.export import encoder_card, onnx
 from bench.export.subject import Subject
 from bench.models import body, pretrained, swap
 from bench.models.pooling import PooledEncoder
+from bench.models.tokenizers import load_tokenizer
 from bench.probes import sentences
 from bench.runs.identity import prepare
 from bench.runs.loading import device_of, load
@@ -76,12 +77,15 @@ class Encoder(Subject):
         config = self.prepared.config
         device, cpu = device_of(config), torch.device("cpu")
         dense = PooledEncoder(pretrained.load_model(config.model, "none"), _pooling(config.model)).eval()
-        models = {"dense": (dense, device), "compressed": (model, device)}
+        models = {
+            "dense": (dense, load_tokenizer(config.model), device),
+            "compressed": (model, tokenizer, device),
+        }
         if (int8 := target / "model-int8.onnx").is_file():
-            models[int8.name] = (onnx.OnnxModel(int8), cpu)
+            models[int8.name] = (onnx.OnnxModel(int8), tokenizer, cpu)
         facts["measures"] = {
-            name: sentences.measure(measured, tokenizer, self.read, config.model.prefix, self.length, where)
-            for name, (measured, where) in models.items()
+            name: sentences.measure(measured, spelling, self.read, config.model.prefix, self.length, where)
+            for name, (measured, spelling, where) in models.items()
         }
 
     def card(self, facts: dict[str, Any]) -> str:

@@ -20,7 +20,7 @@ from bench.embeddings.base import Source, Vocabulary
 from bench.embeddings.table_error import decile_errors, relative_error, squared_errors
 from bench.embeddings.wrappers import Shared
 from bench.errors import ConfigError
-from bench.models import pretrained, storage
+from bench.models import pretrained, spelling, storage
 from bench.models.sizes import sizes
 from bench.models.tokenizers import load_tokenizer
 from bench.settings.assignments import AssignmentConfig, ClusteredConfig
@@ -225,12 +225,9 @@ def vocabulary_of(
     unknown = cast(
         int, tokenizer.unk_token_id if tokenizer.unk_token_id is not None else tokenizer.pad_token_id
     )
-    return Vocabulary(
-        cached_counts(tokenizer, texts(), vocab_size, Path(config.cache_dir)),
-        tuple(tokenizer.all_special_ids),
-        unknown,
-        power,
-    )
+    counts = cached_counts(tokenizer, texts(), vocab_size, Path(config.cache_dir))
+    characters = spelling.character_counts(tokenizer, counts) if chosen.spells else None
+    return Vocabulary(counts, tuple(tokenizer.all_special_ids), unknown, power, characters)
 
 
 def _clustered(vocabulary: Vocabulary, kept: int, padding: int | None) -> np.ndarray | None:

@@ -16,6 +16,7 @@ from bench import store
 from bench.assignment import Codes
 from bench.errors import ConfigError, DataError
 from bench.models import pretrained, swap
+from bench.models.spelling import spelled
 from bench.models.tokenizers import load_tokenizer
 from bench.probes import coverage
 from bench.probes.fit import errors
@@ -104,7 +105,7 @@ class Comparison:
 
     def facts(self, module: nn.Module, text: Text) -> dict[str, float]:
         """Return how the model's tokenizer and the embedding cover the text."""
-        words = coverage.words_of(self.tokenizer, text.passages)
+        words = coverage.words_of(spelled(self.tokenizer, module), text.passages)
         if not words:
             raise DataError(f"{text.name} contains no words: give a text file with one passage a line.")
         unknown = cast(int | None, self.tokenizer.unk_token_id)

@@ -243,6 +243,12 @@ def without_weights(config: RunConfig) -> RunConfig:
     if not isinstance(pretrained_by, MaskedLmPretrainingConfig):
         return config
 
+    if method(config.embedding.name).spells:
+        raise ConfigError(
+            f"embedding={config.embedding.name} removes tokens, and pretraining={pretrained_by.name} reads text that has them: use "
+            "another embedding, or the tokenizer of a smaller vocabulary."
+        )
+
     # Let nothing depend on the run's task or seed.
     if pretrained_by.corpus is None:
         raise ConfigError(

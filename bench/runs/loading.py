@@ -15,6 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from bench.errors import EnvironmentBroken
 from bench.models import pretrained, swap
+from bench.models.spelling import spelled
 from bench.models.tokenizers import MUCH_UNKNOWN, check_for_run, compact_json, load_tokenizer, unknown_share
 from bench.runs import cost
 from bench.runs.identity import Prepared
@@ -67,9 +68,10 @@ class Loaded:
     """What a run trains: the model with its embedding replaced, on the CPU, and the training rows on the device."""
 
     model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
+    tokenizer: PreTrainedTokenizerBase  # which spells with the tokens that the embedding has
     splits: dict[str, Rows]  # by role
     train: Examples
+    dense_train: Examples  # the same rows for the dense model, whose tokenizer can spell them otherwise
     shares: dict[str, float]  # of the training rows, as `examples_of` returns them
     size: SizePart
     fit: FitPart
@@ -94,16 +96,15 @@ def load(runs: Sequence[Prepared], device: torch.device) -> list[Loaded]:
         cost.reset_peak_memory(device)  # a pretraining's memory is no part of the run's peak
 
     # One tokenizer serves all, as a large vocabulary takes two seconds to read. Calls leave their settings in it, so that its
-    # size is taken first.
+    # rules are taken first.
     if any(run.config.model != runs[0].config.model for run in runs):
         raise ValueError("runs of different models")
     tokenizer = load_tokenizer(runs[0].config.model)
-    tokenizer_bytes = len(compact_json(tokenizer).encode())
+    rules = compact_json(tokenizer)
 
     loaded, recoveries = [], dict[int, Recovery]()
     for number, run in enumerate(runs):
-        part, recovery = _load(run, tokenizer, device)
-        part.size["tokenizer_bytes"] = tokenizer_bytes
+        part, recovery = _load(run, tokenizer, rules, device)
         if number in stages:
             encoder_file.load(stages[number].path, part.model)
             part = replace(part, pretraining=made[number])
@@ -123,7 +124,7 @@ def pretraining_of(run: Prepared, device: torch.device) -> Pretraining:
 
 
 def _load(
-    prepared: Prepared, tokenizer: PreTrainedTokenizerBase, device: torch.device
+    prepared: Prepared, tokenizer: PreTrainedTokenizerBase, rules: str, device: torch.device
 ) -> tuple[Loaded, Recovery | None]:
     """Return the run's model and data, and what trains back, on text without labels, what the smaller embedding lost."""
     config, task = prepared.config, prepared.config.task
@@ -133,13 +134,8 @@ def _load(
     splits = _splits(config)
     check_for_run(tokenizer, config)
     texts = splits["train"].select_columns(task.columns)
-    train, shares = examples_of(splits["train"], config, tokenizer, device)
-    if shares["unknown"] > MUCH_UNKNOWN:
-        log.warning(
-            "%s | %.0f %% of the training tokens are unknown to the model's tokenizer",
-            prepared.name,
-            100 * shares["unknown"],
-        )
+    dense_train, shares = examples_of(splits["train"], config, tokenizer, device)
+    train = dense_train
 
     # Load the model, and replace its embedding. The seed gives every embedding the same new head.
     transformers.set_seed(config.seed)
@@ -151,13 +147,24 @@ def _load(
     if fit["codes_device"] == "cuda":
         cost.reset_peak_memory(device)  # the memory of clusters is no part of the run's peak
 
-    loaded = Loaded(model, tokenizer, splits, train, shares, size, fit, {"name": "none"})
+    # Spell the training rows anew where tokens were removed.
+    own = spelled(tokenizer, model.get_input_embeddings(), rules)
+    size["tokenizer_bytes"] = len((rules if own is tokenizer else compact_json(own)).encode())
+    if own is not tokenizer:
+        train, shares = examples_of(splits["train"], config, own, device)
+    if shares["unknown"] > MUCH_UNKNOWN:
+        share = 100 * shares["unknown"]
+        log.warning(
+            "%s | %.0f %% of the training tokens are unknown to the model's tokenizer", prepared.name, share
+        )
+
+    loaded = Loaded(model, own, splits, train, dense_train, shares, size, fit, {"name": "none"})
     if not isinstance(config.recovery, TrainedRecoveryConfig):
         return loaded, None
     dtype = resolve_dtype(config.training.dtype, device)
     unlabelled = swap.texts_of(config.recovery.corpus, config, texts)()
     identity = prepared.canonical["model"]
-    return loaded, Recovery(config, identity, tokenizer, unlabelled, device, dtype, prepared.name)
+    return loaded, Recovery(config, identity, own, unlabelled, device, dtype, prepared.name)
 
 
 def _splits(config: RunConfig) -> dict[str, Rows]:
@@ -188,7 +195,7 @@ def trainees_of(runs: Sequence[Prepared], loaded: Sequence[Loaded], device: torc
     """Return what each run trains, on the device, with the logits of its teacher where it has one."""
     dtype = resolve_dtype(runs[0].config.training.dtype, device)
     students = {
-        number: Student(run.config, run.canonical, part.train, run.name)
+        number: Student(run.config, run.canonical, part.dense_train, run.name)
         for number, (run, part) in enumerate(zip(runs, loaded, strict=True))
         if run.config.training.teacher != "none"
     }

@@ -115,7 +115,7 @@ class TruncatedConfig(TablesConfig):
 
 @dataclass
 class TrimmedConfig(TablesConfig):
-    """Special and the most frequent tokens of assignment.corpus keep their rows; all others share the unknown token's."""
+    """Special tokens, characters and the most frequent tokens of assignment.corpus keep their rows; texts are spelled with these."""
 
     name: str = "trimmed"
     rows: int | None = None  # tokens that keep a row; give this or a budget

@@ -66,7 +66,8 @@ def built(
         torch.from_numpy(rng.normal(size=(vocab_size, width)).astype(np.float32)) if table is None else table
     )
     power = getattr(config, "frequency_power", 0.0)
-    vocabulary = Vocabulary(rng.permutation(vocab_size), (0, 3, 4), 3, power)
+    counts, characters = rng.permutation(vocab_size), rng.integers(0, 2, vocab_size) * 9
+    vocabulary = Vocabulary(counts, (0, 3, 4), 3, power, characters)
     source = Source(table, 0, codes, codes_stored, vocabulary, generator=torch.Generator().manual_seed(0))
     return config, chosen.build(config, source), codes
 
