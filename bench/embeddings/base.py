@@ -51,7 +51,9 @@ class Vocabulary:
     special: tuple[int, ...]  # ids
     unknown: int  # the id that stands for tokens without a vector
     power: float = 0.0
-    characters: np.ndarray | None = None  # (V,): `spelling.character_counts`, where texts are spelled anew
+    characters: np.ndarray | None = (
+        None  # (V,): `trimmed_tokenizer.character_counts`, where the tokenizer is trimmed
+    )
 
     @property
     def weights(self) -> np.ndarray | None:
@@ -129,7 +131,7 @@ class EmbeddingMethod(Generic[C]):
     scaled: ClassVar[str | None] = None  # the key that a budget sets
     trained: ClassVar[bool] = True  # whether the fine-tuning changes the embedding
     assigned: ClassVar[bool] = False  # whether an assignment gives each token its codes
-    spells: ClassVar[bool] = False  # whether texts are spelled anew with the tokens that have vectors
+    trims_tokenizer: ClassVar[bool] = False  # whether texts are tokenised with the tokens that have vectors
     fixed_assignment: ClassVar[str | None] = None  # the method's fixed assignment, which ignores `assignment`
 
     def resolve(self, config: C, vocab_size: int, width: int, assignment: Assignment | None = None) -> C:

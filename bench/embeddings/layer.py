@@ -45,8 +45,8 @@ class CompressedEmbedding(nn.Module):
         ids = torch.arange(self.num_embeddings, device=hidden.device)
         return torch.cat([hidden @ self(part).T for part in ids.split(CHUNK)], dim=-1)
 
-    def spelled_with(self) -> Tensor | None:
-        """Return the ids (K,) of the tokens that texts are to be spelled with, as only these have vectors; None: all have."""
+    def usable_ids(self) -> Tensor | None:
+        """Return the ids (K,) of the tokens that a text may consist of, as only these have vectors; None: all tokens."""
         return None
 
     def decoder(self, bias: nn.Parameter | None) -> "TiedDecoder":

@@ -1,7 +1,7 @@
-"""Vocabulary trimming: some tokens keep their rows, and texts are spelled anew with these (`bench.models.spelling`).
+"""Vocabulary trimming: some tokens keep their rows, and texts are tokenised with these (`bench.models.trimmed_tokenizer`).
 
-As in Abdaoui, Pradel & Sigel, "Load What You Need" (SustaiNLP 2020), which tokens is decided by their frequency. Characters come
-first, as SentencePiece's alphabet does (Kudo & Richardson 2018, arXiv 1808.06226), so that few words are unknown.
+The most frequent tokens stay, as in Abdaoui, Pradel & Sigel, "Load What You Need" (SustaiNLP 2020). Characters come before them, as
+in SentencePiece's vocabularies (Kudo & Richardson 2018, arXiv 1808.06226), so that few words are unknown.
 """
 
 import numpy as np
@@ -31,7 +31,7 @@ class TrimmedEmbedding(CompressedEmbedding):
     def rows_of(self, input_ids: Tensor) -> Tensor:
         return lookup(self.table(), self.slot[input_ids])
 
-    def spelled_with(self) -> Tensor:
+    def usable_ids(self) -> Tensor:
         return self.ids
 
     def integers(self) -> dict[str, tuple[np.ndarray, int]]:
@@ -49,7 +49,7 @@ class Trimmed(EmbeddingMethod[TrimmedConfig]):
 
     version = 2
     scaled = "rows"
-    spells = True
+    trims_tokenizer = True
 
     def limits(self, config: TrimmedConfig, vocab_size: int, width: int) -> tuple[int, int]:
         return 2, vocab_size - 1 - config.keep_dense

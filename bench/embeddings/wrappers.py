@@ -21,8 +21,8 @@ class Wrapper(CompressedEmbedding):
         self.inner, self.codes_stored = inner, inner.codes_stored
         self.register_state_dict_post_hook(_flatten)
 
-    def spelled_with(self) -> Tensor | None:
-        return self.inner.spelled_with()
+    def usable_ids(self) -> Tensor | None:
+        return self.inner.usable_ids()
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         for key in [key for key in state_dict if key.startswith(prefix)]:
@@ -60,8 +60,8 @@ class Kept(Wrapper):
     def logits(self, hidden: Tensor) -> Tensor:
         return self.inner.logits(hidden).index_copy(1, self.ids, hidden @ self.table("kept").T)
 
-    def spelled_with(self) -> Tensor | None:
-        inner = self.inner.spelled_with()
+    def usable_ids(self) -> Tensor | None:
+        inner = self.inner.usable_ids()
         return None if inner is None else torch.cat([inner, self.ids])
 
     def integers(self) -> dict[str, tuple[np.ndarray, int]]:

@@ -18,8 +18,8 @@ from bench.export import card, encoder, folder, onnx, run, source
 from bench.export.onnx import OPSET
 from bench.export.subject import Subject
 from bench.models import storage
-from bench.models.spelling import spelled
 from bench.models.tokenizers import compact_json, load_tokenizer
+from bench.models.trimmed_tokenizer import trimmed_tokenizer
 from bench.runs.provenance import provenance
 
 if TYPE_CHECKING:
@@ -51,7 +51,9 @@ def export(words: Sequence[str], form: Form) -> Path:
     with tempfile.TemporaryDirectory() as scratch:
         subject = _encoder(words, form, Path(scratch)) if form.encoder else _run(words, form)
         model = storage.load_compressed(subject.kept)
-        tokenizer = spelled(load_tokenizer(subject.prepared.config.model), model.get_input_embeddings())
+        tokenizer = trimmed_tokenizer(
+            load_tokenizer(subject.prepared.config.model), model.get_input_embeddings()
+        )
         with folder.new_folder(form.to) as target:
             _write(subject, form, model, tokenizer, target)
     return form.to

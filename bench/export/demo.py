@@ -14,8 +14,8 @@ from rich.table import Table
 from bench.errors import ConfigError, EnvironmentBroken, unknown
 from bench.export import source
 from bench.models import storage
-from bench.models.spelling import spelled
 from bench.models.tokenizers import load_tokenizer
+from bench.models.trimmed_tokenizer import trimmed_tokenizer
 from bench.runs.identity import Prepared
 from bench.store import Record
 from bench.tasks.data import load_split
@@ -68,7 +68,7 @@ def _table(declared: dict[str, Any], show: dict[str, Any], overrides: Sequence[s
     for name, (prepared, record) in runs.items():
         folder, record = source.weights(prepared, record, train=True)
         model = storage.load_compressed(folder)
-        tokenizer = spelled(load_tokenizer(prepared.config.model), model.get_input_embeddings())
+        tokenizer = trimmed_tokenizer(load_tokenizer(prepared.config.model), model.get_input_embeddings())
         judges.append(Judge(name, record, model, tokenizer))
     sentences = show.get("sentences") or _test_sentences(prepared)
     judge(judges, [text for text, _ in sentences])

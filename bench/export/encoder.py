@@ -84,8 +84,8 @@ class Encoder(Subject):
         if (int8 := target / "model-int8.onnx").is_file():
             models[int8.name] = (onnx.OnnxModel(int8), tokenizer, cpu)
         facts["measures"] = {
-            name: sentences.measure(measured, spelling, self.read, config.model.prefix, self.length, where)
-            for name, (measured, spelling, where) in models.items()
+            name: sentences.measure(measured, reader, self.read, config.model.prefix, self.length, where)
+            for name, (measured, reader, where) in models.items()
         }
 
     def card(self, facts: dict[str, Any]) -> str:

@@ -20,9 +20,10 @@ from bench.embeddings.base import Source, Vocabulary
 from bench.embeddings.table_error import decile_errors, relative_error, squared_errors
 from bench.embeddings.wrappers import Shared
 from bench.errors import ConfigError
-from bench.models import pretrained, spelling, storage
+from bench.models import pretrained, storage
 from bench.models.sizes import sizes
 from bench.models.tokenizers import load_tokenizer
+from bench.models.trimmed_tokenizer import character_counts, with_ancestors
 from bench.settings.assignments import AssignmentConfig, ClusteredConfig
 from bench.settings.compose import compose_config
 from bench.settings.embeddings import DenseConfig, LowRankConfig, TablesConfig
@@ -186,7 +187,8 @@ def swap(
         "codes_sha256": None if codes is None else codes.sha256,
         "codes_device": None if codes is None else codes.device,
     }
-    if not (isinstance(embedding, TablesConfig) and embedding.init == "random"):
+    # Of a trimmed vocabulary, what is left is the table's.
+    if not (chosen.trims_tokenizer or (isinstance(embedding, TablesConfig) and embedding.init == "random")):
         missed, norms = squared_errors(module, table, padding)
         fit["relative_error"] = relative_error(missed, norms)
         fit["decile_errors"] = decile_errors(
@@ -226,7 +228,9 @@ def vocabulary_of(
         int, tokenizer.unk_token_id if tokenizer.unk_token_id is not None else tokenizer.pad_token_id
     )
     counts = cached_counts(tokenizer, texts(), vocab_size, Path(config.cache_dir))
-    characters = spelling.character_counts(tokenizer, counts) if chosen.spells else None
+    characters = None
+    if chosen.trims_tokenizer:
+        characters, counts = character_counts(tokenizer, counts), with_ancestors(tokenizer, counts)
     return Vocabulary(counts, tuple(tokenizer.all_special_ids), unknown, power, characters)
 
 

@@ -16,8 +16,8 @@ from transformers import PreTrainedTokenizerBase
 from bench import store
 from bench.errors import DataError
 from bench.models import pretrained, swap
-from bench.models.spelling import spelled
 from bench.models.tokenizers import load_tokenizer
+from bench.models.trimmed_tokenizer import trimmed_tokenizer
 from bench.report.names import embedding_id
 from bench.runs.identity import Prepared
 from bench.tasks import data as task_data
@@ -56,7 +56,7 @@ def cover(run: Prepared, corpus: str) -> tuple[Coverage, str]:
         config, model, tokenizer, swap.texts_of(config.assignment.corpus, config, split)
     )
     texts = swap.texts_of(corpus, config, split)()
-    words = words_of(spelled(tokenizer, module), texts)
+    words = words_of(trimmed_tokenizer(tokenizer, module), texts)
     if not words:
         raise DataError(f"--corpus ({corpus}) contains no words: give a text file with one passage a line.")
     errors, unknown = token_errors(module, pretrained.table(model)), cast(int | None, tokenizer.unk_token_id)

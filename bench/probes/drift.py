@@ -16,8 +16,8 @@ from bench import store
 from bench.assignment import Codes
 from bench.errors import ConfigError, DataError
 from bench.models import pretrained, swap
-from bench.models.spelling import spelled
 from bench.models.tokenizers import load_tokenizer
+from bench.models.trimmed_tokenizer import trimmed_tokenizer
 from bench.probes import coverage
 from bench.probes.fit import errors
 from bench.report.names import embedding_id
@@ -90,9 +90,9 @@ class Comparison:
         except DataError as error:
             raise DataError(f"{flag} ({corpus}): {str(error).removeprefix('assignment.corpus: ')}") from error
 
-    def counts(self, passages: Sequence[str]) -> np.ndarray:
-        """Return the tokens' counts (V,)."""
-        return cached_counts(self.tokenizer, passages, len(self.table), Path(self.config.cache_dir))
+    def counts(self, passages: Sequence[str], reader: PreTrainedTokenizerBase | None = None) -> np.ndarray:
+        """Return the tokens' counts (V,), by the model's tokenizer or by `reader`."""
+        return cached_counts(reader or self.tokenizer, passages, len(self.table), Path(self.config.cache_dir))
 
     def run_for(self, text: Text) -> Prepared:
         """Return the run with the embedding for this text."""
@@ -105,13 +105,14 @@ class Comparison:
 
     def facts(self, module: nn.Module, text: Text) -> dict[str, float]:
         """Return how the model's tokenizer and the embedding cover the text."""
-        words = coverage.words_of(spelled(self.tokenizer, module), text.passages)
+        reader = trimmed_tokenizer(self.tokenizer, module)
+        words, counts = coverage.words_of(reader, text.passages), self.counts(text.passages, reader)
         if not words:
             raise DataError(f"{text.name} contains no words: give a text file with one passage a line.")
         unknown = cast(int | None, self.tokenizer.unk_token_id)
         rates = coverage.measure(words, coverage.token_errors(module, self.table), unknown).facts
-        facts = {"tokens": float(text.counts.sum()), **{name: rates[name] for name in COVERAGE}}
-        weighted = errors(module, self.table, text.counts, self.padding)["weighted_error"]
+        facts = {"tokens": float(counts.sum()), **{name: rates[name] for name in COVERAGE}}
+        weighted = errors(module, self.table, counts, self.padding)["weighted_error"]
         return facts | {"weighted_error": float(weighted)}
 
     def drift(self) -> Drift:

@@ -14,6 +14,7 @@ from bench.embeddings import method
 from bench.embeddings.table_error import decile_errors, relative_error
 from bench.models import pretrained, swap
 from bench.models.tokenizers import load_tokenizer
+from bench.models.trimmed_tokenizer import trimmed_tokenizer
 from bench.runs.identity import Prepared
 from bench.tasks import data as task_data
 from bench.tasks.text import cached_counts
@@ -50,7 +51,8 @@ def fits(runs: Sequence[Prepared]) -> list[dict[str, Any]]:
         )
 
         # Compare its rows with the table's.
-        counts = cached_counts(tokenizer, texts(), len(table), Path(config.cache_dir))
+        reader = trimmed_tokenizer(tokenizer, module)
+        counts = cached_counts(reader, texts(), len(table), Path(config.cache_dir))
         padding = cast(int | None, tokenizer.pad_token_id)
         rows.append(
             {

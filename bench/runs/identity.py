@@ -243,7 +243,7 @@ def without_weights(config: RunConfig) -> RunConfig:
     if not isinstance(pretrained_by, MaskedLmPretrainingConfig):
         return config
 
-    if method(config.embedding.name).spells:
+    if method(config.embedding.name).trims_tokenizer:
         raise ConfigError(
             f"embedding={config.embedding.name} removes tokens, and pretraining={pretrained_by.name} reads text that has them: use "
             "another embedding, or the tokenizer of a smaller vocabulary."
@@ -277,6 +277,11 @@ def _check(config: RunConfig) -> None:
     ):
         if value not in allowed:
             raise ConfigError(unknown(key, value, allowed))
+    if method(config.embedding.name).trims_tokenizer and isinstance(config.recovery, TrainedRecoveryConfig):
+        raise ConfigError(
+            f"recovery={config.recovery.name} has nothing to recover of embedding={config.embedding.name}, whose tokens have the dense "
+            "model's vectors: use recovery=none, with training.teacher=dense if it is to learn from the dense model."
+        )
     task = config.task
     if not task.evaluate:
         raise ConfigError(

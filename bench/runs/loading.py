@@ -15,8 +15,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from bench.errors import EnvironmentBroken
 from bench.models import pretrained, swap
-from bench.models.spelling import spelled
 from bench.models.tokenizers import MUCH_UNKNOWN, check_for_run, compact_json, load_tokenizer, unknown_share
+from bench.models.trimmed_tokenizer import trimmed_tokenizer
 from bench.runs import cost
 from bench.runs.identity import Prepared
 from bench.runs.reading import check_reading
@@ -68,10 +68,10 @@ class Loaded:
     """What a run trains: the model with its embedding replaced, on the CPU, and the training rows on the device."""
 
     model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase  # which spells with the tokens that the embedding has
+    tokenizer: PreTrainedTokenizerBase  # with the tokens that the embedding has
     splits: dict[str, Rows]  # by role
     train: Examples
-    dense_train: Examples  # the same rows for the dense model, whose tokenizer can spell them otherwise
+    teacher_train: Examples  # the same rows as a dense teacher reads them, with all tokens
     shares: dict[str, float]  # of the training rows, as `examples_of` returns them
     size: SizePart
     fit: FitPart
@@ -96,15 +96,16 @@ def load(runs: Sequence[Prepared], device: torch.device) -> list[Loaded]:
         cost.reset_peak_memory(device)  # a pretraining's memory is no part of the run's peak
 
     # One tokenizer serves all, as a large vocabulary takes two seconds to read. Calls leave their settings in it, so that its
-    # rules are taken first.
+    # size is taken first.
     if any(run.config.model != runs[0].config.model for run in runs):
         raise ValueError("runs of different models")
     tokenizer = load_tokenizer(runs[0].config.model)
-    rules = compact_json(tokenizer)
+    tokenizer_bytes = len(compact_json(tokenizer).encode())
 
     loaded, recoveries = [], dict[int, Recovery]()
     for number, run in enumerate(runs):
-        part, recovery = _load(run, tokenizer, rules, device)
+        part, recovery = _load(run, tokenizer, device)
+        part.size.setdefault("tokenizer_bytes", tokenizer_bytes)
         if number in stages:
             encoder_file.load(stages[number].path, part.model)
             part = replace(part, pretraining=made[number])
@@ -124,7 +125,7 @@ def pretraining_of(run: Prepared, device: torch.device) -> Pretraining:
 
 
 def _load(
-    prepared: Prepared, tokenizer: PreTrainedTokenizerBase, rules: str, device: torch.device
+    prepared: Prepared, tokenizer: PreTrainedTokenizerBase, device: torch.device
 ) -> tuple[Loaded, Recovery | None]:
     """Return the run's model and data, and what trains back, on text without labels, what the smaller embedding lost."""
     config, task = prepared.config, prepared.config.task
@@ -134,8 +135,7 @@ def _load(
     splits = _splits(config)
     check_for_run(tokenizer, config)
     texts = splits["train"].select_columns(task.columns)
-    dense_train, shares = examples_of(splits["train"], config, tokenizer, device)
-    train = dense_train
+    train, shares = examples_of(splits["train"], config, tokenizer, device)
 
     # Load the model, and replace its embedding. The seed gives every embedding the same new head.
     transformers.set_seed(config.seed)
@@ -147,24 +147,26 @@ def _load(
     if fit["codes_device"] == "cuda":
         cost.reset_peak_memory(device)  # the memory of clusters is no part of the run's peak
 
-    # Spell the training rows anew where tokens were removed.
-    own = spelled(tokenizer, model.get_input_embeddings(), rules)
-    size["tokenizer_bytes"] = len((rules if own is tokenizer else compact_json(own)).encode())
-    if own is not tokenizer:
-        train, shares = examples_of(splits["train"], config, own, device)
+    # Tokenise the rows again where tokens were removed.
+    teacher_train, whole = train, tokenizer
+    tokenizer = trimmed_tokenizer(whole, model.get_input_embeddings())
+    if tokenizer is not whole:
+        size["tokenizer_bytes"] = len(compact_json(tokenizer).encode())
+        train, shares = examples_of(splits["train"], config, tokenizer, device)
+        teacher_train = teacher_train if config.training.teacher != "none" else train
     if shares["unknown"] > MUCH_UNKNOWN:
         share = 100 * shares["unknown"]
         log.warning(
             "%s | %.0f %% of the training tokens are unknown to the model's tokenizer", prepared.name, share
         )
 
-    loaded = Loaded(model, own, splits, train, dense_train, shares, size, fit, {"name": "none"})
+    loaded = Loaded(model, tokenizer, splits, train, teacher_train, shares, size, fit, {"name": "none"})
     if not isinstance(config.recovery, TrainedRecoveryConfig):
         return loaded, None
     dtype = resolve_dtype(config.training.dtype, device)
     unlabelled = swap.texts_of(config.recovery.corpus, config, texts)()
     identity = prepared.canonical["model"]
-    return loaded, Recovery(config, identity, own, unlabelled, device, dtype, prepared.name)
+    return loaded, Recovery(config, identity, tokenizer, unlabelled, device, dtype, prepared.name)
 
 
 def _splits(config: RunConfig) -> dict[str, Rows]:
@@ -195,7 +197,7 @@ def trainees_of(runs: Sequence[Prepared], loaded: Sequence[Loaded], device: torc
     """Return what each run trains, on the device, with the logits of its teacher where it has one."""
     dtype = resolve_dtype(runs[0].config.training.dtype, device)
     students = {
-        number: Student(run.config, run.canonical, part.dense_train, run.name)
+        number: Student(run.config, run.canonical, part.teacher_train, run.name)
         for number, (run, part) in enumerate(zip(runs, loaded, strict=True))
         if run.config.training.teacher != "none"
     }

@@ -115,7 +115,7 @@ class TruncatedConfig(TablesConfig):
 
 @dataclass
 class TrimmedConfig(TablesConfig):
-    """Special tokens, characters and the most frequent tokens of assignment.corpus keep their rows; texts are spelled with these."""
+    """Special tokens, characters and the most frequent tokens of assignment.corpus keep their rows, and texts consist of these."""
 
     name: str = "trimmed"
     rows: int | None = None  # tokens that keep a row; give this or a budget

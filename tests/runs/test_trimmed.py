@@ -1,4 +1,4 @@
-"""Runs with a trimmed vocabulary: every text they read, and every one their export reads, is spelled with the tokens that are left."""
+"""Runs with a trimmed vocabulary: every text they read, and every one their export reads, consists of tokens that have rows."""
 
 import json
 from pathlib import Path
@@ -16,6 +16,7 @@ from bench.models import storage
 from bench.models.tokenizers import load_tokenizer
 from bench.runs.execute import execute
 from bench.runs.identity import prepare
+from bench.runs.side_by_side import execute_together
 from bench.settings.compose import compose_config
 from bench.tasks.data import load_split
 
@@ -51,27 +52,42 @@ def test_characters_take_up_to_half_of_the_rows_and_frequent_tokens_the_others(r
     tokens = [token for text in texts for token in whole(text, add_special_tokens=False)["input_ids"]]
     most = sorted(set(tokens), key=tokens.count)[-10:]  # the next are as frequent as one another
     pieces = [piece.removeprefix("##") for piece in whole.convert_ids_to_tokens(ids)]
-    assert sum(len(piece) == 1 for piece in pieces) >= 40 and {*most} <= {*ids}
+    frequent = {piece for piece in whole.convert_ids_to_tokens(most) if len(piece) == 1}
+    assert 40 <= sum(len(piece) == 1 for piece in pieces) <= 40 + len(frequent) and {*most} <= {*ids}
 
 
-def test_all_texts_but_the_dense_models_are_spelled_with_the_tokens_that_have_rows(tiny, tmp_path):
-    overrides = [
-        *tiny,
-        *TRIMMED,
-        "recovery=distil",
-        "recovery.steps=2",
-        "recovery.batch_size=4",
-        "keep_weights=true",
-    ]
-    made = prepare(compose_config(overrides))
+def test_all_texts_but_a_dense_teachers_are_tokenised_with_the_tokens_that_have_rows(tiny, tmp_path):
+    made = prepare(compose_config([*tiny, *TRIMMED, "training.teacher=dense", "keep_weights=true"]))
     record = execute(made)
     folder = store.weights_folder(Path(made.config.results_dir), made.name, made.run_id)
     rows = {*storage.load_compressed(folder).get_input_embeddings().ids.tolist(), 0}
-    found = [ids_in(path) <= rows for path in (tmp_path / "cache" / "tokenised").iterdir()]
-    # The training rows with all tokens and with these, the recovery's text and the test.
-    assert sorted(found) == [False, True, True, True]
-    assert record["status"] == "ok" and record["recovery"]["reused"] is False
-    assert record["task"]["splits"]["test"]["unknown"] < 0.02
+    # The training rows with all tokens and with these, and the test.
+    assert sorted(ids_in(path) <= rows for path in (tmp_path / "cache" / "tokenised").iterdir()) == [
+        False,
+        True,
+        True,
+    ]
+    assert record["status"] == "ok" and record["task"]["splits"]["test"]["unknown"] < 0.02
+    assert record["fit"]["relative_error"] is None
+
+
+@pytest.mark.parametrize("recovery", ["distil", "masked_lm"])
+def test_there_is_nothing_to_recover(tiny, recovery):
+    with pytest.raises(ConfigError, match=f"recovery={recovery} has nothing to recover of embedding=trimmed"):
+        prepare(compose_config([*tiny, *TRIMMED, f"recovery={recovery}"]))
+
+
+def test_a_run_beside_others_is_the_run_alone(tiny, tmp_path):
+    def made(*keys):
+        return prepare(compose_config([*tiny, *keys]))
+
+    together = execute_together([made(*TRIMMED), made("embedding=dense")])
+    alone = execute(made(*TRIMMED, f"results_dir={tmp_path}/alone"))
+    assert together[0]["metrics"] == alone["metrics"] and together[0]["task"] == alone["task"]
+    assert (
+        together[0]["size"] == alone["size"]
+        and together[1]["size"]["tokenizer_bytes"] != alone["size"]["tokenizer_bytes"]
+    )
 
 
 def test_the_export_reads_texts_as_the_run_did(run, tiny, tmp_path):

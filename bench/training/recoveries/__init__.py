@@ -22,7 +22,7 @@ from bench.errors import DataError
 from bench.settings.recoveries import TrainedRecoveryConfig
 from bench.settings.schema import RunConfig, TrainingConfig
 from bench.tasks.corpora import UNNAMED, Passages
-from bench.tasks.tokenise import rules_sha256, tokenise_texts
+from bench.tasks.tokenise import tokenise_texts
 from bench.training import encoder_file, processes
 from bench.training.batching import Examples
 from bench.training.checkpoint import Checkpoint
@@ -63,9 +63,9 @@ class Recovery:
         return cast(TrainedRecoveryConfig, self.config.recovery)
 
     @cached_property
-    def tokens_sha256(self) -> str:
-        """Return a digest of the texts and of the tokenizer's rules, which decide their tokens."""
-        return store.key(store.lines_sha256(self.texts), rules_sha256(self.tokenizer))
+    def texts_sha256(self) -> str:
+        """Return the SHA-256 of the texts joined by line feeds."""
+        return store.lines_sha256(self.texts)
 
     @property
     def languages(self) -> dict[str, dict[str, int]]:
@@ -80,15 +80,14 @@ class Recovery:
         embedding = model.get_input_embeddings().state_dict()
         table = {name: part.cpu().numpy() for name, part in embedding.items()}
         engine = self.config.training.engine
-        tokens = self.tokens_sha256
-        key = store.key(VERSION, recipe, engine, self.identity, self.dtype, table, tokens)
+        key = store.key(VERSION, recipe, engine, self.identity, self.dtype, table, self.texts_sha256)
         return Path(self.config.cache_dir) / "recovered" / f"{key}.safetensors"
 
     @property
     def shared(self) -> str:
-        """Return a digest that recoveries share if they can train side by side: of teacher, tokens of the texts and steps."""
+        """Return a digest that recoveries share if they can train side by side: of teacher, texts and steps."""
         recipe = {key: value for key, value in vars(self.settings).items() if key not in OWN}
-        return store.key(recipe, self.identity, self.dtype, self.tokens_sha256)
+        return store.key(recipe, self.identity, self.dtype, self.texts_sha256)
 
     @property
     def recipe(self) -> TrainingConfig:

@@ -1,4 +1,4 @@
-"""A trimmed vocabulary spells as a tokenizer that was made of its tokens alone does, under the ids that they had."""
+"""A trimmed tokenizer tokenises as one that was made of the remaining tokens alone, under the ids that they had."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerFast
 from bench.embeddings.trimmed import TrimmedEmbedding
 from bench.embeddings.wrappers import Kept
 from bench.errors import ConfigError
-from bench.models.spelling import character_counts, spelled
+from bench.models.trimmed_tokenizer import character_counts, trimmed_tokenizer, with_ancestors
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 PIECES = ["a", "b", "c", "ab", "bc", "abc", "cab", "bb"]
@@ -29,7 +29,7 @@ def tokenizer(kind, tokens):
     """Return a tokenizer of these tokens, whose ids are their places."""
     ids = {token: place for place, token in enumerate(tokens)}
     if kind == "Unigram":
-        scores = [(token, -float(1 + vocabulary(kind).index(token) % 7)) for token in tokens]
+        scores = [(token, -float(vocabulary(kind).index(token) ** 2 % 23)) for token in tokens]
         made = Tokenizer(models.Unigram(scores, unk_id=1))
     elif kind == "WordPiece":
         made = Tokenizer(models.WordPiece(ids, unk_token="[UNK]"))
@@ -52,59 +52,82 @@ def trimmed(vocab_size, ids):
 @pytest.mark.parametrize("kind", ["Unigram", "WordPiece", "WordLevel", "BPE"])
 @given(texts=TEXTS, removed=st.sets(st.integers(5, 20)))
 @settings(max_examples=60, deadline=None)
-def test_texts_are_spelled_with_the_tokens_that_are_left(kind, texts, removed):
+def test_texts_are_tokenised_with_the_remaining_tokens(kind, texts, removed):
     tokens = vocabulary(kind)
-    if kind == "BPE":  # all tokens that lead to a kept one stay
-        for pair in reversed(MERGES):
-            if tokens.index("".join(pair)) not in removed:
-                removed = removed - {tokens.index(part) for part in pair}
-    left = [place for place in range(1, len(tokens)) if place not in removed]
+    if kind == "BPE":
+        removed = removed - {5, 6, 7}  # characters, which keep their names
+    kept = [place for place in range(len(tokens)) if place not in removed]
     whole = tokenizer(kind, tokens)
     before = whole(texts)["input_ids"]
-    own = spelled(whole, trimmed(len(tokens), left))
+    found = trimmed_tokenizer(whole, trimmed(len(tokens), kept[1:]))
 
-    small = tokenizer(kind, [token for place, token in enumerate(tokens) if place not in removed])
-    expected = [
-        [tokens.index(token) for token in map(small.convert_ids_to_tokens, ids)]
-        for ids in small(texts)["input_ids"]
-    ]
-    found = own(texts)["input_ids"]
-    if kind == "BPE":  # a character keeps its id, whose row is the unknown token's
-        found = [[token if token in left else 1 for token in ids] for ids in found]
-    assert found == expected
+    small = tokenizer(kind, [tokens[place] for place in kept])
+    assert found(texts)["input_ids"] == [[kept[token] for token in ids] for ids in small(texts)["input_ids"]]
     assert whole(texts)["input_ids"] == before  # of a copy
-    assert len(own) == len(whole) and own.pad_token_id == 0
+    assert len(found) == len(whole) and found.pad_token_id == 0
 
 
-def test_a_token_on_the_way_to_a_kept_one_is_merged_though_it_has_no_row():
+def test_a_removed_character_of_bpe_keeps_its_id():
+    tokens = vocabulary("BPE")  # the ids of a, b and ab are 5, 6 and 8
+    found = trimmed_tokenizer(tokenizer("BPE", tokens), trimmed(len(tokens), [1, 6, 8]))
+    assert found(["ab", "ba"])["input_ids"] == [[8], [6, 5]]
+
+
+@given(counts=st.lists(st.integers(0, 9), min_size=8, max_size=8), number=st.integers(1, 8))
+@settings(max_examples=60, deadline=None)
+def test_the_most_frequent_tokens_of_bpe_can_all_be_merged(counts, number):
     tokens = vocabulary("BPE")
-    left = [1, *(tokens.index(piece) for piece in ("a", "b", "c", "abc"))]
-    own = spelled(tokenizer("BPE", tokens), trimmed(len(tokens), left))
-    assert own.convert_ids_to_tokens(own("abc ab bc")["input_ids"]) == ["abc", "ab", "b", "c"]
+    raised = with_ancestors(tokenizer("BPE", tokens), np.array([0] * 5 + counts))
+    assert (raised[5:] >= counts).all() and raised.max() == max(counts)
+    most = {tokens[place] for place in np.argsort(-raised[5:], kind="stable")[:number] + 5}
+    reached = {piece for piece in most if len(piece) == 1}
+    for pair in MERGES:
+        if {*pair} <= reached and "".join(pair) in most:
+            reached.add("".join(pair))
+    assert reached == most
+
+    tokens = vocabulary("WordPiece")
+    counts = np.arange(len(tokens))
+    assert (with_ancestors(tokenizer("WordPiece", tokens), counts) == counts).all()
+
+
+def test_merges_are_named_without_the_prefix_of_their_second_part():
+    ids = {token: place for place, token in enumerate([*SPECIAL, "a", "##a", "##b", "ab"])}
+    made = Tokenizer(models.BPE(ids, [("a", "##b")], unk_token="[UNK]", continuing_subword_prefix="##"))
+    whole = PreTrainedTokenizerFast(tokenizer_object=made, unk_token="[UNK]")
+    found = trimmed_tokenizer(whole, trimmed(len(ids), list(range(1, len(ids)))))
+    assert found("ab aab")["input_ids"] == whole("ab aab")["input_ids"]
 
 
 def test_an_embedding_that_has_all_tokens_changes_no_tokenizer():
     whole = tokenizer("WordPiece", vocabulary("WordPiece"))
-    assert spelled(whole, nn.Embedding(21, 2)) is whole
+    assert trimmed_tokenizer(whole, nn.Embedding(21, 2)) is whole
 
 
-def test_kept_tokens_are_spelled_with_too():
+def test_kept_tokens_are_used_too():
     tokens = vocabulary("WordPiece")
     kept = Kept(trimmed(len(tokens), [1, tokens.index("a"), tokens.index("##b")]), 1)
     whole = tokenizer("WordPiece", tokens)
     for piece, expected in (("abc", ["abc"]), ("cab", ["[UNK]"])):
         kept.set_integers("kept_ids", np.array([tokens.index(piece)]))
-        own = spelled(whole, kept)
-        assert own.convert_ids_to_tokens(own("abc ab")["input_ids"]) == [*expected, "a", "##b"]
+        found = trimmed_tokenizer(whole, kept)
+        assert found.convert_ids_to_tokens(found("abc ab")["input_ids"]) == [*expected, "a", "##b"]
 
 
 def test_another_algorithm_is_refused(monkeypatch):
     whole = tokenizer("WordPiece", vocabulary("WordPiece"))
     monkeypatch.setattr(
-        "bench.models.spelling.compact_json", lambda _: '{"model": {"type": "Other"}, "added_tokens": []}'
+        "bench.models.trimmed_tokenizer.compact_json",
+        lambda _: '{"model": {"type": "Other"}, "added_tokens": []}',
     )
-    with pytest.raises(ConfigError, match="embedding=trimmed.* is a Other"):
-        spelled(whole, trimmed(21, [1, 5]))
+    with pytest.raises(ConfigError, match="embedding=trimmed.* is a Other, not one of Unigram"):
+        trimmed_tokenizer(whole, trimmed(21, [1, 5]))
+
+
+def test_a_tokenizer_without_an_unknown_token_is_refused():
+    whole = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE({"a": 0, "b": 1}, [])))
+    with pytest.raises(ConfigError, match="embedding=trimmed.* has no unknown token"):
+        trimmed_tokenizer(whole, trimmed(2, [1]))
 
 
 def test_characters_are_counted_as_the_tokenizer_would_write_them():
