@@ -51,9 +51,7 @@ class Vocabulary:
     special: tuple[int, ...]  # ids
     unknown: int  # the id that stands for tokens without a vector
     power: float = 0.0
-    characters: np.ndarray | None = (
-        None  # (V,): `trimmed_tokenizer.character_counts`, where the tokenizer is trimmed
-    )
+    characters: np.ndarray | None = None  # (V,): `character_counts`; None where no tokenizer is trimmed
 
     @property
     def weights(self) -> np.ndarray | None:

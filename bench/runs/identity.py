@@ -243,12 +243,6 @@ def without_weights(config: RunConfig) -> RunConfig:
     if not isinstance(pretrained_by, MaskedLmPretrainingConfig):
         return config
 
-    if method(config.embedding.name).trims_tokenizer:
-        raise ConfigError(
-            f"embedding={config.embedding.name} removes tokens, and pretraining={pretrained_by.name} reads text that has them: use "
-            "another embedding, or the tokenizer of a smaller vocabulary."
-        )
-
     # Let nothing depend on the run's task or seed.
     if pretrained_by.corpus is None:
         raise ConfigError(
@@ -259,6 +253,20 @@ def without_weights(config: RunConfig) -> RunConfig:
     if isinstance(assignment, SeededConfig) and assignment.seed is None:
         assignment = replace(assignment, seed=pretrained_by.seed)
     return replace(config, assignment=assignment)
+
+
+def _check_trimmed(config: RunConfig) -> None:
+    """Raise ConfigError for a training before the task, which an embedding that removes tokens has no use for."""
+    if isinstance(config.recovery, TrainedRecoveryConfig):
+        raise ConfigError(
+            f"recovery={config.recovery.name} has nothing to recover of embedding={config.embedding.name}, whose tokens have the dense "
+            "model's vectors: use recovery=none, with training.teacher=dense if it is to learn from the dense model."
+        )
+    if isinstance(config.pretraining, MaskedLmPretrainingConfig):
+        raise ConfigError(
+            f"embedding={config.embedding.name} removes tokens, and pretraining={config.pretraining.name} reads text that has them: use "
+            "another embedding, or the tokenizer of a smaller vocabulary."
+        )
 
 
 def _check(config: RunConfig) -> None:
@@ -277,11 +285,8 @@ def _check(config: RunConfig) -> None:
     ):
         if value not in allowed:
             raise ConfigError(unknown(key, value, allowed))
-    if method(config.embedding.name).trims_tokenizer and isinstance(config.recovery, TrainedRecoveryConfig):
-        raise ConfigError(
-            f"recovery={config.recovery.name} has nothing to recover of embedding={config.embedding.name}, whose tokens have the dense "
-            "model's vectors: use recovery=none, with training.teacher=dense if it is to learn from the dense model."
-        )
+    if method(config.embedding.name).trims_tokenizer:
+        _check_trimmed(config)
     task = config.task
     if not task.evaluate:
         raise ConfigError(

@@ -14,6 +14,9 @@ from bench.cli.main import main
 from bench.errors import ConfigError
 from bench.models import storage
 from bench.models.tokenizers import load_tokenizer
+from bench.probes.coverage import cover
+from bench.probes.drift import Comparison
+from bench.probes.fit import fits
 from bench.runs.execute import execute
 from bench.runs.identity import prepare
 from bench.runs.side_by_side import execute_together
@@ -120,6 +123,19 @@ def test_a_teacher_reads_the_texts_with_all_tokens(tiny, tmp_path):
     execute(prepare(compose_config([*tiny, "embedding=dense", "training.teacher=dense"])))
     (expected,) = (tmp_path / "cache" / "teachers").glob("*.safetensors")
     assert path.name == expected.name and (store.load_array(path) == store.load_array(expected)).all()
+
+
+def test_fit_coverage_and_drift_weigh_the_tokens_that_texts_consist_of(tiny, tmp_path):
+    """These have the dense model's vectors, which none of the removed tokens has."""
+    made = prepare(compose_config([*tiny, *TRIMMED]))
+    (fit,) = fits([made])
+    assert fit["weighted_error"] < 1e-6 < 0.1 < fit["relative_error"]
+    coverage, _ = cover(made, "task")
+    assert coverage.facts["relative_error"] < 1e-6 and coverage.facts["unknown_rate"] < 0.05
+    assert coverage.facts["tokens_per_word"] > 1.5
+    comparison = Comparison(made.config, "task", "task")
+    facts = comparison.facts(comparison.made_for(comparison.reference)[0], comparison.current)
+    assert facts["weighted_error"] < 1e-6 and facts["tokens"] > comparison.current.counts.sum()
 
 
 def test_a_pretraining_is_refused(tmp_path):
