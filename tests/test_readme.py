@@ -33,7 +33,7 @@ SHELL = {
 }
 SIZES = {"embedding": 2, "total": 1}  # with their digits
 SHOWN = [  # heading, model, task and number of rows of each table of results
-    ("multilingual-e5-small", "multilingual-e5-small (4-bit weights)", "xnli", 6),
+    ("multilingual-e5-small", "multilingual-e5-small (4-bit weights)", "xnli", 7),
     ("all-MiniLM-L6-v2", "minilm", "mean of cola, mrpc, qnli, rte, sst2, stsb", 2),
 ]
 MAKE = [words[1:] for lines in SHELL.values() for words in lines if words[0] == "make"]
@@ -179,7 +179,7 @@ def test_the_seeds_and_limits_in_the_readme_are_the_reports():
         for name in re.findall(r"^\| `(.*?)`", table, re.M):
             row = scores.loc[name]
             assert name.startswith("dense") or row.paired_seeds == 3
-            shown = name.startswith("pq f=96")  # "e5's 97.5 % alone"
+            shown = name.startswith("pq f=96")  # "pq's 97.5 % for e5 alone"
             assert name.startswith("dense") or (row.p_holm < 0.05) == shown
     tested = scores_of(*SHOWN[0][1:3]).p_holm.notna().sum()
     assert f"corrected for {tested} configurations)" in " ".join(PAGES["README.md"].split())
@@ -199,8 +199,8 @@ def test_the_time_of_a_recovery_in_the_readme_is_the_records():
     minutes = [
         part["seconds"] / part["runs_at_once"] / 60 for part in parts if part and part.get("steps") == 12000
     ]
-    assert min(minutes) >= 1 and max(minutes) <= 3
-    assert "12,000 steps, one to three minutes of an H200 a model" in PAGES["README.md"]
+    assert min(minutes) >= 1 and max(minutes) <= 4
+    assert "12,000 steps, one to four minutes of an H200 a model" in PAGES["README.md"]
 
 
 def test_the_memory_in_the_readme_is_that_of_the_latency_files():

@@ -39,7 +39,7 @@ PLAIN = {  # of kinds, for figures and people who know no method by its short na
     "residual": "residual quantisation",
     "codebook": "one codebook",
     "low_rank": "low rank",
-    "trimmed": "frequent rows only",
+    "trimmed": "trimmed vocabulary",
     "truncated": "fewer dimensions",
     "quotient_remainder": "quotient-remainder",
     "mean": "one vector for all",
