@@ -6,7 +6,7 @@ result on other evaluation rows. Over both, where predictions are there (`replic
 
 import math
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -164,9 +164,15 @@ def over_rows(rows: Sequence[int], scores: ArrayLike, dense: ArrayLike | None = 
 def _wilson(shares: np.ndarray, rows: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
     """Return the distances from each share of its rows down and up to the ends of Wilson's interval."""
     counts = [(round(share * many), many) for share, many in zip(shares, rows, strict=True)]
-    ends = [binomtest(*count).proportion_ci(method="wilson") for count in counts]
+    low, high = np.array([_wilson_ends(*count) for count in counts]).T
     estimates = np.array([right / many for right, many in counts])
-    return estimates - [end.low for end in ends], np.array([end.high for end in ends]) - estimates
+    return estimates - low, high - estimates
+
+
+@cache  # binomtest computes a p-value, too, which takes a millisecond
+def _wilson_ends(right: int, many: int) -> tuple[float, float]:
+    low, high = binomtest(right, many).proportion_ci(method="wilson")
+    return low, high
 
 
 def p_noninferiority_over_rows(rows: ArrayLike, scores: ArrayLike, dense: ArrayLike, margin: float) -> float:

@@ -16,7 +16,7 @@ from bench.export.submission import write_submission
 from bench.runs.identity import Prepared
 from bench.sweep.plan import make
 from bench.tasks.specs import read_task
-from tests.support.commands import run_bench
+from tests.support.commands import call_bench
 
 # File -> (task, rows, allowed predictions), from GLUE's FAQ and its sample submission.
 NLI = {"entailment", "neutral", "contradiction"}
@@ -127,6 +127,6 @@ def test_a_test_set_with_missing_rows_is_refused(runs: list[Prepared], tmp_path:
 
 
 def test_the_command_wants_a_zip_to_write() -> None:
-    done = run_bench("submit", "sweep=glue_test")
+    done = call_bench("submit", "sweep=glue_test")
     assert done.returncode == 2
     assert "--to glue.zip" in done.stderr

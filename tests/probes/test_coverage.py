@@ -12,7 +12,7 @@ from bench.models.tokenizers import load_tokenizer
 from bench.probes.coverage import measure, words_of
 from bench.settings.compose import compose_config
 from bench.store import read_coverage
-from tests.support.commands import run_bench
+from tests.support.commands import call_bench
 
 
 def test_rates_are_those_of_the_occurrences():
@@ -45,7 +45,7 @@ def test_words_are_put_together_from_their_tokens():
 def test_the_command_writes_terms_and_rates(tiny, tmp_path):
     corpus = tmp_path / "Notes.txt"
     corpus.write_text("thrombocytopenia was seen\nnothing else was seen\n")
-    done = run_bench(
+    done = call_bench(
         "coverage",
         "--corpus",
         str(corpus),

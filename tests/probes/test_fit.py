@@ -10,7 +10,7 @@ from bench.models.tokenizers import load_tokenizer
 from bench.probes.fit import errors
 from bench.settings.compose import compose_config
 from bench.tasks.text import cached_counts, token_counts
-from tests.support.commands import run_bench
+from tests.support.commands import call_bench, run_bench
 from tests.support.reference import built
 
 
@@ -55,7 +55,7 @@ def test_the_command_writes_a_table_and_a_chart(tiny, tmp_path):
         assert table.with_suffix(f".{ending}").stat().st_size > 200
     before = table.read_bytes()
     overrides = [o for o in tiny if not o.startswith("task=")]
-    assert run_bench("fit", "sweep=smoke", *overrides, "model.weights=random").returncode == 0
+    assert call_bench("fit", "sweep=smoke", *overrides, "model.weights=random").returncode == 0
     assert len([*table.parent.glob("tiny--*.csv")]) == 2 and table.read_bytes() == before
 
 

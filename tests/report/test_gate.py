@@ -19,7 +19,7 @@ from bench.settings.compose import compose_config
 from bench.store import Record, read_coverage
 from tests.report.factory import record, xnli
 from tests.report.test_brief import golden, noted
-from tests.support.commands import run_bench
+from tests.support.commands import call_bench
 
 CHOSEN = ["gate.configuration='pq f=16 Q=60'", "gate.embedding_bytes=null"]
 
@@ -290,7 +290,7 @@ def test_the_commands_exit_as_a_pipeline_needs(tmp_path: Path, capsys: pytest.Ca
     )
     assert main([*gated, "gate.embedding_bytes=50000000"]) == 0
     assert main(["gate", f"results_dir={tmp_path / 'none'}"]) == 1
-    compared = run_bench("report", f"results_dir={now}", "--against", str(before))
+    compared = call_bench("report", f"results_dir={now}", "--against", str(before))
     assert compared.returncode == 0 and "worse 1 | better 0" in compared.stdout, compared.stderr
     assert (now / "tables" / "compare.csv").exists() and (now / "brief.html").exists()
     assert main(["report", f"results_dir={now}", "--against"]) == 2

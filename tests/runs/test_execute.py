@@ -21,7 +21,7 @@ from bench.runs.execute import execute, run
 from bench.runs.identity import prepare
 from bench.runs.side_by_side import execute_together
 from bench.settings.compose import compose_config
-from tests.support.commands import ROOT, run_bench, start_bench, start_training
+from tests.support.commands import ROOT, call_bench, run_bench, start_bench, start_training
 
 
 def records(overrides):
@@ -37,7 +37,7 @@ def test_the_command_line_writes_one_record_and_does_nothing_twice(tiny):
     )
     assert first.returncode == 0, first.stderr
     assert "step 6/6" in first.stderr and "test accuracy = " in first.stdout
-    again = run_bench(
+    again = call_bench(
         "run", *tiny, "embedding=subspace", "embedding.subspaces=4", "assignment=pq", "embedding.rows=16"
     )
     assert again.returncode == 0 and "done before" in again.stdout and "step" not in again.stderr
@@ -122,7 +122,7 @@ def test_a_failure_becomes_a_record_with_its_reason(tiny):
         "training.warmup_fraction=0",
         "training.max_steps=30",
     ]
-    done = run_bench("run", *overrides)
+    done = call_bench("run", *overrides)
     assert done.returncode == 1
     (record,) = records(tiny)
     assert record["status"] == "diverged" and "learning_rate" in record["error"]["message"]

@@ -10,7 +10,7 @@ from bench.export.source import configuration, training_version
 from bench.runs import identity
 from bench.tasks import corpora
 from bench.tasks import data as task_data
-from tests.support.commands import run_bench
+from tests.support.commands import call_bench
 
 RESULTS = Path(__file__).parents[2] / "results"
 STORES = sorted(folder.parent for folder in RESULTS.rglob("runs"))
@@ -46,7 +46,7 @@ def test_a_report_on_the_committed_records_leaves_no_difference(folder: Path, tm
     store_copy = tmp_path / "results"
     shutil.copytree(folder, store_copy)
     committed = {path: path.read_bytes() for path in store_copy.rglob("*") if path.is_file()}
-    written = run_bench("report", f"results_dir={store_copy}")
+    written = call_bench("report", f"results_dir={store_copy}")
     assert written.returncode == 0, written.stderr
     changed = [path for path, content in committed.items() if path.read_bytes() != content]
     assert changed == []

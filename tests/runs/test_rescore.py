@@ -16,12 +16,12 @@ from bench.runs.rescore import rescore
 from bench.settings.compose import compose_config
 from bench.settings.schema import DataConfig
 from bench.tasks.data import load_split
-from tests.support.commands import run_bench
+from tests.support.commands import call_bench
 
 
 def test_a_finished_run_scores_the_same_again(tiny: list[str], tmp_path: Path) -> None:
     run(compose_config([*tiny, "embedding=dense"]))
-    again = run_bench("rescore", f"results_dir={tmp_path}/results")
+    again = call_bench("rescore", f"results_dir={tmp_path}/results")
     assert again.returncode == 0, again.stderr
     assert again.stdout.strip().endswith("changed 0 | same 1 | not scored 0")
 
@@ -43,12 +43,12 @@ def test_a_run_whose_scoring_failed_keeps_its_answers_and_is_finished_by_rescore
     [written], problems = read(tmp_path / "results")
     assert written == record and not problems
 
-    again = run_bench("rescore", f"results_dir={tmp_path}/results")
+    again = call_bench("rescore", f"results_dir={tmp_path}/results")
     assert again.returncode == 0 and "changed 1" in again.stdout, again.stderr
     ([finished], _) = store.read_all(tmp_path / "results")
     same = ("run_id", "status", "error", "metrics", "headline", "size", "fit", "task")
     assert {key: finished[key] for key in same} == {key: whole[key] for key in same}
-    assert "done before" in run_bench("run", *tiny, "embedding=dense").stdout
+    assert "done before" in call_bench("run", *tiny, "embedding=dense").stdout
 
 
 def test_another_metric_is_added_without_training(tiny: list[str], tmp_path: Path) -> None:
@@ -68,7 +68,7 @@ def test_another_metric_is_added_without_training(tiny: list[str], tmp_path: Pat
     assert after["metrics"][split]["accuracy"] == pytest.approx(np.mean(answers == np.asarray(rows["label"])))
     assert before["metrics"][split]["f1"] == pytest.approx(f1_score(rows["label"], answers))
     assert not rescore(after, DataConfig(), results)
-    planned = run_bench("run", *tiny, "embedding=dense")
+    planned = call_bench("run", *tiny, "embedding=dense")
     assert "done before" in planned.stdout  # the record is where a run with the new metrics is looked for
 
 
@@ -85,7 +85,7 @@ def test_missing_answers_other_data_and_another_task_are_refused(tiny: list[str]
         rescore(changed, DataConfig(), results)
     for path in (results / "predictions").rglob("*.safetensors"):
         path.write_bytes(path.read_bytes()[:20])
-    done = run_bench("rescore", f"results_dir={results}")
+    done = call_bench("rescore", f"results_dir={results}")
     assert done.returncode == 1
     assert "holds no predictions" in done.stdout and "not scored 1" in done.stdout
 
@@ -99,7 +99,7 @@ def test_records_that_came_without_their_answers_are_counted_in_one_line(
         records, (0, 1), ("same 1 | not scored 1", "same 0 | not scored 2"), strict=True
     ):
         shutil.rmtree(store.predictions_folder(results, record["name"], record["run_id"]))
-        done = run_bench("rescore", f"results_dir={results}")
+        done = call_bench("rescore", f"results_dir={results}")
         assert done.returncode == code  # a failure only where there is nothing to score
         assert "Runs without predictions" in done.stdout and done.stdout.strip().endswith(summary)
 
@@ -109,19 +109,19 @@ def test_packed_predictions_are_scored_where_only_they_and_the_records_are_there
 ) -> None:
     results = tmp_path / "results"
     records = [run(compose_config([*tiny, "embedding=dense", f"seed={seed}"])) for seed in (0, 1)]
-    packed = run_bench("pack", f"results_dir={results}")
+    packed = call_bench("pack", f"results_dir={results}")
     assert packed.returncode == 0 and "2 runs" in packed.stdout, packed.stderr
     folders = [store.predictions_folder(results, one["name"], one["run_id"]) for one in records]
     before = [store.stored_splits(folder) for folder in folders]
     shutil.rmtree(results / "predictions")
     content = store.packed_file(results, records[0]["name"]).read_bytes()
-    assert run_bench("pack", f"results_dir={results}").returncode == 0  # what is packed stays
+    assert call_bench("pack", f"results_dir={results}").returncode == 0  # what is packed stays
     assert store.packed_file(results, records[0]["name"]).read_bytes() == content
 
     changed = json.loads(store.path_of(results, records[0]["name"], records[0]["run_id"]).read_text())
     changed["metrics"] = {"test": {"accuracy": 0.0}}
     store.write(changed, results)
-    again = run_bench("rescore", f"results_dir={results}")
+    again = call_bench("rescore", f"results_dir={results}")
     assert again.returncode == 0 and again.stdout.strip().endswith("changed 1 | same 1 | not scored 0"), (
         again.stderr
     )

@@ -1,12 +1,16 @@
 """The command line, started as a user would start it."""
 
+import io
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
+
+from bench.cli.main import main
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -21,6 +25,14 @@ def run_bench(*arguments: str, **options: object) -> subprocess.CompletedProcess
         timeout=300,
         **options,
     )  # type: ignore[call-overload,no-any-return]
+
+
+def call_bench(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Return what `run_bench` would, from this process, whose libraries are loaded: for verbs that start no workers."""
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        status = main(arguments)
+    return subprocess.CompletedProcess(arguments, status, out.getvalue(), err.getvalue())
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = 90, what: str = "nothing happened") -> Any:

@@ -12,7 +12,7 @@ from bench import store
 from bench.errors import BenchError, ConfigError
 from bench.sweep.choose import choose
 from bench.sweep.plan import Plan, Sweep, against_store, expand, load
-from tests.support.commands import ROOT, run_bench
+from tests.support.commands import ROOT, call_bench
 
 SAMPLE = json.loads(next((ROOT / "results/example/demo/runs").rglob("*.json")).read_text())
 HELD_OUT = ["task.splits.train=train[:90%]", "task.splits.test=train[90%:]", "task.evaluate=[test]"]
@@ -87,7 +87,7 @@ def test_a_choice_is_a_configuration_of_any_run_of_its_kind(tmp_path: Path) -> N
     # The shipped files of this name come first.
     (tmp_path / "conf/tuned/hashing.yaml").rename(tmp_path / "conf/tuned/mine.yaml")
     given = ["-cd", str(tmp_path / "conf"), "--cfg", "job", "embedding=hashing", "embedding.rows=9"]
-    shown = run_bench("run", *given, "tuned=mine", "training.epochs=4")
+    shown = call_bench("run", *given, "tuned=mine", "training.epochs=4")
     assert shown.returncode == 0, shown.stderr
     config = OmegaConf.create(shown.stdout)
     assert (config["embedding"]["init"], config["embedding"]["rows"]) == ("fitted", 9)

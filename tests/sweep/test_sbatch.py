@@ -4,14 +4,22 @@ import pytest
 from omegaconf import OmegaConf
 
 from bench.errors import ConfigError
+from bench.settings.compose import compose_config
 from bench.settings.launchers import SlurmConfig
 from bench.sweep.launchers.slurm.sbatch import check, parameters
 from bench.sweep.plan import make
 
 
-@pytest.fixture
-def slurm(tmp_path):
-    return ["sweep=demo", "launcher=slurm", f"results_dir={tmp_path}", "device=cpu"]
+def checked(*overrides):
+    """Return the launcher of these overrides, checked as a plan checks it."""
+    launcher = compose_config(["launcher=slurm", *overrides]).launcher
+    check(launcher)
+    return launcher
+
+
+def test_a_plan_checks_its_launcher(tmp_path):
+    with pytest.raises(ConfigError, match="launcher\\.options\\.p"):
+        make(["sweep=smoke", "launcher=slurm", f"results_dir={tmp_path}", "+launcher.options.p=long"])
 
 
 @pytest.mark.parametrize(
@@ -28,8 +36,8 @@ def slurm(tmp_path):
         "licenses=matlab@server:1",
     ],
 )
-def test_a_sites_option_goes_to_sbatch(slurm, option):
-    launcher = make([*slurm, f"+launcher.options.{option}"]).config.launcher
+def test_a_sites_option_goes_to_sbatch(option):
+    launcher = checked(f"+launcher.options.{option}")
     name, _, value = option.partition("=")
     assert str(parameters(launcher)["additional_parameters"][name]).lower() == value.strip("'")
 
@@ -50,14 +58,12 @@ def test_a_sites_option_goes_to_sbatch(slurm, option):
         ("gpus", "gpus=1", "gres='lscratch:20,gpu:a100:1'"),
     ],
 )
-def test_an_option_beside_the_key_that_stands_for_it_is_refused_and_in_its_place_it_is_not(
-    slurm, key, null, option
-):
+def test_an_option_beside_the_key_that_stands_for_it_is_refused_and_in_its_place_it_is_not(key, null, option):
     with pytest.raises(
         ConfigError, match=rf"launcher\.options\.[a-z-]+ \(.+\) and launcher\.{key} \(.+\) ask"
     ):
-        make([*slurm, f"launcher.{null}", f"+launcher.options.{option}"])
-    launcher = make([*slurm, f"launcher.{key}=null", f"+launcher.options.{option}"]).config.launcher
+        checked(f"launcher.{null}", f"+launcher.options.{option}")
+    launcher = checked(f"launcher.{key}=null", f"+launcher.options.{option}")
     assert option.partition("=")[0] in parameters(launcher)["additional_parameters"]
 
 
@@ -84,9 +90,9 @@ def test_an_option_beside_the_key_that_stands_for_it_is_refused_and_in_its_place
         ("qos=''", "printable"),
     ],
 )
-def test_what_is_no_option_or_the_launchers_own_is_refused_in_a_sentence(slurm, option, told):
+def test_what_is_no_option_or_the_launchers_own_is_refused_in_a_sentence(option, told):
     with pytest.raises(ConfigError) as refused:
-        make([*slurm, f"+launcher.options.{option}"])
+        checked(f"+launcher.options.{option}")
     assert told in str(refused.value) and str(refused.value).count("launcher.options.")
 
 

@@ -22,7 +22,7 @@ from bench.settings.compose import choices, compose_config
 from bench.sweep import worker
 from bench.sweep.plan import Sweep, against_store, expand, load, make
 from bench.sweep.select import Selection
-from tests.support.commands import ROOT, run_bench, start_training
+from tests.support.commands import ROOT, call_bench, run_bench, start_training
 
 
 def sweep_of(tiny, *others):
@@ -133,10 +133,10 @@ def test_a_sweep_runs_what_is_missing_reports_and_then_runs_nothing(tiny, tmp_pa
     assert first.stdout.splitlines()[-1].startswith("done 2 | skipped 0 | failed 0")
     assert (tmp_path / "results/INDEX.md").is_file() and list((tmp_path / "results/figures").glob("*.png"))
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "results/runs").rglob("*.json")}
-    again = run_bench("sweep", *sweep_of(tiny))
+    again = call_bench("sweep", *sweep_of(tiny))
     assert again.stdout.splitlines()[-1].startswith("done 0 | skipped 2 | failed 0")
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "results/runs").rglob("*.json")} == before
-    plan = run_bench("plan", *sweep_of(tiny))
+    plan = call_bench("plan", *sweep_of(tiny))
     assert "2 runs: 2 ok" in plan.stdout and "To do: 0" in plan.stdout
 
 
@@ -153,7 +153,7 @@ def test_a_failed_run_is_listed_and_the_others_go_on(tiny):
     assert (
         done.stdout.count("diverged tiny/") == 2 and "failed 2 (diverged 2)" in done.stdout.splitlines()[-1]
     )
-    assert run_bench("sweep", *broken).stderr.count("step") == 0, "failed runs wait for `retry`"
+    assert call_bench("sweep", *broken).stderr.count("step") == 0, "failed runs wait for `retry`"
     assert run_bench("retry", *broken).stderr.count("| diverged:") == 2
 
 

@@ -87,7 +87,7 @@ def test_compiled_code_serves_other_runs_and_other_sizes_of_the_embedding():
 
 
 @needs_compiler
-@pytest.mark.parametrize("kind", ["dense", "compressed", "recovery"])
+@pytest.mark.parametrize("kind", ["compressed", "recovery"])
 def test_batches_of_another_size_have_code_of_their_own_and_other_lengths_have_none(kind):
     def compiled(batch_size, lengths):
         """Return how many functions are compiled."""
