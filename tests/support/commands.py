@@ -28,7 +28,7 @@ def run_bench(*arguments: str, **options: object) -> subprocess.CompletedProcess
 
 
 def call_bench(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Return what `run_bench` would, from this process, whose libraries are loaded: for verbs that start no workers."""
+    """Return what `run_bench` would, from this process, whose libraries are loaded; what workers log is not in it."""
     out, err = io.StringIO(), io.StringIO()
     with redirect_stdout(out), redirect_stderr(err):
         status = main(arguments)

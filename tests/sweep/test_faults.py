@@ -22,7 +22,7 @@ from bench.sweep.pool import Pool, gpus
 from bench.sweep.view import View
 from bench.sweep.worker import DEATHS, Settings, limited
 from tests.support import faults
-from tests.support.commands import run_bench, start_training
+from tests.support.commands import call_bench, run_bench, start_training
 
 
 def smoke(tiny, *others):
@@ -36,7 +36,7 @@ def test_every_run_survives_kills_frozen_holders_torn_records_and_two_further_sw
 
 def test_a_run_that_takes_too_long_is_recorded_as_timeout_and_the_next_goes_on(tiny, tmp_path):
     sweep = smoke(tiny, "training.max_steps=10000", "launcher.time_limit=0.05")
-    done = run_bench("sweep", *sweep)
+    done = call_bench("sweep", *sweep)
     assert (
         done.returncode == 1 and done.stdout.splitlines()[-1] == "done 0 | skipped 0 | failed 2 (timeout 2)"
     ), done.stderr
@@ -44,7 +44,7 @@ def test_a_run_that_takes_too_long_is_recorded_as_timeout_and_the_next_goes_on(t
     assert all("launcher.time_limit (0.05 minutes)" in record["error"]["message"] for record in records)
 
 
-def test_a_torn_record_is_named_moved_aside_and_made_again_and_a_deadly_run_fails(tiny, tmp_path):
+def test_a_torn_record_is_named_moved_aside_and_made_again_and_a_deadly_run_fails(tiny, tmp_path, capfd):
     sweep = smoke(tiny)
     plan = make(sweep)
     torn, deadly = plan.path(plan.runs[0]), plan.path(plan.runs[1])
@@ -55,12 +55,13 @@ def test_a_torn_record_is_named_moved_aside_and_made_again_and_a_deadly_run_fail
         claim = deadly.with_suffix(f".claim{number}")
         claim.write_text(json.dumps({"host": "n7", "machine": "another", "pid": 1, "started": "1"}))
         os.utime(claim, (1, 1))
-    done = run_bench("sweep", *sweep)
+    done = call_bench("sweep", *sweep)
     assert (
         done.returncode == 1 and done.stdout.splitlines()[-1] == "done 1 | skipped 0 | failed 1 (failed 1)"
     ), done.stderr
     assert (
-        str(torn) in done.stderr and torn.with_name(f"{torn.name}.corrupt").read_text() == '{"status": "ok", '
+        str(torn) in capfd.readouterr().err
+        and torn.with_name(f"{torn.name}.corrupt").read_text() == '{"status": "ok", '
     )
     assert (
         f"repaired {plan.runs[0].name}: its record could not be read and is now {torn}.corrupt" in done.stdout
