@@ -121,7 +121,9 @@ def _rows(runs: pd.DataFrame, counted: pd.DataFrame, costs: pd.DataFrame) -> pd.
     profiles = counted.dropna(subset=["profiles"]).groupby("config_id").profiles.first()
     facts = runs.groupby("config_id")[[*NAMES, *kept]].first().join(costs).join(profiles)
     facts["compressed"], facts["saved"] = facts.kind != "dense", -facts[SIZE].astype(float).fillna(0)
-    return facts.sort_values(["compressed", "saved", "configuration"]).drop(columns=["compressed", "saved"])
+    # Of dense models the newest comes first: charts name it.
+    order = {"compressed": True, "saved": True, "training_version": False, "configuration": True}
+    return facts.sort_values([*order], ascending=[*order.values()]).drop(columns=["compressed", "saved"])
 
 
 def _scored(
