@@ -112,7 +112,7 @@ def results_grid(part: pd.DataFrame) -> Grid:
     head += ["\n".join(_heading(column)) for column in shown.drop_duplicates("column").to_dict("records")]
     head.append(f"difference to dense\n{main.task}")
     dense = part[part.kind == "dense"]["size.total_bytes"].max()
-    lines: dict[str, list[dict[str, Any]]] = {}
+    lines: dict[str, list[dict[Any, Any]]] = {}
     for cell in shown.to_dict("records"):  # once: a frame of one line is as slow to read as one of a hundred
         lines.setdefault(cell["config_id"], []).append(cell)
     rows = []
