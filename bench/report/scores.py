@@ -123,7 +123,9 @@ def _rows(runs: pd.DataFrame, counted: pd.DataFrame, costs: pd.DataFrame) -> pd.
     facts["compressed"], facts["saved"] = facts.kind != "dense", -facts[SIZE].astype(float).fillna(0)
     # Of dense models the newest comes first: charts name it.
     order = {"compressed": True, "saved": True, "training_version": False, "configuration": True}
-    return facts.sort_values(list(order), ascending=list(order.values())).drop(columns=["compressed", "saved"])
+    return facts.sort_values(list(order), ascending=list(order.values())).drop(
+        columns=["compressed", "saved"]
+    )
 
 
 def _scored(
