@@ -256,11 +256,11 @@ def without_weights(config: RunConfig) -> RunConfig:
 
 
 def _check_trimmed(config: RunConfig) -> None:
-    """Raise ConfigError for a training before the task, which an embedding that removes tokens has no use for."""
-    if isinstance(config.recovery, TrainedRecoveryConfig):
+    """Raise ConfigError for a training before the task that predicts tokens, some of which the embedding removes."""
+    if config.recovery.needs_masked_lm_head:
         raise ConfigError(
-            f"recovery={config.recovery.name} has nothing to recover of embedding={config.embedding.name}, whose tokens have the dense "
-            "model's vectors: use recovery=none, with training.teacher=dense if it is to learn from the dense model."
+            f"recovery={config.recovery.name} predicts all tokens of the pretrained model, and embedding={config.embedding.name} removes "
+            "some: use recovery=distil."
         )
     if isinstance(config.pretraining, MaskedLmPretrainingConfig):
         raise ConfigError(

@@ -166,7 +166,7 @@ def _load(
     dtype = resolve_dtype(config.training.dtype, device)
     unlabelled = swap.texts_of(config.recovery.corpus, config, texts)()
     identity = prepared.canonical["model"]
-    return loaded, Recovery(config, identity, tokenizer, unlabelled, device, dtype, prepared.name)
+    return loaded, Recovery(config, identity, tokenizer, whole, unlabelled, device, dtype, prepared.name)
 
 
 def _splits(config: RunConfig) -> dict[str, Rows]:

@@ -57,11 +57,11 @@ def tokenise_texts(
 
 
 def _key(tokenizer: PreTrainedTokenizerBase, max_length: int, *content: object) -> str:
-    rules, inputs = _rules_sha256(tokenizer), tokenizer.model_input_names
+    rules, inputs = rules_sha256(tokenizer), tokenizer.model_input_names
     return key(rules, len(tokenizer), *content, inputs, max_length, tokenizers.__version__)
 
 
-def _rules_sha256(tokenizer: PreTrainedTokenizerBase) -> str:
+def rules_sha256(tokenizer: PreTrainedTokenizerBase) -> str:
     """Return a digest of vocabulary and rules. It is taken once: XNLI's evaluation has 30 splits, a large vocabulary 9 MB."""
     if tokenizer in _DIGESTS:
         return _DIGESTS[tokenizer]

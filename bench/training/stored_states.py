@@ -1,4 +1,4 @@
-"""The hidden states of a frozen encoder for all tokens of a text, computed once instead of in every step."""
+"""The hidden states of a frozen encoder for all tokens of a text, or their means, computed once instead of in every step."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -48,6 +48,31 @@ def with_positions(data: Examples) -> Examples:
     total = int(data.lengths.sum())
     positions = torch.arange(total, dtype=torch.int32, device=data.offsets.device)
     return replace(data, tokens=data.tokens | {"positions": positions}, pad=data.pad | {"positions": 0})
+
+
+def with_rows(data: Examples) -> Examples:
+    """Return the examples with a token column `rows`: the number of the example that a token belongs to."""
+    rows = torch.arange(len(data), dtype=torch.int32, device=data.offsets.device)
+    column = rows.repeat_interleave(data.device_lengths)
+    return replace(data, tokens=data.tokens | {"rows": column}, pad=data.pad | {"rows": 0})
+
+
+@torch.no_grad()
+def means_of(encoder: Any, data: Examples, dtype: str) -> Tensor:
+    """Return the means over each example's tokens of the encoder's states, (N, layers + 1, width) in fp32."""
+    device, config = data.offsets.device, encoder.config
+    means = torch.empty(len(data), config.num_hidden_layers + 1, config.hidden_size, device=device)
+    order = np.argsort(-data.lengths, kind="stable")
+    for at in range(0, len(order), ROWS):
+        rows = order[at : at + ROWS]
+        inputs, _ = data.batch(rows)
+        with autocast(dtype, device):
+            hidden = hidden_states(encoder, **inputs)
+        mask = inputs["attention_mask"].unsqueeze(-1)
+        place = torch.from_numpy(rows).to(device)
+        for layer, of_layer in enumerate(hidden):
+            means[place, layer] = (of_layer.float() * mask).sum(1) / mask.sum(1)
+    return means
 
 
 @torch.no_grad()

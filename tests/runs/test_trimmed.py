@@ -74,10 +74,28 @@ def test_all_texts_but_a_dense_teachers_are_tokenised_with_the_tokens_that_have_
     assert record["fit"]["relative_error"] is None
 
 
-@pytest.mark.parametrize("recovery", ["distil", "masked_lm"])
-def test_there_is_nothing_to_recover(tiny, recovery):
-    with pytest.raises(ConfigError, match=f"recovery={recovery} has nothing to recover of embedding=trimmed"):
-        prepare(compose_config([*tiny, *TRIMMED, f"recovery={recovery}"]))
+def test_a_recovery_by_removed_tokens_is_refused(tiny):
+    with pytest.raises(ConfigError, match="recovery=masked_lm predicts all tokens .* use recovery=distil"):
+        prepare(compose_config([*tiny, *TRIMMED, "recovery=masked_lm"]))
+
+
+def test_a_recovery_brings_whole_texts_nearer_to_the_dense_models(tiny, tmp_path):
+    quick = ["recovery=distil", "recovery.steps=60", "recovery.batch_size=16", "recovery.learning_rate=1e-3"]
+    made = [
+        prepare(compose_config([*tiny, "embedding=trimmed", f"embedding.rows={rows}", *quick]))
+        for rows in (60, 80)
+    ]
+    together = execute_together([*made, prepare(compose_config([*tiny, "embedding=subspace", *quick]))])
+    for record in together:
+        losses = [loss for _, loss in record["recovery"]["curve"]]
+        assert record["status"] == "ok" and losses[-1] < 0.8 * losses[0]
+    assert [record["recovery"]["runs_at_once"] for record in together] == [1, 1, 1], "texts have other tokens"
+
+    elsewhere = [f"results_dir={tmp_path}/alone", f"cache_dir={tmp_path}/elsewhere"]
+    words = [word for word in tiny if "_dir=" not in word]
+    alone = execute(prepare(compose_config([*words, *elsewhere, *TRIMMED, *quick])))
+    assert alone["recovery"]["curve"] == together[1]["recovery"]["curve"]
+    assert alone["training"]["curve"] == together[1]["training"]["curve"]
 
 
 def test_a_run_beside_others_is_the_run_alone(tiny, tmp_path):

@@ -22,7 +22,7 @@ from bench.training import stored_states
 from bench.training.finetune import Trainee, finetune_together
 from bench.training.lane import Objective
 from bench.training.recoveries import unlabelled
-from bench.training.recoveries.distil import HiddenStates
+from bench.training.recoveries.distil import HiddenStates, TextStates
 from bench.training.recoveries.masked_lm import MaskedTokens
 from tests.support.training import finetune, tensors_sha256
 
@@ -75,6 +75,30 @@ def test_the_distance_is_zero_for_the_teacher_itself_and_ignores_padding(tokeniz
         )
         expected = torch.stack([(s - t).square().sum() / t.square().sum() for s, t in pairs]).mean()
         torch.testing.assert_close(together[row], expected, rtol=1e-4, atol=1e-6)
+
+
+def test_texts_in_other_tokens_are_compared_by_the_means_over_their_tokens(tokenizer, tmp_path):
+    """The student reads the texts backwards, and without their last word."""
+    teacher, student = bert().eval(), bert(seed=1).eval()
+    backwards = [" ".join(reversed(text.split()[:-1])) for text in TEXTS]
+    data, whole = (
+        unlabelled(tokenizer, texts, 16, torch.device("cpu"), tmp_path) for texts in (backwards, TEXTS)
+    )
+    means = stored_states.means_of(teacher, whole, "fp32")
+    inputs, _ = stored_states.with_rows(data).batch(torch.tensor([2, 0, 3, 1]).numpy())
+    found = TextStates(student, means).train()(**inputs).logits
+    for place, row in enumerate([2, 0, 3, 1]):  # alone, so without padding
+        of_both = [
+            model.eval()(
+                torch.tensor([tokenizer(texts[row])["input_ids"]]), output_hidden_states=True
+            ).hidden_states
+            for model, texts in ((student, backwards), (teacher, TEXTS))
+        ]
+        pairs = [(s.mean(1), t.mean(1)) for s, t in zip(*of_both, strict=True)]
+        expected = torch.stack([(s - t).square().sum() / t.square().sum() for s, t in pairs]).mean()
+        torch.testing.assert_close(found[place], expected, rtol=1e-4, atol=1e-6)
+    same, _ = stored_states.with_rows(whole).batch(torch.arange(4).numpy())
+    assert TextStates(teacher, means)(**same).logits.max() < 1e-10
 
 
 def test_stored_states_of_the_teacher_give_the_distances_of_a_teacher_that_runs_in_the_step(

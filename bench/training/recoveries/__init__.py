@@ -22,7 +22,7 @@ from bench.errors import DataError
 from bench.settings.recoveries import TrainedRecoveryConfig
 from bench.settings.schema import RunConfig, TrainingConfig
 from bench.tasks.corpora import UNNAMED, Passages
-from bench.tasks.tokenise import tokenise_texts
+from bench.tasks.tokenise import rules_sha256, tokenise_texts
 from bench.training import encoder_file, processes
 from bench.training.batching import Examples
 from bench.training.checkpoint import Checkpoint
@@ -36,11 +36,12 @@ FACTS = ("steps", "seconds", "engine", "curve", "runs_at_once")
 # Keys that may differ where recoveries train side by side.
 OWN = {"corpus", "seed", "learning_rate", "table_factor"}
 
-# `learners` takes models with swapped embeddings, a run's configuration, the tokenizer, the texts and the number format. It
-# returns, for each model, the module to train, whose `logits` (B,) are the rows' losses, and the model whose encoder this trains:
-# the same, or one that shares its embedding. It also returns the examples to train on: the texts, or with more columns.
+# `learners` takes models with swapped embeddings, a run's configuration, the tokenizer, the texts, the same texts in the tokens
+# of the dense model (the same object where none were removed), and the number format. It returns, for each model, the module to
+# train, whose `logits` (B,) are the rows' losses, and the model whose encoder this trains: the same, or one that shares its
+# embedding. It also returns the examples to train on: the texts, or with more columns.
 Learners = Callable[
-    [Sequence[PreTrainedModel], RunConfig, PreTrainedTokenizerBase, Examples, str],
+    [Sequence[PreTrainedModel], RunConfig, PreTrainedTokenizerBase, Examples, Examples, str],
     tuple[list[tuple[nn.Module, PreTrainedModel]], Examples],
 ]
 
@@ -51,7 +52,8 @@ class Recovery:
 
     config: RunConfig
     identity: dict[str, Any]  # of the pretrained model
-    tokenizer: PreTrainedTokenizerBase
+    tokenizer: PreTrainedTokenizerBase  # with the tokens that the embedding has
+    whole: PreTrainedTokenizerBase  # the dense model's
     texts: Sequence[str]
     device: torch.device
     dtype: str
@@ -85,9 +87,9 @@ class Recovery:
 
     @property
     def shared(self) -> str:
-        """Return a digest that recoveries share if they can train side by side: of teacher, texts and steps."""
+        """Return a digest that recoveries share if they can train side by side: of teacher, texts, tokens and steps."""
         recipe = {key: value for key, value in vars(self.settings).items() if key not in OWN}
-        return store.key(recipe, self.identity, self.dtype, self.texts_sha256)
+        return store.key(recipe, self.identity, self.dtype, self.texts_sha256, rules_sha256(self.tokenizer))
 
     @property
     def recipe(self) -> TrainingConfig:
@@ -145,10 +147,12 @@ def _train(jobs: Sequence[tuple[Recovery, PreTrainedModel, Path]]) -> None:
     recoveries, models, paths = zip(*jobs, strict=True)
     one: Recovery = recoveries[0]
     length, cache_dir = one.settings.max_length, Path(one.config.cache_dir)
-    texts = unlabelled(one.tokenizer, one.texts, length, one.device, cache_dir)
+    texts = whole = unlabelled(one.tokenizer, one.texts, length, one.device, cache_dir)
+    if one.whole is not one.tokenizer:
+        whole = unlabelled(one.whole, one.texts, length, one.device, cache_dir)
     tables = [frozenset(model.get_input_embeddings().parameters()) for model in models]
     make = cast(Learners, import_module(f"{__name__}.{one.settings.name}").learners)
-    learners, data = make(models, one.config, one.tokenizer, texts, one.dtype)
+    learners, data = make(models, one.config, one.tokenizer, texts, whole, one.dtype)
 
     # Train them.
     trainees = []

@@ -1,4 +1,8 @@
-"""`recovery=distil`: match the dense model's embeddings and hidden states (TinyBERT, Jiao et al., Findings of EMNLP 2020)."""
+"""`recovery=distil`: match the dense model's embeddings and hidden states (TinyBERT, Jiao et al., Findings of EMNLP 2020).
+
+They are matched token by token. Where an embedding has removed tokens, both models cut a text into other tokens: then the means
+over a text's tokens are matched, in each layer.
+"""
 
 import logging
 from collections.abc import Sequence
@@ -26,6 +30,7 @@ def learners(
     config: RunConfig,
     tokenizer: PreTrainedTokenizerBase,
     data: Examples,
+    whole: Examples,
     dtype: str,
 ) -> tuple[list[tuple[nn.Module, PreTrainedModel]], Examples]:
     """Return the distance between each model and the dense model, which all share, with the model; and the examples.
@@ -37,6 +42,12 @@ def learners(
     teacher: Any = cast(Any, pretrained.load_model(config.model, "none")).to(device).eval()
     for model in models:
         cast(Any, model).to(device)
+
+    if whole is not data:
+        means = stored_states.means_of(teacher, whole, dtype)
+        return [(TextStates(model.base_model, means), model) for model in models], stored_states.with_rows(
+            data
+        )
 
     # Store the teacher's states, or run it in each step. Both round differently, and a model recovered beside others is to the
     # last bit the one recovered alone: so the number of models decides nothing.
@@ -73,6 +84,15 @@ class Distance(nn.Module):
         return distance / (target.square() * mask).sum((1, 2))
 
 
+class MeanDistance(nn.Module):
+    """The distance in one layer between means over a text's tokens; a module as `Distance` is one."""
+
+    def forward(self, hidden: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+        """Return ||s - t||^2 / ||t||^2 (B,) in fp32; s is the mean of `hidden` (B, L, d) where `mask` (B, L, 1), t `target` (B, d)."""
+        mean = (hidden.float() * mask).sum(1) / mask.sum(1)
+        return (mean - target).square().sum(1) / target.square().sum(1)
+
+
 class HiddenStates(nn.Module):
     """The distance between student and teacher: the mean over layers of ||S - T||^2 / ||T||^2 over a row's tokens.
 
@@ -105,5 +125,28 @@ class HiddenStates(nn.Module):
                 as_static(states, 2), as_static(target, target.ndim - 1), positions, mask
             )  # models of another width
             for distance, states, target in layers
+        ]
+        return SimpleNamespace(logits=torch.stack(distances).mean(0))
+
+
+class TextStates(nn.Module):
+    """The distance between student and teacher where they cut texts into other tokens: the mean over layers of `MeanDistance`."""
+
+    def __init__(self, student: nn.Module, means: Tensor) -> None:
+        """`means`: the teacher's, as `stored_states.means_of` returns them."""
+        super().__init__()
+        self.student, self.means = student.eval(), means
+        self.distances = nn.ModuleList(MeanDistance() for _ in range(means.shape[1]))
+
+    def train(self, mode: bool = True) -> "TextStates":
+        return super().train(False)
+
+    def forward(self, rows: Tensor, **inputs: Tensor) -> SimpleNamespace:
+        """Return `logits` (B,): each text's distance. `rows` (B, L) has the text's row in `means` at its first token."""
+        targets = self.means[rows[:, 0]].unbind(1)
+        hidden, mask = hidden_states(self.student, **inputs), inputs["attention_mask"].unsqueeze(-1)
+        layers = zip(self.distances, hidden, targets, strict=True)
+        distances = [
+            distance(as_static(states, 2), as_static(target, 1), mask) for distance, states, target in layers
         ]
         return SimpleNamespace(logits=torch.stack(distances).mean(0))

@@ -22,6 +22,7 @@ def learners(
     config: RunConfig,
     tokenizer: PreTrainedTokenizerBase,
     data: Examples,
+    whole: Examples,
     dtype: str,
 ) -> tuple[list[tuple[nn.Module, PreTrainedModel]], Examples]:
     """Return the loss of the predictions, and the pretrained masked-LM model, with the embedding of each model; the examples.
