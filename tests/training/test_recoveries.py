@@ -116,27 +116,28 @@ def test_stored_states_of_the_teacher_give_the_distances_of_a_teacher_that_runs_
     torch.testing.assert_close(found, HiddenStates(student, teacher)(**inputs).logits, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("stored", [True, False])
+@pytest.mark.parametrize("teaches", ["stored states", "in the step", "means"])
 @pytest.mark.parametrize(
     ("device", "choice"),
     [("cpu", "auto"), *(pytest.param("cuda", kind, marks=pytest.mark.gpu) for kind in ("graph", "compile"))],
 )
 def test_students_that_share_a_teacher_learn_as_each_does_from_its_own(
-    tokenizer, device, choice, stored, tmp_path
+    tokenizer, device, choice, teaches, tmp_path
 ):
-    data = stored_states.with_positions(unlabelled(tokenizer, TEXTS * 20, 16, torch.device(device), tmp_path))
+    data = unlabelled(tokenizer, TEXTS * 20, 16, torch.device(device), tmp_path)
+    if teaches != "in the step":
+        data = (stored_states.with_rows if teaches == "means" else stored_states.with_positions)(data)
+    learner = TextStates if teaches == "means" else HiddenStates
 
     def teacher():
         own = bert().to(device).eval()
-        return stored_states.states_of(own, data, "bf16") if stored else own
+        store = {"means": stored_states.means_of, "stored states": stored_states.states_of}.get(teaches)
+        return store(own, data, "bf16") if store else own
 
     def losses(engine, teachers):
         recipe = TrainingConfig(max_steps=12, batch_size=16, learning_rate=1e-3, engine=engine)
-        texts = data if stored else unlabelled(tokenizer, TEXTS * 20, 16, torch.device(device), tmp_path)
         trainees = [
-            Trainee(
-                HiddenStates(bert(seed).to(device), own), texts, recipe, seed, "t", Objective(lambda x, _: x)
-            )
+            Trainee(learner(bert(seed).to(device), own), data, recipe, seed, "t", Objective(lambda x, _: x))
             for seed, own in enumerate(teachers, start=1)
         ]
         outcomes = finetune_together(trainees, "bf16")
