@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+for value in ("MAKEFLAGS", "ARGS"):  # of `make test ARGS=..`: every make that a test starts would take them
+    os.environ.pop(value, None)
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 if name := os.environ.get(
