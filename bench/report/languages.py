@@ -25,7 +25,8 @@ LANGUAGE_COLUMNS = [  # of the CSV file
 HOW_TO_READ = (
     "A language's cell is its score's difference to dense in points ± half of the 95 % interval. Hurt is a language that loses more than "
     "twice what the mean over languages loses, plus 1 point. The share of text counts the recovery's passages whose language is known; "
-    "tokens and different tokens are those of the evaluated texts, without special tokens. A rank correlation is Spearman's, with a 95 % "
+    "tokens and different tokens are those of the evaluated texts, without special tokens: in the heading as the dense model reads them, "
+    "in the correlation as the configuration does. A rank correlation is Spearman's, with a 95 % "
     "bootstrap interval over the languages: with the share of text, below 0 if languages with less text lose more. Where the largest "
     "share is less than twice the smallest there is none: the order of nearly equal shares is chance. Each language's score is in the "
     "CSV file."

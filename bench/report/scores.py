@@ -89,6 +89,10 @@ def _section(runs: pd.DataFrame, threshold: float) -> Iterator[dict[Any, Any]]:
     references = _references(runs)
     statuses = {key: Counter(part) for key, part in runs.groupby(cells).status}
     collapsed = counted[counted["training.collapsed"].eq(True)].groupby(cells).size()
+    facts = [
+        key for key in OF_A_LANGUAGE if key in counted
+    ]  # of the tokens of each configuration's own tokenizer
+    tokens = counted.groupby(cells)[facts].max().to_dict("index") if facts else {}
     for config_id, row in _rows(runs, counted, costs).to_dict("index").items():
         reference = references.get(str(config_id))
         for column in columns:
@@ -112,6 +116,7 @@ def _section(runs: pd.DataFrame, threshold: float) -> Iterator[dict[Any, Any]]:
                 if dense.by_seed
                 else "no dense reference",
             }
+            cell |= tokens.get((config_id, column["column"]), dict.fromkeys(OF_A_LANGUAGE))
             yield about | where | {"config_id": config_id} | row | column | {"main": column is main} | cell
 
 
@@ -167,7 +172,6 @@ def _task(name: str, runs: pd.DataFrame, counted: pd.DataFrame) -> dict[str, Any
         ),
         # The evaluated rows of each task, where its score is a share of them.
         "rows": [int(rows)] if metric in METRICS and METRICS[metric].of_rows and pd.notna(rows) else None,
-        **{key: runs[key].max() if key in runs else None for key in OF_A_LANGUAGE},
         "average": bool(runs.average.all()),
         "is_mean": False,
     }

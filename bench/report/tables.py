@@ -113,7 +113,7 @@ def results_grid(part: pd.DataFrame) -> Grid:
     head.append(f"difference to dense\n{main.task}")
     dense = part[part.kind == "dense"]["size.total_bytes"].max()
     lines: dict[str, list[dict[Any, Any]]] = {}
-    for cell in shown.to_dict("records"):  # once: a frame of one line is as slow to read as one of a hundred
+    for cell in shown.to_dict("records"):  # one call for all lines: it is as slow for one
         lines.setdefault(cell["config_id"], []).append(cell)
     rows = []
     for cells in lines.values():

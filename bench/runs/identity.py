@@ -256,7 +256,7 @@ def without_weights(config: RunConfig) -> RunConfig:
 
 
 def _check_trimmed(config: RunConfig) -> None:
-    """Raise ConfigError for a training before the task that predicts tokens, some of which the embedding removes."""
+    """Raise ConfigError for a recovery or a pretraining that needs tokens which the embedding removes."""
     if config.recovery.needs_masked_lm_head:
         raise ConfigError(
             f"recovery={config.recovery.name} predicts all tokens of the pretrained model, and embedding={config.embedding.name} removes "

@@ -1,5 +1,6 @@
 """The hidden states of a frozen encoder for all tokens of a text, or their means, computed once instead of in every step."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import psutil
 import torch
 from torch import Tensor
 
+from bench.errors import ConfigError
 from bench.models.layers import hidden_states
 from bench.training.batching import Examples
 from bench.training.precision import autocast
@@ -50,18 +52,28 @@ def with_positions(data: Examples) -> Examples:
     return replace(data, tokens=data.tokens | {"positions": positions}, pad=data.pad | {"positions": 0})
 
 
-def with_rows(data: Examples) -> Examples:
-    """Return the examples with a token column `rows`: the number of the example that a token belongs to."""
-    rows = torch.arange(len(data), dtype=torch.int32, device=data.offsets.device)
-    column = rows.repeat_interleave(data.device_lengths)
-    return replace(data, tokens=data.tokens | {"rows": column}, pad=data.pad | {"rows": 0})
+def with_numbers(data: Examples) -> Examples:
+    """Return the examples with a token column `numbers`: that of the example which a token belongs to."""
+    numbers = torch.arange(len(data), dtype=torch.int32, device=data.offsets.device)
+    column = numbers.repeat_interleave(data.device_lengths)
+    return replace(data, tokens=data.tokens | {"numbers": column}, pad=data.pad | {"numbers": 0})
 
 
 @torch.no_grad()
 def means_of(encoder: Any, data: Examples, dtype: str) -> Tensor:
-    """Return the means over each example's tokens of the encoder's states, (N, layers + 1, width) in fp32."""
+    """Return the means over each example's tokens of the encoder's states, (N, layers + 1, width) in fp32.
+
+    Raises ConfigError if they would take more than their share of the free memory.
+    """
     device, config = data.offsets.device, encoder.config
-    means = torch.empty(len(data), config.num_hidden_layers + 1, config.hidden_size, device=device)
+    shape = (len(data), config.num_hidden_layers + 1, config.hidden_size)
+    needed, free = 4 * math.prod(shape), free_memory(device)
+    if needed > SHARE * free:
+        raise ConfigError(
+            f"recovery.corpus has {len(data):,} texts, and the means of the dense model's states take {needed / 1e9:.1f} GB, more "
+            f"than {SHARE:.0%} of the {free / 1e9:.1f} GB that are free: give less text."
+        )
+    means = torch.empty(shape, device=device)
     order = np.argsort(-data.lengths, kind="stable")
     for at in range(0, len(order), ROWS):
         rows = order[at : at + ROWS]

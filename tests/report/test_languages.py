@@ -77,6 +77,23 @@ def test_each_language_has_its_paired_loss_its_share_of_text_and_its_tokens(tmp_
     assert list(lines.index[lines.hurt]) == ["sw"]
 
 
+def test_tokens_are_those_of_the_configurations_own_tokenizer(tmp_path: Path) -> None:
+    records = golden()
+    for made in records[2:]:
+        for place, facts in enumerate(made["task"]["splits"]["validation"]["languages"].values()):
+            facts |= {"tokens": 90_000 - 5000 * place, "distinct_tokens": 100}
+    write_report(records, [], tmp_path)
+    lines = pd.read_csv(tmp_path / "tables" / "languages--minilm--rte.csv").set_index("language")
+    dense, ours = (lines[lines.configuration.str.startswith(name)].loc[LANGUAGES] for name in ("dense", "pq"))
+    np.testing.assert_allclose(dense.tokens_per_text, 15 + np.arange(8))
+    np.testing.assert_allclose(ours.tokens_per_text, 45 - 2.5 * np.arange(8))
+    assert set(ours.distinct_tokens) == {100}
+    table = (tmp_path / "tables" / "languages--minilm--rte.md").read_text(encoding="utf-8")
+    assert "Swahili (2.78 % of the text)<br>22.0 tokens a text<br>3,993 different" in table
+    found = spearmanr(45 - 2.5 * np.arange(8), LOSSES.mean(0)).statistic
+    assert f"| −{-found:.2f} \\[−1.00, " in table
+
+
 def test_the_page_for_people_says_who_is_hurt_and_whether_smaller_languages_lose_more(tmp_path: Path) -> None:
     write_report(golden(), [], tmp_path)
     found = spearmanr(list(PASSAGES.values()), LOSSES.mean(0)).statistic

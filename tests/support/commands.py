@@ -1,6 +1,7 @@
 """The command line, started as a user would start it."""
 
 import io
+import logging
 import signal
 import subprocess
 import sys
@@ -29,9 +30,12 @@ def run_bench(*arguments: str, **options: object) -> subprocess.CompletedProcess
 
 def call_bench(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Return what `run_bench` would, from this process, whose libraries are loaded; what workers log is not in it."""
-    out, err = io.StringIO(), io.StringIO()
-    with redirect_stdout(out), redirect_stderr(err):
-        status = main(arguments)
+    out, err, handlers = io.StringIO(), io.StringIO(), logging.root.handlers[:]
+    try:
+        with redirect_stdout(out), redirect_stderr(err):
+            status = main(arguments)
+    finally:
+        logging.root.handlers[:] = handlers  # main's writes to `err`
     return subprocess.CompletedProcess(arguments, status, out.getvalue(), err.getvalue())
 
 

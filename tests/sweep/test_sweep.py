@@ -140,7 +140,7 @@ def test_a_sweep_runs_what_is_missing_reports_and_then_runs_nothing(tiny, tmp_pa
     assert "2 runs: 2 ok" in plan.stdout and "To do: 0" in plan.stdout
 
 
-def test_a_failed_run_is_listed_and_the_others_go_on(tiny, capfd):
+def test_a_failed_run_is_listed_and_the_others_go_on(tiny, tmp_path, capfd):
     broken = sweep_of(
         tiny,
         "training.max_grad_norm=1e30",
@@ -154,7 +154,9 @@ def test_a_failed_run_is_listed_and_the_others_go_on(tiny, capfd):
         done.stdout.count("diverged tiny/") == 2 and "failed 2 (diverged 2)" in done.stdout.splitlines()[-1]
     )
     assert capfd.readouterr().err.count("| diverged:") == 2
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "results/runs").rglob("*.json")}
     assert "0 runs to do" in call_bench("sweep", *broken).stderr, "failed runs wait for `retry`"
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "results/runs").rglob("*.json")} == before
     assert call_bench("retry", *broken).returncode == 1
     assert capfd.readouterr().err.count("| diverged:") == 2
 

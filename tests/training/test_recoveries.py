@@ -22,7 +22,7 @@ from bench.training import stored_states
 from bench.training.finetune import Trainee, finetune_together
 from bench.training.lane import Objective
 from bench.training.recoveries import unlabelled
-from bench.training.recoveries.distil import HiddenStates, TextStates
+from bench.training.recoveries.distil import HiddenStates, TextMeans
 from bench.training.recoveries.masked_lm import MaskedTokens
 from tests.support.training import finetune, tensors_sha256
 
@@ -85,8 +85,8 @@ def test_texts_in_other_tokens_are_compared_by_the_means_over_their_tokens(token
         unlabelled(tokenizer, texts, 16, torch.device("cpu"), tmp_path) for texts in (backwards, TEXTS)
     )
     means = stored_states.means_of(teacher, whole, "fp32")
-    inputs, _ = stored_states.with_rows(data).batch(torch.tensor([2, 0, 3, 1]).numpy())
-    found = TextStates(student, means).train()(**inputs).logits
+    inputs, _ = stored_states.with_numbers(data).batch(torch.tensor([2, 0, 3, 1]).numpy())
+    found = TextMeans(student, means).train()(**inputs).logits
     for place, row in enumerate([2, 0, 3, 1]):  # alone, so without padding
         of_both = [
             model.eval()(
@@ -97,8 +97,8 @@ def test_texts_in_other_tokens_are_compared_by_the_means_over_their_tokens(token
         pairs = [(s.mean(1), t.mean(1)) for s, t in zip(*of_both, strict=True)]
         expected = torch.stack([(s - t).square().sum() / t.square().sum() for s, t in pairs]).mean()
         torch.testing.assert_close(found[place], expected, rtol=1e-4, atol=1e-6)
-    same, _ = stored_states.with_rows(whole).batch(torch.arange(4).numpy())
-    assert TextStates(teacher, means)(**same).logits.max() < 1e-10
+    same, _ = stored_states.with_numbers(whole).batch(torch.arange(4).numpy())
+    assert TextMeans(teacher, means)(**same).logits.max() < 1e-10
 
 
 def test_stored_states_of_the_teacher_give_the_distances_of_a_teacher_that_runs_in_the_step(
@@ -126,8 +126,8 @@ def test_students_that_share_a_teacher_learn_as_each_does_from_its_own(
 ):
     data = unlabelled(tokenizer, TEXTS * 20, 16, torch.device(device), tmp_path)
     if teaches != "in the step":
-        data = (stored_states.with_rows if teaches == "means" else stored_states.with_positions)(data)
-    learner = TextStates if teaches == "means" else HiddenStates
+        data = (stored_states.with_numbers if teaches == "means" else stored_states.with_positions)(data)
+    learner = TextMeans if teaches == "means" else HiddenStates
 
     def teacher():
         own = bert().to(device).eval()

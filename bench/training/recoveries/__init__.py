@@ -53,7 +53,9 @@ class Recovery:
     config: RunConfig
     identity: dict[str, Any]  # of the pretrained model
     tokenizer: PreTrainedTokenizerBase  # with the tokens that the embedding has
-    whole: PreTrainedTokenizerBase  # the dense model's
+    dense_tokenizer: (
+        PreTrainedTokenizerBase  # the dense model's: the same, unless the embedding removes tokens
+    )
     texts: Sequence[str]
     device: torch.device
     dtype: str
@@ -82,7 +84,9 @@ class Recovery:
         embedding = model.get_input_embeddings().state_dict()
         table = {name: part.cpu().numpy() for name, part in embedding.items()}
         engine = self.config.training.engine
-        key = store.key(VERSION, recipe, engine, self.identity, self.dtype, table, self.texts_sha256)
+        trimmed = self.dense_tokenizer is not self.tokenizer
+        means = ("means", rules_sha256(self.tokenizer)) if trimmed else ()
+        key = store.key(VERSION, recipe, engine, self.identity, self.dtype, table, self.texts_sha256, *means)
         return Path(self.config.cache_dir) / "recovered" / f"{key}.safetensors"
 
     @property
@@ -148,8 +152,8 @@ def _train(jobs: Sequence[tuple[Recovery, PreTrainedModel, Path]]) -> None:
     one: Recovery = recoveries[0]
     length, cache_dir = one.settings.max_length, Path(one.config.cache_dir)
     texts = whole = unlabelled(one.tokenizer, one.texts, length, one.device, cache_dir)
-    if one.whole is not one.tokenizer:
-        whole = unlabelled(one.whole, one.texts, length, one.device, cache_dir)
+    if one.dense_tokenizer is not one.tokenizer:
+        whole = unlabelled(one.dense_tokenizer, one.texts, length, one.device, cache_dir)
     tables = [frozenset(model.get_input_embeddings().parameters()) for model in models]
     make = cast(Learners, import_module(f"{__name__}.{one.settings.name}").learners)
     learners, data = make(models, one.config, one.tokenizer, texts, whole, one.dtype)

@@ -1,7 +1,7 @@
 """`recovery=distil`: match the dense model's embeddings and hidden states (TinyBERT, Jiao et al., Findings of EMNLP 2020).
 
-They are matched token by token. Where an embedding has removed tokens, both models cut a text into other tokens: then the means
-over a text's tokens are matched, in each layer.
+They are matched token by token. Where an embedding has removed tokens, student and teacher split a text differently: then the
+means over its tokens are matched, in each layer.
 """
 
 import logging
@@ -35,7 +35,9 @@ def learners(
 ) -> tuple[list[tuple[nn.Module, PreTrainedModel]], Examples]:
     """Return the distance between each model and the dense model, which all share, with the model; and the examples.
 
-    Where the steps take more rows than there are texts, the dense model's states are computed once if they fit.
+    Where the steps take more rows than there are texts, the dense model's states are computed once if they fit. `whole` are the
+    texts as the dense model reads them: if these are not `data`, means are matched, which are always computed once. Raises
+    ConfigError if they do not fit.
     """
     device = data.offsets.device
     transformers.set_seed(0)  # random weights, of a model that has them, are the same in any company
@@ -45,9 +47,8 @@ def learners(
 
     if whole is not data:
         means = stored_states.means_of(teacher, whole, dtype)
-        return [(TextStates(model.base_model, means), model) for model in models], stored_states.with_rows(
-            data
-        )
+        numbered = stored_states.with_numbers(data)
+        return [(TextMeans(model.base_model, means), model) for model in models], numbered
 
     # Store the teacher's states, or run it in each step. Both round differently, and a model recovered beside others is to the
     # last bit the one recovered alone: so the number of models decides nothing.
@@ -129,8 +130,8 @@ class HiddenStates(nn.Module):
         return SimpleNamespace(logits=torch.stack(distances).mean(0))
 
 
-class TextStates(nn.Module):
-    """The distance between student and teacher where they cut texts into other tokens: the mean over layers of `MeanDistance`."""
+class TextMeans(nn.Module):
+    """The distance between student and teacher where they split texts differently: the mean over layers of `MeanDistance`."""
 
     def __init__(self, student: nn.Module, means: Tensor) -> None:
         """`means`: the teacher's, as `stored_states.means_of` returns them."""
@@ -138,12 +139,12 @@ class TextStates(nn.Module):
         self.student, self.means = student.eval(), means
         self.distances = nn.ModuleList(MeanDistance() for _ in range(means.shape[1]))
 
-    def train(self, mode: bool = True) -> "TextStates":
+    def train(self, mode: bool = True) -> "TextMeans":
         return super().train(False)
 
-    def forward(self, rows: Tensor, **inputs: Tensor) -> SimpleNamespace:
-        """Return `logits` (B,): each text's distance. `rows` (B, L) has the text's row in `means` at its first token."""
-        targets = self.means[rows[:, 0]].unbind(1)
+    def forward(self, numbers: Tensor, **inputs: Tensor) -> SimpleNamespace:
+        """Return `logits` (B,): each text's distance. `numbers` (B, L) says at its first token which of `means` is the text's."""
+        targets = self.means[numbers[:, 0]].unbind(1)
         hidden, mask = hidden_states(self.student, **inputs), inputs["attention_mask"].unsqueeze(-1)
         layers = zip(self.distances, hidden, targets, strict=True)
         distances = [
