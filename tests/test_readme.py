@@ -179,7 +179,7 @@ def test_the_seeds_and_limits_in_the_readme_are_the_reports():
         for name in re.findall(r"^\| `(.*?)`", table, re.M):
             row = scores.loc[name]
             assert name.startswith("dense") or row.paired_seeds == 3
-            shown = name.startswith("pq f=96")  # "pq's 97.5 % for e5 alone"
+            shown = name.startswith("pq f=96")  # "e5's pq at 97.5 % alone"
             assert name.startswith("dense") or (row.p_holm < 0.05) == shown
     tested = scores_of(*SHOWN[0][1:3]).p_holm.notna().sum()
     assert f"corrected for {tested} configurations)" in " ".join(PAGES["README.md"].split())

@@ -89,34 +89,28 @@ def _section(runs: pd.DataFrame, threshold: float) -> Iterator[dict[Any, Any]]:
     references = _references(runs)
     statuses = {key: Counter(part) for key, part in runs.groupby(cells).status}
     collapsed = counted[counted["training.collapsed"].eq(True)].groupby(cells).size()
-    facts = [
-        key for key in OF_A_LANGUAGE if key in counted
-    ]  # of the tokens of each configuration's own tokenizer
-    tokens = counted.groupby(cells)[facts].max().to_dict("index") if facts else {}
+    known = [key for key in OF_A_LANGUAGE if key in counted]
+    tokens = counted.groupby(cells)[known].max().to_dict("index") if known else {}
     for config_id, row in _rows(runs, counted, costs).to_dict("index").items():
         reference = references.get(str(config_id))
         for column in columns:
             ours, dense = (
-                Scores(*(by_seed(part, known, column["tasks"]) for part in (values, drawn)))
-                for known in (config_id, reference)
+                Scores(*(by_seed(part, one, column["tasks"]) for part in (values, drawn)))
+                for one in (config_id, reference)
             )
             cell = cell_of(ours, None if reference == config_id else dense, column, threshold)
-            why = (
-                ""
-                if ours.by_seed
-                else _why_missing(column, statuses.get((config_id, column["column"])), weights)
-            )
+            place = config_id, column["column"]
             compared = reference == config_id or cell["paired_seeds"]
             cell |= {
                 "collapsed": sum(int(collapsed.get((config_id, task), 0)) for task in column["tasks"]),
-                "no_score": why,
+                "no_score": "" if ours.by_seed else _why_missing(column, statuses.get(place), weights),
                 "no_difference": ""
                 if compared
                 else "no common seed"
                 if dense.by_seed
                 else "no dense reference",
             }
-            cell |= tokens.get((config_id, column["column"]), dict.fromkeys(OF_A_LANGUAGE))
+            cell |= tokens.get(place, dict.fromkeys(OF_A_LANGUAGE))
             yield about | where | {"config_id": config_id} | row | column | {"main": column is main} | cell
 
 
