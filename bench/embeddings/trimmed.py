@@ -47,7 +47,7 @@ class TrimmedEmbedding(CompressedEmbedding):
 class Trimmed(EmbeddingMethod[TrimmedConfig]):
     """`embedding.rows` tokens keep a row: special tokens, then characters up to half of the rows, then the most frequent tokens."""
 
-    version = 2
+    version = 3
     scaled = "rows"
     trims_tokenizer = True
 

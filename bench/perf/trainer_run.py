@@ -77,7 +77,7 @@ def _train(trainee: Trainee, loaded: Loaded, dtype: str) -> Outcome:
         trainer = Trainer(
             trainee.model,
             arguments,
-            data_collator=DataCollatorWithPadding(loaded.tokenizer),
+            data_collator=DataCollatorWithPadding(loaded.reader.tokenizer),
             train_dataset=_rows(trainee.train),
             compute_loss_func=_mean_loss,
         )

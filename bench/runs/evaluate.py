@@ -20,6 +20,7 @@ from bench.runs.loading import Loaded, examples_of
 from bench.tasks import data as task_data
 from bench.tasks.data import Rows
 from bench.tasks.scoring import headline_of, score_split
+from bench.tasks.tokenise import Reader
 from bench.training import processes
 from bench.training.batching import Examples, evaluation_tokens
 from bench.training.finetune import Outcome, predict
@@ -73,7 +74,7 @@ def evaluated(
     # Predict with the body as a file will hold it.
     body.round_off(loaded.model, config.body)
     answered = {
-        role: list(answers(loaded.model, prepared, role, loaded.tokenizer, device, dtype))
+        role: list(answers(loaded.model, prepared, role, loaded.reader, device, dtype))
         for role in (*task.evaluate, *task.predict)
     }
     if config.keep_weights and processes.IS_MAIN:
@@ -99,7 +100,7 @@ def answers(
     model: Any,
     prepared: Prepared,
     role: str,
-    tokenizer: PreTrainedTokenizerBase,
+    reader: Reader,
     device: torch.device,
     dtype: str,
 ) -> Iterator[Answers]:
@@ -108,8 +109,8 @@ def answers(
     folder = store.predictions_folder(Path(config.results_dir), prepared.name, prepared.run_id)
     for language in task_data.languages_of(task, role):
         split = task_data.load_split(task, config.data, role, language, labels=role in task.evaluate)
-        rows = split if "label" in split.column_names else split.add_column("label", [-1] * len(split))
-        examples, shares = examples_of(rows, config, tokenizer, device)
+        rows = split if "label" in split.column_names else split.with_column("label", [-1] * len(split))
+        examples, shares = examples_of(rows, config, reader, device)
         logits = predict(model, examples, evaluation_tokens(config.training, device), dtype)
         values = logits[:, 0] if task.labels is None else logits.argmax(axis=1).astype(np.int8)
         if processes.IS_MAIN:
@@ -193,5 +194,7 @@ def _splits(prepared: Prepared, loaded: Loaded, answered: dict[str, list[Answers
         }
         spoken = {part.language: part.examples for part in parts if part.language}
         if len(spoken) > 1:
-            splits[role]["languages"] = {name: _used(one, loaded.tokenizer) for name, one in spoken.items()}
+            splits[role]["languages"] = {
+                name: _used(one, loaded.reader.tokenizer) for name, one in spoken.items()
+            }
     return splits

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 import transformers
 from joblib import cpu_count
+from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from bench.errors import EnvironmentBroken
@@ -27,7 +28,7 @@ from bench.store import FitPart, SizePart
 from bench.tasks import data as task_data
 from bench.tasks.data import Rows
 from bench.tasks.scoring import check_scoring
-from bench.tasks.tokenise import tokenise
+from bench.tasks.tokenise import Reader, tokenise
 from bench.training import encoder_file, processes
 from bench.training.batching import Examples
 from bench.training.finetune import Trainee
@@ -68,7 +69,7 @@ class Loaded:
     """What a run trains: the model with its embedding replaced, on the CPU, and the training rows on the device."""
 
     model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase  # with the tokens that the embedding has
+    reader: Reader
     splits: dict[str, Rows]  # by role
     train: Examples
     teacher_train: Examples  # the same rows as a dense teacher reads them, with all tokens
@@ -135,7 +136,8 @@ def _load(
     splits = _splits(config)
     check_for_run(tokenizer, config)
     texts = splits["train"].select_columns(task.columns)
-    train, shares = examples_of(splits["train"], config, tokenizer, device)
+    dense_reader = Reader(tokenizer, config.training.max_length)
+    train, shares = examples_of(splits["train"], config, dense_reader, device)
 
     # Load the model, and replace its embedding. The seed gives every embedding the same new head.
     transformers.set_seed(config.seed)
@@ -148,11 +150,10 @@ def _load(
         cost.reset_peak_memory(device)  # the memory of clusters is no part of the run's peak
 
     # Tokenise the rows again where tokens were removed.
-    teacher_train, whole = train, tokenizer
-    tokenizer = trimmed_tokenizer(whole, model.get_input_embeddings())
-    if tokenizer is not whole:
-        size["tokenizer_bytes"] = len(compact_json(tokenizer).encode())
-        train, shares = examples_of(splits["train"], config, tokenizer, device)
+    teacher_train, reader = train, reader_of(config, tokenizer, model.get_input_embeddings())
+    if reader.tokenizer is not tokenizer:
+        size["tokenizer_bytes"] = len(compact_json(reader.tokenizer).encode())
+        train, shares = examples_of(splits["train"], config, reader, device)
         teacher_train = teacher_train if config.training.teacher != "none" else train
     if shares["unknown"] > MUCH_UNKNOWN:
         share = 100 * shares["unknown"]
@@ -160,13 +161,25 @@ def _load(
             "%s | %.0f %% of the training tokens are unknown to the model's tokenizer", prepared.name, share
         )
 
-    loaded = Loaded(model, tokenizer, splits, train, teacher_train, shares, size, fit, {"name": "none"})
+    loaded = Loaded(model, reader, splits, train, teacher_train, shares, size, fit, {"name": "none"})
     if not isinstance(config.recovery, TrainedRecoveryConfig):
         return loaded, None
     dtype = resolve_dtype(config.training.dtype, device)
     unlabelled = swap.texts_of(config.recovery.corpus, config, texts)()
     identity = prepared.canonical["model"]
-    return loaded, Recovery(config, identity, tokenizer, whole, unlabelled, device, dtype, prepared.name)
+    return loaded, Recovery(
+        config, identity, reader.tokenizer, tokenizer, unlabelled, device, dtype, prepared.name
+    )
+
+
+def reader_of(config: RunConfig, tokenizer: PreTrainedTokenizerBase, embedding: nn.Module) -> Reader:
+    """Return how a model with this embedding reads the task's texts; `tokenizer` is the dense model's.
+
+    A trimmed tokenizer needs more tokens for a text. Its texts end where the dense model's do, and it may use all of the model's
+    positions for them, as otherwise what is compared would be how much each model reads.
+    """
+    dense, own = Reader(tokenizer, config.training.max_length), trimmed_tokenizer(tokenizer, embedding)
+    return dense if own is tokenizer else Reader(own, pretrained.positions(config.model), dense)
 
 
 def _splits(config: RunConfig) -> dict[str, Rows]:
@@ -184,10 +197,10 @@ def _splits(config: RunConfig) -> dict[str, Rows]:
 
 
 def examples_of(
-    split: Rows, config: RunConfig, tokenizer: PreTrainedTokenizerBase, device: torch.device
+    split: Rows, config: RunConfig, reader: Reader, device: torch.device
 ) -> tuple[Examples, dict[str, float]]:
     """Return a split's examples on the device, and shares: of its rows `truncated`, of its tokens `unknown`."""
-    tokens = tokenise(split, config.task, tokenizer, config.training.max_length, Path(config.cache_dir))
+    tokenizer, tokens = reader.tokenizer, tokenise(split, config.task, reader, Path(config.cache_dir))
     examples = Examples.from_table(tokens.table, cast(int, tokenizer.pad_token_id), device)
     unknown = unknown_share(tokenizer, examples.tokens["input_ids"])
     return examples, {"truncated": tokens.truncated, "unknown": unknown}

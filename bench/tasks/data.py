@@ -49,9 +49,10 @@ class Rows:
         """Return the rows with these columns only."""
         return Rows(self.table.select(names), f"{self.fingerprint} {names}")
 
-    def add_column(self, name: str, values: list[Any]) -> "Rows":
-        """Return the rows with another column."""
-        return _rows(self.table.append_column(name, pa.array(values)))
+    def with_column(self, name: str, values: list[Any]) -> "Rows":
+        """Return the rows with this column last, in place of one of its name."""
+        others = [other for other in self.column_names if other != name]
+        return _rows(self.table.select(others).append_column(name, pa.array(values)))
 
 
 def _rows(table: pa.Table) -> Rows:

@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 from weakref import WeakKeyDictionary
 
+import numpy as np
 import pyarrow as pa
 import tokenizers
-from transformers import PreTrainedTokenizerBase
+from transformers import BatchEncoding, PreTrainedTokenizerBase
 
 from bench.errors import BenchError
 from bench.settings.schema import TaskConfig
@@ -21,23 +23,44 @@ _DIGESTS = WeakKeyDictionary[PreTrainedTokenizerBase, str]()
 
 
 @dataclass(frozen=True)
+class Reader:
+    """How a model reads texts: its tokenizer, and the most tokens of a row, special tokens included (None: any number).
+
+    With `ends_with` texts end where that reader cuts them, so that a tokenizer that needs more tokens reads the same text.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    max_length: int | None
+    ends_with: "Reader | None" = None
+
+    def tokens(self, texts: Sequence[Sequence[str]]) -> BatchEncoding:
+        """Return the tokens of rows, pairs cut at the longer text first; `texts` has a sequence for each column."""
+        tokens = self.tokenizer(*texts, truncation="longest_first", max_length=self.max_length)
+        return cast(BatchEncoding, tokens)
+
+    def key(self) -> list[object]:
+        """Return what the tokens of a text depend on."""
+        rules, inputs = rules_sha256(self.tokenizer), self.tokenizer.model_input_names
+        others = self.ends_with.key() if self.ends_with else []
+        return [rules, len(self.tokenizer), inputs, self.max_length, *others]
+
+
+@dataclass(frozen=True)
 class Tokenised:
-    """A split as token ids, and the share of its rows that were cut to the maximum length."""
+    """A split as token ids, and the share of its rows that were cut."""
 
     # input_ids (int32), token_type_ids (int8) if the tokenizer has them, label, idx; memory-mapped
     table: pa.Table
     truncated: float
 
 
-def tokenise(
-    rows: Rows, task: TaskConfig, tokenizer: PreTrainedTokenizerBase, max_length: int, cache_dir: Path
-) -> Tokenised:
-    """Return the tokenised split, unpadded, pairs cut at the longer text first.
+def tokenise(rows: Rows, task: TaskConfig, reader: Reader, cache_dir: Path) -> Tokenised:
+    """Return the tokenised split, unpadded.
 
     It is kept as an Arrow file in `cache_dir/tokenised`, one for each content of data and tokenizer.
     """
-    path = cache_dir / "tokenised" / f"{_key(tokenizer, max_length, rows.fingerprint, task.columns)}.arrow"
-    table = cached(path, lambda: _token_table(rows, task, tokenizer, max_length), _load, _save)
+    path = _path(cache_dir, reader, rows.fingerprint, task.columns)
+    table = cached(path, lambda: _token_table(rows, task, reader), _load, _save)
     return Tokenised(table.drop_columns(["truncated"]), float(numbers(table["truncated"]).mean()))
 
 
@@ -45,7 +68,7 @@ def tokenise_texts(
     tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int, cache_dir: Path
 ) -> pa.Table:
     """Return the texts as token ids (`input_ids`, int32), unpadded and cut at the maximum length, kept as splits are."""
-    path = cache_dir / "tokenised" / f"{_key(tokenizer, max_length, lines_sha256(texts))}.arrow"
+    path = _path(cache_dir, Reader(tokenizer, max_length), lines_sha256(texts))
 
     def table() -> pa.Table:
         batches = token_ids(tokenizer, texts, truncation=True, max_length=max_length)
@@ -56,9 +79,8 @@ def tokenise_texts(
     return cached(path, table, _load, _save)
 
 
-def _key(tokenizer: PreTrainedTokenizerBase, max_length: int, *content: object) -> str:
-    rules, inputs = rules_sha256(tokenizer), tokenizer.model_input_names
-    return key(rules, len(tokenizer), *content, inputs, max_length, tokenizers.__version__)
+def _path(cache_dir: Path, reader: Reader, *content: object) -> Path:
+    return cache_dir / "tokenised" / f"{key(*reader.key(), *content, tokenizers.__version__)}.arrow"
 
 
 def rules_sha256(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -76,26 +98,35 @@ def rules_sha256(tokenizer: PreTrainedTokenizerBase) -> str:
     return _DIGESTS.setdefault(tokenizer, sha256(backend.to_str()))
 
 
-def _token_table(
-    rows: Rows, task: TaskConfig, tokenizer: PreTrainedTokenizerBase, max_length: int
-) -> pa.Table:
+def _token_table(rows: Rows, task: TaskConfig, reader: Reader) -> pa.Table:
     types = {"input_ids": pa.list_(pa.int32())}
-    if "token_type_ids" in tokenizer.model_input_names:
+    if "token_type_ids" in reader.tokenizer.model_input_names:
         types["token_type_ids"] = pa.list_(pa.int8())
     batches = []
     for start in range(0, len(rows), BATCH):
         part = rows.table.slice(start, BATCH)
-        tokens = tokenizer(
-            *[part[column].to_pylist() for column in task.columns],
-            truncation="longest_first",
-            max_length=max_length,
-        )
+        texts = [part[column].to_pylist() for column in task.columns]
+        ended = _end(texts, reader.ends_with) if reader.ends_with else [False] * len(part)
+        tokens = reader.tokens(texts)
         columns = {name: pa.array(tokens[name], kind) for name, kind in types.items()}
-        cut = [int(bool(encoding.overflowing)) for encoding in tokens.encodings or ()]
-        columns["truncated"] = pa.array(cut, pa.uint8())
+        cut = [bool(encoding.overflowing) for encoding in tokens.encodings or ()]
+        columns["truncated"] = pa.array(np.maximum(ended, cut).astype(np.uint8))
         columns |= {name: part[name] for name in ("label", "idx") if name in part.column_names}
         batches.append(pa.table(columns))
     return pa.concat_tables(batches)
+
+
+def _end(texts: Sequence[list[str]], reader: Reader) -> list[bool]:
+    """Shorten the rows' texts to what the reader keeps of them; return whether each row was cut."""
+    encodings = reader.tokens(texts).encodings or ()
+    for row, encoding in enumerate(encodings):
+        if encoding.overflowing:
+            for number, column in enumerate(texts):
+                spans = zip(encoding.sequence_ids, encoding.offsets, strict=True)
+                column[row] = column[row][
+                    : max((end for text, (_, end) in spans if text == number), default=0)
+                ]
+    return [bool(encoding.overflowing) for encoding in encodings]
 
 
 def _save(table: pa.Table, path: Path) -> None:

@@ -21,6 +21,7 @@ from bench.runs.identity import prepare
 from bench.runs.side_by_side import execute_together
 from bench.settings.compose import compose_config
 from bench.sweep.plan import make
+from bench.tasks.tokenise import Reader
 from tests.export.settings import FAMILIES, compressed, logits
 from tests.support.reference import tensor_bytes
 
@@ -144,8 +145,8 @@ def test_the_answers_of_a_run_are_those_of_the_model_that_is_loaded(tiny, tmp_pa
         store.weights_folder(tmp_path / "results", record["name"], record["run_id"])
     )
     elsewhere = replace(prepared, config=replace(prepared.config, results_dir=str(tmp_path / "elsewhere")))
-    tokenizer = load_tokenizer(prepared.config.model)
-    (again,) = answers(loaded, elsewhere, "validation", tokenizer, torch.device("cpu"), "fp32")
+    reader = Reader(load_tokenizer(prepared.config.model), prepared.config.training.max_length)
+    (again,) = answers(loaded, elsewhere, "validation", reader, torch.device("cpu"), "fp32")
     assert np.array_equal(again.values, answered)
 
 

@@ -77,6 +77,15 @@ def test_all_texts_but_a_dense_teachers_are_tokenised_with_the_tokens_that_have_
     assert record["fit"]["relative_error"] is None
 
 
+def test_a_trimmed_model_reads_as_much_of_each_text_as_the_dense_one(tiny):
+    short = [*tiny, "training.max_length=6"]
+    dense = execute(prepare(compose_config([*short, "embedding=dense"])))
+    trimmed = execute(prepare(compose_config([*short, *TRIMMED])))
+    for role in ("train", "test"):
+        share = dense["task"]["splits"][role]["truncated"]
+        assert trimmed["task"]["splits"][role]["truncated"] == share > 0.3
+
+
 def test_a_recovery_by_removed_tokens_is_refused(tiny):
     with pytest.raises(ConfigError, match="recovery=masked_lm predicts all tokens .* use recovery=distil"):
         prepare(compose_config([*tiny, *TRIMMED, "recovery=masked_lm"]))
