@@ -2,6 +2,7 @@
 
 import io
 import math
+import re
 import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -109,7 +110,9 @@ def _drawn(shown: Shown, items: Sequence[Item], words: dict[str, Any]) -> tuple[
         figure.savefig(text, format="svg", metadata={"Date": None})
         ends = axes.get_window_extent().get_points()[::-1, 1] * 72 / figure.dpi
         top, bottom = 72 * figure.get_figheight() - ends
-    return text.getvalue(), {"data-top": f"{top:.1f}", "data-bottom": f"{bottom:.1f}"}
+    # A processor's way of rounding shows in the sixth decimal: the page must not depend on it.
+    rounded = re.sub(r"\d+\.\d{4,}", lambda number: f"{float(number[0]):.3f}", text.getvalue())
+    return rounded, {"data-top": f"{top:.1f}", "data-bottom": f"{bottom:.1f}"}
 
 
 def _scales(axes: Axes, shown: Shown, words: dict[str, str]) -> None:
