@@ -1,6 +1,7 @@
 """The hidden states of a frozen encoder for all tokens of a text, or their means, computed once instead of in every step."""
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -74,14 +75,8 @@ def means_of(encoder: Any, data: Examples, dtype: str) -> Tensor:
             f"than {SHARE:.0%} of the {free / 1e9:.1f} GB that are free: give less text."
         )
     means = torch.empty(shape, device=device)
-    order = np.argsort(-data.lengths, kind="stable")
-    for at in range(0, len(order), ROWS):
-        rows = order[at : at + ROWS]
-        inputs, _ = data.batch(rows)
-        with autocast(dtype, device):
-            hidden = hidden_states(encoder, **inputs)
-        mask = inputs["attention_mask"].unsqueeze(-1)
-        place = torch.from_numpy(rows).to(device)
+    for rows, inputs, hidden in _in_batches(encoder, data, dtype):
+        mask, place = inputs["attention_mask"].unsqueeze(-1), torch.from_numpy(rows).to(device)
         for layer, of_layer in enumerate(hidden):
             means[place, layer] = (of_layer.float() * mask).sum(1) / mask.sum(1)
     return means
@@ -89,22 +84,30 @@ def means_of(encoder: Any, data: Examples, dtype: str) -> Tensor:
 
 @torch.no_grad()
 def states_of(encoder: Any, data: Examples, dtype: str) -> Tensor:
-    """Return the encoder's states (tokens, layers + 1, width) for examples that have positions.
-
-    Rows of similar length go through the encoder together, the longest first, so that a lack of memory shows at once.
-    """
+    """Return the encoder's states (tokens, layers + 1, width) for examples that have positions."""
     device, config = data.offsets.device, encoder.config
     shape = (int(data.lengths.sum()), config.num_hidden_layers + 1, config.hidden_size)
     states = torch.empty(shape, dtype=dtype_of(dtype), device=device)
-    order = np.argsort(-data.lengths, kind="stable")
-    for at in range(0, len(order), ROWS):
+    for _, inputs, hidden in _in_batches(encoder, data, dtype):
         # Find the real tokens once for all layers, as that waits for the GPU.
-        inputs, _ = data.batch(order[at : at + ROWS])
-        positions = inputs.pop("positions").flatten()
         real = inputs["attention_mask"].flatten().nonzero().squeeze(1)
-        place = positions[real]
-        with autocast(dtype, device):
-            hidden = hidden_states(encoder, **inputs)
+        place = inputs["positions"].flatten()[real]
         for layer, of_layer in enumerate(hidden):
             states[place, layer] = of_layer.flatten(0, 1)[real].to(states.dtype)
     return states
+
+
+def _in_batches(
+    encoder: Any, data: Examples, dtype: str
+) -> Iterator[tuple[np.ndarray, dict[str, Tensor], Sequence[Tensor]]]:
+    """Yield the numbers of ROWS rows, their inputs and the encoder's states of them.
+
+    Rows of similar length go through the encoder together, the longest first, so that a lack of memory shows at once.
+    """
+    order = np.argsort(-data.lengths, kind="stable")
+    for at in range(0, len(order), ROWS):
+        inputs, _ = data.batch(order[at : at + ROWS])
+        read = {name: value for name, value in inputs.items() if name != "positions"}
+        with autocast(dtype, data.offsets.device):
+            hidden = hidden_states(encoder, **read)
+        yield order[at : at + ROWS], inputs, hidden
