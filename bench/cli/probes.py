@@ -8,7 +8,7 @@ from bench.probes.coverage import cover, write_coverage
 from bench.probes.drift import Comparison, drift_table, reassigned_table, write_drift, write_reassigned
 from bench.probes.fit import fits
 from bench.probes.fit_table import write_fit
-from bench.probes.latency import into_records, profile
+from bench.probes.latency import profile
 from bench.probes.latency_table import write_cost
 from bench.runs.identity import Prepared, prepare
 from bench.runs.loading import pick_device
@@ -27,17 +27,12 @@ def fit(overrides: Sequence[str]) -> int:
 
 
 def latency(overrides: Sequence[str], **selection: Any) -> int:
-    """Measure latency, memory and cold start of a sweep's embeddings, and note them in the records, too."""
+    """Measure latency, memory and cold start of a sweep's embeddings."""
     models, folder = _by_model(overrides, "demo", "latency", Selection(**selection))
     for runs in models:
         measured = profile(runs, pick_device(runs[0].config.device))
         paths = write_cost(measured, folder)
-        print(
-            paths[1].read_text(),
-            *paths,
-            f"written into {into_records(measured, folder.parent)} records",
-            sep="\n",
-        )
+        print(paths[1].read_text(), *paths, "`make report` shows it beside the runs", sep="\n")
     return 0
 
 

@@ -66,7 +66,7 @@ def chart(overrides: Sequence[str]) -> int:
 def read(results_dir: Path) -> tuple[list[Record], list[tuple[Path, str]]]:
     """Read all records. Return the valid ones, and (path, reason) for each that cannot be used; log the latter.
 
-    A run that was made after `bench latency` measured its embedding has that profile, too.
+    The records have what `bench latency` measured.
     """
     records, problems = read_all(results_dir)
     valid = []

@@ -248,7 +248,7 @@ VERBS = {
     ),
     "latency": Verb(
         "probes",
-        "Measure latency, memory and cold start of a sweep's embeddings beside dense, into the records, too.",
+        "Measure latency, memory and cold start of a sweep's embeddings beside dense.",
         "sweep=demo device=cpu",
         SELECTION,
     ),

@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 from typing import Any, cast
@@ -97,29 +98,11 @@ def profile(given: Sequence[Prepared], device: torch.device) -> dict[str, Any]:
         "model": config.model.name,
         "weights": config.model.weights,
         "device": store.device_key(facts["device"]),
+        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "provenance": facts,
         "settings": asdict(settings),
         "rows": [subject.row(dtype) for subject in subjects],
     }
-
-
-def into_records(report: dict[str, Any], results_dir: Path) -> int:
-    """Write each profile into the finished records of its model, embedding and assignment; return the number of records.
-
-    A record with a body in bf16 or int8 gets none.
-    """
-    profiles = {store.profile_key(row["config"]): row["profile"] for row in report["rows"]}
-    changed = 0
-    for _, record in store.each(results_dir):
-        if isinstance(record, str) or not store.profiled(record) or not (cost := record["cost"]):
-            continue
-        profile = profiles.get(store.profile_key(record["config"]))
-        if profile is None:
-            continue
-        cost["profiles"] = (cost["profiles"] or {}) | {report["device"]: profile}
-        store.write(record, results_dir)
-        changed += 1
-    return changed
 
 
 def _distinct(given: Sequence[Prepared]) -> list[Prepared]:

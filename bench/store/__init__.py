@@ -20,7 +20,7 @@ from bench.store.cache import (
 )
 from bench.store.coverage import Covered, read_coverage
 from bench.store.packed import Packed, packed, packed_file, read_packed, unpack, write_packed
-from bench.store.profiles import profile_key, profiled, with_profiles
+from bench.store.profiles import profile_key, with_profiles
 from bench.store.records import (
     device_key,
     digest,

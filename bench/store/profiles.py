@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -15,32 +16,32 @@ def profile_key(config: dict[str, Any]) -> str:
     return json.dumps([config["model"], config["embedding"], codes], sort_keys=True)
 
 
-def profiled(record: Record) -> bool:
-    """Return whether profiles are about the record: it is of a finished run whose body is in fp32, as theirs is."""
-    return record["status"] == "ok" and record["cost"] is not None and "body" not in record["config"]
-
-
 def with_profiles(records: Iterable[Record], results_dir: Path) -> list[Record]:
-    """Return the records; those without profiles, made after `bench latency` ran, have the ones of latency/*.json.
+    """Return the records with the profiles of latency/*.json, and with those that `bench latency` once wrote into them.
 
-    Raises BenchError for a file that `bench latency` did not write.
+    Of several measurements on a device the newest counts. Raises BenchError for a file that `bench latency` did not write.
     """
-    measured: dict[str, dict[str, ProfilePart]] = {}
+    found: list[tuple[str, str, str, ProfilePart]] = []
     for path in sorted((results_dir / "latency").glob("*.json")):
         try:
             report = json.loads(path.read_text(encoding="utf-8"))
-            for row in report["rows"]:
-                measured.setdefault(profile_key(row["config"]), {})[report["device"]] = row["profile"]
+            made = report.get("created_at", "")  # older files lack it
+            found += [
+                (made, profile_key(row["config"]), report["device"], row["profile"]) for row in report["rows"]
+            ]
         except (ValueError, KeyError, TypeError) as error:
             raise BenchError(
                 f"{path} cannot be read ({type(error).__name__}: {error}): delete it and run `bench latency` again."
             ) from error
+    measured: dict[str, dict[str, ProfilePart]] = {}
+    for _, config, device, profile in sorted(found, key=itemgetter(0)):
+        measured.setdefault(config, {})[device] = profile
     return [_with(record, measured) for record in records]
 
 
 def _with(record: Record, measured: dict[str, dict[str, ProfilePart]]) -> Record:
     cost = record["cost"]
-    if not profiled(record) or not cost or cost["profiles"]:
+    if record["status"] != "ok" or not cost or "body" in record["config"]:  # the profiles' body is in fp32
         return record
-    found = measured.get(profile_key(record["config"]))
-    return record | {"cost": cost | {"profiles": found}} if found else record
+    found = measured.get(profile_key(record["config"]), {}) | (cost["profiles"] or {})
+    return record | {"cost": cost | {"profiles": found or None}}

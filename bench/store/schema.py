@@ -150,7 +150,7 @@ class CostPart(TypedDict):
     peak_memory_bytes: int | None
     # "batch1", "batch32": median forward on the evaluation texts; null: other runs shared the GPU.
     latency_ms: dict[str, float] | None
-    # By device; null: not measured before the run, and a report looks into latency/. Older records lack the key.
+    # By device, in older records only: profiles are in latency/, where a report finds them.
     profiles: dict[str, ProfilePart] | None
 
 

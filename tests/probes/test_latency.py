@@ -9,7 +9,7 @@ from scipy.stats import binom
 
 from bench import store
 from bench.cli.main import main
-from bench.probes.latency import into_records, latency_of
+from bench.probes.latency import latency_of
 from bench.runs.execute import execute
 from bench.runs.identity import prepare
 from bench.settings.compose import compose_config
@@ -50,7 +50,7 @@ def test_the_command_writes_its_files_the_matching_records_and_the_report(tiny, 
     assert store.read(path)["cost"]["profiles"] is None, "a record from before there were profiles loads"
     small = ["profile.batch_sizes=[1,2]", "profile.lengths=[8]", "profile.rounds=6", "profile.starts=1"]
     assert main(["latency", *sweep, *small, "device=cpu"]) == 0
-    assert "written into 1 records" in capsys.readouterr().out
+    assert "`make report` shows it" in capsys.readouterr().out and json.loads(path.read_text()) == older
     [measured] = (tmp_path / "results/latency").glob("tiny--cpu--*.json")
     report = json.loads(measured.read_text())
     dense, other = (row["profile"] for row in report["rows"])
@@ -67,10 +67,8 @@ def test_the_command_writes_its_files_the_matching_records_and_the_report(tiny, 
             one["cold_start_seconds"] > one["load_seconds"] > 0
             and one["peak_bytes"] >= one["resident_bytes"] > one["before_bytes"]
         )
-    assert (
-        store.read(path)["cost"]["profiles"] == {"cpu": other}
-        and store.read(path)["headline"] == older["headline"]
-    )
+    [with_profile] = store.with_profiles([store.read(path)], tmp_path / "results")
+    assert with_profile["cost"]["profiles"] == {"cpu": other}
     assert str(tmp_path) not in measured.read_text()
     assert main(["report", f"results_dir={tmp_path}/results"]) == 0
     page = (tmp_path / "results/INDEX.md").read_text()
@@ -83,29 +81,33 @@ def test_the_command_writes_its_files_the_matching_records_and_the_report(tiny, 
         and f"{other['file_bytes']:,}" in line
     )
 
-    # A run that is made after the measurement is shown with it; a broken file is named.
-    path.unlink()
-    execute(compressed)
-    assert store.read(path)["cost"]["profiles"] is None
-    assert main(["report", f"results_dir={tmp_path}/results"]) == 0
-    assert line in (tmp_path / "results/INDEX.md").read_text().splitlines()
+    # A broken file is named.
     measured.write_text('{"rows": [{}]}')
     capsys.readouterr()
     assert main(["report", f"results_dir={tmp_path}/results"]) != 0
     assert f"{measured} cannot be read (KeyError" in capsys.readouterr().err
 
 
-def test_the_codes_of_every_seed_get_the_profile(tiny, tmp_path):
+def test_the_codes_of_every_seed_get_the_profiles_of_all_devices(tiny, tmp_path):
     runs = [
         prepare(compose_config([*tiny, "assignment=random", f"assignment.seed={codes}", f"seed={seed}"]))
         for codes, seed in (("null", 0), ("null", 1), (7, 0))
     ]
     for run in runs[:2]:
         execute(run)
-    report = {"device": "cpu", "rows": [{"config": runs[2].canonical, "profile": {"dtype": "fp32"}}]}
-    assert into_records(report, tmp_path / "results") == 2
-    profiles = [record["cost"]["profiles"] for _, record in store.each(tmp_path / "results")]
-    assert profiles == [{"cpu": {"dtype": "fp32"}}] * 2
+    records, _ = store.read_all(tmp_path / "results")
+    records[0]["cost"]["profiles"] = {"phone": {"dtype": "int8"}}
+    (tmp_path / "results/latency").mkdir()
+    for number, (device, dtype, date) in enumerate(
+        (("cpu", "fp32", "02"), ("cuda", "bf16", "02"), ("cpu", "old", "01"))
+    ):
+        rows = [{"config": runs[2].canonical, "profile": {"dtype": dtype}}]
+        report = {"device": device, "created_at": f"2026-12-{date}", "rows": rows}
+        (tmp_path / f"results/latency/tiny--{number}.json").write_text(json.dumps(report))
+    first, second = store.with_profiles(records, tmp_path / "results")
+    measured = {"cpu": {"dtype": "fp32"}, "cuda": {"dtype": "bf16"}}
+    assert first["cost"]["profiles"] == measured | {"phone": {"dtype": "int8"}}
+    assert second["cost"]["profiles"] == measured
 
 
 @pytest.mark.parametrize(
