@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-for value in ("MAKEFLAGS", "ARGS"):  # of `make test ARGS=..`: every make that a test starts would take them
+# Of `make test ARGS=..`, which every make that a test starts would take; container images set the last, and every process that a
+# test starts would compile what it imports.
+for value in ("MAKEFLAGS", "ARGS", "PYTHONDONTWRITEBYTECODE"):
     os.environ.pop(value, None)
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
