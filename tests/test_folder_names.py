@@ -14,6 +14,7 @@ from bench.cli.verbs import parse
 from bench.runs.identity import prepare
 from bench.runs.provenance import without_folders
 from bench.settings.compose import compose_config
+from bench.sweep.plan import Declared
 from bench.sweep.select import Selection
 
 NAMES = [
@@ -76,7 +77,8 @@ def test_a_flag_takes_any_value(words):
 
 
 def test_only_finds_a_value_with_a_comma(tiny):
-    runs = [prepare(compose_config([*tiny, f"results_dir={name}"])) for name in ("runs,2", "runs", "2")]
+    names = ("runs,2", "runs", "2")
+    runs = [Declared(prepare(compose_config([*tiny, f"results_dir={name}"])), [], 0) for name in names]
     assert Selection(only=("results_dir=runs,2",)).choose(runs[:1]) == runs[:1]
     assert Selection(only=("results_dir=runs,2",)).choose(runs) == runs, "a list of values as before"
 

@@ -31,15 +31,15 @@ class TokenVectors:
     compute: Callable[[], np.ndarray]
 
 
-def vectors_key(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", texts: Iterable[str]) -> str:
-    """Return a SHA-256 over all that decides `token_vectors`: weights (no head, no pooler), vocabulary, texts."""
+def vectors_key(model: "PreTrainedModel", rules_sha256: str, texts: Iterable[str]) -> str:
+    """Return a SHA-256 over all that decides `token_vectors`: weights (no head, no pooler), the tokenizer's rules, texts."""
     # The pooler comes after the layers, and is random where a checkpoint has none.
     state = {
         name: tensor.cpu().numpy()
         for name, tensor in model.base_model.state_dict().items()
         if not name.startswith("pooler.")
     }
-    return key(LAYER, CONTEXT, BUDGET, READ, tokenizer.get_vocab(), state, lines_sha256(texts))
+    return key(LAYER, CONTEXT, BUDGET, READ, rules_sha256, state, lines_sha256(texts))
 
 
 def token_vectors(

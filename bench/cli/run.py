@@ -18,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from bench.cli.cuda_context import create_meanwhile
 from bench.settings.compose import CONF, compose_config, explain, in_hydras_grammar, typed
 from bench.settings.schema import RunConfig
-from bench.store import Record, path_of, read
+from bench.store import Record, move_unreadable, path_of, read
 
 if TYPE_CHECKING:
     from bench.runs.identity import Prepared
@@ -67,6 +67,7 @@ def _succeeds(config: RunConfig) -> bool:
     prepare, execute = _runs(config.device != "cpu")
     prepared = prepare(config)
     path = path_of(Path(prepared.config.results_dir), prepared.name, prepared.run_id)
+    move_unreadable(path)
     if path.exists() and (record := read(path))["status"] == "ok":
         print(f"done before: {path} (delete it to run again)")
     else:

@@ -117,7 +117,7 @@ def identity(config: ModelConfig) -> dict[str, Any]:
     if config.source == "hub":
         return known | {"path": config.path, "revision": config.revision}
     path = _checked(config)
-    if config.sha256 and config.weights != "random":
+    if config.sha256 and config.weights != "random" and config.source != "local":
         return known | {"sha256": config.sha256}
     if config.architecture:  # the folder gives the tokenizer only
         return known | {"sha256": digest(*_tokenizer_files(path))}

@@ -31,7 +31,7 @@ from bench.settings.schema import RunConfig
 from bench.store import FitPart, SizePart
 from bench.tasks.corpora import UNNAMED, passages
 from bench.tasks.data import Rows
-from bench.tasks.text import cached_counts
+from bench.tasks.text import cached_counts, rules_sha256
 
 log = logging.getLogger("bench")
 Texts = Callable[[], Sequence[str]]  # called only where texts are needed, as reading takes long
@@ -251,7 +251,7 @@ def _token_vectors(
     Codes of all sizes and seeds share them.
     """
     read = texts()
-    key = vectors_key(model, tokenizer, read)
+    key = vectors_key(model, rules_sha256(tokenizer), read)
     path = Path(config.cache_dir) / "vectors" / f"{store.key(bench.assignment.VERSION, key)}.safetensors"
     return TokenVectors(
         key,

@@ -141,6 +141,6 @@ def write_coverage(coverage: Coverage, corpus: str, text: str, run: Prepared, fo
     store.write_atomically(paths[0], page)
     store.write_atomically(paths[1], coverage.terms.to_csv(index=False))
     name = slug(Path(corpus).stem.lower())  # the text's name in gate.coverage
-    covered = store.Covered(name, f"{model}/{method}", embedding, coverage.facts, page)
+    covered = store.Covered(name, f"{model}/{method}", embedding, coverage.facts, text)
     store.write_atomically(paths[2], json.dumps(covered._asdict(), indent=1, sort_keys=True) + "\n")
     return paths

@@ -44,7 +44,7 @@ def message(part: pd.DataFrame, size: str = SIZE) -> Message | None:
     share, cost = _saved(row, size, dense)
     text = f"{share} of {SAVED[size]} saved {cost}"
     if len(shown):
-        tested = part.p_holm.notna().sum()
+        tested = part.p_holm[part.main].notna().sum()  # one column: corrected within it
         of = f", corrected for {tested}" if tested > 1 else ""
         text += f", less than {points(margin)} (p < 0.05{of})"
         smaller = within[within[size] < row[size]].to_dict("records")

@@ -148,9 +148,12 @@ def _digests(config: dict[str, Any], group: dict[str, Any]) -> dict[str, str]:
     `group` is the configuration without seed, task and data.
     """
     training = group["training"]
-    base = _without(group, "embedding", "assignment", "recovery", "body")
+    # How text is drawn decides a dense model only if that is pretrained on it.
+    sampling = {} if "pretraining" in group else {key: group[key] for key in ("sampling",) if key in group}
+    base = _without(group, "embedding", "assignment", "recovery", "body", *sampling)
     base["training"] = _without(training, "teacher", "teacher_weight")
     help_ = [config.get("recovery"), training.get("teacher", "none"), training.get("teacher_weight")]
+    help_ += sampling.values() if "corpus" in (config.get("recovery") or {}) else []
     family = [base, help_, config.get("body")]
     table = _without(config["embedding"], *GRID)
     return {

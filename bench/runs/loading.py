@@ -167,9 +167,8 @@ def _load(
     dtype = resolve_dtype(config.training.dtype, device)
     unlabelled = swap.texts_of(config.recovery.corpus, config, texts)()
     identity = prepared.canonical["model"]
-    return loaded, Recovery(
-        config, identity, reader.tokenizer, tokenizer, unlabelled, device, dtype, prepared.name
-    )
+    reader = reader.of_length(config.recovery.max_length)
+    return loaded, Recovery(config, identity, reader, unlabelled, device, dtype, prepared.name)
 
 
 def reader_of(config: RunConfig, tokenizer: PreTrainedTokenizerBase, embedding: nn.Module) -> Reader:

@@ -60,8 +60,14 @@ def rescore(record: Record, data: DataConfig, results_dir: Path) -> bool:
         "task": dict(record["task"] or {}) | {"version": task.task_version},
         "headline": headline_of(task, metrics),
     }
+    moves = new["run_id"] != record["run_id"]
+    if moves and (path := store.path_of(results_dir, record["name"], new["run_id"])).exists():
+        raise BenchError(
+            f"{record['name']} was run again with the metrics of today ({path.name}): delete the older record "
+            f"{record['run_id']}."
+        )
     store.write(new, results_dir)  # type: ignore[arg-type]
-    if new["run_id"] != record["run_id"]:
+    if moves:
         shutil.move(folder, store.predictions_folder(results_dir, record["name"], new["run_id"]))
         store.path_of(results_dir, record["name"], record["run_id"]).unlink()
     return True

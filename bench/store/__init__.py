@@ -22,10 +22,12 @@ from bench.store.coverage import Covered, read_coverage
 from bench.store.packed import Packed, packed, packed_file, read_packed, unpack, write_packed
 from bench.store.profiles import profile_key, with_profiles
 from bench.store.records import (
+    aside,
     device_key,
     digest,
     each,
     flaw,
+    move_unreadable,
     path_of,
     predictions_folder,
     read,

@@ -43,5 +43,5 @@ def _with(record: Record, measured: dict[str, dict[str, ProfilePart]]) -> Record
     cost = record["cost"]
     if record["status"] != "ok" or not cost or "body" in record["config"]:  # the profiles' body is in fp32
         return record
-    found = measured.get(profile_key(record["config"]), {}) | (cost["profiles"] or {})
+    found = (cost["profiles"] or {}) | measured.get(profile_key(record["config"]), {})
     return record | {"cost": cost | {"profiles": found or None}}

@@ -1,6 +1,7 @@
 """Records and predictions on disk: all that passes from running to reporting."""
 
 import json
+import logging
 import math
 import re
 from collections.abc import Iterator
@@ -16,6 +17,8 @@ from safetensors import SafetensorError
 from bench.errors import BenchError
 from bench.store.cache import sha256, write_atomically
 from bench.store.schema import SCHEMA_VERSION, STATUSES, Record
+
+log = logging.getLogger("bench")
 
 
 def device_key(name: str) -> str:
@@ -107,9 +110,32 @@ def read(path: Path) -> Record:
         raise ValueError(f"unknown status {record['status']!r}")
     if record["run_id"] != path.stem.rpartition("-")[2]:
         raise ValueError(f"run_id {record['run_id']!r} is not the one in the file's name")
+    if not path.as_posix().endswith(f"/{record['name']}-{record['run_id']}.json"):
+        raise ValueError(f"name {record['name']!r} is not the one in the file's path")
     if record["cost"]:
         record["cost"].setdefault("profiles", None)
     return cast(Record, record)
+
+
+def aside(record: Path) -> Path:
+    """Return the path that an unreadable record is moved to: <record>.corrupt."""
+    return record.with_name(f"{record.name}.corrupt")
+
+
+def move_unreadable(path: Path) -> None:
+    """Move a record aside that cannot be read, and log its name."""
+    try:
+        read(path)
+    except FileNotFoundError:
+        return
+    except (ValueError, OSError) as error:
+        path.replace(aside(path))
+        log.error(
+            "%s could not be read (%s): it is now %s.corrupt, and the run starts again",
+            path,
+            error,
+            path.name,
+        )
 
 
 def digest(part: object) -> str:

@@ -30,7 +30,7 @@ class ModelPart(TypedDict):
     name: str
     revision: str | None
     sha256: str | None  # of the weights
-    weights: str  # pretrained | random
+    weights: str  # pretrained | random | 4-bit | none: an architecture
     width: int
     vocab_size: int
 

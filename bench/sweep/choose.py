@@ -7,9 +7,9 @@ import pandas as pd
 
 from bench import store
 from bench.errors import BenchError, ConfigError
-from bench.report.names import OFFICIAL_SPLIT, kind
+from bench.report.names import kind
 from bench.runs.identity import Prepared
-from bench.sweep.plan import UNDONE, Plan
+from bench.sweep.plan import UNDONE, Plan, check_held_out
 from bench.sweep.select import value_of
 
 KEYS = ["embedding.init", "training.learning_rate", "training.table_factor", "training.epochs"]
@@ -19,8 +19,8 @@ def choose(plan: Plan, folder: Path) -> pd.DataFrame:
     """Write the best trial of each kind of table to `folder/<kind>.yaml`, and return a row for each trial.
 
     A row has the kind, its value of each of KEYS, the headline of each task, their `mean`, which decides, and `chosen`. Of
-    equal trials the first in the sweep is chosen; one with a failed run is not. Raises ConfigError where a run is scored on an
-    official split or kinds differ in their number of trials, and BenchError for runs without a record.
+    equal trials the first in the sweep is chosen; one with a failed run is not. Raises ConfigError where a run is scored on a
+    reported split or kinds differ in their number of trials, and BenchError for runs without a record.
     """
     _check(plan)
     runs = pd.DataFrame([_row(run, plan) for run in plan.runs])
@@ -54,15 +54,9 @@ def choose(plan: Plan, folder: Path) -> pd.DataFrame:
 
 
 def _check(plan: Plan) -> None:
-    """Raise ConfigError for a run that is scored on an official split, and BenchError for runs without a record."""
+    """Raise ConfigError for a run that is scored on a reported split, and BenchError for runs without a record."""
     for run in plan.runs:
-        task = run.config.task
-        for role in task.evaluate:
-            if OFFICIAL_SPLIT.fullmatch(task.splits[role]):
-                raise ConfigError(
-                    f"task.splits.{role} ({task.splits[role]}) of {task.name} is an official split, and nothing is chosen on what is "
-                    f"reported: hold out training rows, as in task.splits.train=train[:90%] task.splits.{role}=train[90%:]."
-                )
+        check_held_out(run.config.task)
     if undone := [run for run in plan.runs if plan.status(run) in UNDONE]:
         raise BenchError(
             f"{len(undone)} of {len(plan.runs)} runs of the sweep '{plan.sweep.name}' have no record, the first is "

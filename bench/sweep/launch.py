@@ -10,7 +10,7 @@ from pathlib import Path
 from bench import store
 from bench.runs.identity import Prepared
 from bench.store import claims
-from bench.sweep import launchers, worker
+from bench.sweep import launchers
 from bench.sweep.pace import STAGES
 from bench.sweep.plan import UNDONE, Item, Plan, against_store, make
 from bench.sweep.select import Selection
@@ -117,7 +117,7 @@ def carry_out(plan: Plan, wait: bool) -> Outcome:
 
 def _moved_aside(items: Sequence[Item]) -> dict[str, Path]:
     """Return the paths of unreadable records that were moved aside, by run_id."""
-    paths = {item.run_id: worker.aside(Path(item.record)) for item in items}
+    paths = {item.run_id: store.aside(Path(item.record)) for item in items}
     return {run_id: path for run_id, path in paths.items() if path.exists()}
 
 

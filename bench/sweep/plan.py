@@ -15,10 +15,11 @@ from bench import store
 from bench.errors import ConfigError, Impossible, unknown
 from bench.runs.identity import Prepared, prepare, run_id, with_seed
 from bench.settings.compose import choices, compose_config, text_of
-from bench.settings.schema import RunConfig
+from bench.settings.schema import RunConfig, TaskConfig
 from bench.sweep import launchers
 from bench.sweep.pace import Pace, examples
 from bench.sweep.select import Selection
+from bench.tasks.specs import read_task
 
 SEED = re.compile(r"seed=(\d+)")
 KEYS = ("name", "purpose", "fixed", "points", "grid", "parts", "skip_impossible")
@@ -155,7 +156,9 @@ def expand(sweep: Sweep, others: Sequence[str], selection: Selection | None = No
     first: dict[tuple[str, ...], Prepared] = {}
     for part, declared in sweep.overrides(grid, selection.parts()):
         overrides = [*declared, *others]
-        rest = tuple(override for override in overrides if not SEED.fullmatch(override))
+        # A value such as ${seed} is another for each seed.
+        alone = any("${" in override for override in overrides)
+        rest = tuple(override for override in overrides if alone or not SEED.fullmatch(override))
         seeds = [int(match[1]) for override in overrides if (match := SEED.fullmatch(override))]
         try:
             if rest not in first:
@@ -166,8 +169,7 @@ def expand(sweep: Sweep, others: Sequence[str], selection: Selection | None = No
             raise
         prepared = with_seed(first[rest], seeds[-1]) if seeds else first[rest]
         runs.setdefault(prepared.run_id, Declared(prepared, overrides, part))
-    chosen = selection.choose([declared.run for declared in runs.values()])
-    return {run.run_id: runs[run.run_id] for run in chosen}
+    return {declared.run.run_id: declared for declared in selection.choose([*runs.values()])}
 
 
 @dataclass(frozen=True)
@@ -274,6 +276,19 @@ def alike(run: Prepared) -> str:
 
 def _path(run: Prepared) -> Path:
     return store.path_of(Path(run.config.results_dir), run.name, run.run_id)
+
+
+def check_held_out(task: TaskConfig) -> None:
+    """Raise ConfigError for a task that is scored on a split which its file reports, as nothing is chosen on that."""
+    own = read_task(task.name)
+    reported = {own.splits[role] for role in own.evaluate}
+    for role in task.evaluate:
+        if any(part.partition("[")[0] in reported for part in task.splits[role].split("+")):
+            raise ConfigError(
+                f"task.splits.{role} ({task.splits[role]}) of {task.name} is what the task reports, and nothing is chosen on that: "
+                f"hold out training rows, as in task.splits.train=train[:90%] task.splits.{role}=train[90%:], or score another "
+                "split (task.evaluate)."
+            )
 
 
 def check(config: RunConfig) -> None:

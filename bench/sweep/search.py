@@ -32,7 +32,7 @@ from bench.runs.identity import Prepared
 from bench.settings.compose import compose_config, text_of
 from bench.settings.schema import RunConfig
 from bench.sweep import launch
-from bench.sweep.plan import Declared, Item, Plan, Sweep, against_store, check, expand
+from bench.sweep.plan import Declared, Item, Plan, Sweep, against_store, check, check_held_out, expand
 from bench.sweep.trials import Trials
 from bench.text import escape, markdown_table
 
@@ -92,6 +92,7 @@ class Search:
         first = next(iter(self.possible.values()))
         check(first[0].config)
         for run in first:
+            check_held_out(run.config.task)
             if not run.config.task.higher_is_better:
                 raise ConfigError(
                     f"search.tasks ({run.config.task.name}): its headline is better when lower, but a search looks for high scores."

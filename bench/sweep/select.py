@@ -2,13 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bench.errors import ConfigError, unknown
-from bench.runs.identity import Prepared
 from bench.settings.choices import Choice, others
 from bench.settings.compose import text_of
 from bench.settings.schema import RunConfig
+
+if TYPE_CHECKING:
+    from bench.sweep.plan import Declared
 
 
 @dataclass(frozen=True)
@@ -25,14 +27,18 @@ class Selection:
         named = [text.removeprefix("part=") for text in self.only if text.startswith("part=")]
         return [name for names in named for name in names.split(",")]
 
-    def choose(self, runs: Sequence[Prepared]) -> list[Prepared]:
-        """Return the selected of these runs, which are of the parts that are meant; raises ConfigError if there are none."""
+    def choose(self, runs: Sequence["Declared"]) -> list["Declared"]:
+        """Return the selected of these runs, which are of the parts that are meant; raises ConfigError if there are none.
+
+        A value counts as the sweep's file has it, too: of a budget, a run's configuration has the rows.
+        """
         conditions = [text.partition("=")[::2] for text in self.only if not text.startswith("part=")]
         chosen = [
             run
             for run in runs
             if all(
-                value_of(run.config, key) in (values, *values.split(","))  # a value may hold a comma itself
+                {value_of(run.run.config, key), _stated(run.overrides, key)}
+                & {values, *values.split(",")}  # a value may hold a comma itself
                 for key, values in conditions
             )
         ]
@@ -42,6 +48,14 @@ class Selection:
                 "`python -m bench plan` lists them."
             )
         return chosen[: self.limit]
+
+
+def _stated(overrides: Sequence[str], key: str) -> str | None:
+    """Return the value that the last of the overrides gives the key."""
+    values = [
+        value for name, _, value in (text.partition("=") for text in overrides) if name.lstrip("?+") == key
+    ]
+    return values[-1] if values else None
 
 
 def value_of(config: RunConfig, key: str) -> str | None:

@@ -151,7 +151,7 @@ def carry_out(held: Sequence[tuple[Item, Claim]], settings: Settings, say: Calla
             raise EnvironmentBroken(
                 f"{item.name}: code, configuration or data changed since the sweep was planned: start it again."
             )
-        move_unreadable(Path(item.record))
+        store.move_unreadable(Path(item.record))
     if (deaths := held[0][1].deaths) >= DEATHS:
         words = f"The process of this run was killed or crashed {deaths} times; the system's log may say why."
         return [failure(runs[0], "failed", words)["status"]]
@@ -218,27 +218,6 @@ def free_gpu() -> None:
     if torch.cuda.is_initialized():
         gc.collect()
         torch.cuda.empty_cache()
-
-
-def aside(record: Path) -> Path:
-    """Return the path that an unreadable record is moved to: <record>.corrupt."""
-    return record.with_name(f"{record.name}.corrupt")
-
-
-def move_unreadable(path: Path) -> None:
-    """Move a record aside that cannot be read, and log its name."""
-    try:
-        store.read(path)
-    except FileNotFoundError:
-        return
-    except (ValueError, OSError) as error:
-        path.replace(aside(path))
-        log.error(
-            "%s could not be read (%s): it is now %s.corrupt, and the run starts again",
-            path,
-            error,
-            path.name,
-        )
 
 
 def work(items: Sequence[Item], settings: Settings, say: Callable[..., None]) -> bool:

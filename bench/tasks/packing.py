@@ -14,7 +14,7 @@ import numpy as np
 from bench import store
 from bench.errors import DataError
 from bench.tasks.corpora import Passages
-from bench.tasks.text import MOST_UNKNOWN, token_ids
+from bench.tasks.text import MOST_UNKNOWN, rules_sha256, token_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -44,7 +44,7 @@ def packed(
     held out. Raises it, too, where the tokenizer knows less than half of the text. Its message begins with `named`.
     """
     # Tokenise the text once; other processes wait.
-    name = store.key(VERSION, texts.sha256, tokenizer.get_vocab(), length)
+    name = store.key(VERSION, texts.sha256, rules_sha256(tokenizer), length)
     folder = cache_dir / "packed" / name
     with store.locked(folder):
         if (rows := store.read_cached(folder, lambda path: _read(path, length))) is None:

@@ -45,7 +45,7 @@ def score(task: TaskConfig, predictions: np.ndarray, labels: Sequence[Any] | np.
 def score_split(
     task: TaskConfig, split: str, answered: Sequence[tuple[str | None, np.ndarray, Rows]]
 ) -> dict[str, dict[str, float]]:
-    """Return split -> metrics, for a task with categories also "<split>/<category>" -> metrics.
+    """Return split -> metrics, for a task in one language also "<split>/<category>" -> metrics.
 
     `answered` has (language, predictions (rows,), the split's rows) for each language, or a single entry with None. With
     languages, the split's metrics are their means, `gap` is the training language's headline minus the mean of the
@@ -55,10 +55,10 @@ def score_split(
         split_name(split, language): score(task, values, np.asarray(rows["label"]))
         for language, values, rows in answered
     }
-    for _, values, rows in answered:
-        scored |= {f"{split}/{name}": group for name, group in score_groups(task, values, rows).items()}
     if answered[0][0] is None:
-        return scored
+        ((_, predictions, rows),) = answered
+        groups = score_groups(task, predictions, rows)
+        return scored | {f"{split}/{name}": group for name, group in groups.items()}
     mean = {name: float(np.mean([values[name] for values in scored.values()])) for name in task.metrics}
     home = split_name(split, task.train_language)
     others = [values[task.headline] for name, values in scored.items() if name != home]

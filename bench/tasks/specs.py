@@ -14,7 +14,7 @@ TASK_FILES = Path(__file__).resolve().parents[2] / "conf" / "task"
 
 
 def task_names() -> list[str]:
-    """Return the names of all tasks, part file each."""
+    """Return the names of all tasks, one file each."""
     return sorted(path.stem for path in TASK_FILES.glob("*.yaml"))
 
 

@@ -1,25 +1,22 @@
 """Tokenised splits and texts, cached by their content."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import pyarrow as pa
 import tokenizers
 from transformers import BatchEncoding, PreTrainedTokenizerBase
 
-from bench.errors import BenchError
 from bench.settings.schema import TaskConfig
-from bench.store import cached, key, lines_sha256, sha256
+from bench.store import cached, key, lines_sha256
 from bench.tasks.columns import numbers
 from bench.tasks.data import Rows
-from bench.tasks.text import token_ids
+from bench.tasks.text import rules_sha256
 
 BATCH = 1000  # rows that go through the tokenizer at once
-_DIGESTS = WeakKeyDictionary[PreTrainedTokenizerBase, str]()
 
 
 @dataclass(frozen=True)
@@ -37,6 +34,12 @@ class Reader:
         """Return the tokens of rows, pairs cut at the longer text first; `texts` has a sequence for each column."""
         tokens = self.tokenizer(*texts, truncation="longest_first", max_length=self.max_length)
         return cast(BatchEncoding, tokens)
+
+    def of_length(self, max_length: int) -> "Reader":
+        """Return the same reader for other texts, which the dense model cuts at `max_length` of its tokens."""
+        if self.ends_with is None:
+            return replace(self, max_length=max_length)
+        return replace(self, ends_with=self.ends_with.of_length(max_length))
 
     def key(self) -> list[object]:
         """Return what the tokens of a text depend on."""
@@ -64,38 +67,24 @@ def tokenise(rows: Rows, task: TaskConfig, reader: Reader, cache_dir: Path) -> T
     return Tokenised(table.drop_columns(["truncated"]), float(numbers(table["truncated"]).mean()))
 
 
-def tokenise_texts(
-    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int, cache_dir: Path
-) -> pa.Table:
-    """Return the texts as token ids (`input_ids`, int32), unpadded and cut at the maximum length, kept as splits are."""
-    path = _path(cache_dir, Reader(tokenizer, max_length), lines_sha256(texts))
+def tokenise_texts(reader: Reader, texts: Sequence[str], cache_dir: Path) -> pa.Table:
+    """Return the texts as token ids (`input_ids`, int32), unpadded, kept as splits are."""
+    path = _path(cache_dir, reader, lines_sha256(texts))
 
     def table() -> pa.Table:
-        batches = token_ids(tokenizer, texts, truncation=True, max_length=max_length)
-        return pa.table(
-            {"input_ids": pa.chunked_array([pa.array(ids, pa.list_(pa.int32())) for ids in batches])}
-        )
+        batches = []
+        for start in range(0, len(texts), BATCH):
+            part = [list(texts[start : start + BATCH])]
+            if reader.ends_with:
+                _end(part, reader.ends_with)
+            batches.append(pa.array(reader.tokens(part)["input_ids"], pa.list_(pa.int32())))
+        return pa.table({"input_ids": pa.chunked_array(batches, pa.list_(pa.int32()))})
 
     return cached(path, table, _load, _save)
 
 
 def _path(cache_dir: Path, reader: Reader, *content: object) -> Path:
     return cache_dir / "tokenised" / f"{key(*reader.key(), *content, tokenizers.__version__)}.arrow"
-
-
-def rules_sha256(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Return a digest of vocabulary and rules. It is taken once: XNLI's evaluation has 30 splits, a large vocabulary 9 MB."""
-    if tokenizer in _DIGESTS:
-        return _DIGESTS[tokenizer]
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None:
-        raise BenchError(
-            f"{type(tokenizer).__name__} has no fast version: install the model's fast tokenizer."
-        )
-    # Settings of an earlier call would change the digest.
-    backend.no_truncation()
-    backend.no_padding()
-    return _DIGESTS.setdefault(tokenizer, sha256(backend.to_str()))
 
 
 def _token_table(rows: Rows, task: TaskConfig, reader: Reader) -> pa.Table:

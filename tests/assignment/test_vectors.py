@@ -114,16 +114,17 @@ def test_long_texts_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_key_follows_what_decides_the_vectors_only() -> None:
-    model, tokenizer = pair("bert")
-    key = vectors_key(model, tokenizer, TEXTS)
+    model, _ = pair("bert")
+    key = vectors_key(model, "rules", TEXTS)
     classifier = AutoModelForSequenceClassification.from_config(CONFIGS["bert"][0])
     classifier.base_model.load_state_dict(model.state_dict())
     classifier.base_model.pooler.dense.weight.data.zero_()
-    assert vectors_key(classifier, tokenizer, TEXTS) == key
-    assert vectors_key(model, tokenizer, TEXTS[1:]) != key
-    assert vectors_key(model, tokenizer, ["".join(TEXTS)]) != key
+    assert vectors_key(classifier, "rules", TEXTS) == key
+    assert vectors_key(model, "rules", TEXTS[1:]) != key
+    assert vectors_key(model, "others", TEXTS) != key
+    assert vectors_key(model, "rules", ["".join(TEXTS)]) != key
     model.encoder.layer[0].attention.self.query.weight.data[0, 0] += 1
-    assert vectors_key(model, tokenizer, TEXTS) != key
+    assert vectors_key(model, "rules", TEXTS) != key
 
 
 def test_codes_of_all_sizes_share_vectors_that_are_computed_once(tiny, tmp_path):

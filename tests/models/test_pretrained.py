@@ -140,7 +140,9 @@ def test_a_local_folder_counts_by_its_content_not_by_its_path(folder, tmp_path_f
     changed = tmp_path_factory.mktemp("changed")
     for path in folder.iterdir():
         (changed / path.name).write_bytes(path.read_bytes() + b" " * (path.name == "config.json"))
-    assert location.identity(local(folder)) != location.identity(local(changed))
+    weights = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    for known in ({}, {"sha256": weights}):
+        assert location.identity(local(folder, **known)) != location.identity(local(changed, **known))
 
 
 @pytest.mark.parametrize(

@@ -64,6 +64,7 @@ def test_the_command_writes_terms_and_rates(tiny, tmp_path):
     )
     [covered] = read_coverage(tmp_path / "results")
     assert (covered.corpus, covered.name.split("/")[0], covered.facts["words"]) == ("notes", "tiny", 7)
+    assert covered.text == table.name.partition("--")[0]
     assert f"{covered.facts['unknown_rate']:,.4g}" in done.stdout
     assert "Terms that lose most" in table.with_suffix(".md").read_text()
 

@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from bench.report import write_report
-from bench.report.scores import shared
+from bench.report.runs import to_frame
+from bench.report.scores import score_table, shared
 from tests.report.factory import index, record, results
 
 
@@ -84,6 +86,16 @@ def test_missing_dense_reference_is_said(tmp_path: Path) -> None:
     table = results(tmp_path)
     assert table.loc[("pq f=8 Q=64", "mrpc"), "no_difference"] == "no dense reference"
     assert "| no dense reference |" in index(tmp_path)
+
+
+def test_how_text_is_drawn_decides_no_dense_model_but_one_that_is_pretrained_on_it() -> None:
+    def loss(**of_both: object) -> float:
+        drawn = {"sampling": {"passages": 9}, "recovery": {"name": "distil", "corpus": "text"}}
+        pair = [record(value=0.8, changes=of_both), record("pq8", value=0.7, changes=drawn | of_both)]
+        return float(score_table(to_frame(pair), 1.0).difference_to_dense.iloc[-1])
+
+    assert loss() == pytest.approx(-10.0)
+    assert np.isnan(loss(pretraining={"name": "masked_lm", "seed": 0}))
 
 
 @pytest.mark.parametrize(("rates", "expected"), [([5e-5], -10.0), ([5e-5, 1e-3], -5.0), ([5e-5, 2e-5], None)])

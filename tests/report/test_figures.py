@@ -2,6 +2,7 @@
 
 import re
 import warnings
+from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -133,9 +134,9 @@ def test_the_level_of_always_the_commonest_answer_is_the_records(tmp_path: Path)
 
 
 def test_the_title_says_what_is_saved_for_what_loss_as_strongly_as_the_interval_allows() -> None:
-    def title(*values: tuple[float, ...], margin: float = 1.0) -> str:
+    def title(*values: tuple[float, ...], margin: float = 1.0, tasks: Sequence[str] = ("mrpc",)) -> str:
         methods = zip(("dense", "pq48", "pq8"), values, strict=False)
-        runs = [record(m, seed=s, value=v) for m, many in methods for s, v in enumerate(many)]
+        runs = [record(m, task, s, v) for m, many in methods for s, v in enumerate(many) for task in tasks]
         chart = figures.main_score(score_table(to_frame(runs), margin), figures.BYTES)
         assert chart
         return chart.title.partition(" · ")[0].replace("\u00a0", " ")
@@ -147,6 +148,8 @@ def test_the_title_says_what_is_saved_for_what_loss_as_strongly_as_the_interval_
         r"97.5 % .* 1 point \(p < 0.05, corrected for 2\); 99.4 % for 0.7 points \[−\d.\d, \d.\d\]",
         smaller,
     )
+    several = title((0.80, 0.81, 0.80), (0.798, 0.808, 0.7979), (0.78, 0.82, 0.79), tasks=("mrpc", "rte"))
+    assert "corrected for 2)" in several, "those of the column that the title is about"
     unsure = title((0.80, 0.81, 0.82), (0.79, 0.82, 0.814))
     assert re.fullmatch(r"97.5 % .* saved for 0.2 points \[−2.4, 2.8\]", unsure)
     better = title((0.80, 0.81, 0.82), (0.82, 0.80, 0.821))

@@ -172,6 +172,15 @@ def test_a_reader_that_leaves_ends_the_program_without_a_traceback():
     assert process.wait(100) == 128 + signal.SIGPIPE
 
 
+def test_a_torn_record_is_moved_aside_and_made_again(tiny, tmp_path):
+    record = execute(prepare(compose_config([*tiny, "embedding=dense"])))
+    path = store.path_of(tmp_path / "results", record["name"], record["run_id"])
+    path.write_text(path.read_text()[:100])
+    again = call_bench("run", *tiny, "embedding=dense")
+    assert again.returncode == 0 and f"it is now {path.name}.corrupt" in again.stderr
+    assert store.read(path)["metrics"] == record["metrics"]
+
+
 def test_a_full_disk_stops_with_the_path_and_no_torn_record(tiny, monkeypatch):
     prepared = prepare(compose_config([*tiny, "embedding=dense"]))
     monkeypatch.setattr(

@@ -14,6 +14,7 @@ from bench.runs.identity import prepare
 from bench.runs.reading import check_reading
 from bench.settings.compose import compose_config
 from bench.settings.schema import ModelConfig
+from bench.tasks.tokenise import Reader
 from bench.training.recoveries import unlabelled
 from tests.models.test_families import FAMILIES, new_model
 
@@ -170,6 +171,6 @@ def test_a_model_of_another_kind_is_trained_properly_or_refused_in_a_sentence_be
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_shipped_architectures_read_rows_as_bench_gives_them(family, tmp_path):
     tokenizer = tf.AutoTokenizer.from_pretrained(_minilm())
-    rows = unlabelled(tokenizer, ["a joy", "they sing all day"], 16, torch.device("cpu"), tmp_path)
+    rows = unlabelled(Reader(tokenizer, 16), ["a joy", "they sing all day"], torch.device("cpu"), tmp_path)
     rows.tokens["input_ids"] %= 1000  # the families' vocabulary is small
     assert check_reading(new_model(family, "classification"), rows, 16, family) is None, "it raises otherwise"

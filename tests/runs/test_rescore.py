@@ -72,6 +72,19 @@ def test_another_metric_is_added_without_training(tiny: list[str], tmp_path: Pat
     assert "done before" in planned.stdout  # the record is where a run with the new metrics is looked for
 
 
+def test_a_record_that_was_run_again_is_not_overwritten(tiny: list[str], tmp_path: Path) -> None:
+    older, newer = (
+        run(compose_config([*tiny, "embedding=dense", *metrics]))
+        for metrics in (["task.metrics=[f1]", "task.headline=f1"], [])
+    )
+    before = {path: path.read_bytes() for path in (tmp_path / "results").rglob("*") if path.is_file()}
+    with pytest.raises(
+        BenchError, match=rf"{newer['run_id']}.json.*delete the older record {older['run_id']}"
+    ):
+        rescore(older, DataConfig(), tmp_path / "results")
+    assert {path: path.read_bytes() for path in (tmp_path / "results").rglob("*") if path.is_file()} == before
+
+
 def test_missing_answers_other_data_and_another_task_are_refused(tiny: list[str], tmp_path: Path) -> None:
     results = tmp_path / "results"
     record = run(compose_config([*tiny, "embedding=dense"]))

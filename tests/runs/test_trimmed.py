@@ -112,6 +112,20 @@ def test_a_recovery_brings_texts_nearer_to_the_dense_models(tiny, tmp_path):
     assert alone["training"]["curve"] == together[1]["training"]["curve"]
 
 
+def test_a_recovery_reads_as_much_of_each_passage_as_the_dense_model(tiny, tmp_path):
+    made = prepare(compose_config([*tiny, *TRIMMED, *QUICK, "recovery.max_length=6", "recovery.steps=2"]))
+    execute(made)
+    own = load_tokenizer(made.config.model)
+    read = []
+    for path in (tmp_path / "cache" / "tokenised").iterdir():
+        table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+        if "label" not in table.column_names:  # a text without labels
+            rows = [own.convert_ids_to_tokens(ids[1:-1]) for ids in table["input_ids"].to_pylist()]
+            read.append(["".join(row).replace("##", "") for row in rows])
+    known = [pair for pair in zip(*read, strict=True) if "[UNK]" not in "".join(pair)]
+    assert len(known) > 40 and all(one == other for one, other in known)
+
+
 def test_a_run_beside_others_is_the_run_alone(tiny, tmp_path):
     def made(*keys):
         return prepare(compose_config([*tiny, *keys]))

@@ -66,6 +66,7 @@ def test_a_record_comes_back_as_it_was_written(tmp_path):
         (json.dumps({"schema_version": 1, "run_id": "x"}), "no key"),
         (json.dumps(record(status="fine")), "unknown status 'fine'"),
         (json.dumps(record(run_id="other")), "run_id 'other'"),
+        (json.dumps(record(name="../../../outside/s1")), "name '../../../outside/s1'"),
     ],
 )
 def test_a_bad_file_is_named_and_the_others_are_read(tmp_path, text, reason):

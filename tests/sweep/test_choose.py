@@ -96,7 +96,7 @@ def test_a_choice_is_a_configuration_of_any_run_of_its_kind(tmp_path: Path) -> N
 
 def test_nothing_is_chosen_on_a_reported_split(tmp_path: Path) -> None:
     with pytest.raises(
-        ConfigError, match=r"task\.splits\.test \(test\) of lexical_sentiment is an official split"
+        ConfigError, match=r"task\.splits\.test \(test\) of lexical_sentiment is what the task reports"
     ):
         choose(planned(tmp_path, np.zeros((3, 3, 2)), fixed=[]), tmp_path)
 

@@ -143,6 +143,20 @@ def test_only_chooses_by_value(sweep, only, count):
     assert len(make(sweep, Selection(only=only)).runs) == count
 
 
+def test_a_value_that_names_the_seed_is_another_for_each(tiny):
+    named = [*tiny, "sweep=smoke", "assignment=random", "assignment.seed=${seed}"]
+    runs = [run for run in make(named, Selection(seeds=3)).runs if run.config.embedding.name == "subspace"]
+    assert [(run.config.seed, run.config.assignment.seed) for run in runs] == [(0, 0), (1, 1), (2, 2)]
+
+
+def test_only_finds_a_budget_by_what_the_sweep_states(tiny):
+    budgets = [*tiny, "sweep=smoke", "embedding=subspace", "assignment=pq", "embedding.budget=10%"]
+    found = make(budgets, Selection(only=["embedding.budget=5%,10%"])).runs
+    assert found and all(run.config.embedding.budget is None for run in found)
+    with pytest.raises(ConfigError, match="matches none"):
+        make(budgets, Selection(only=["embedding.budget=5%"]))
+
+
 def test_limit_and_seeds(sweep):
     words, flags = parse("plan", ["--limit", "3", "--seeds", "5", *sweep])
     assert words == sweep and len(make(sweep, Selection(**flags)).runs) == 3

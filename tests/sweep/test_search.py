@@ -30,6 +30,7 @@ def searching(tiny):
         "search.trials=8",
         "search.batch=4",
         "search.seeds=2",
+        "task.evaluate=[validation]",
         "training.max_steps=2",
         "workers=1",
     ]
@@ -62,7 +63,7 @@ def test_a_killed_search_goes_on_in_two_processes_and_no_run_is_done_twice(searc
     assert all(path.stat().st_mtime_ns == at for path, at in before.items()), (
         "what was finished before the kill stays"
     )
-    trained = sum(len(re.findall(r"\| test accuracy = ", stderr)) for _, stderr in told)
+    trained = sum(len(re.findall(r"\| validation accuracy = ", stderr)) for _, stderr in told)
     assert trained == len(records(tmp_path)) - len(before), "each run once, by one of the two"
     for stdout, _ in told:
         assert re.fullmatch(
@@ -118,6 +119,7 @@ def test_of_equal_scores_the_smaller_is_on_the_front():
         ("search.space={assignment:[contextal]}", "Did you mean 'contextual'"),
         ("+search.space={seed:[0,1]}", "search.space must not hold seed"),
         ("search.tasks=[]", "search.tasks is empty"),
+        ("task.evaluate=[test]", r"task.splits.test \(test\) of lexical_sentiment is what the task reports"),
         ("search.trials=0", r"search.trials \(0\)"),
         ("search.space={embedding.subspaces:[5,7]}", "must divide the model's width"),
     ],

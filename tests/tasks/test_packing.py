@@ -4,11 +4,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from tokenizers import normalizers
 
 from bench.errors import DataError
 from bench.settings.compose import compose_config
 from bench.tasks.corpora import passages
 from bench.tasks.packing import packed
+from bench.tasks.text import cached_counts, token_counts
 from tests.support.pretraining import text, tokenizer
 
 
@@ -56,6 +58,23 @@ def test_a_text_is_packed_once_for_each_length_and_again_where_its_file_was_cut(
     )
     file.write_bytes(file.read_bytes()[:-4])
     assert np.array_equal(rows(tmp_path / "text.txt").ids, before) and "rows.bin was cut" in caplog.text
+
+
+def test_a_tokenizer_with_the_same_words_and_other_rules_reads_the_text_anew(tmp_path):
+    text(tmp_path / "text.txt", 90)
+    config = compose_config([f"cache_dir={tmp_path}/cache"])
+    own, other = tokenizer(), tokenizer()
+    other.backend_tokenizer.normalizer = normalizers.Prepend("x")
+    assert own.get_vocab() == other.get_vocab()
+    one, two = (
+        packed(passages(str(tmp_path / "text.txt"), config), made, 16, tmp_path / "cache", "text")
+        for made in (own, other)
+    )
+    assert not np.array_equal(one.ids, two.ids)
+    lines = (tmp_path / "text.txt").read_text().splitlines()
+    for made in (own, other):
+        counts = cached_counts(made, lines, len(made), tmp_path / "cache")
+        assert np.array_equal(counts, token_counts(made, lines, len(made)))
 
 
 def test_parquet_files_are_text_too(rows, tmp_path):

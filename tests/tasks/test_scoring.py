@@ -20,7 +20,7 @@ from bench.errors import BenchError, ConfigError
 from bench.settings.schema import TaskConfig
 from bench.tasks.data import Rows
 from bench.tasks.metrics import METRICS
-from bench.tasks.scoring import check_metrics, score, score_groups
+from bench.tasks.scoring import check_metrics, score, score_groups, score_split
 
 ROOT = Path(__file__).resolve().parents[2]
 CLASSES = TaskConfig(
@@ -173,6 +173,15 @@ def test_categories_are_scored_apart() -> None:
                 "matthews": sk.matthews_corrcoef(true, predicted[members]),
             }
         )
+
+
+def test_the_mean_over_languages_is_of_whole_splits() -> None:
+    task = dataclasses.replace(THREE, groups=["Logic"], train_language="en")
+    rows = Rows(pa.table({"Logic": ["a", "", "", ""], "label": [0, 1, 2, 0]}), "made here")
+    answered = [("en", np.array([0, 1, 2, 0]), rows), ("fr", np.array([1, 1, 2, 1]), rows)]
+    found = score_split(task, "test", answered)
+    assert found["test"]["accuracy"] == 0.75 and found["test"]["gap"] == found["test/en"]["accuracy"] - 0.5
+    assert found.keys() == {"test", "test/en", "test/fr"}
 
 
 def test_processes_may_score_at_once_without_a_home_folder() -> None:

@@ -18,6 +18,7 @@ from bench.runs.execute import run
 from bench.runs.identity import prepare
 from bench.settings.compose import compose_config
 from bench.settings.schema import TrainingConfig
+from bench.tasks.tokenise import Reader
 from bench.training import stored_states
 from bench.training.finetune import Trainee, finetune_together
 from bench.training.lane import Objective
@@ -62,7 +63,9 @@ def bert(seed: int = 0, **changes: object) -> BertModel:
 
 def test_the_distance_is_zero_for_the_teacher_itself_and_ignores_padding(tokenizer, tmp_path):
     teacher, student = bert(), bert(seed=1)
-    inputs, _ = unlabelled(tokenizer, TEXTS, 16, torch.device("cpu"), tmp_path).batch(torch.arange(4).numpy())
+    inputs, _ = unlabelled(Reader(tokenizer, 16), TEXTS, torch.device("cpu"), tmp_path).batch(
+        torch.arange(4).numpy()
+    )
     assert not HiddenStates(copy.deepcopy(teacher), teacher)(**inputs).logits.any()
     together = HiddenStates(student, teacher).train()(**inputs).logits
     assert together.shape == (4,) and (together > 0).all()
@@ -82,7 +85,8 @@ def test_texts_in_other_tokens_are_compared_by_the_means_over_their_tokens(token
     teacher, student = bert().eval(), bert(seed=1).eval()
     backwards = [" ".join(reversed(text.split()[:-1])) for text in TEXTS]
     data, whole = (
-        unlabelled(tokenizer, texts, 16, torch.device("cpu"), tmp_path) for texts in (backwards, TEXTS)
+        unlabelled(Reader(tokenizer, 16), texts, torch.device("cpu"), tmp_path)
+        for texts in (backwards, TEXTS)
     )
     means = stored_states.means_of(teacher, whole, "fp32")
     inputs, _ = stored_states.with_numbers(data).batch(torch.tensor([2, 0, 3, 1]).numpy())
@@ -106,7 +110,7 @@ def test_stored_states_of_the_teacher_give_the_distances_of_a_teacher_that_runs_
 ):
     teacher, student, cpu = bert().eval(), bert(seed=1), torch.device("cpu")
     data = stored_states.with_positions(
-        unlabelled(tokenizer, [*TEXTS * 80, "a"], 16, cpu, tmp_path)
+        unlabelled(Reader(tokenizer, 16), [*TEXTS * 80, "a"], cpu, tmp_path)
     )  # two batches
     states = stored_states.states_of(teacher, data, "fp32")
     assert stored_states.size(teacher, data, "fp32") == states.nbytes == 2 * 2 * states.bfloat16().numel()
@@ -124,7 +128,7 @@ def test_stored_states_of_the_teacher_give_the_distances_of_a_teacher_that_runs_
 def test_students_that_share_a_teacher_learn_as_each_does_from_its_own(
     tokenizer, device, choice, teaches, tmp_path
 ):
-    data = unlabelled(tokenizer, TEXTS * 20, 16, torch.device(device), tmp_path)
+    data = unlabelled(Reader(tokenizer, 16), TEXTS * 20, torch.device(device), tmp_path)
     if teaches != "in the step":
         data = (stored_states.with_numbers if teaches == "means" else stored_states.with_positions)(data)
     learner = TextMeans if teaches == "means" else HiddenStates
@@ -175,7 +179,7 @@ def test_the_choice_to_store_states_follows_the_memory_and_the_rows_and_changes_
 
 
 def test_fast_parameters_learn_faster_and_frozen_ones_not_at_all(tokenizer, tmp_path):
-    student, data = bert(seed=1), unlabelled(tokenizer, TEXTS, 16, torch.device("cpu"), tmp_path)
+    student, data = bert(seed=1), unlabelled(Reader(tokenizer, 16), TEXTS, torch.device("cpu"), tmp_path)
     table, frozen = student.embeddings.word_embeddings.weight, student.embeddings.position_embeddings.weight
     slow = student.encoder.layer[0].output.dense.weight
     frozen.requires_grad_(False)
@@ -216,6 +220,14 @@ def test_a_recovered_model_is_made_once_and_serves_other_tasks_and_seeds(tiny, t
     assert fresh["metrics"] == first["metrics"] and fresh["training"]["curve"] == first["training"]["curve"]
     file.write_bytes(file.read_bytes()[:100])
     assert run(compose_config([*overrides, f"results_dir={tmp_path}/c"]))["metrics"] == first["metrics"]
+
+
+def test_codes_that_no_file_holds_have_recovered_models_of_their_own(tiny):
+    random = [*tiny, "embedding=subspace", "embedding.init=random", "recovery=distil", *QUICK]
+    kinds = ["assignment=sequential"], ["assignment=hash"], ["assignment=hash", "assignment.seed=1"]
+    records = [run(compose_config([*random, *kind])) for kind in kinds]
+    assert not any(record["recovery"]["reused"] for record in records)
+    assert len({record["recovery"]["sha256"] for record in records}) == 3
 
 
 def test_the_dense_control_has_nothing_to_recover(tiny):

@@ -18,11 +18,13 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from bench import store
+from bench.embeddings.subspace_layer import SubspaceEmbedding
 from bench.errors import DataError
 from bench.settings.recoveries import TrainedRecoveryConfig
 from bench.settings.schema import RunConfig, TrainingConfig
 from bench.tasks.corpora import UNNAMED, Passages
-from bench.tasks.tokenise import rules_sha256, tokenise_texts
+from bench.tasks.text import rules_sha256
+from bench.tasks.tokenise import Reader, tokenise_texts
 from bench.training import encoder_file, processes
 from bench.training.batching import Examples
 from bench.training.checkpoint import Checkpoint
@@ -52,10 +54,7 @@ class Recovery:
 
     config: RunConfig
     identity: dict[str, Any]  # of the pretrained model
-    tokenizer: PreTrainedTokenizerBase  # with the tokens that the embedding has
-    dense_tokenizer: (
-        PreTrainedTokenizerBase  # the dense model's: the same, unless the embedding removes tokens
-    )
+    reader: Reader  # of the texts; `ends_with` is the dense model's where the embedding removes tokens
     texts: Sequence[str]
     device: torch.device
     dtype: str
@@ -81,19 +80,24 @@ class Recovery:
     def path(self, model: PreTrainedModel) -> Path:
         """Return the path of the encoder recovered from `model`."""
         recipe = {key: value for key, value in vars(self.settings).items() if key != "corpus"}
-        embedding = model.get_input_embeddings().state_dict()
-        table = {name: part.cpu().numpy() for name, part in embedding.items()}
+        embedding = model.get_input_embeddings()
+        table = {name: part.cpu().numpy() for name, part in embedding.state_dict().items()}
+        parts = (part for part in embedding.modules() if isinstance(part, SubspaceEmbedding))
+        computed = [part.codes() for part in parts if not part.codes_stored]  # of ids: no state holds them
         engine = self.config.training.engine
-        trimmed = self.dense_tokenizer is not self.tokenizer
-        means = ("means", rules_sha256(self.tokenizer)) if trimmed else ()
-        key = store.key(VERSION, recipe, engine, self.identity, self.dtype, table, self.texts_sha256, *means)
+        means = ("means", *self.reader.key()) if self.reader.ends_with else ()
+        key = store.key(
+            VERSION, recipe, engine, self.identity, self.dtype, table, self.texts_sha256, *means, *computed
+        )
         return Path(self.config.cache_dir) / "recovered" / f"{key}.safetensors"
 
     @property
     def shared(self) -> str:
         """Return a digest that recoveries share if they can train side by side: of teacher, texts, tokens and steps."""
         recipe = {key: value for key, value in vars(self.settings).items() if key not in OWN}
-        return store.key(recipe, self.identity, self.dtype, self.texts_sha256, rules_sha256(self.tokenizer))
+        return store.key(
+            recipe, self.identity, self.dtype, self.texts_sha256, rules_sha256(self.reader.tokenizer)
+        )
 
     @property
     def recipe(self) -> TrainingConfig:
@@ -150,13 +154,13 @@ def _train(jobs: Sequence[tuple[Recovery, PreTrainedModel, Path]]) -> None:
     # Load the texts and the modules to train.
     recoveries, models, paths = zip(*jobs, strict=True)
     one: Recovery = recoveries[0]
-    length, cache_dir = one.settings.max_length, Path(one.config.cache_dir)
-    texts = whole = unlabelled(one.tokenizer, one.texts, length, one.device, cache_dir)
-    if one.dense_tokenizer is not one.tokenizer:
-        whole = unlabelled(one.dense_tokenizer, one.texts, length, one.device, cache_dir)
+    cache_dir = Path(one.config.cache_dir)
+    texts = whole = unlabelled(one.reader, one.texts, one.device, cache_dir)
+    if one.reader.ends_with:
+        whole = unlabelled(one.reader.ends_with, one.texts, one.device, cache_dir)
     tables = [frozenset(model.get_input_embeddings().parameters()) for model in models]
     make = cast(Learners, import_module(f"{__name__}.{one.settings.name}").learners)
-    learners, data = make(models, one.config, one.tokenizer, texts, whole, one.dtype)
+    learners, data = make(models, one.config, one.reader.tokenizer, texts, whole, one.dtype)
 
     # Train them.
     trainees = []
@@ -188,14 +192,8 @@ def rows_losses(losses: Tensor, _: Tensor) -> Tensor:
     return losses
 
 
-def unlabelled(
-    tokenizer: PreTrainedTokenizerBase,
-    texts: Sequence[str],
-    max_length: int,
-    device: torch.device,
-    cache_dir: Path,
-) -> Examples:
+def unlabelled(reader: Reader, texts: Sequence[str], device: torch.device, cache_dir: Path) -> Examples:
     """Return the texts as examples with labels of 0."""
-    table = tokenise_texts(tokenizer, texts, max_length, cache_dir)
+    table = tokenise_texts(reader, texts, cache_dir)
     table = table.append_column("label", [np.zeros(len(table), np.int64)])
-    return Examples.from_table(table, cast(int, tokenizer.pad_token_id), device)
+    return Examples.from_table(table, cast(int, reader.tokenizer.pad_token_id), device)
