@@ -2,6 +2,7 @@
 
 import io
 import logging
+import os
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from bench.cli.main import main
 
@@ -32,7 +34,7 @@ def call_bench(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Return what `run_bench` would, from this process, whose libraries are loaded; what workers log is not in it."""
     out, err, handlers = io.StringIO(), io.StringIO(), logging.root.handlers[:]
     try:
-        with redirect_stdout(out), redirect_stderr(err):
+        with redirect_stdout(out), redirect_stderr(err), patch.dict(os.environ):  # which main sets
             status = main(arguments)
     finally:
         logging.root.handlers[:] = handlers  # main's writes to `err`
