@@ -68,7 +68,7 @@ gc: install  ## Show caches and orphaned files; ARGS=--delete removes them, neve
 report: install  ## Write tables, figures, INDEX.md and brief.html from the records. ARGS="report.language=ja --against <folder> ..."
 	$(BENCH) report $(ARGS)
 
-gate: install  ## Exit 1 if a limit of conf/gate/ is broken. ARGS="gate=<name> gate.configuration=<as in the tables> ..."
+gate: install  ## Fail if a limit of conf/gate/ is broken. ARGS="gate=<name> gate.configuration=<as in the tables> ..."
 	$(BENCH) gate $(ARGS)
 
 perf: install  ## Measure the Trainer and our engines by turns, into results/perf/; goes on where it was cut off. ARGS="perf.backbones=[...] ..."
@@ -81,8 +81,8 @@ rescore: install  ## Compute every metric again from stored predictions, without
 pack: install  ## Pack stored predictions into results/packed_predictions/, which git keeps
 	$(BENCH) pack $(OVERRIDES)
 
-submit: install  ## Write GLUE's submission zip TO=<file.zip> (default: glue.zip) from the runs of SWEEP=glue_test
-	$(BENCH) submit "sweep=$$SWEEP" "--to=$${TO:-glue.zip}" $(OVERRIDES)
+submit: install  ## Write GLUE's submission zip TO=<file.zip> (default: glue.zip) from the runs of SWEEP (default: glue_test)
+	$(BENCH) submit $(if $(filter demo,$(SWEEP)),sweep=glue_test,"sweep=$$SWEEP") "--to=$${TO:-glue.zip}" $(OVERRIDES)
 
 search: install  ## Find the front of accuracy against stored bytes: SEARCH=<name> (default: demo); go on with the same command
 	$(BENCH) search "search=$${SEARCH:-demo}" $(OVERRIDES) $${LAUNCHER:+"launcher=$$LAUNCHER"}

@@ -53,6 +53,11 @@ def percent_text(share: float) -> str:
     return f"{100 * share:.{2 if 0.9995 <= share < 1 else 1}f}\u00a0%"
 
 
+def amount(number: float) -> str:
+    """Return a count in full, such as "14,860", and any other number with four digits that count."""
+    return f"{number:,.0f}" if number == round(number) else f"{number:,.4g}"
+
+
 def signed(number: float) -> str:
     """Return a change with one decimal and its sign, a true minus; no sign where it rounds to zero."""
     return f"{round(number, 1) + 0.0:+.1f}".replace("-", "−").replace("+0.0", "0.0")

@@ -96,7 +96,7 @@ def test_only_is_several_conditions_and_args_several_words(project):
     [
         ("sweep", ["sweep", "sweep=demo"]),
         ("fit", ["fit", "sweep=budget"]),
-        ("submit", ["submit", "sweep=demo", "--to=glue.zip"]),
+        ("submit", ["submit", "sweep=glue_test", "--to=glue.zip"]),
         ("search", ["search", "search=demo"]),
         ("coverage", ["coverage"]),
         ("export", ["export"]),

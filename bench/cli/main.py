@@ -34,7 +34,10 @@ def main(arguments: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     except KeyboardInterrupt:
-        print("interrupted: finished runs are kept; the same command goes on from here", file=sys.stderr)
+        print(
+            "interrupted: what is finished is kept, and the same command goes on or begins again",
+            file=sys.stderr,
+        )
         return 130
 
 
@@ -55,7 +58,7 @@ def _carry_out(arguments: Sequence[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print("usage: python -m bench <verb> [--flag value ...] [key=value ...]\n")
         for name, verb in VERBS.items():
-            print(f"  {name:12} {verb.does}")
+            print(f"  {name:14} {verb.does}")
         print("\npython -m bench <verb> --help shows a verb's flags and an example")
         return 0 if arguments else 2
     name, *rest = arguments

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.errors import ConfigError
 from bench.probes.coverage import cover, write_coverage
 from bench.probes.drift import Comparison, drift_table, reassigned_table, write_drift, write_reassigned
 from bench.probes.fit import fits
@@ -16,6 +17,7 @@ from bench.settings.compose import compose_config
 from bench.store import check_writable
 from bench.sweep.plan import expand, load
 from bench.sweep.select import Selection
+from bench.text import amount
 
 
 def fit(overrides: Sequence[str]) -> int:
@@ -53,10 +55,11 @@ def _by_model(
 def coverage(overrides: Sequence[str], corpus: str) -> int:
     """Measure how vocabulary and embedding cover a text."""
     prepared = prepare(compose_config(overrides))
+    folder = Path(prepared.config.results_dir) / "coverage"
+    check_writable(folder, Path(prepared.config.cache_dir))
     measured, text = cover(prepared, corpus)
     for name, value in measured.facts.items():
-        print(f"{name:18} {value:,.4g}")
-    folder = Path(prepared.config.results_dir) / "coverage"
+        print(f"{name:18} {amount(value)}")
     print(*write_coverage(measured, corpus, text, prepared, folder), sep="\n")
     return 0
 
@@ -65,8 +68,8 @@ def drift(words: Sequence[str], reference: str, current: str) -> int:
     """Compare live text with the text that an embedding was made for; return 1 past a limit."""
     comparison = _comparison(words, reference, current)
     result = comparison.drift()
-    print(drift_table(result), write_drift(result, comparison), *result.passed, sep="\n")
-    return 1 if result.passed else 0
+    print(drift_table(result), write_drift(result, comparison), *result.exceeded, sep="\n")
+    return 1 if result.exceeded else 0
 
 
 def reassign(words: Sequence[str], reference: str, current: str) -> int:
@@ -79,5 +82,8 @@ def reassign(words: Sequence[str], reference: str, current: str) -> int:
 
 
 def _comparison(words: Sequence[str], reference: str, current: str) -> Comparison:
+    if len(models := [word for word in words if "=" not in word]) > 1:
+        raise ConfigError(f"{' and '.join(models)} are {len(models)} models: name one.")
     config = compose_config([word if "=" in word else f"model={word}" for word in words])
+    check_writable(Path(config.results_dir), Path(config.cache_dir))
     return Comparison(prepare(config).config, reference, current)

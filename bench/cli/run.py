@@ -14,6 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from bench.cli.cuda_context import create_meanwhile
 from bench.settings.compose import CONF, compose_config, explain, in_hydras_grammar, typed
@@ -44,7 +45,7 @@ def run(arguments: Sequence[str]) -> int:
     sys.argv = [sys.argv[0], *(arguments if multirun else map(in_hydras_grammar, arguments))]
     try:
         hydra.main(config_path=str(CONF), config_name="config", version_base=None)(task)()
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, YAMLError) as error:
         raise explain(error, overrides) from error
     return 0 if all(outcomes) else 1
 
@@ -72,6 +73,8 @@ def _succeeds(config: RunConfig) -> bool:
         print(f"done before: {path} (delete it to run again)")
     else:
         record = execute(prepared)
+        if os.environ.get("RANK", "0") != "0":  # torchrun: the first process tells it
+            return record["status"] == "ok"
         print(path)
     if headline := record["headline"]:
         print(f"{prepared.name}: {headline['split']} {headline['metric']} = {headline['value']:.4f}")

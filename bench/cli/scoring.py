@@ -29,7 +29,7 @@ def rescore(overrides: Sequence[str]) -> int:
     results_dir = Path(config.results_dir)
     changed = same = elsewhere = 0
     skipped = []
-    for record in read_all(results_dir)[0]:
+    for record in _records(results_dir):
         if record["status"] != "ok" and not unscored(record):
             continue
         if not _has_predictions(record, results_dir):
@@ -52,6 +52,13 @@ def rescore(overrides: Sequence[str]) -> int:
     return 1 if skipped or (elsewhere and not changed + same) else 0
 
 
+def _records(results_dir: Path) -> list[Record]:
+    """Return the records that can be read; raises ConfigError where there are none."""
+    if not (records := read_all(results_dir)[0]):
+        raise ConfigError(f"results_dir ({results_dir}) has no records: correct it, or run a sweep first.")
+    return records
+
+
 def _has_predictions(record: Record, results_dir: Path) -> bool:
     name, run_id = record["name"], record["run_id"]
     folder = predictions_folder(results_dir, name, run_id)
@@ -67,7 +74,7 @@ def pack(overrides: Sequence[str]) -> int:
     results_dir = Path(config.results_dir)
     skipped: list[str] = []
     files: defaultdict[Path, list[Packed]] = defaultdict(list)
-    for record in (record for record in read_all(results_dir)[0] if record["status"] == "ok"):
+    for record in (record for record in _records(results_dir) if record["status"] == "ok"):
         folder, run_id = predictions_folder(results_dir, record["name"], record["run_id"]), record["run_id"]
         path = packed_file(results_dir, record["name"])
         try:
@@ -81,7 +88,7 @@ def pack(overrides: Sequence[str]) -> int:
     for path, lines in files.items():
         if lines:
             write_packed(path, lines)
-            print(f"{path}: {len({line.run_id for line in lines})} runs, {path.stat().st_size:,} bytes")
+            print(f"{path}: runs {len({line.run_id for line in lines})}, {path.stat().st_size:,} bytes")
     print(*skipped, sep="\n", end="\n" if skipped else "")
     return 1 if skipped else 0
 

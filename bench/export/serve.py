@@ -25,13 +25,16 @@ class Classifier:
     """The export's ONNX file, preferably the int8 one, with its tokenizer."""
 
     def __init__(self, folder: Path) -> None:
-        int8 = folder / "model-int8.onnx"
-        self.session = onnxruntime.InferenceSession(
-            int8 if int8.is_file() else folder / "model.onnx", providers=["CPUExecutionProvider"]
-        )
+        files = [folder / name for name in ("model-int8.onnx", "model.onnx") if (folder / name).is_file()]
+        config = json.loads((folder / "config.json").read_text()) if files else {}
+        if "id2label" not in config:
+            what = "an encoder without a task" if files else "no folder with model.onnx"
+            raise SystemExit(
+                f"EXPORT ({folder}) is {what}: write one with `bench export <run id> --onnx --to <folder>`."
+            )
+        self.session = onnxruntime.InferenceSession(files[0], providers=["CPUExecutionProvider"])
         self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self.tokenizer.enable_truncation(MOST_TOKENS)
-        config = json.loads((folder / "config.json").read_text())
         self.tokenizer.enable_padding(pad_id=config["pad_token_id"])
         self.labels = config["id2label"]
 
@@ -62,9 +65,9 @@ def create(folder: Path) -> Starlette:
         if not (
             isinstance(texts, list)
             and 0 < len(texts) <= MOST_TEXTS
-            and all(isinstance(text, str) for text in texts)
+            and all(isinstance(text, str) and text == text.encode(errors="ignore").decode() for text in texts)
         ):
-            raise HTTPException(400, f"texts must be a list of 1 to {MOST_TEXTS} strings")
+            raise HTTPException(400, f"texts must be a list of 1 to {MOST_TEXTS} strings of Unicode text")
         # The event loop answers other requests while a thread computes.
         return JSONResponse(await run_in_threadpool(classify, texts))
 
@@ -75,4 +78,8 @@ def __getattr__(name: str) -> Starlette:
     """Return `app` for uvicorn, from the folder that EXPORT names."""
     if name != "app":
         raise AttributeError(name)
+    if "EXPORT" not in os.environ:
+        raise SystemExit(
+            "EXPORT is not set: set it to the folder of `bench export <run id> --onnx --to <folder>`."
+        )
     return create(Path(os.environ["EXPORT"]))

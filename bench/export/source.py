@@ -7,7 +7,7 @@ import shlex
 import shutil
 import tempfile
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import is_dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -37,13 +37,20 @@ FILES = {
 }
 
 
+# Groups and keys whose values are the record's.
+RECORDED = {
+    *("task", "embedding", "assignment", "pretraining", "recovery", "training", "sampling", "body", "seed"),
+}
+
+
 def find(run_id: str, overrides: Sequence[str]) -> tuple[Prepared, Record]:
     """Return a run of the results folder, set up again from its record's canonical configuration, and the record.
 
     `overrides` name what a record does not hold: folders, and the files of a model, data or a corpus that bench does not
     ship. Raises ConfigError for an unknown run, BenchError for a failed run and for one that comes out differently.
     """
-    results_dir = Path(compose_config(overrides).results_dir)
+    config = compose_config(overrides)
+    results_dir = Path(config.results_dir)
     known = {record["run_id"]: record for record in store.read_all(results_dir)[0]}
     if run_id not in known:
         near = difflib.get_close_matches(run_id, known, n=1, cutoff=0.5)
@@ -52,11 +59,30 @@ def find(run_id: str, overrides: Sequence[str]) -> tuple[Prepared, Record]:
             f"Unknown run '{run_id}': none of the {len(known)} records in {results_dir} has this id.{hint}"
         )
     record = known[run_id]
+    for override in overrides:
+        key = override.lstrip("?+").partition("=")[0]
+        group, _, inner = key.partition(".")
+        if group in RECORDED and key not in FILES:
+            then, now = _at(record["config"].get(group), inner), _at(getattr(config, group), inner)
+            if then not in (None, now):
+                raise ConfigError(
+                    f"{override}: run {run_id} has {text_of(then)} in its record, and is exported as it was: leave that out, or describe "
+                    "another run by key=value without the id."
+                )
     if record["status"] != "ok":
         raise BenchError(
             f"Run {run_id} ({record['name']}) is recorded as {record['status']}: there is no model to export."
         )
     return _as_it_was(record, overrides), record
+
+
+def _at(part: Any, inner: str) -> Any:
+    """Return the value of a dotted key in a group, or of a group its name, or of a single value itself; None where it is not."""
+    for name in (
+        inner.split(".") if inner else ["name"] if isinstance(part, dict) or is_dataclass(part) else []
+    ):
+        part = part.get(name) if isinstance(part, dict) else getattr(part, name, None)
+    return part
 
 
 def _as_it_was(record: Record, overrides: Sequence[str]) -> Prepared:

@@ -43,6 +43,8 @@ def write_submission(runs: Sequence[Prepared], to: Path) -> list[str]:
             if (task.name, split) in FILES:
                 sources[FILES[task.name, split]].append((run, split))
     wrong = [f"{name}.tsv ({len(found)} runs)" for name, found in sources.items() if len(found) != 1]
+    if not any(sources.values()):
+        raise BenchError("No run of the sweep predicts a test set of GLUE: use sweep=glue_test.")
     if wrong:
         raise BenchError(
             f"The submission needs one run that predicts each test set, but has for {', '.join(wrong)}: use "
@@ -51,7 +53,8 @@ def write_submission(runs: Sequence[Prepared], to: Path) -> list[str]:
     content = BytesIO()
     with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, [(run, split)] in sources.items():
-            archive.writestr(f"{name}.tsv", _file(run, split))
+            # A fixed date: equal predictions make equal zips.
+            archive.writestr(zipfile.ZipInfo(f"{name}.tsv"), _file(run, split), zipfile.ZIP_DEFLATED)
     store.write_atomically(to, content.getvalue())
     return [f"{name}.tsv" for name in sources]
 
@@ -78,6 +81,10 @@ def _predictions(run: Prepared, split: str) -> np.ndarray:
         for line in store.read_packed(store.packed_file(results_dir, run.name), run.run_id):
             if line.split == split and line.labels is None:  # in the rows' order
                 return line.predictions
+        if not store.path_of(results_dir, run.name, run.run_id).exists():
+            raise BenchError(
+                f"{run.name} has not run: `make sweep SWEEP=glue_test` with the same settings runs it."
+            )
     return store.read_predictions(folder, split)
 
 

@@ -21,7 +21,7 @@ from bench.models.trimmed_tokenizer import trimmed_tokenizer
 from bench.report.names import embedding_id
 from bench.runs.identity import Prepared
 from bench.tasks import data as task_data
-from bench.text import escape, markdown_table, slug
+from bench.text import amount, escape, markdown_table, slug
 
 BADLY = 0.9  # a token is badly fitted if its relative error exceeds this quantile of the vocabulary's
 SHOWN = 30  # terms with the greatest loss
@@ -128,7 +128,7 @@ def write_coverage(coverage: Coverage, corpus: str, text: str, run: Prepared, fo
     stem = f"{text}--{slug(model.lower())}--{embedding}"
     paths = [folder / f"{stem}.{ending}" for ending in ("md", "csv", "json")]
 
-    rates = [[name, f"{value:,.4g}"] for name, value in coverage.facts.items()]
+    rates = [[name, amount(value)] for name, value in coverage.facts.items()]
     terms = [
         [escape(term), str(count), str(tokens), f"{error:.3f}", f"{loss:.3f}"]
         for term, count, tokens, _, error, loss in coverage.terms.head(SHOWN).itertuples(index=False)

@@ -25,7 +25,7 @@ from bench.runs.identity import Prepared, prepare
 from bench.settings.schema import DriftConfig, RunConfig
 from bench.tasks import data as task_data
 from bench.tasks.text import cached_counts
-from bench.text import escape, markdown_table, slug
+from bench.text import amount, escape, markdown_table, slug
 
 COVERAGE = ("unknown_rate", "split_rate", "tokens_per_word", "badly_fitted_rate")
 HOW_TO_READ = (
@@ -51,7 +51,7 @@ class Drift:
 
     between: dict[str, tuple[float, float]]  # by measure: its value, and its value by chance
     facts: tuple[dict[str, float], dict[str, float]]  # of the reference, of the current text
-    passed: list[str]  # a sentence for each limit that is passed
+    exceeded: list[str]  # a sentence for each limit that is exceeded
 
 
 @dataclass(frozen=True)
@@ -128,15 +128,20 @@ class Comparison:
         }
         module, _ = self.made_for(self.reference)
         facts = (self.facts(module, self.reference), self.facts(module, self.current))
-        return Drift(between, facts, passed(between, facts, self.config.drift))
+        return Drift(between, facts, exceeded(between, facts, self.config.drift))
 
     def reassign(self) -> Reassigned:
         """Return codes and tables for the current text. Raises ConfigError if they depend on no text."""
         run = self.run_for(self.current)
         if not any("corpus" in (run.canonical[part] or {}) for part in ("embedding", "assignment")):
+            chosen = [
+                f"{part}={kind['name']}"
+                for part in ("embedding", "assignment")
+                if (kind := run.canonical[part])
+            ]
             raise ConfigError(
-                f"embedding={run.config.embedding.name} with assignment={run.config.assignment.name} is made without any text and "
-                "does not change: use assignment=contextual, or set assignment.frequency_power=1."
+                f"{' with '.join(chosen)} is made without any text and does not change: use embedding=subspace with "
+                "assignment=contextual, or set assignment.frequency_power=1."
             )
         (old, _), (new, codes) = self.made_for(self.reference), self.made_for(self.current)
         sha256 = None if codes is None else codes.sha256
@@ -159,12 +164,12 @@ def unseen_rate(reference: np.ndarray, current: np.ndarray) -> float:
     return float(current[reference == 0].sum() / current.sum())
 
 
-def passed(
+def exceeded(
     between: dict[str, tuple[float, float]],
     facts: tuple[dict[str, float], dict[str, float]],
     limits: DriftConfig,
 ) -> list[str]:
-    """Return one sentence for each limit that is passed, with its key and both values."""
+    """Return one sentence for each limit that is exceeded, with its key and both values."""
     before, now = facts
     beyond_chance = {name: value - chance for name, (value, chance) in between.items()}
     unknown, error = now["unknown_rate"] - before["unknown_rate"], 0.0
@@ -177,7 +182,7 @@ def passed(
         ("error", error, "relative rise of the embedding's error"),
     ]
     return [
-        f"drift.{key} ({getattr(limits, key):g}) is passed: {value:.4f} {words}"
+        f"drift.{key} ({getattr(limits, key):g}) is exceeded: {value:.4f} {words}"
         for key, value, words in measured
         if value > getattr(limits, key)
     ]
@@ -199,13 +204,13 @@ def reassigned_table(reassigned: Reassigned) -> str:
 
 def _side_by_side(facts: tuple[dict[str, float], dict[str, float]]) -> list[list[str]]:
     left, right = facts
-    return [[name, f"{value:,.4g}", f"{right[name]:,.4g}"] for name, value in left.items()]
+    return [[name, amount(value), amount(right[name])] for name, value in left.items()]
 
 
 def write_drift(drift: Drift, comparison: Comparison) -> Path:
     """Write drift/<model>--<current text>--<reference text>--<embedding>.md; return it."""
     path = _path("drift", comparison, ".md")
-    limits = "\n".join(f"- {escape(line)}" for line in drift.passed) or "No limit is passed."
+    limits = "\n".join(f"- {escape(line)}" for line in drift.exceeded) or "No limit is exceeded."
     store.write_atomically(path, f"# {_title(comparison)}\n\n{drift_table(drift)}\n{limits}\n\n{HOW_TO_READ}")
     return path
 

@@ -20,6 +20,7 @@ from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from bench.errors import ConfigError
 from bench.settings.choices import (
@@ -82,6 +83,13 @@ def in_hydras_grammar(override: str) -> str:
 
 def explain(error: Exception, overrides: Sequence[str]) -> ConfigError:
     """Return the error in a sentence of ours for an error of Hydra or OmegaConf."""
+    if isinstance(error, YAMLError):
+        where = getattr(error, "problem_mark", None)
+        place = (
+            f"{where.name}, line {where.line + 1}, column {where.column + 1}" if where else "a file of conf/"
+        )
+        return ConfigError(f"{place} is no YAML ({getattr(error, 'problem', error)}): correct it.")
+
     # An override without a key or a value, or a name that a group does not have: Hydra's text is long and suggests nothing.
     for override in overrides:
         key, given, value = override.partition("=")
@@ -131,7 +139,8 @@ def _absent(key: str, overrides: Sequence[str]) -> ConfigError:
         return refused(part, inner, value)
     if dict in (get_origin(type_of(key)), get_origin(type_of(key.rpartition(".")[0]))):
         return ConfigError(
-            f"{key} is not there yet: correct the name, or add it with a plus, as in +{key}={value}."
+            f"{key} is not there yet, or lacks one of the keys that its value names: correct the name, or add it with a plus, as in "
+            f"+{key}={value}."
         )
     return unknown_key(key, _keys(_schema(RunConfig)))
 
@@ -248,7 +257,10 @@ def _of_groups(groups: tuple[str, ...]) -> RunConfig:
 @cache
 def _composed(overrides: tuple[str, ...]) -> RunConfig:
     with initialize_config_dir(str(CONF), version_base=None):
-        composed = compose("config", overrides=list(overrides), return_hydra_config=True)
+        try:
+            composed = compose("config", overrides=list(overrides), return_hydra_config=True)
+        except YAMLError as error:
+            raise explain(error, overrides) from error
     chosen = composed.hydra.runtime.choices
     with open_dict(composed):
         del composed["hydra"]

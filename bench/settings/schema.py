@@ -196,10 +196,12 @@ class DriftConfig:
     """Limits of `bench drift`, which exits with 1 where a value is above its limit."""
 
     # Jensen-Shannon divergence of token frequencies (bits), beyond what shuffling the passages gives
-    divergence: float = 0.1
-    unseen: float = 0.05  # share of the current tokens that the reference does not hold, likewise
-    unknown: float = 0.01  # rise of the share of words with a token unknown to the tokenizer
-    error: float = 0.1  # relative rise of the embedding's error, tokens by frequency
+    divergence: float = number(0.1, least=0)
+    unseen: float = number(
+        0.05, least=0
+    )  # share of the current tokens that the reference does not hold, likewise
+    unknown: float = number(0.01, least=0)  # rise of the share of words with a token unknown to the tokenizer
+    error: float = number(0.1, least=0)  # relative rise of the embedding's error, tokens by frequency
 
 
 @dataclass

@@ -73,7 +73,9 @@ def read_predictions(folder: Path, split: str) -> np.ndarray:
                 raise KeyError(f"they are of {file.metadata()['split']}")
             return cast(np.ndarray, file.get_tensor("predictions"))
     except (OSError, KeyError, SafetensorError) as error:
-        raise BenchError(f"{path} holds no predictions of {split} ({error}): run the run again.") from error
+        raise BenchError(
+            f"{path} holds no predictions of {split} ({error}): delete the run's record and run it again."
+        ) from error
 
 
 def stored_splits(folder: Path) -> dict[str, np.ndarray]:
@@ -84,7 +86,9 @@ def stored_splits(folder: Path) -> dict[str, np.ndarray]:
             with safetensors.safe_open(path, "np") as file:
                 found[file.metadata()["split"]] = file.get_tensor("predictions")
         except (OSError, KeyError, TypeError, SafetensorError) as error:
-            raise BenchError(f"{path} holds no predictions ({error}): run the run again.") from error
+            raise BenchError(
+                f"{path} holds no predictions ({error}): delete the run's record and run it again."
+            ) from error
     return found
 
 

@@ -127,7 +127,7 @@ def cancel(overrides: Sequence[str], seeds: int | None = None) -> str:
     running = sum(claims.holder(plan.path(run)) is not None for run in plan.runs)
     plan.cancel_file().touch()
     taken = sum(launcher(plan).cancel() for launcher in launchers.every())
-    return f"cancelled {plan.sweep.name}: {running} running runs are stopped, {taken} jobs are taken from the queue"
+    return f"cancelled {plan.sweep.name}: stopped runs {running}, jobs taken from the queue {taken}"
 
 
 def closing(outcome: Outcome) -> tuple[list[str], bool]:
@@ -138,12 +138,10 @@ def closing(outcome: Outcome) -> tuple[list[str], bool]:
     plan, missing = outcome.plan, outcome.missing()
     ids = {item.run_id for item in outcome.todo}
     ok = Counter(run.run_id in ids for run in plan.runs if plan.status(run) == "ok")
-    lines = [
-        *outcome.words,
-        *_failures(plan),
-        *_missing(plan, missing),
-        _line([("done", ok[True]), ("skipped", ok[False])], plan),
-    ]
+    counts = [("done", ok[True]), ("skipped", ok[False])]
+    # What was submitted waits for a job, or runs already.
+    last = _line([*counts, ("queued", len(ids))], plan, 0) if outcome.submitted else _line(counts, plan)
+    lines = [*outcome.words, *_failures(plan), *_missing(plan, missing), last]
     return lines, bool(missing) or any(map(plan.failed, plan.runs))
 
 

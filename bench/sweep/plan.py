@@ -203,7 +203,7 @@ class Plan:
     def cancel_file(self) -> Path:
         """Return the file that stops all earlier launchers of the sweep, on any node, once it is touched. Make its folder."""
         path = Path(self.config.results_dir) / "jobs" / f"{self.sweep.name}.cancel"
-        path.parent.mkdir(parents=True, exist_ok=True)
+        store.make_folder(path.parent)
         return path
 
     def todo(self) -> list[Item]:

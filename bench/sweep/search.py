@@ -29,7 +29,7 @@ from bench import store
 from bench.errors import BenchError, ConfigError
 from bench.probes.fit import fits
 from bench.runs.identity import Prepared
-from bench.settings.compose import compose_config, text_of
+from bench.settings.compose import choices, compose_config, text_of
 from bench.settings.schema import RunConfig
 from bench.sweep import launch
 from bench.sweep.plan import Declared, Item, Plan, Sweep, against_store, check, check_held_out, expand
@@ -81,8 +81,11 @@ class Search:
 
     def __init__(self, overrides: Sequence[str]) -> None:
         self.others = [o for o in overrides if not o.startswith(("search=", "search."))]
-        self.config = compose_config(overrides)
-        self.settings = self.config.search
+        if not any(override.startswith("search=") for override in overrides):
+            names = ", ".join(choices("search"))
+            raise ConfigError(f"search is not set: add search=<name>. Available: {names}.")
+        self.settings = compose_config(overrides).search
+        self.config = compose_config([*self.settings.fixed, *overrides])
         _check(self.settings.space, self.settings.fixed, self.others)
         if not self.settings.tasks:
             raise ConfigError("search.tasks is empty: name at least one task.")
@@ -125,7 +128,7 @@ class Search:
         for trial in trials:
             if trial not in left:
                 self.trials.end(trial, "impossible")
-        log.info("search | %d candidates are fitted, %d cannot be made", len(left), len(trials) - len(left))
+        log.info("search | candidates fitted %d, that cannot be made %d", len(left), len(trials) - len(left))
 
         # Fit the embeddings, and leave out those that another dominates.
         first = [self.possible[points[trial.number]][0] for trial in left]
@@ -221,8 +224,8 @@ class Search:
 
         # The closing lines count the trials by outcome, and the runs as a sweep does.
         counts = table.drop_duplicates(list(self.settings.space)).outcome.value_counts()
-        outcomes = ", ".join(f"{name} {count}" for name, count in sorted(counts.items()) if name != "front")
-        count = f"trials {len(table)} ({outcomes})"
+        outcomes = ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
+        count = f"trials {len(table)} ({outcomes})" if outcomes else f"trials {len(table)}"
         if not found:
             return Found(table, [f"{count} | front 0"], "failed" in counts, self.config)
         ends, failed = launch.closing(launch.Outcome(self._everything(found), list(self.todo.values())))

@@ -1,6 +1,7 @@
 """Trials of an Optuna study that several processes share: each belongs to the process that holds its claim."""
 
 import itertools
+import os
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,9 +14,21 @@ from bench.store.claims import Claim
 
 if TYPE_CHECKING:
     from optuna import Trial
+    from optuna.storages.journal import JournalFileSymlinkLock
     from optuna.trial import FrozenTrial
 
 POLL = 1.0  # seconds between looks at trials that other processes hold
+
+
+def _drop_half_line(journal: Path, lock: "JournalFileSymlinkLock") -> None:
+    """Drop the end of a journal's last line that a crash or a full disk cut off: what comes after it could not be read."""
+    lock.acquire()  # others append under it
+    try:
+        written = journal.read_bytes() if journal.exists() else b""
+        if written and not written.endswith(b"\n"):
+            os.truncate(journal, written.rfind(b"\n") + 1)
+    finally:
+        lock.release()
 
 
 class Trials:
@@ -25,15 +38,16 @@ class Trials:
         try:
             import optuna
             from optuna.storages import JournalStorage
-            from optuna.storages.journal import JournalFileBackend
+            from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
         except ImportError as error:
             raise EnvironmentBroken(
                 "bench search needs optuna: pip install -c constraints.txt -e '.[search]'."
             ) from error
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self.folder = folder
+        self.folder, journal = folder, folder / "journal.log"
+        _drop_half_line(journal, JournalFileSymlinkLock(str(journal)))
         self.study = optuna.create_study(
-            storage=JournalStorage(JournalFileBackend(str(folder / "journal.log"))),
+            storage=JournalStorage(JournalFileBackend(str(journal))),
             sampler=optuna.samplers.TPESampler(),  # learns from few trials, also while others still run
             study_name=store.sha256("\n".join(sorted(runs)))[:12],  # other runs are another study
             directions=["maximize", "minimize"],

@@ -111,13 +111,10 @@ class View:
         if self.live or self._ended < self._runs:  # a log's last words then belong to what went wrong
             return
         for task, dense, compressed, embedding in self._progress.scores():
-            log.info(
-                "best on %s: dense %s, compressed %s (%s)",
-                task,
-                dense or "-",
-                compressed or "-",
-                embedding or "-",
+            parts = [f"dense {dense}"] * bool(dense) + [f"compressed {compressed} ({embedding})"] * bool(
+                compressed
             )
+            log.info("best on %s: %s", task, ", ".join(parts))
 
     def tell(self, event: str, item: Item, text: str) -> None:
         """Show that a worker began a run ("begin"), ended it with the status `text` ("end"), or died with it ("lost")."""

@@ -88,7 +88,9 @@ def passages(corpus: str, config: RunConfig, key: str = "corpus") -> Passages:
     with store.atomic(path) as temporary:
         _write(compress(_in_turns(parts), chosen.tobytes()), temporary)
     drawn = Passages(path)
-    amounts = ", ".join(f"{name or 'no named language'} {n:,}" for name, n in sorted(drawn.languages.items()))
+    amounts = ", ".join(
+        f"{name or 'language not named'} {n:,}" for name, n in sorted(drawn.languages.items())
+    )
     log.info("%s (%s) | %s passages: %s", key, corpus, f"{len(drawn):,}", amounts)
     return drawn
 

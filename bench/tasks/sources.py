@@ -83,7 +83,7 @@ def checked_root(root: Path) -> Path:
 def choose(request: Request, splits: list[str]) -> str:
     """Return the end of an error message: the splits that exist, and settings with which the run can go on."""
     if not splits:
-        return "nothing of this task is there"
+        return "nothing of this task is there: correct data.root, or leave the task out"
     key, hints = f"task.splits.{request.role}", []
     train = next((name for name in splits if name.startswith("train")), None)
     if near := next((name for name in splits if name.startswith((request.split, request.role))), None):
@@ -93,7 +93,7 @@ def choose(request: Request, splits: list[str]) -> str:
         hints.append(f"hold out a part with {_setting(key, rest)} and {_setting('task.splits.train', most)}")
     if request.role != "train" and (request.prefix or request.task.evaluate != [request.role]):
         hints.append(f"leave '{request.role}' out of task.evaluate and task.predict")
-    return f"there are {', '.join(splits)}; {' or '.join(hints) or f'get the {request.split} split too'}"
+    return f"the data have {', '.join(splits)}; {' or '.join(hints) or f'get the {request.split} split too'}"
 
 
 def _setting(key: str, value: str) -> str:
@@ -108,7 +108,7 @@ def _parquet_files(request: Request) -> dict[str, Path]:
     path = parquet.folders(request.task, root, request.language)[0] / f"{request.split}.parquet"
     state = "is no file that can be read" if os.path.lexists(path) else "is missing"
     choice = choose(request, parquet.splits(request.task, root, request.language))
-    raise MissingData(f"data.root: {path} {state} for {request}: {choice}.")
+    raise MissingData(f"data.root ({root}): {path} {state} for {request}: {choice}.")
 
 
 def _parquet(request: Request) -> Raw:

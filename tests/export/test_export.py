@@ -163,6 +163,18 @@ def test_a_kept_run_is_exported_by_its_id_without_training(trained, tiny_model, 
         ), path.name
 
 
+@pytest.mark.parametrize("override", ["embedding=dense", "embedding.rows=50", "assignment=random", "seed=3"])
+def test_a_run_is_exported_as_its_record_has_it(override, trained, tmp_path, capsys):
+    run_id = record_of(trained)["run_id"]
+    assert main(["export", run_id, *where(trained), override, "--to", str(tmp_path / "out")]) == 2
+    said = capsys.readouterr().err
+    assert (
+        f"{override}: run {run_id} has " in said
+        and "leave that out" in said
+        and not (tmp_path / "out").exists()
+    )
+
+
 def test_the_card_has_front_matter_sizes_scores_with_intervals_and_marks(trained, tmp_path):
     record = record_of(trained)
     assert main(["export", record["run_id"], *where(trained), "--to", str(tmp_path / "out")]) == 0
@@ -274,7 +286,8 @@ def test_a_run_of_another_folders_model_is_set_up_again_from_its_record_and_the_
         "model.width=null",
         *SUBSPACE,
     ]
-    record = execute(prepare(compose_config([*asked, "keep_weights=true", "training.max_steps=2"])))
+    asked += ["training.max_steps=2"]
+    record = execute(prepare(compose_config([*asked, "keep_weights=true"])))
     assert record["status"] == "ok" and record["chosen"]["model"] == "multilingual-minilm"
     if old:
         del record["chosen"]

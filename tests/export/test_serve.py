@@ -78,6 +78,28 @@ def test_many_requests_at_once_get_the_answers_of_torch_and_wrong_ones_a_reason(
         assert [one["label"] for one in answer] == [
             model.config.id2label[int(row.argmax())] for row in expected
         ]
-    for wrong in ({"texts": []}, {"texts": ["x"] * 33}, {"texts": [1]}, {"text": "x"}, [1]):
+    for wrong in (
+        {"texts": []},
+        {"texts": ["\ud800"]},
+        {"texts": ["x"] * 33},
+        {"texts": [1]},
+        {"text": "x"},
+        [1],
+    ):
         with pytest.raises(urllib.error.HTTPError, match="400"):
             ask(server, wrong)
+
+
+def test_a_folder_that_cannot_be_served_is_told_with_the_command_that_writes_one(tmp_path: Path, monkeypatch):
+    from bench.export import serve
+
+    (tmp_path / "encoder").mkdir()
+    (tmp_path / "encoder/model.onnx").write_bytes(b"x")
+    (tmp_path / "encoder/config.json").write_text("{}")
+    for folder, what in (("nowhere", "no folder with model.onnx"), ("encoder", "an encoder without a task")):
+        monkeypatch.setenv("EXPORT", str(tmp_path / folder))
+        with pytest.raises(SystemExit, match=rf"EXPORT \(.*{folder}\) is {what}: .*--onnx --to"):
+            serve.app  # noqa: B018
+    monkeypatch.delenv("EXPORT")
+    with pytest.raises(SystemExit, match="EXPORT is not set"):
+        serve.app  # noqa: B018

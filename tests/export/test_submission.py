@@ -2,6 +2,7 @@
 
 import io
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -124,6 +125,16 @@ def test_a_test_set_with_missing_rows_is_refused(runs: list[Prepared], tmp_path:
     with pytest.raises(BenchError, match="145 predictions of test.*146 rows"):
         write_submission(runs, tmp_path / "glue.zip")
     store.write_predictions(folder, "test", whole)
+
+
+def test_runs_that_are_missing_are_told_from_predictions_that_are(
+    runs: list[Prepared], tmp_path: Path
+) -> None:
+    moved = [replace(run, config=replace(run.config, results_dir=str(tmp_path / "empty"))) for run in runs]
+    with pytest.raises(BenchError, match=r"cola/dense/s0 has not run: `make sweep SWEEP=glue_test`"):
+        write_submission(moved, tmp_path / "glue.zip")
+    with pytest.raises(BenchError, match="predicts a test set of GLUE: use sweep=glue_test"):
+        write_submission([], tmp_path / "glue.zip")
 
 
 def test_the_command_wants_a_zip_to_write() -> None:

@@ -74,16 +74,16 @@ def test_the_same_kind_of_text_passes_and_another_names_each_limit_with_both_val
     assert (
         main(["drift", "--reference", reference, "--current", text("later.txt", NEWS, 40, seed=1), *pq]) == 0
     )
-    assert "is passed" not in capsys.readouterr().out
+    assert "is exceeded" not in capsys.readouterr().out
     assert main(["drift", "--reference", reference, "--current", text("clinic.txt", CLINIC), *pq]) == 1
     said = capsys.readouterr().out
     for key, limit in (("divergence", "0.1"), ("unseen", "0.05"), ("error", "0.1")):
         (line,) = [
-            line for line in said.splitlines() if line.startswith(f"drift.{key} ({limit}) is passed: ")
+            line for line in said.splitlines() if line.startswith(f"drift.{key} ({limit}) is exceeded: ")
         ]
         assert float(line.split(": ")[1].split()[0]) > float(limit)
     [page] = (path.read_text() for path in (tmp_path / "results/drift").glob("tiny--clinic.txt-*.md"))
-    assert "drift.unseen (0.05) is passed" in page and str(tmp_path) not in page
+    assert "drift.unseen (0.05) is exceeded" in page and str(tmp_path) not in page
     high = ["drift.divergence=1", "drift.unseen=1", "drift.error=99"]
     assert (
         main(["drift", "--reference", reference, "--current", str(tmp_path / "clinic.txt"), *pq, *high]) == 0

@@ -19,6 +19,12 @@ from bench.tasks.data import load_split
 from tests.support.commands import call_bench
 
 
+@pytest.mark.parametrize("verb", ["rescore", "pack"])
+def test_a_mistyped_folder_is_told(verb: str, tmp_path: Path) -> None:
+    done = call_bench(verb, f"results_dir={tmp_path}/tpyo")
+    assert done.returncode == 2 and f"results_dir ({tmp_path}/tpyo) has no records" in done.stderr
+
+
 def test_a_finished_run_scores_the_same_again(tiny: list[str], tmp_path: Path) -> None:
     run(compose_config([*tiny, "embedding=dense"]))
     again = call_bench("rescore", f"results_dir={tmp_path}/results")
@@ -123,7 +129,7 @@ def test_packed_predictions_are_scored_where_only_they_and_the_records_are_there
     results = tmp_path / "results"
     records = [run(compose_config([*tiny, "embedding=dense", f"seed={seed}"])) for seed in (0, 1)]
     packed = call_bench("pack", f"results_dir={results}")
-    assert packed.returncode == 0 and "2 runs" in packed.stdout, packed.stderr
+    assert packed.returncode == 0 and "runs 2" in packed.stdout, packed.stderr
     folders = [store.predictions_folder(results, one["name"], one["run_id"]) for one in records]
     before = [store.stored_splits(folder) for folder in folders]
     shutil.rmtree(results / "predictions")

@@ -18,6 +18,23 @@ def prepared(*overrides: str):
     return prepare(compose_config(["task=lexical_sentiment", *overrides]))
 
 
+@pytest.mark.parametrize("arguments", [["plan", "sweep=broken"], ["run", "sweep=broken", "--cfg", "job"]])
+def test_a_file_that_is_no_yaml_is_named_with_its_line(arguments, tmp_path):
+    copy = tmp_path / "copy"
+    for folder in ("bench", "conf"):
+        shutil.copytree(CONF.parent / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    (copy / "conf/sweep/broken.yaml").write_text("name: broken\npurpose: [bad\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "bench", *arguments],
+        cwd=copy,
+        env={"PATH": ""},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
+    assert "conf/sweep/broken.yaml, line 3, column 1 is no YAML" in done.stderr
+
+
 @pytest.mark.parametrize(
     "group", ["model", "task", "embedding", "assignment", "recovery", "training", "price", "gate"]
 )

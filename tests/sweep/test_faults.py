@@ -162,10 +162,16 @@ def test_gc_shows_and_removes_what_nobody_needs_and_never_a_record(tiny, tmp_pat
     assert kept.is_dir() and torn.exists() and sorted((results / "runs").rglob("*.json")) == records
 
 
+def test_a_part_of_a_sweep_is_not_cancelled(tiny, tmp_path, capsys):
+    assert main(["cancel", *tiny, "sweep=smoke", "--only", "task=mrpc", "--limit", "2"]) == 2
+    assert "--limit and --only: cancel stops the whole sweep" in capsys.readouterr().err
+    assert not (tmp_path / "results").exists()
+
+
 def test_cancel_stops_a_local_sweep_from_elsewhere(tiny, tmp_path, capsys):
     sweep = smoke(tiny, "training.max_steps=10000")
     process = start_training(*sweep)
-    assert main(["cancel", *sweep]) == 0 and "1 running runs are stopped" in capsys.readouterr().out
+    assert main(["cancel", *sweep]) == 0 and "stopped runs 1" in capsys.readouterr().out
     process.communicate(timeout=60)
     assert process.returncode == 130
     assert [record["status"] for record in store.read_all(tmp_path / "results")[0]] == ["interrupted"]

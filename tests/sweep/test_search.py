@@ -12,6 +12,7 @@ import pytest
 from bench import store
 from bench.errors import ConfigError, EnvironmentBroken
 from bench.sweep.search import gaps_to_front, search
+from bench.sweep.trials import Trials
 from tests.support.commands import ROOT, wait_for
 
 SPACE = "search.space={embedding.subspaces:[4,5,12],embedding.rows:[32,60],assignment:[random,pq],recovery:[none]}"
@@ -23,6 +24,7 @@ def searching(tiny):
     model = [o for o in tiny if not o.startswith("task=")]
     return [
         *model,
+        "search=demo",
         "search.name=t",
         "search.fixed=[]",
         "search.tasks=[lexical_sentiment]",
@@ -128,6 +130,16 @@ def test_a_search_that_makes_no_sense_is_refused_before_any_work(change, words, 
     with pytest.raises(ConfigError, match=words):
         search([*searching, change])
     assert not (tmp_path / "results").exists()
+
+
+def test_a_search_is_named_and_goes_on_after_half_a_line(searching, tmp_path):
+    with pytest.raises(ConfigError, match=r"search is not set: add search=<name>\. Available: demo"):
+        search([o for o in searching if o != "search=demo"])
+    Trials(tmp_path, ["a"]).study.ask()
+    journal = tmp_path / "journal.log"
+    whole = journal.read_bytes()
+    journal.write_bytes(whole + whole.splitlines(keepends=True)[-1][:-9])
+    assert len(Trials(tmp_path, ["a"]).all()) == 1 and journal.read_bytes().startswith(whole)
 
 
 def test_without_optuna_the_extra_is_named(searching, monkeypatch):

@@ -92,7 +92,7 @@ def test_status_tells_the_truth_and_cancel_stops_everything(on_slurm, slurm, tmp
     submitted = run_bench("sweep", *sweep, "--seeds", "2")
     assert (
         submitted.returncode == 0
-        and submitted.stdout.splitlines()[-1] == "done 0 | skipped 0 | missing 4 | failed 0"
+        and submitted.stdout.splitlines()[-1] == "done 0 | skipped 0 | queued 4 | failed 0"
     )
     wait_for(lambda: len(list((tmp_path / "results").rglob("*.claim0"))) == 2, 90, "two runs did not begin")
     lines, failed = status(sweep, Selection(seeds=2))

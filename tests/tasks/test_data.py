@@ -124,7 +124,11 @@ def test_regression_labels_are_checked(
 @pytest.mark.parametrize(
     ("role", "spec", "said"),
     [
-        ("train", "train", "there are test, train_subset; select one with task.splits.train=train_subset."),
+        (
+            "train",
+            "train",
+            "the data have test, train_subset; select one with task.splits.train=train_subset.",
+        ),
         ("validation", "validation", "'task.splits.validation=train_subset[90%:]'"),
         ("other", "other", "leave 'other' out of task.evaluate"),
         ("train", "train_subset[9:", "task.splits.train (train_subset[9:) is not a split or a slice"),

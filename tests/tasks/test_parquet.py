@@ -140,7 +140,7 @@ def test_stray_files_neither_stop_an_inventory_nor_are_offered(
     [line] = [line for line in capsys.readouterr().out.splitlines() if re.match(r" *rte .* train ", line)]
     assert line.split()[:4] == ["rte", "parquet", "train", "6"]
     assert set(inventory(DataConfig(root=str(tmp_path)), ["rte"]).split) == {"train", "validation", "test"}
-    with pytest.raises(DataError, match="dev.parquet is no file that can be read .* there are train;"):
+    with pytest.raises(DataError, match="dev.parquet is no file that can be read .* the data have train;"):
         loaded(tmp_path, task=dataclasses.replace(RTE, splits={"train": "dev"}))
 
 
@@ -176,7 +176,7 @@ def test_all_languages_of_xnli_are_read_from_their_nested_columns(tmp_path: Path
 
 def advised(message: str) -> list[str]:
     """Return the settings that a message advises, after what is there, as a shell reads them."""
-    message = message.partition("there are ")[2]
+    message = message.partition("the data have ")[2]
     quoted = re.findall(r"'[\w.]+=[^']+'", message)
     plain = re.findall(r"(?<!['\w.])(?:task|data)\.[\w.]+=[\w:.]*\w", message)
     return [shlex.split(setting)[0] for setting in [*quoted, *plain]]
@@ -231,6 +231,6 @@ def test_what_a_message_advises_is_not_refused(
 def test_a_test_set_is_offered_for_nothing_but_tests(tmp_path: Path, role: str) -> None:
     """GLUE hides its labels: whoever follows such advice is refused."""
     write(tmp_path / "glue/rte/test.parquet", ROWS | {"label": [-1] * 6})
-    with pytest.raises(DataError, match=f"there are test; get the {role} split too") as error:
+    with pytest.raises(DataError, match=f"the data have test; get the {role} split too") as error:
         loaded(tmp_path, role)
     assert not advised(str(error.value))

@@ -127,8 +127,16 @@ class SlurmArray(QueuedLauncher):
         except submitit.core.utils.FailedJobError as error:
             shutil.rmtree(self.folder)
             lines = str(error).splitlines()
-            words = " ".join([line for line in lines if "sbatch: error" in line] or lines)
-            raise ConfigError(f"launcher (slurm): nothing was submitted; Slurm says: {words}") from error
+            words = [line.split("sbatch: error: ")[1] for line in lines if "sbatch: error: " in line]
+            asked = ", ".join(
+                f"launcher.{key}={value}"
+                for key in ("partition", "account", "gpus", "cpus", "memory_gb", "minutes", "options")
+                if (value := getattr(launcher, key))
+            )
+            raise ConfigError(
+                f"launcher (slurm): nothing was submitted; Slurm says: {' '.join(words or lines)}; correct what the cluster does not "
+                f"have of {asked}."
+            ) from error
         number = str(jobs[0].job_id).partition("_")[0]
         log.info(
             "submitted job %s: %d tasks for %d runs; its output is in %s; `status` follows it",
