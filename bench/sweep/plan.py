@@ -295,4 +295,6 @@ def check(config: RunConfig) -> None:
     """Raise ConfigError for settings that no sweep can use."""
     if config.overwrite not in POLICIES:
         raise ConfigError(unknown("overwrite", config.overwrite, POLICIES))
+    if Path(config.results_dir).is_file():
+        raise ConfigError(f"results_dir ({config.results_dir}) is a file: name a folder.")
     launchers.named(config.launcher.name).check(config.launcher)

@@ -176,6 +176,7 @@ def test_limit_and_seeds(sweep):
         (["launcher.time_limit=-1"], "launcher.time_limit"),
         (["launcher=slrm"], "Did you mean 'slurm'"),
         (["workers=0"], "workers"),
+        ([f"results_dir={ROOT}/LICENSE"], r"results_dir \(.*LICENSE\) is a file"),
     ],
 )
 def test_a_wrong_choice_is_refused_before_any_work(sweep, arguments, words):
