@@ -29,7 +29,7 @@ class Source(NamedTuple):
 
 
 FILES = {
-    "model.path": Source(("model.sha256",), "<folder of the model>"),
+    "model.path": Source(("model.sha256", "model.files"), "<folder of the model>"),
     "data.root": Source(("data.",), "<folder of the data>"),
     "assignment.corpus": Source(("assignment.corpus", "embedding.corpus"), "<its text file or splits>"),
     "recovery.corpus": Source(("recovery.corpus",), "<its text file or splits>"),

@@ -21,6 +21,9 @@ NAMES = {
 # How the names of a tokenizer's files begin.
 TOKENIZER = ("tokenizer", "vocab", "merges", "special_tokens", "added_tokens", "sentencepiece", "spiece")
 
+# Endings of a model folder's other files: configuration and tokenizer.
+OTHERS = (".json", ".txt", ".model")
+
 # Cached, as a plan asks for the same few files thousands of times, and nothing changes them while it runs.
 digest = cache(file_sha256)
 
@@ -117,13 +120,17 @@ def identity(config: ModelConfig) -> dict[str, Any]:
     if config.source == "hub":
         return known | {"path": config.path, "revision": config.revision}
     path = _checked(config)
-    if config.sha256 and config.weights != "random" and config.source != "local":
-        return known | {"sha256": config.sha256}
+    if config.sha256 and config.weights != "random":
+        known["sha256"] = config.sha256
+        if config.source == "local" and not config.architecture:  # the digest is that of the weights
+            others = (p for p in sorted(path.iterdir()) if p.suffix in OTHERS and p.name != INDEX)
+            known["files"] = sha256("".join(digest(p) for p in others))
+        return known
     if config.architecture:  # the folder gives the tokenizer only
         return known | {"sha256": digest(*_tokenizer_files(path))}
     files = (
         [path]
         if path.is_file()
-        else sorted(p for p in path.iterdir() if p.suffix in (".safetensors", ".json", ".txt", ".model"))
+        else sorted(p for p in path.iterdir() if p.suffix in (".safetensors", *OTHERS))
     )
     return known | {"sha256": sha256("".join(digest(p) for p in files))}

@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -114,7 +115,8 @@ def read(path: Path) -> Record:
         raise ValueError(f"unknown status {record['status']!r}")
     if record["run_id"] != path.stem.rpartition("-")[2]:
         raise ValueError(f"run_id {record['run_id']!r} is not the one in the file's name")
-    if not path.as_posix().endswith(f"/{record['name']}-{record['run_id']}.json"):
+    # In bytes: a system whose file names are not Unicode reads others into the path than the record has.
+    if not os.fsencode(path.as_posix()).endswith(f"/{record['name']}-{record['run_id']}.json".encode()):
         raise ValueError(f"name {record['name']!r} is not the one in the file's path")
     if record["cost"]:
         record["cost"].setdefault("profiles", None)
