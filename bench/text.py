@@ -55,7 +55,7 @@ def percent_text(share: float) -> str:
 
 def amount(number: float) -> str:
     """Return a count in full, such as "14,860", and any other number with four digits that count."""
-    return f"{number:,.0f}" if number == round(number) else f"{number:,.4g}"
+    return f"{number:,.0f}" if float(number).is_integer() else f"{number:,.4g}"
 
 
 def signed(number: float) -> str:

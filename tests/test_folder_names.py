@@ -61,7 +61,7 @@ def test_a_run_writes_and_an_export_reads_folders_of_any_name(tiny, tiny_model, 
     (path,) = place.rglob("runs/**/*.json")
     record = json.loads(path.read_text())
     assert record["run_id"] == prepare(compose_config(overrides)).run_id
-    assert main(["export", record["run_id"], *tiny, *folders, f"--to={place}/out"]) == 0
+    assert main(["export", record["run_id"], *overrides, f"--to={place}/out"]) == 0
     assert bench.load_compressed(place / "out").config.num_labels == 2
     assert main(["coverage", f"--corpus={place}/notes, 1.txt", *overrides]) == 0
     assert sorted(entry.name for entry in tmp_path.iterdir()) == [ALL], "nothing was written beside it"

@@ -70,12 +70,12 @@ def _succeeds(config: RunConfig) -> bool:
     path = path_of(Path(prepared.config.results_dir), prepared.name, prepared.run_id)
     move_unreadable(path)
     if path.exists() and (record := read(path))["status"] == "ok":
-        print(f"done before: {path} (delete it to run again)")
+        said = f"done before: {path} (delete it to run again)"
     else:
-        record = execute(prepared)
-        if os.environ.get("RANK", "0") != "0":  # torchrun: the first process tells it
-            return record["status"] == "ok"
-        print(path)
+        record, said = execute(prepared), str(path)
+    if os.environ.get("RANK", "0") != "0":  # torchrun: the first process tells it
+        return record["status"] == "ok"
+    print(said)
     if headline := record["headline"]:
         print(f"{prepared.name}: {headline['split']} {headline['metric']} = {headline['value']:.4f}")
     return record["status"] == "ok"

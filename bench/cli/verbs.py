@@ -146,7 +146,7 @@ VERBS = {
     ),
     "cancel": Verb(
         "plans",
-        "Stop a whole sweep wherever it runs; the same sweep goes on from there later.",
+        "Stop a whole sweep (no --limit, no --only) wherever it runs; the same sweep goes on from there later.",
         "sweep=demo",
         SELECTION,
     ),

@@ -7,7 +7,7 @@ import shlex
 import shutil
 import tempfile
 from collections.abc import Sequence
-from dataclasses import is_dataclass, replace
+from dataclasses import asdict, is_dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -37,10 +37,9 @@ FILES = {
 }
 
 
-# Groups and keys whose values are the record's.
-RECORDED = {
-    *("task", "embedding", "assignment", "pretraining", "recovery", "training", "sampling", "body", "seed"),
-}
+# Groups and single values that are the record's.
+RECORDED = "task embedding assignment pretraining recovery training sampling body seed".split()
+ABSENT = object()  # no value, not even null
 
 
 def find(run_id: str, overrides: Sequence[str]) -> tuple[Prepared, Record]:
@@ -59,12 +58,13 @@ def find(run_id: str, overrides: Sequence[str]) -> tuple[Prepared, Record]:
             f"Unknown run '{run_id}': none of the {len(known)} records in {results_dir} has this id.{hint}"
         )
     record = known[run_id]
+    recorded = {"body": "fp32", "sampling": asdict(SamplingConfig())} | record["config"]
     for override in overrides:
         key = override.lstrip("?+").partition("=")[0]
         group, _, inner = key.partition(".")
         if group in RECORDED and key not in FILES:
-            then, now = _at(record["config"].get(group), inner), _at(getattr(config, group), inner)
-            if then not in (None, now):
+            then, now = _at(recorded.get(group), inner), _at(getattr(config, group), inner)
+            if then not in (ABSENT, now):
                 raise ConfigError(
                     f"{override}: run {run_id} has {text_of(then)} in its record, and is exported as it was: leave that out, or describe "
                     "another run by key=value without the id."
@@ -77,11 +77,12 @@ def find(run_id: str, overrides: Sequence[str]) -> tuple[Prepared, Record]:
 
 
 def _at(part: Any, inner: str) -> Any:
-    """Return the value of a dotted key in a group, or of a group its name, or of a single value itself; None where it is not."""
-    for name in (
-        inner.split(".") if inner else ["name"] if isinstance(part, dict) or is_dataclass(part) else []
-    ):
-        part = part.get(name) if isinstance(part, dict) else getattr(part, name, None)
+    """Return the value of a dotted key in a group, a group's name, or a single value itself; ABSENT where there is none."""
+    if part is None:
+        return ABSENT
+    is_group = isinstance(part, dict) or is_dataclass(part)
+    for name in inner.split(".") if inner else ["name"] * is_group:
+        part = part.get(name, ABSENT) if isinstance(part, dict) else getattr(part, name, ABSENT)
     return part
 
 

@@ -109,7 +109,7 @@ def answers(
     folder = store.predictions_folder(Path(config.results_dir), prepared.name, prepared.run_id)
     for language in task_data.languages_of(task, role):
         split = task_data.load_split(task, config.data, role, language, labels=role in task.evaluate)
-        rows = split if "label" in split.column_names else split.with_column("label", [-1] * len(split))
+        rows = split if "label" in split.column_names else split.add_column("label", [-1] * len(split))
         examples, shares = examples_of(rows, config, reader, device)
         logits = predict(model, examples, evaluation_tokens(config.training, device), dtype)
         values = logits[:, 0] if task.labels is None else logits.argmax(axis=1).astype(np.int8)

@@ -61,7 +61,8 @@ def rescore(record: Record, data: DataConfig, results_dir: Path) -> bool:
         "headline": headline_of(task, metrics),
     }
     moves = new["run_id"] != record["run_id"]
-    if moves and (path := store.path_of(results_dir, record["name"], new["run_id"])).exists():
+    path = store.path_of(results_dir, record["name"], new["run_id"])
+    if moves and _finished(path):
         raise BenchError(
             f"{record['name']} was run again with the metrics of today ({path.name}): delete the older record "
             f"{record['run_id']}."
@@ -71,6 +72,14 @@ def rescore(record: Record, data: DataConfig, results_dir: Path) -> bool:
         shutil.move(folder, store.predictions_folder(results_dir, record["name"], new["run_id"]))
         store.path_of(results_dir, record["name"], record["run_id"]).unlink()
     return True
+
+
+def _finished(path: Path) -> bool:
+    """Return whether the path holds the record of a run that finished."""
+    try:
+        return store.read(path)["status"] == "ok"
+    except (OSError, ValueError):
+        return False
 
 
 def evaluated_rows(record: Record, data: DataConfig) -> tuple[TaskConfig, dict[str, dict[str | None, Rows]]]:

@@ -88,7 +88,7 @@ def explain(error: Exception, overrides: Sequence[str]) -> ConfigError:
         place = (
             f"{where.name}, line {where.line + 1}, column {where.column + 1}" if where else "a file of conf/"
         )
-        return ConfigError(f"{place} is no YAML ({getattr(error, 'problem', error)}): correct it.")
+        return ConfigError(f"{place} is not valid YAML ({getattr(error, 'problem', error)}): correct it.")
 
     # An override without a key or a value, or a name that a group does not have: Hydra's text is long and suggests nothing.
     for override in overrides:
@@ -139,7 +139,7 @@ def _absent(key: str, overrides: Sequence[str]) -> ConfigError:
         return refused(part, inner, value)
     if dict in (get_origin(type_of(key)), get_origin(type_of(key.rpartition(".")[0]))):
         return ConfigError(
-            f"{key} is not there yet, or lacks one of the keys that its value names: correct the name, or add it with a plus, as in "
+            f"{key} is not there yet, or {value} names a key that it does not have: correct the name, or add it with a plus, as in "
             f"+{key}={value}."
         )
     return unknown_key(key, _keys(_schema(RunConfig)))

@@ -25,11 +25,11 @@ def with_profiles(records: Iterable[Record], results_dir: Path) -> list[Record]:
     for path in sorted((results_dir / "latency").glob("*.json")):
         try:
             report = json.loads(path.read_text(encoding="utf-8"))
-            made = report.get("created_at", "")  # older files lack it
+            made = str(report.get("created_at", ""))  # older files lack it
             found += [
                 (made, profile_key(row["config"]), report["device"], row["profile"]) for row in report["rows"]
             ]
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise BenchError(
                 f"{path} cannot be read ({type(error).__name__}: {error}): delete it and run `bench latency` again."
             ) from error

@@ -6,6 +6,7 @@ import math
 import os
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import quote
@@ -135,7 +136,8 @@ def move_unreadable(path: Path) -> None:
     except FileNotFoundError:
         return
     except (ValueError, OSError) as error:
-        path.replace(aside(path))
+        with suppress(FileNotFoundError):  # another process was faster
+            path.replace(aside(path))
         log.error(
             "%s could not be read (%s): it is now %s.corrupt, and the run starts again",
             path,

@@ -139,8 +139,13 @@ def closing(outcome: Outcome) -> tuple[list[str], bool]:
     ids = {item.run_id for item in outcome.todo}
     ok = Counter(run.run_id in ids for run in plan.runs if plan.status(run) == "ok")
     counts = [("done", ok[True]), ("skipped", ok[False])]
-    # What was submitted waits for a job, or runs already.
-    last = _line([*counts, ("queued", len(ids))], plan, 0) if outcome.submitted else _line(counts, plan)
+    last = _line(counts, plan)
+    if outcome.submitted:  # what has not finished waits for a job, or runs already
+        queued = {run.run_id for run in plan.runs if run.run_id in ids and plan.status(run) != "ok"}
+        others = replace(
+            plan, known={run_id: known for run_id, known in plan.known.items() if run_id not in queued}
+        )
+        last = _line([*counts, ("queued", len(queued))], others, 0)
     lines = [*outcome.words, *_failures(plan), *_missing(plan, missing), last]
     return lines, bool(missing) or any(map(plan.failed, plan.runs))
 

@@ -19,6 +19,7 @@ from bench.settings.schema import RunConfig, TaskConfig
 from bench.sweep import launchers
 from bench.sweep.pace import Pace, examples
 from bench.sweep.select import Selection
+from bench.tasks.data import splits_read
 from bench.tasks.specs import read_task
 
 SEED = re.compile(r"seed=(\d+)")
@@ -279,13 +280,15 @@ def _path(run: Prepared) -> Path:
 
 
 def check_held_out(task: TaskConfig) -> None:
-    """Raise ConfigError for a task that is scored on a split which its file reports, as nothing is chosen on that."""
-    own = read_task(task.name)
-    reported = {own.splits[role] for role in own.evaluate}
+    """Raise ConfigError for a task that is scored on a split which a task's file reports, as nothing is chosen on that."""
     for role in task.evaluate:
-        if any(part.partition("[")[0] in reported for part in task.splits[role].split("+")):
+        read = splits_read(task, role)
+        owners = [read_task(owner) for owner, _ in read]
+        if any(
+            read & splits_read(own, reported) for own in owners for reported in [*own.evaluate, *own.predict]
+        ):
             raise ConfigError(
-                f"task.splits.{role} ({task.splits[role]}) of {task.name} is what the task reports, and nothing is chosen on that: "
+                f"task.splits.{role} ({task.splits[role]}) of {task.name} is what a task reports, and nothing is chosen on that: "
                 f"hold out training rows, as in task.splits.train=train[:90%] task.splits.{role}=train[90%:], or score another "
                 "split (task.evaluate)."
             )

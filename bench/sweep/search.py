@@ -85,7 +85,6 @@ class Search:
             names = ", ".join(choices("search"))
             raise ConfigError(f"search is not set: add search=<name>. Available: {names}.")
         self.settings = compose_config(overrides).search
-        self.config = compose_config([*self.settings.fixed, *overrides])
         _check(self.settings.space, self.settings.fixed, self.others)
         if not self.settings.tasks:
             raise ConfigError("search.tasks is empty: name at least one task.")
@@ -93,7 +92,8 @@ class Search:
         if not self.possible:
             raise impossible[0]
         first = next(iter(self.possible.values()))
-        check(first[0].config)
+        self.config = first[0].config
+        check(self.config)
         for run in first:
             check_held_out(run.config.task)
             if not run.config.task.higher_is_better:
@@ -128,7 +128,7 @@ class Search:
         for trial in trials:
             if trial not in left:
                 self.trials.end(trial, "impossible")
-        log.info("search | candidates fitted %d, that cannot be made %d", len(left), len(trials) - len(left))
+        log.info("search | %d candidates fitted, %d cannot be made", len(left), len(trials) - len(left))
 
         # Fit the embeddings, and leave out those that another dominates.
         first = [self.possible[points[trial.number]][0] for trial in left]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Selection:
-    """The runs that the flags of plan, sweep, status, retry and cancel select."""
+    """The runs that the flags of plan, sweep, status and retry select."""
 
     limit: int | None = None  # the first runs in the order of the sweep's file
     # "key=value[,value]": runs whose configuration has one of these values; "part=name[,name]": runs of these parts of the file
@@ -37,7 +37,8 @@ class Selection:
             run
             for run in runs
             if all(
-                {value_of(run.run.config, key), _stated(run.overrides, key)}
+                (value := value_of(run.run.config, key)) is not None
+                and {value, _stated(run.overrides, key)}
                 & {values, *values.split(",")}  # a value may hold a comma itself
                 for key, values in conditions
             )

@@ -44,7 +44,8 @@ class Trials:
                 "bench search needs optuna: pip install -c constraints.txt -e '.[search]'."
             ) from error
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self.folder, journal = folder, folder / "journal.log"
+        # The lock is a link to the journal's path as it is given: a relative one would lead nowhere, and a dead process's never end.
+        self.folder, journal = folder, folder.absolute() / "journal.log"
         _drop_half_line(journal, JournalFileSymlinkLock(str(journal)))
         self.study = optuna.create_study(
             storage=JournalStorage(JournalFileBackend(str(journal))),

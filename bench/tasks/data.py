@@ -49,10 +49,9 @@ class Rows:
         """Return the rows with these columns only."""
         return Rows(self.table.select(names), f"{self.fingerprint} {names}")
 
-    def with_column(self, name: str, values: list[Any]) -> "Rows":
-        """Return the rows with this column last, in place of one of its name."""
-        others = [other for other in self.column_names if other != name]
-        return _rows(self.table.select(others).append_column(name, pa.array(values)))
+    def add_column(self, name: str, values: list[Any]) -> "Rows":
+        """Return the rows with another column."""
+        return _rows(self.table.append_column(name, pa.array(values)))
 
 
 def _rows(table: pa.Table) -> Rows:
@@ -198,6 +197,12 @@ def _parts(spec: str, lengths: dict[str, int] | None) -> list[tuple[str, int, in
     instruction = ReadInstruction.from_spec(spec)
     absolute = instruction.to_absolute(lengths) if lengths else []
     return [(part.splitname, part.from_, part.to) for part in absolute]
+
+
+def splits_read(task: TaskConfig, role: str) -> set[tuple[str, str]]:
+    """Return (task, split) of each split that a role reads, whole or in part."""
+    owner, spec = re.fullmatch(r"(?:(\w+):)?(.*)", task.splits[role]).groups()  # type: ignore[union-attr]
+    return {(owner or task.name, name) for name in _names(spec)}
 
 
 def _names(spec: str) -> list[str]:

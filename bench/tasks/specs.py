@@ -6,8 +6,10 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from bench.errors import DataError, unknown
+from bench.settings.compose import explain
 from bench.settings.schema import TaskConfig
 
 TASK_FILES = Path(__file__).resolve().parents[2] / "conf" / "task"
@@ -35,6 +37,8 @@ def _parsed(path: Path) -> TaskConfig:
         raise DataError(unknown("task", path.stem, task_names()))
     try:
         merged = OmegaConf.merge(OmegaConf.structured(TaskConfig), OmegaConf.load(path))
+    except YAMLError as error:
+        raise explain(error, ()) from error
     except OmegaConfBaseException as error:
         raise DataError(
             f"conf/task/{path.name} does not fit TaskConfig: {str(error).splitlines()[0]}."

@@ -21,7 +21,7 @@ BATCH = 1000  # rows that go through the tokenizer at once
 
 @dataclass(frozen=True)
 class Reader:
-    """How a model reads texts: its tokenizer, and the most tokens of a row, special tokens included (None: any number).
+    """How a model reads texts: its tokenizer, and the most tokens of a row, special tokens included (None: the tokenizer's own limit).
 
     With `ends_with` texts end where that reader cuts them, so that a tokenizer that needs more tokens reads the same text.
     """

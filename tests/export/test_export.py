@@ -163,7 +163,17 @@ def test_a_kept_run_is_exported_by_its_id_without_training(trained, tiny_model, 
         ), path.name
 
 
-@pytest.mark.parametrize("override", ["embedding=dense", "embedding.rows=50", "assignment=random", "seed=3"])
+@pytest.mark.parametrize(
+    "override",
+    [
+        "embedding=dense",
+        "embedding.rows=50",
+        "assignment=random",
+        "seed=3",
+        "body=int8",
+        "sampling.passages=9",
+    ],
+)
 def test_a_run_is_exported_as_its_record_has_it(override, trained, tmp_path, capsys):
     run_id = record_of(trained)["run_id"]
     assert main(["export", run_id, *where(trained), override, "--to", str(tmp_path / "out")]) == 2

@@ -32,7 +32,7 @@ def test_a_file_that_is_no_yaml_is_named_with_its_line(arguments, tmp_path):
         text=True,
     )
     assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
-    assert "conf/sweep/broken.yaml, line 3, column 1 is no YAML" in done.stderr
+    assert "conf/sweep/broken.yaml, line 3, column 1 is not valid YAML" in done.stderr
 
 
 @pytest.mark.parametrize(

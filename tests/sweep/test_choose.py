@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,8 @@ from omegaconf import OmegaConf
 from bench import store
 from bench.errors import BenchError, ConfigError
 from bench.sweep.choose import choose
-from bench.sweep.plan import Plan, Sweep, against_store, expand, load
+from bench.sweep.plan import Plan, Sweep, against_store, check_held_out, expand, load
+from bench.tasks.specs import read_task
 from tests.support.commands import ROOT, call_bench
 
 SAMPLE = json.loads(next((ROOT / "results/example/demo/runs").rglob("*.json")).read_text())
@@ -96,9 +98,29 @@ def test_a_choice_is_a_configuration_of_any_run_of_its_kind(tmp_path: Path) -> N
 
 def test_nothing_is_chosen_on_a_reported_split(tmp_path: Path) -> None:
     with pytest.raises(
-        ConfigError, match=r"task\.splits\.test \(test\) of lexical_sentiment is what the task reports"
+        ConfigError, match=r"task\.splits\.test \(test\) of lexical_sentiment is what a task reports"
     ):
         choose(planned(tmp_path, np.zeros((3, 3, 2)), fixed=[]), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("task", "spec", "held_out"),
+    [
+        ("mrpc", "train[90%:]", True),
+        ("mrpc", "validation", False),
+        ("mrpc", "train[90%:] + validation[:50%]", False),
+        ("xnli", "validation", True),
+        ("lexical_sentiment", "lexical_sentiment:test", False),
+        ("ax", "mnli:train[90%:]", True),
+        ("ax", "mnli:train[90%:]+validation_matched[:5]", False),
+        ("ax", "test", False),
+    ],
+)
+def test_a_reported_split_is_known_in_any_spelling(task: str, spec: str, held_out: bool) -> None:
+    config = read_task(task)
+    config.evaluate, config.splits = ["chosen"], config.splits | {"chosen": spec}
+    with nullcontext() if held_out else pytest.raises(ConfigError, match="nothing is chosen on that"):
+        check_held_out(config)
 
 
 def test_every_run_must_have_a_record_and_every_kind_as_many_trials(tmp_path: Path) -> None:

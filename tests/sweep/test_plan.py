@@ -157,6 +157,12 @@ def test_only_finds_a_budget_by_what_the_sweep_states(tiny):
         make(budgets, Selection(only=["embedding.budget=5%"]))
 
 
+def test_only_finds_a_value_where_the_run_has_the_key(tiny):
+    sweep = [*tiny, "sweep=smoke", "?embedding.init=random"]
+    found = make(sweep, Selection(only=["embedding.init=random"])).runs
+    assert found and {run.config.embedding.name for run in found} == {"subspace"}
+
+
 def test_limit_and_seeds(sweep):
     words, flags = parse("plan", ["--limit", "3", "--seeds", "5", *sweep])
     assert words == sweep and len(make(sweep, Selection(**flags)).runs) == 3

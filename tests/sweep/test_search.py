@@ -121,7 +121,7 @@ def test_of_equal_scores_the_smaller_is_on_the_front():
         ("search.space={assignment:[contextal]}", "Did you mean 'contextual'"),
         ("+search.space={seed:[0,1]}", "search.space must not hold seed"),
         ("search.tasks=[]", "search.tasks is empty"),
-        ("task.evaluate=[test]", r"task.splits.test \(test\) of lexical_sentiment is what the task reports"),
+        ("task.evaluate=[test]", r"task.splits.test \(test\) of lexical_sentiment is what a task reports"),
         ("search.trials=0", r"search.trials \(0\)"),
         ("search.space={embedding.subspaces:[5,7]}", "must divide the model's width"),
     ],

@@ -99,7 +99,7 @@ def test_status_tells_the_truth_and_cancel_stops_everything(on_slurm, slurm, tmp
     assert lines[-1] == "done 0 | running 2 | queued 2 | failed 0" and not failed
     assert sum("RUNNING" in line for line in lines) == 2 and sum("PENDING" in line for line in lines) == 1
     stopped = run_bench("cancel", *sweep, "--seeds", "2")
-    assert "2 running runs are stopped, 3 jobs" in stopped.stdout, stopped.stderr
+    assert "stopped runs 2, jobs taken from the queue 3" in stopped.stdout, stopped.stderr
     wait_for(lambda: not slurm.ask("squeue", "-h"), 60, "jobs are left")
     assert [record["status"] for record in results(tmp_path)] == ["interrupted"] * 2
     assert status(sweep, Selection(seeds=2))[0][-1] == "done 0 | running 0 | queued 0 | missing 4 | failed 0"

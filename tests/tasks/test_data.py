@@ -317,7 +317,7 @@ def test_real_files_hold_the_declared_rows_and_label_order(
 def test_rows_of_other_content_have_another_fingerprint() -> None:
     """Tokens are cached by it, so that a column that is other at its end only must tell."""
     rows = load_split(read_task("lexical_sentiment"), DataConfig(), "test").select_columns(["sentence"])
-    first, other, again = (rows.with_column("label", [0] * (len(rows) - 1) + [last]) for last in (0, 1, 0))
+    first, other, again = (rows.add_column("label", [0] * (len(rows) - 1) + [last]) for last in (0, 1, 0))
     assert first.fingerprint == again.fingerprint != other.fingerprint
     assert (
         len(
