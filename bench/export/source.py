@@ -38,7 +38,17 @@ FILES = {
 
 
 # Groups and single values that are the record's.
-RECORDED = "task embedding assignment pretraining recovery training sampling body seed".split()
+RECORDED = [
+    "task",
+    "embedding",
+    "assignment",
+    "pretraining",
+    "recovery",
+    "training",
+    "sampling",
+    "body",
+    "seed",
+]
 ABSENT = object()  # no value, not even null
 
 
