@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.errors import ConfigError
 from bench.settings.compose import CONF, compose_config
 from bench.store import write_atomically
 from bench.sweep import launch
@@ -26,10 +25,8 @@ def status(overrides: Sequence[str], **selection: Any) -> int:
     return 1 if failed else 0
 
 
-def cancel(overrides: Sequence[str], seeds: int | None, **selection: Any) -> int:
-    """Stop a whole sweep wherever it runs; raises ConfigError for flags that select a part of it."""
-    if given := [f"--{flag}" for flag, value in selection.items() if value]:
-        raise ConfigError(f"{' and '.join(given)}: cancel stops the whole sweep; leave that out.")
+def cancel(overrides: Sequence[str], seeds: int | None) -> int:
+    """Stop a whole sweep wherever it runs."""
     print(launch.cancel(overrides, seeds))
     return 0
 

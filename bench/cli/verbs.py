@@ -146,9 +146,9 @@ VERBS = {
     ),
     "cancel": Verb(
         "plans",
-        "Stop a whole sweep (no --limit, no --only) wherever it runs; the same sweep goes on from there later.",
+        "Stop a whole sweep, no part of it, wherever it runs; the same sweep goes on from there later.",
         "sweep=demo",
-        SELECTION,
+        (SEEDS,),
     ),
     "choose": Verb("plans", "Write the best trial of each kind of table of a sweep.", "sweep=tune", TUNED),
     "gc": Verb(

@@ -35,20 +35,6 @@ FILES = {
     "recovery.corpus": Source(("recovery.corpus",), "<its text file or splits>"),
     "pretraining.corpus": Source(("pretraining.corpus",), "<its text files>"),
 }
-
-
-# Groups and single values that are the record's.
-RECORDED = [
-    "task",
-    "embedding",
-    "assignment",
-    "pretraining",
-    "recovery",
-    "training",
-    "sampling",
-    "body",
-    "seed",
-]
 ABSENT = object()  # no value, not even null
 
 
@@ -68,22 +54,28 @@ def find(run_id: str, overrides: Sequence[str]) -> tuple[Prepared, Record]:
             f"Unknown run '{run_id}': none of the {len(known)} records in {results_dir} has this id.{hint}"
         )
     record = known[run_id]
-    recorded = {"body": "fp32", "sampling": asdict(SamplingConfig())} | record["config"]
-    for override in overrides:
-        key = override.lstrip("?+").partition("=")[0]
-        group, _, inner = key.partition(".")
-        if group in RECORDED and key not in FILES:
-            then, now = _at(recorded.get(group), inner), _at(getattr(config, group), inner)
-            if then not in (ABSENT, now):
-                raise ConfigError(
-                    f"{override}: run {run_id} has {text_of(then)} in its record, and is exported as it was: leave that out, or describe "
-                    "another run by key=value without the id."
-                )
+    _refuse_others(record, config, overrides)
     if record["status"] != "ok":
         raise BenchError(
             f"Run {run_id} ({record['name']}) is recorded as {record['status']}: there is no model to export."
         )
     return _as_it_was(record, overrides), record
+
+
+def _refuse_others(record: Record, config: RunConfig, overrides: Sequence[str]) -> None:
+    """Raise ConfigError for an override that gives another value than the record has; `config` is composed of the overrides."""
+    recorded = {"body": "fp32", "sampling": asdict(SamplingConfig())} | record["config"]
+    for override in overrides:
+        key = override.lstrip("?+").partition("=")[0]
+        group, _, inner = key.partition(".")
+        if group not in recorded.keys() - {"model", "data"} or key in FILES:
+            continue
+        then, now = _at(recorded[group], inner), _at(getattr(config, group), inner)
+        if then not in (ABSENT, now):
+            raise ConfigError(
+                f"{override}: run {record['run_id']} has {text_of(then)} in its record, and is exported as it was: leave that out, or "
+                "describe another run by key=value without the id."
+            )
 
 
 def _at(part: Any, inner: str) -> Any:

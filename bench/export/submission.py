@@ -42,9 +42,9 @@ def write_submission(runs: Sequence[Prepared], to: Path) -> list[str]:
         for split in (task.splits[role] for role in task.predict):
             if (task.name, split) in FILES:
                 sources[FILES[task.name, split]].append((run, split))
-    wrong = [f"{name}.tsv ({len(found)} runs)" for name, found in sources.items() if len(found) != 1]
     if not any(sources.values()):
         raise BenchError("No run of the sweep predicts a test set of GLUE: use sweep=glue_test.")
+    wrong = [f"{name}.tsv ({len(found)} runs)" for name, found in sources.items() if len(found) != 1]
     if wrong:
         raise BenchError(
             f"The submission needs one run that predicts each test set, but has for {', '.join(wrong)}: use "

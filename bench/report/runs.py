@@ -149,11 +149,11 @@ def _digests(config: dict[str, Any], group: dict[str, Any]) -> dict[str, str]:
     """
     training = group["training"]
     # How text is drawn decides a dense model only if that is pretrained on it.
-    sampling = {} if "pretraining" in group else {key: group[key] for key in ("sampling",) if key in group}
-    base = _without(group, "embedding", "assignment", "recovery", "body", *sampling)
+    drawn = None if "pretraining" in group else group.get("sampling")
+    base = _without(group, "embedding", "assignment", "recovery", "body", *["sampling"] * bool(drawn))
     base["training"] = _without(training, "teacher", "teacher_weight")
     help_ = [config.get("recovery"), training.get("teacher", "none"), training.get("teacher_weight")]
-    help_ += sampling.values() if "corpus" in (config.get("recovery") or {}) else []
+    help_ += [drawn] if drawn and "corpus" in (config.get("recovery") or {}) else []
     family = [base, help_, config.get("body")]
     table = _without(config["embedding"], *GRID)
     return {

@@ -197,9 +197,8 @@ class DriftConfig:
 
     # Jensen-Shannon divergence of token frequencies (bits), beyond what shuffling the passages gives
     divergence: float = number(0.1, least=0)
-    unseen: float = number(
-        0.05, least=0
-    )  # share of the current tokens that the reference does not hold, likewise
+    # share of the current tokens that the reference does not hold, likewise
+    unseen: float = number(0.05, least=0)
     unknown: float = number(0.01, least=0)  # rise of the share of words with a token unknown to the tokenizer
     error: float = number(0.1, least=0)  # relative rise of the embedding's error, tokens by frequency
 

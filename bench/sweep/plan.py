@@ -280,7 +280,10 @@ def _path(run: Prepared) -> Path:
 
 
 def check_held_out(task: TaskConfig) -> None:
-    """Raise ConfigError for a task that is scored on a split which a task's file reports, as nothing is chosen on that."""
+    """Raise ConfigError for a task that is scored on a reported split: one that a task's file evaluates or predicts.
+
+    Nothing is chosen on what is reported.
+    """
     for role in task.evaluate:
         read = splits_read(task, role)
         owners = [read_task(owner) for owner, _ in read]

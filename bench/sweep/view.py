@@ -111,9 +111,8 @@ class View:
         if self.live or self._ended < self._runs:  # a log's last words then belong to what went wrong
             return
         for task, dense, compressed, embedding in self._progress.scores():
-            parts = [f"dense {dense}"] * bool(dense) + [f"compressed {compressed} ({embedding})"] * bool(
-                compressed
-            )
+            parts = [f"dense {dense}"] if dense else []
+            parts += [f"compressed {compressed} ({embedding})"] if compressed else []
             log.info("best on %s: %s", task, ", ".join(parts))
 
     def tell(self, event: str, item: Item, text: str) -> None:

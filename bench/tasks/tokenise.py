@@ -23,7 +23,7 @@ BATCH = 1000  # rows that go through the tokenizer at once
 class Reader:
     """How a model reads texts: its tokenizer, and the most tokens of a row, special tokens included (None: the tokenizer's own limit).
 
-    With `ends_with` texts end where that reader cuts them, so that a tokenizer that needs more tokens reads the same text.
+    `ends_with` is the dense model's reader, for a tokenizer that needs more tokens. It cuts the texts, and both read the same.
     """
 
     tokenizer: PreTrainedTokenizerBase

@@ -72,6 +72,17 @@ def warning(launcher: SlurmConfig) -> int:
     return min(180, launcher.minutes * 6)
 
 
+def _refused(launcher: SlurmConfig, lines: Sequence[str]) -> ConfigError:
+    """Return the error of a submission that Slurm refused with these lines, with what was asked for."""
+    words = [line.split("sbatch: error: ")[1] for line in lines if "sbatch: error: " in line]
+    keys = ("partition", "account", "gpus", "cpus", "memory_gb", "minutes", "options")
+    asked = ", ".join(f"launcher.{key}={value}" for key in keys if (value := getattr(launcher, key)))
+    return ConfigError(
+        f"launcher (slurm): nothing was submitted; Slurm says: {' '.join(words or lines)}; correct what the cluster does not have "
+        f"of {asked}."
+    )
+
+
 class SlurmArray(QueuedLauncher):
     """A job array of Slurm, found again by its job name from every node that has Slurm's commands."""
 
@@ -126,17 +137,7 @@ class SlurmArray(QueuedLauncher):
                 jobs = [executor.submit(Task(plan_file)) for _ in range(tasks)]
         except submitit.core.utils.FailedJobError as error:
             shutil.rmtree(self.folder)
-            lines = str(error).splitlines()
-            words = [line.split("sbatch: error: ")[1] for line in lines if "sbatch: error: " in line]
-            asked = ", ".join(
-                f"launcher.{key}={value}"
-                for key in ("partition", "account", "gpus", "cpus", "memory_gb", "minutes", "options")
-                if (value := getattr(launcher, key))
-            )
-            raise ConfigError(
-                f"launcher (slurm): nothing was submitted; Slurm says: {' '.join(words or lines)}; correct what the cluster does not "
-                f"have of {asked}."
-            ) from error
+            raise _refused(launcher, str(error).splitlines()) from error
         number = str(jobs[0].job_id).partition("_")[0]
         log.info(
             "submitted job %s: %d tasks for %d runs; its output is in %s; `status` follows it",
