@@ -199,8 +199,8 @@ def test_the_time_of_a_recovery_in_the_readme_is_the_records():
     minutes = [
         part["seconds"] / part["runs_at_once"] / 60 for part in parts if part and part.get("steps") == 12000
     ]
-    assert min(minutes) >= 1 and max(minutes) <= 4
-    assert "12,000 steps, one to four minutes of an H200 a model" in PAGES["README.md"]
+    assert min(minutes) >= 1 and max(minutes) <= 5
+    assert "12,000 steps, one to five minutes of an H200 a model" in PAGES["README.md"]
 
 
 def test_the_memory_in_the_readme_is_that_of_the_latency_files():

@@ -7,6 +7,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib import rc_context
+from matplotlib.axes import Axes
 
 from bench.report.breakdown import of_languages
 from bench.report.cells import paired
@@ -30,6 +31,7 @@ from bench.statistics import summarise
 from bench.text import minus, signed
 
 MOST_LINES = 6  # of a figure; the CSV file beside it has all
+MAPS_ABREAST = 4  # heat maps of a figure
 SIMPLEST = ["sequential", "hash", "random"]  # assignments that know nothing of the tokens
 
 
@@ -197,40 +199,44 @@ def grids(part: pd.DataFrame) -> Chart | None:
     data = pd.concat([family.assign(panel=place) for place, family in enumerate(shown, 1)], ignore_index=True)
     data = data[["panel", "kind", "configuration", "subspaces", "rows", "mean"]]
     data = data.astype({"subspaces": int, "rows": int})
-    low, high = data["mean"].min(), data["mean"].max()
-    best = data.sort_values("mean", kind="stable").iloc[-1]
-    title = (
-        f"Best: {best.subspaces} subspaces of {best.rows} rows, {best['mean']:.1f}; worst measured: {low:.1f}"
-    )
+    best, worst = data.sort_values("mean", kind="stable").iloc[-1], data["mean"].min()
+    title = f"Best: {best.subspaces} subspaces of {best.rows} rows, {best['mean']:.1f}; worst measured: {worst:.1f}"
     subtitle = about(part, f"{part[part.main].task.iloc[0]}, over subspaces and rows; empty: not measured")
     with rc_context(STYLE | {"axes.grid": False}):
-        figure = page(title, subtitle, (max(10, 5 * len(shown)), 6), part.provenance.iloc[0])
-        colours = matplotlib.colormaps["cividis"]  # its lightness grows evenly: it reads in grey too
-        panels = figure.subplots(1, len(shown), squeeze=False).flat
-        for axes, (_, family) in zip(panels, data.groupby("panel"), strict=True):
-            # The map, of vectors unlike an image, and the score in each of its fields.
-            table = family.pivot_table(index="rows", columns="subspaces", values="mean")
-            axes.pcolormesh(table, cmap=colours, vmin=low, vmax=high if high > low else low + 1)
-            for (y, x), value in np.ndenumerate(table.to_numpy()):
-                if not np.isnan(value):
-                    colour = "white" if value < (low + high) / 2 else "black"
-                    axes.text(x + 0.5, y + 0.5, f"{value:.1f}", ha="center", va="center", color=colour)
-
-            # Names.
-            axes.set_xticks(np.arange(table.shape[1]) + 0.5, [str(name) for name in table.columns])
-            axes.set_yticks(np.arange(table.shape[0]) + 0.5, [str(name) for name in table.index])
-            axes.set_xlabel("subspaces (f)")
-            axes.set_ylabel("rows of each table (Q)")
-            words = family.configuration.iloc[0].split()
-            extra = " ".join(word for word in words if not word.startswith(("f=", "Q=", "s=")))
-            axes.set_title(f"{extra}\n{shown[0].metric.iloc[0] or 'score'}")
+        columns, high = min(len(shown), MAPS_ABREAST), -(-len(shown) // MAPS_ABREAST)
+        figure = page(title, subtitle, (max(10, 5 * columns), 1 + 5 * high), part.provenance.iloc[0])
+        panels = figure.subplots(high, columns, squeeze=False).flatten()
+        for axes, (_, family) in zip(panels[: len(shown)], data.groupby("panel"), strict=True):
+            _heat_map(axes, family, data["mean"], shown[0].metric.iloc[0] or "score")
+        for empty in panels[len(shown) :]:
+            empty.remove()
         settle(figure)
     return Chart(f"{title} · {subtitle}", data, figure)
 
 
+def _heat_map(axes: Axes, family: pd.DataFrame, scores: "pd.Series[float]", score: str) -> None:
+    """Draw a family's map, of vectors unlike an image, with the mean in each field; its colours span all `scores`."""
+    low, high = scores.min(), scores.max()
+    table = family.pivot_table(index="rows", columns="subspaces", values="mean")
+    colours = matplotlib.colormaps["cividis"]  # its lightness grows evenly: it reads in grey too
+    axes.pcolormesh(table, cmap=colours, vmin=low, vmax=high if high > low else low + 1)
+    for (y, x), value in np.ndenumerate(table.to_numpy()):
+        if not np.isnan(value):
+            colour = "white" if value < (low + high) / 2 else "black"
+            axes.text(x + 0.5, y + 0.5, f"{value:.1f}", ha="center", va="center", color=colour)
+
+    axes.set_xticks(np.arange(table.shape[1]) + 0.5, [str(name) for name in table.columns])
+    axes.set_yticks(np.arange(table.shape[0]) + 0.5, [str(name) for name in table.index])
+    axes.set_xlabel("subspaces (f)")
+    axes.set_ylabel("rows of each table (Q)")
+    words = family.configuration.iloc[0].split()
+    extra = " ".join(word for word in words if not word.startswith(("f=", "Q=", "s=")))
+    axes.set_title(f"{extra}\n{score}")
+
+
 @figure("recovery")
 def recovery(part: pd.DataFrame) -> Chart | None:
-    """Return the loss over the steps of recovery, a line for each recovered embedding."""
+    """Return the loss over the steps of recovery, a line for each recovered embedding; a trimmed one's is another distance."""
     lines = _embeddings(part)
     lines = lines[lines["recovery.curve"].map(lambda curve: isinstance(curve, list) and len(curve) > 0)]
     curves, axes = list(lines["recovery.curve"]), {"step": "step", "loss": "training loss"}
@@ -242,7 +248,8 @@ def recovery(part: pd.DataFrame) -> Chart | None:
     name = point_name(lines.iloc[place].to_dict())
     title = f"{name}: the loss falls from {high:.3g} at step {first:,} to {low:.3g} at step {last:,}"
     differ = ", the numbers of steps differ" if len({curve[-1][0] for curve in curves}) > 1 else ""
-    return _curves(title, about(part, f"recovery before the fine-tuning{differ}"), lines, curves, axes)
+    means = ", a trimmed vocabulary's loss is of means over texts" if (lines.kind == "trimmed").any() else ""
+    return _curves(title, about(part, f"recovery before the fine-tuning{differ}{means}"), lines, curves, axes)
 
 
 def _embeddings(part: pd.DataFrame) -> pd.DataFrame:

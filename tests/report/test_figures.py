@@ -12,6 +12,7 @@ import pytest
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+from PIL import Image
 
 from bench.report import figures, style, write_report
 from bench.report.breakdown import breakdown_table
@@ -334,6 +335,28 @@ def test_heat_map_deciles_and_recovery_hold_the_records_values(folder: Path) -> 
     assert len(deciles) == 40 and deciles[deciles.decile == 10].relative_error.tolist() == [1.0] * 4
     recovery = points(folder, "recovery")
     assert sorted(recovery[recovery.step == 10].loss) == pytest.approx([0.22, 0.22, 0.24, 0.24])
+
+
+@pytest.mark.parametrize("name", ["subspace", "trimmed"])
+def test_a_trimmed_vocabularys_recovery_is_said_to_have_another_loss(tmp_path: Path, name: str) -> None:
+    recovered = record("pq8", changes={"recovery": {"name": "distil"}, "embedding.name": name})
+    recovered["recovery"] = {"name": "distil", "curve": [[10, 0.3], [20, 0.2]]}
+    write_report([record(), recovered], [], tmp_path)
+    said = "a trimmed vocabulary's loss is of means over texts" in (tmp_path / "INDEX.md").read_text()
+    assert said == (name == "trimmed")
+
+
+def test_heat_maps_of_many_families_fit_on_a_screen(tmp_path: Path) -> None:
+    records = [record()]
+    for steps in range(1, 8):
+        for f, rows in ((2, 16), (2, 64), (4, 16), (4, 64)):
+            changes: dict[str, Any] = {"embedding.subspaces": f, "embedding.rows": rows}
+            changes["recovery"] = {"name": "distil", "steps": steps}
+            records.append(record("pq8", value=0.5 + steps / 100, changes=changes))
+    write_report(records, [], tmp_path)
+    assert points(tmp_path, "grid").panel.nunique() == 7
+    (picture,) = (tmp_path / "figures").glob("grid--*.png")
+    assert max(Image.open(picture).size) <= 2400
 
 
 def test_a_single_seed_beside_several_is_no_part_of_the_front(tmp_path: Path) -> None:

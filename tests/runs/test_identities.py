@@ -13,7 +13,6 @@ from bench.tasks import data as task_data
 from tests.support.commands import call_bench
 
 RESULTS = Path(__file__).parents[2] / "results"
-FORMER = {"trimmed": 2}  # versions of embeddings whose records have not been made again
 STORES = sorted(folder.parent for folder in RESULTS.rglob("runs"))
 
 
@@ -39,11 +38,7 @@ def _again(record: store.Record, patch: pytest.MonkeyPatch) -> str:
     patch.setattr(task_data, "data_identity", lambda *_: kept["data"]["sha256"])
     patch.setattr(task_data, "resolve_source", lambda *_: kept["data"]["source"])
     patch.setattr(corpora, "identity", lambda *_: texts.pop(0))
-    prepared = identity.prepare(configuration(record, []), training_version(record))
-    embedding = prepared.canonical["embedding"]
-    if kept["embedding"]["version"] == FORMER.get(embedding["name"]):
-        embedding["version"] = kept["embedding"]["version"]
-    return identity.run_id(prepared.canonical)
+    return identity.prepare(configuration(record, []), training_version(record)).run_id
 
 
 @pytest.mark.parametrize("folder", STORES, ids=lambda folder: folder.relative_to(RESULTS.parent).as_posix())
