@@ -4,6 +4,7 @@
 """
 
 import logging
+import time
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from importlib import import_module
@@ -24,6 +25,7 @@ from bench.settings.choices import CHOICES
 
 log = logging.getLogger("bench")
 VERSION = 2  # of the algorithms; raised whenever a change alters codes
+LONG = 5  # seconds of clustering that are worth a line in the log
 SOURCES = {"static": "pretrained embedding table", "context": "matrix of token vectors"}
 
 
@@ -174,7 +176,12 @@ def _built(chosen: Assignment, request: Request, needed: dict[str, TokenVectors]
     if points and request.rows >= request.vocab_size:
         return np.arange(request.vocab_size, dtype=np.int32)[:, None].repeat(request.subspaces, axis=1)
     joined = _side_by_side(points, request.subspaces) if len(points) > 1 else next(iter(points), None)
-    return chosen.build(replace(request, points=joined))
+    began = time.perf_counter()
+    codes = chosen.build(replace(request, points=joined))
+    if (seconds := time.perf_counter() - began) > LONG:
+        where = request.device or "cpu"
+        log.info("codes of %s tokens found in %.0f s on %s", f"{request.vocab_size:,}", seconds, where)
+    return codes
 
 
 def _side_by_side(both: list[np.ndarray], subspaces: int) -> np.ndarray:
