@@ -4,7 +4,7 @@ Every kernel runs on one thread, and the work is divided without regard to the n
 the same codes on any number of cores.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from typing import cast
@@ -21,6 +21,9 @@ from bench.assignment.rows import first_rows
 CHUNK = 1 << 22  # distances held at a time by one worker (16 MiB of float32)
 PART = 1 << 12  # points whose nearest rows one worker finds
 LEAST_SAMPLE = 1 << 15  # points k-means is trained on at least, where there are as many
+THREADED = (
+    32  # rows of a table from which on threads match faster: two take 1.2 of one's time at Q=23, 0.65 at Q=63
+)
 START_SAMPLE = 16  # points per centroid that k-means++ chooses from
 
 
@@ -52,29 +55,36 @@ def _sample(points: np.ndarray, weights: Weights, size: int, seed: int) -> tuple
 
 
 def centroids(
-    points: np.ndarray,
+    parts: Sequence[np.ndarray],
     rows: int,
     seed: int,
     per_centroid: int,
     max_iter: int,
+    pool: Parallel,
     weights: Weights = None,
     device: Device = None,
-) -> np.ndarray:
-    """Return k-means centroids of the weighted points, (rows, s) float32, trained on a seeded sample of them.
+) -> list[np.ndarray]:
+    """Return k-means centroids of the weighted points of each part (n, s), (rows, s) float32, trained on a seeded sample of them.
 
     The sample has `per_centroid` points for each centroid (faiss takes 256), but at least LEAST_SAMPLE. k-means++ starts
     from a smaller sample: on all points it takes longer than the clustering and ends no better.
     """
-    points, weights = _sample(points, weights, max(per_centroid * rows, LEAST_SAMPLE), seed)
-    some, their_weights = _sample(points, weights, START_SAMPLE * rows, seed)
-    if device is not None:
-        start = kmeans.plus_plus(*_on(device, some, their_weights), rows, seed)
-        means = kmeans.centroids(*_on(device, points, weights), start, max_iter)
-        return means.float().cpu().numpy()
+    samples = [_sample(part, weights, max(per_centroid * rows, LEAST_SAMPLE), seed) for part in parts]
+    if device is None:
+        return list(pool(delayed(_centroids)(*sample, rows, seed, max_iter) for sample in samples))
+    smaller = [_sample(*sample, START_SAMPLE * rows, seed) for sample in samples]
+    starts = [kmeans.plus_plus(*_on(device, *sample), rows, seed) for sample in smaller]
+    points, their_weights = zip(*(_on(device, *sample) for sample in samples), strict=True)
+    found = kmeans.centroids(points, their_weights, starts, max_iter)
+    return [means.float().cpu().numpy() for means in found]
 
+
+def _centroids(points: np.ndarray, weights: Weights, rows: int, seed: int, max_iter: int) -> np.ndarray:
+    """Return the centroids of one sample, found by scikit-learn."""
     # This import takes a second, so it stands where there is something to cluster.
     from sklearn.cluster import KMeans, kmeans_plusplus
 
+    some, their_weights = _sample(points, weights, START_SAMPLE * rows, seed)
     # The limit holds for this thread only, and the pool's does not reach it.
     with threadpool_limits(1, user_api="openmp"):
         start, _ = kmeans_plusplus(some, rows, sample_weight=their_weights, random_state=seed)
@@ -208,7 +218,9 @@ def match(
         costs = (_costs(points[m], table) * (1 if weights is None else weights[m, None]) for m in batch)
         return [linear_sum_assignment(cost)[1] for cost in costs]
 
-    solved = pool(delayed(solve)(clashing[i : i + 64]) for i in range(0, len(clashing), 64))
+    batches = [clashing[i : i + 64] for i in range(0, len(clashing), 64)]
+    # Threads take turns in Python, which is most of the work of a small group.
+    solved = pool(map(delayed(solve), batches)) if len(table) >= THREADED else map(solve, batches)
     digit = digit.copy()
     for m, columns in zip(clashing, (columns for batch in solved for columns in batch), strict=True):
         digit[m] = columns

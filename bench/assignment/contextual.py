@@ -75,10 +75,7 @@ def contextual_codes(
     best, best_error = np.empty(0), np.inf
     with workers() as pool:
         # Few steps suffice here: the rounds move the centroids further.
-        tables = pool(
-            delayed(centroids)(part, rows, seed, per_centroid=64, max_iter=10, weights=weights, device=device)
-            for part in parts
-        )
+        tables = centroids(parts, rows, seed, 64, 10, pool, weights, device)
         for _ in range(iterations):
             codes = _codes(parts, tables, weights, device, pool)
             moved = pool(

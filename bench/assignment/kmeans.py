@@ -4,6 +4,8 @@ On a CPU scikit-learn itself clusters, in fp32. The centroids are the same where
 rounds, as in well separated clusters; elsewhere a few points differ, and after many rounds many do.
 """
 
+from collections.abc import Generator, Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -13,27 +15,58 @@ ONE_HOT = 1 << 22  # elements of a one-hot matrix held at a time: 32 MiB
 TOLERANCE = 1e-4  # scikit-learn's: of the points' mean variance
 
 
-def centroids(points: Tensor, weights: Tensor, start: Tensor, max_iter: int) -> Tensor:
-    """Return the centroids (Q, s) of the weighted points (n, s) by Lloyd's rounds from `start`; all fp64 on one device.
+def centroids(
+    points: Sequence[Tensor], weights: Sequence[Tensor], starts: Sequence[Tensor], max_iter: int
+) -> list[Tensor]:
+    """Return, for each set of points (n, s) with weights (n,), the centroids (Q, s) by Lloyd's rounds from its start; all fp64.
 
-    Ends where no point or hardly any centroid moves. A centroid without points moves to the point that is farthest from its own.
+    A set ends where no point or hardly any centroid moves. A centroid without points moves to the point that is farthest from
+    its own. The sets go in step, so that the GPU is waited for once a round: a wait takes milliseconds where others use the
+    GPU, and the work of a set microseconds.
+    """
+    sets = [_rounds(*each, max_iter) for each in zip(points, weights, starts, strict=True)]
+    found, asked = dict[int, Tensor](), {number: next(rounds) for number, rounds in enumerate(sets)}
+    while asked:
+        answers = zip(list(asked), torch.stack(list(asked.values())).tolist(), strict=True)
+        for number, answer in answers:
+            try:
+                asked[number] = sets[number].send(answer)
+            except StopIteration as end:
+                found[number] = end.value
+                del asked[number]
+    return [found[number] for number in range(len(sets))]
+
+
+def _rounds(
+    points: Tensor, weights: Tensor, start: Tensor, max_iter: int
+) -> Generator[Tensor, list[bool], Tensor]:
+    """Return the centroids of one set. Each round yields what it has to know from the GPU, and gets the answers.
+
+    That is whether a centroid has no points, whether no point has moved, and whether hardly any centroid did in the round before.
     """
     tolerance = TOLERANCE * points.var(0, correction=0).mean()
     means, codes = start, torch.full((len(points),), -1, device=points.device)
+    shift = torch.full_like(tolerance, torch.inf)
     weighted = torch.cat([points, points.new_ones(len(points), 1)], dim=1) * weights[:, None]
     for _ in range(max_iter):
         before, codes = codes, nearest(points, means)
         sums = _sums(weighted, codes, len(means))
+        some_empty, settled, still = yield torch.stack(
+            [(sums[:, -1] == 0).any(), (codes == before).all(), shift <= tolerance]
+        )
+        if still:
+            return means
 
         # Move the empty centroids to the farthest points, and take these from their centroids.
-        if len(empty := (sums[:, -1] == 0).nonzero()[:, 0]):
+        if some_empty:
+            empty = (sums[:, -1] == 0).nonzero()[:, 0]
             far = (points - means[codes]).square().sum(1).topk(len(empty)).indices
             sums -= _sums(weighted[far], codes[far], len(means))
             sums[empty] = weighted[far]
 
         moved = torch.where(sums[:, -1:] > 0, sums[:, :-1] / sums[:, -1:], means)
         shift, means = (moved - means).square().sum(), moved
-        if shift <= tolerance or torch.equal(codes, before):
+        if settled:
             break
     return means
 
@@ -57,18 +90,19 @@ def plus_plus(points: Tensor, weights: Tensor, number: int, seed: int) -> Tensor
     first = random.choice(len(points), p=(weights / weights.sum()).cpu().numpy())
     drawn = random.uniform(size=(number - 1, 2 + int(np.log(number))))
 
-    # Of some candidates, drawn in proportion to their distance from the centroids, the best becomes the next one.
+    # Of some candidates, drawn in proportion to their distance from the centroids, the best becomes the next one. Its place has
+    # a dimension, as the GPU would be waited for at an index without any.
     chosen = torch.tensor([first], device=points.device)
     distances = _distances(points, norms, chosen)
-    closest, ids = distances[0], [chosen[0]]
+    closest, ids = distances[0], [chosen]
     for values in torch.from_numpy(drawn).to(points.device):
         cumulated = (weights * closest).cumsum(0)
         candidates = torch.searchsorted(cumulated, values * (closest @ weights)).clamp(max=len(points) - 1)
         distances = torch.minimum(closest, _distances(points, norms, candidates))
-        best = (distances @ weights).argmin()
-        closest = distances[best]
+        best = (distances @ weights).argmin(0, keepdim=True)
+        closest = distances[best].squeeze(0)
         ids.append(candidates[best])
-    return points[torch.stack(ids)]
+    return points[torch.cat(ids)]
 
 
 def _distances(points: Tensor, norms: Tensor, ids: Tensor) -> Tensor:

@@ -16,14 +16,11 @@ def product_quantisation(
     device: Device = None,
 ) -> np.ndarray:
     """Return each token's nearest centroid in every subspace of the table (V, d): codes (V, f) (Jegou et al. 2011)."""
-
-    def codes_of(part: np.ndarray) -> np.ndarray:
-        means = centroids(part, rows, seed, per_centroid=256, max_iter=50, weights=weights, device=device)
-        return nearest(part, means, device)
-
     parts = [table[:, s] for s in subspace_slices(table.shape[1], subspaces)]
     with workers() as pool:
-        return np.stack(pool(delayed(codes_of)(part) for part in parts), axis=1)
+        tables = centroids(parts, rows, seed, 256, 50, pool, weights, device)
+        found = pool(delayed(nearest)(*each, device) for each in zip(parts, tables, strict=True))
+    return np.stack(found, axis=1)
 
 
 ASSIGNMENT = Assignment(

@@ -16,10 +16,10 @@ def residual_quantisation(
 ) -> np.ndarray:
     """Return codes (V, f): each names the centroid nearest to what the ones before leave of the token's vector."""
     left, codes = table.copy(), []
-    with workers():
+    with workers() as pool:
         for _ in range(subspaces):
             # Few rounds suffice: the embedding fits its tables to the codes.
-            means = centroids(left, rows, seed, per_centroid=256, max_iter=10, weights=weights, device=device)
+            (means,) = centroids([left], rows, seed, 256, 10, pool, weights, device)
             codes.append(nearest(left, means, device))
             left -= means[codes[-1]]
     return np.stack(codes, axis=1)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.cluster import KMeans, kmeans_plusplus
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from bench.assignment import kmeans
 from bench.assignment.clusters import nearest_rows
@@ -41,7 +42,7 @@ def test_the_start_and_the_centroids_are_scikit_learns(
     on_device = [torch.from_numpy(array).to(device) for array in (points, weights)]
     first = kmeans.plus_plus(*on_device, rows, seed=3)
     assert np.array_equal(first.cpu().numpy(), start)
-    ours = kmeans.centroids(*on_device, first, max_iter=20)
+    (ours,) = kmeans.centroids(*([each] for each in (*on_device, first)), max_iter=20)
     assert np.allclose(ours.cpu().numpy(), theirs.cluster_centers_, rtol=0, atol=1e-9)
 
 
@@ -49,8 +50,8 @@ def test_centroids_without_points_move_to_the_farthest_points(device: torch.devi
     points = np.concatenate([clustered(300, 5, 3), [[9.0, 9, 9], [-9, 9, 9]]])
     start = np.concatenate([points[:5], np.full((2, 3), 1e3)])  # the last two are nobody's nearest
     theirs = KMeans(7, init=start, n_init=1, max_iter=10).fit(points)
-    tensors = [torch.from_numpy(array).to(device) for array in (points, np.ones(len(points)), start)]
-    ours = kmeans.centroids(*tensors, max_iter=10)
+    tensors = [[torch.from_numpy(array).to(device)] for array in (points, np.ones(len(points)), start)]
+    (ours,) = kmeans.centroids(*tensors, max_iter=10)
     assert np.allclose(ours.cpu().numpy(), theirs.cluster_centers_, rtol=0, atol=1e-9)
 
 
@@ -59,11 +60,40 @@ def test_the_centroids_are_the_same_to_the_bit_each_time_and_in_blocks_the_same_
 ) -> None:
     rng = np.random.default_rng(0)
     points, weights = rng.standard_normal((20_000, 6)), rng.uniform(0, 3, 20_000)
-    tensors = [torch.from_numpy(array).to(device) for array in (points, weights, points[:50])]
-    first, *others = (kmeans.centroids(*tensors, max_iter=10) for _ in range(3))
+    tensors = [[torch.from_numpy(array).to(device)] for array in (points, weights, points[:50])]
+    first, *others = (kmeans.centroids(*tensors, max_iter=10)[0] for _ in range(3))
     assert all(torch.equal(other, first) for other in others)
     monkeypatch.setattr(kmeans, "ONE_HOT", 50 * 999)
-    torch.testing.assert_close(kmeans.centroids(*tensors, max_iter=10), first, rtol=0, atol=1e-12)
+    torch.testing.assert_close(kmeans.centroids(*tensors, max_iter=10)[0], first, rtol=0, atol=1e-12)
+
+
+class Waits(TorchDispatchMode):
+    """Counts what makes a CPU wait for a GPU."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += str(function) in (
+            "aten._local_scalar_dense.default",
+            "aten.nonzero.default",
+            "aten.equal.default",
+        )
+        return function(*args, **(kwargs or {}))
+
+
+def test_sets_of_points_go_in_step_each_as_it_would_alone_and_are_not_waited_for(
+    device: torch.device,
+) -> None:
+    sets = []
+    for seed, (tokens, width) in enumerate([(3000, 4), (500, 3), (2000, 5)]):
+        points = np.random.default_rng(seed).standard_normal((tokens, width))
+        sets.append([torch.from_numpy(each).to(device) for each in (points, np.ones(tokens), points[:30])])
+    alone = [kmeans.centroids(*([each] for each in some), max_iter=40)[0] for some in sets]
+    with Waits() as waits:
+        together = kmeans.centroids(*zip(*sets, strict=True), max_iter=40)
+        kmeans.plus_plus(*sets[0][:2], 30, seed=0)
+    assert waits.count == 0
+    assert all(map(torch.equal, together, alone))
 
 
 def test_blocks_that_do_not_fit_the_memory_are_halved(monkeypatch: pytest.MonkeyPatch) -> None:
