@@ -25,7 +25,7 @@ from bench.settings.choices import CHOICES
 
 log = logging.getLogger("bench")
 VERSION = 2  # of the algorithms; raised whenever a change alters codes
-LONG = 5  # seconds of clustering that are worth a line in the log
+WORTH_A_LINE = 5  # seconds that finding codes takes, in the log
 SOURCES = {"static": "pretrained embedding table", "context": "matrix of token vectors"}
 
 
@@ -137,16 +137,20 @@ def assign(
         )
         request = Request(vocab_size, subspaces, rows, _seed(config), weights=weights, device=device)
         path, narrow = cache_dir / "codes" / f"{digest}.safetensors", np.min_scalar_type(rows - 1)
-        codes = store.cached_array(path, lambda: _built(chosen, request, needed).astype(narrow))
+        codes = store.cached_array(path, lambda: _built(config.name, request, needed).astype(narrow))
         return codes.astype(np.int32, copy=False)
 
     # The codes, cached where they take long.
+    full = False
     try:
         codes = cached(device) if chosen.stored else computed(config, vocab_size, subspaces, rows)
     except torch.cuda.OutOfMemoryError:
+        full = True
+    if full:  # not in the handler, as the error keeps alive what lies on the GPU
         log.warning(
             "assignment=%s: the GPU has no room for the tokens' vectors, the CPU clusters", config.name
         )
+        torch.cuda.empty_cache()
         codes, device = cached(None), None
     found_on = (device or torch.device("cpu")).type if needed else None
     return Codes(codes, chosen.stored, chosen.injective, found_on)
@@ -166,8 +170,8 @@ def _needed(
     return needed
 
 
-def _built(chosen: Assignment, request: Request, needed: dict[str, TokenVectors]) -> np.ndarray:
-    """Return the codes (V, f) for a request, whose points these vectors are."""
+def _built(name: str, request: Request, needed: dict[str, TokenVectors]) -> np.ndarray:
+    """Return the codes (V, f) of an assignment for a request, whose points these vectors are."""
     points = [
         _checked(part.compute(), request.vocab_size, request.subspaces, SOURCES[source])
         for source, part in needed.items()
@@ -177,10 +181,10 @@ def _built(chosen: Assignment, request: Request, needed: dict[str, TokenVectors]
         return np.arange(request.vocab_size, dtype=np.int32)[:, None].repeat(request.subspaces, axis=1)
     joined = _side_by_side(points, request.subspaces) if len(points) > 1 else next(iter(points), None)
     began = time.perf_counter()
-    codes = chosen.build(replace(request, points=joined))
-    if (seconds := time.perf_counter() - began) > LONG:
-        where = request.device or "cpu"
-        log.info("codes of %s tokens found in %.0f s on %s", f"{request.vocab_size:,}", seconds, where)
+    codes = kind(name).build(replace(request, points=joined))
+    if (seconds := time.perf_counter() - began) > WORTH_A_LINE:
+        tokens, where = f"{request.vocab_size:,}", request.device or "cpu"
+        log.info("assignment=%s: codes of %s tokens found in %.0f s on %s", name, tokens, seconds, where)
     return codes
 
 

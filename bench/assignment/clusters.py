@@ -21,9 +21,9 @@ from bench.assignment.rows import first_rows
 CHUNK = 1 << 22  # distances held at a time by one worker (16 MiB of float32)
 PART = 1 << 12  # points whose nearest rows one worker finds
 LEAST_SAMPLE = 1 << 15  # points k-means is trained on at least, where there are as many
-THREADED = (
-    32  # rows of a table from which on threads match faster: two take 1.2 of one's time at Q=23, 0.65 at Q=63
-)
+# Rows of a table from which on threads match its groups faster, as these are larger. For contextual codes of 250,037 tokens two
+# threads take 1.2 times as long as one at Q=23, 0.65 times at Q=63.
+THREADED = 32
 START_SAMPLE = 16  # points per centroid that k-means++ chooses from
 
 
@@ -46,56 +46,69 @@ Device = (
 Weights = np.ndarray | None  # of each point's squared error, (n,); None: all the same
 
 
-def _sample(points: np.ndarray, weights: Weights, size: int, seed: int) -> tuple[np.ndarray, Weights]:
-    """Return a seeded choice of `size` points and their weights, in order; all of them where there are not more."""
-    if len(points) <= size:
-        return points, weights
-    chosen = np.sort(np.random.default_rng(seed).choice(len(points), size, replace=False))
-    return points[chosen], None if weights is None else weights[chosen]
+def _drawn(number: int, size: int, seed: int) -> np.ndarray | slice:
+    """Return a seeded choice of `size` of so many places, in order; all of them where there are not more."""
+    if number <= size:
+        return slice(None)
+    return np.sort(np.random.default_rng(seed).choice(number, size, replace=False))
 
 
 def centroids(
     parts: Sequence[np.ndarray],
     rows: int,
     seed: int,
+    *,
     per_centroid: int,
     max_iter: int,
     pool: Parallel,
     weights: Weights = None,
     device: Device = None,
 ) -> list[np.ndarray]:
-    """Return k-means centroids of the weighted points of each part (n, s), (rows, s) float32, trained on a seeded sample of them.
+    """Return the k-means centroids (rows, s) float32 of each part (n, s), trained on a seeded sample of its points.
 
-    The sample has `per_centroid` points for each centroid (faiss takes 256), but at least LEAST_SAMPLE. k-means++ starts
-    from a smaller sample: on all points it takes longer than the clustering and ends no better.
+    All parts share `weights` (n,). The sample has `per_centroid` points for each centroid (faiss takes 256), but at least
+    LEAST_SAMPLE. k-means++ starts from a smaller sample: on all points it takes longer than the clustering and ends no better.
+    Without a device `pool` clusters a part in each thread. A GPU clusters all at once and holds, for a sample of m points in f
+    parts of together d columns, m (16 d + 24 f) bytes; without room it raises torch.cuda.OutOfMemoryError.
     """
-    samples = [_sample(part, weights, max(per_centroid * rows, LEAST_SAMPLE), seed) for part in parts]
+    sample = _drawn(len(parts[0]), max(per_centroid * rows, LEAST_SAMPLE), seed)
+    weights = None if weights is None else weights[sample]
     if device is None:
-        return list(pool(delayed(_centroids)(*sample, rows, seed, max_iter) for sample in samples))
-    smaller = [_sample(*sample, START_SAMPLE * rows, seed) for sample in samples]
-    starts = [kmeans.plus_plus(*_on(device, *sample), rows, seed) for sample in smaller]
-    points, their_weights = zip(*(_on(device, *sample) for sample in samples), strict=True)
-    found = kmeans.centroids(points, their_weights, starts, max_iter)
-    return [means.float().cpu().numpy() for means in found]
+        return list(pool(delayed(_centroids)(part[sample], rows, seed, max_iter, weights) for part in parts))
+
+    sets = []
+    for part in parts:
+        points = _on(device, part[sample])
+        sets.append((points, _start(points, rows, seed, weights)))
+    shared = torch.ones_like(points[:, 0]) if weights is None else _on(device, weights)
+    return [means.float().cpu().numpy() for means in kmeans.centroids(sets, shared, max_iter)]
 
 
-def _centroids(points: np.ndarray, weights: Weights, rows: int, seed: int, max_iter: int) -> np.ndarray:
-    """Return the centroids of one sample, found by scikit-learn."""
+def _start(points: Tensor, rows: int, seed: int, weights: Weights) -> Tensor:
+    """Return the first centroids for points (n, s) on a GPU."""
+    some = _drawn(len(points), START_SAMPLE * rows, seed)
+    few = points[some] if isinstance(some, slice) else points[torch.from_numpy(some).to(points.device)]
+    theirs = torch.ones_like(few[:, 0]) if weights is None else _on(points.device, weights[some])
+    return kmeans.plus_plus(few, theirs, rows, seed)
+
+
+def _centroids(points: np.ndarray, rows: int, seed: int, max_iter: int, weights: Weights) -> np.ndarray:
+    """Return the centroids of points (n, s), found by scikit-learn."""
     # This import takes a second, so it stands where there is something to cluster.
     from sklearn.cluster import KMeans, kmeans_plusplus
 
-    some, their_weights = _sample(points, weights, START_SAMPLE * rows, seed)
+    some = _drawn(len(points), START_SAMPLE * rows, seed)
+    theirs = None if weights is None else weights[some]
     # The limit holds for this thread only, and the pool's does not reach it.
     with threadpool_limits(1, user_api="openmp"):
-        start, _ = kmeans_plusplus(some, rows, sample_weight=their_weights, random_state=seed)
+        start, _ = kmeans_plusplus(points[some], rows, sample_weight=theirs, random_state=seed)
         found = KMeans(rows, init=start, n_init=1, max_iter=max_iter).fit(points, sample_weight=weights)
     return cast(np.ndarray, found.cluster_centers_.astype(np.float32))
 
 
-def _on(device: torch.device, points: np.ndarray, weights: Weights = None) -> tuple[Tensor, Tensor]:
-    """Return the points (n, s) and their weights (n,) in fp64 on the device."""
-    weights = np.ones(len(points)) if weights is None else weights
-    return torch.from_numpy(points).to(device).double(), torch.from_numpy(weights).to(device).double()
+def _on(device: torch.device, array: np.ndarray) -> Tensor:
+    """Return the array in fp64 on the device."""
+    return torch.from_numpy(array).to(device).double()
 
 
 def _costs(points: np.ndarray, table: np.ndarray) -> np.ndarray:
@@ -106,7 +119,7 @@ def _costs(points: np.ndarray, table: np.ndarray) -> np.ndarray:
 def nearest(points: np.ndarray, table: np.ndarray, device: Device = None) -> np.ndarray:
     """Return the index of each point's nearest centroid, (n,) int32."""
     if device is not None:
-        return kmeans.nearest(_on(device, points)[0], _on(device, table)[0]).int().cpu().numpy()
+        return kmeans.nearest(_on(device, points), _on(device, table)).int().cpu().numpy()
     step, norms = max(1, CHUNK // len(table)), np.square(table).sum(axis=1)
     parts = [
         (norms - 2 * (points[i : i + step] @ table.T)).argmin(axis=1) for i in range(0, len(points), step)
@@ -219,7 +232,7 @@ def match(
         return [linear_sum_assignment(cost)[1] for cost in costs]
 
     batches = [clashing[i : i + 64] for i in range(0, len(clashing), 64)]
-    # Threads take turns in Python, which is most of the work of a small group.
+    # Most of the work of a small group is in Python, where threads only take turns.
     solved = pool(map(delayed(solve), batches)) if len(table) >= THREADED else map(solve, batches)
     digit = digit.copy()
     for m, columns in zip(clashing, (columns for batch in solved for columns in batch), strict=True):

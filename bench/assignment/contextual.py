@@ -75,7 +75,9 @@ def contextual_codes(
     best, best_error = np.empty(0), np.inf
     with workers() as pool:
         # Few steps suffice here: the rounds move the centroids further.
-        tables = centroids(parts, rows, seed, 64, 10, pool, weights, device)
+        tables = centroids(
+            parts, rows, seed, per_centroid=64, max_iter=10, pool=pool, weights=weights, device=device
+        )
         for _ in range(iterations):
             codes = _codes(parts, tables, weights, device, pool)
             moved = pool(

@@ -5,6 +5,7 @@ rounds, as in well separated clusters; elsewhere a few points differ, and after 
 """
 
 from collections.abc import Generator, Sequence
+from typing import cast
 
 import numpy as np
 import torch
@@ -15,34 +16,40 @@ ONE_HOT = 1 << 22  # elements of a one-hot matrix held at a time: 32 MiB
 TOLERANCE = 1e-4  # scikit-learn's: of the points' mean variance
 
 
-def centroids(
-    points: Sequence[Tensor], weights: Sequence[Tensor], starts: Sequence[Tensor], max_iter: int
-) -> list[Tensor]:
-    """Return, for each set of points (n, s) with weights (n,), the centroids (Q, s) by Lloyd's rounds from its start; all fp64.
+def centroids(sets: Sequence[tuple[Tensor, Tensor]], weights: Tensor, max_iter: int) -> list[Tensor]:
+    """Return, for each set of points (n, s) and first centroids (Q, s), the centroids by Lloyd's rounds; all fp64 on one device.
 
-    A set ends where no point or hardly any centroid moves. A centroid without points moves to the point that is farthest from
-    its own. The sets go in step, so that the GPU is waited for once a round: a wait takes milliseconds where others use the
-    GPU, and the work of a set microseconds.
+    All sets share the points' `weights` (n,). A set ends where no point or hardly any centroid moves. A centroid without points
+    moves to the point that is farthest from its own. The sets go in step, so that the GPU is waited for once a round: beside
+    other processes on the GPU each wait takes until this process has its turn.
     """
-    sets = [_rounds(*each, max_iter) for each in zip(points, weights, starts, strict=True)]
-    found, asked = dict[int, Tensor](), {number: next(rounds) for number, rounds in enumerate(sets)}
-    while asked:
-        answers = zip(list(asked), torch.stack(list(asked.values())).tolist(), strict=True)
-        for number, answer in answers:
+    running = [_rounds(points, start, weights, max_iter) for points, start in sets]
+    found: dict[int, Tensor] = {}
+    answers: dict[int, list[bool] | None] = dict.fromkeys(range(len(sets)))
+    while answers:
+        questions = dict[int, Tensor]()
+        for number, answer in answers.items():
             try:
-                asked[number] = sets[number].send(answer)
+                questions[number] = running[number].send(cast(list[bool], answer))
             except StopIteration as end:
                 found[number] = end.value
-                del asked[number]
+        answers = dict(zip(questions, _answers([*questions.values()]), strict=True))
     return [found[number] for number in range(len(sets))]
 
 
-def _rounds(
-    points: Tensor, weights: Tensor, start: Tensor, max_iter: int
-) -> Generator[Tensor, list[bool], Tensor]:
-    """Return the centroids of one set. Each round yields what it has to know from the GPU, and gets the answers.
+def _answers(questions: Sequence[Tensor]) -> list[list[bool]]:
+    """Return what the questions (m,) hold; the one place where the rounds wait for the GPU."""
+    return cast(list[list[bool]], torch.stack([*questions]).tolist()) if questions else []
 
-    That is whether a centroid has no points, whether no point has moved, and whether hardly any centroid did in the round before.
+
+def _rounds(
+    points: Tensor, start: Tensor, weights: Tensor, max_iter: int
+) -> Generator[Tensor, list[bool], Tensor]:
+    """Return the centroids of one set. Each round yields three questions and gets the answers.
+
+    They are whether a centroid has no points, whether no point has moved, and whether hardly any centroid did in the round
+    before. That is asked a round late, as it would be a second wait: a set that ends by it has looked for nearest centroids
+    once more than it had to.
     """
     tolerance = TOLERANCE * points.var(0, correction=0).mean()
     means, codes = start, torch.full((len(points),), -1, device=points.device)
@@ -51,15 +58,16 @@ def _rounds(
     for _ in range(max_iter):
         before, codes = codes, nearest(points, means)
         sums = _sums(weighted, codes, len(means))
-        some_empty, settled, still = yield torch.stack(
-            [(sums[:, -1] == 0).any(), (codes == before).all(), shift <= tolerance]
+        without_points = sums[:, -1] == 0
+        some_empty, settled, at_rest = yield torch.stack(
+            [without_points.any(), (codes == before).all(), shift <= tolerance]
         )
-        if still:
+        if at_rest:
             return means
 
         # Move the empty centroids to the farthest points, and take these from their centroids.
         if some_empty:
-            empty = (sums[:, -1] == 0).nonzero()[:, 0]
+            empty = without_points.nonzero()[:, 0]
             far = (points - means[codes]).square().sum(1).topk(len(empty)).indices
             sums -= _sums(weighted[far], codes[far], len(means))
             sums[empty] = weighted[far]
@@ -90,8 +98,8 @@ def plus_plus(points: Tensor, weights: Tensor, number: int, seed: int) -> Tensor
     first = random.choice(len(points), p=(weights / weights.sum()).cpu().numpy())
     drawn = random.uniform(size=(number - 1, 2 + int(np.log(number))))
 
-    # Of some candidates, drawn in proportion to their distance from the centroids, the best becomes the next one. Its place has
-    # a dimension, as the GPU would be waited for at an index without any.
+    # Of some candidates, drawn in proportion to their distance from the centroids, the best becomes the next one. Keep a
+    # dimension: indexing with a 0-d tensor copies it to the CPU, and so waits for the GPU.
     chosen = torch.tensor([first], device=points.device)
     distances = _distances(points, norms, chosen)
     closest, ids = distances[0], [chosen]

@@ -18,7 +18,9 @@ def product_quantisation(
     """Return each token's nearest centroid in every subspace of the table (V, d): codes (V, f) (Jegou et al. 2011)."""
     parts = [table[:, s] for s in subspace_slices(table.shape[1], subspaces)]
     with workers() as pool:
-        tables = centroids(parts, rows, seed, 256, 50, pool, weights, device)
+        tables = centroids(
+            parts, rows, seed, per_centroid=256, max_iter=50, pool=pool, weights=weights, device=device
+        )
         found = pool(delayed(nearest)(*each, device) for each in zip(parts, tables, strict=True))
     return np.stack(found, axis=1)
 

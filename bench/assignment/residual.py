@@ -19,7 +19,9 @@ def residual_quantisation(
     with workers() as pool:
         for _ in range(subspaces):
             # Few rounds suffice: the embedding fits its tables to the codes.
-            (means,) = centroids([left], rows, seed, 256, 10, pool, weights, device)
+            (means,) = centroids(
+                [left], rows, seed, per_centroid=256, max_iter=10, pool=pool, weights=weights, device=device
+            )
             codes.append(nearest(left, means, device))
             left -= means[codes[-1]]
     return np.stack(codes, axis=1)

@@ -159,7 +159,7 @@ def _points(config: RunConfig, table: torch.Tensor, width: int) -> np.ndarray:
 def clustering_device(config: RunConfig) -> torch.device | None:
     """Return the GPU that finds the tokens' clusters, or None for the CPU: where the run has none, or is `deterministic`."""
     gpu = config.device != "cpu" and not config.deterministic and torch.cuda.is_available()
-    # With its number: the threads that cluster would each take the first GPU.
+    # With its number: the threads that look for nearest centroids would each take the first GPU.
     return torch.device("cuda", torch.cuda.current_device()) if gpu else None
 
 

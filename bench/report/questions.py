@@ -31,7 +31,7 @@ from bench.statistics import summarise
 from bench.text import minus, signed
 
 MOST_LINES = 6  # of a figure; the CSV file beside it has all
-MAPS_ABREAST = 4  # heat maps of a figure
+MAPS_ABREAST = 4  # heat maps in a line
 SIMPLEST = ["sequential", "hash", "random"]  # assignments that know nothing of the tokens
 
 
@@ -199,26 +199,27 @@ def grids(part: pd.DataFrame) -> Chart | None:
     data = pd.concat([family.assign(panel=place) for place, family in enumerate(shown, 1)], ignore_index=True)
     data = data[["panel", "kind", "configuration", "subspaces", "rows", "mean"]]
     data = data.astype({"subspaces": int, "rows": int})
-    best, worst = data.sort_values("mean", kind="stable").iloc[-1], data["mean"].min()
-    title = f"Best: {best.subspaces} subspaces of {best.rows} rows, {best['mean']:.1f}; worst measured: {worst:.1f}"
+    best, limits = data.sort_values("mean", kind="stable").iloc[-1], (data["mean"].min(), data["mean"].max())
+    title = f"Best: {best.subspaces} subspaces of {best.rows} rows, {best['mean']:.1f}; worst measured: {limits[0]:.1f}"
     subtitle = about(part, f"{part[part.main].task.iloc[0]}, over subspaces and rows; empty: not measured")
     with rc_context(STYLE | {"axes.grid": False}):
-        columns, high = min(len(shown), MAPS_ABREAST), -(-len(shown) // MAPS_ABREAST)
-        figure = page(title, subtitle, (max(10, 5 * columns), 1 + 5 * high), part.provenance.iloc[0])
-        panels = figure.subplots(high, columns, squeeze=False).flatten()
+        abreast, deep = min(len(shown), MAPS_ABREAST), -(-len(shown) // MAPS_ABREAST)
+        figure = page(title, subtitle, (max(10, 5 * abreast), 1 + 5 * deep), part.provenance.iloc[0])
+        panels = figure.subplots(deep, abreast, squeeze=False).flatten()
         for axes, (_, family) in zip(panels[: len(shown)], data.groupby("panel"), strict=True):
-            _heat_map(axes, family, data["mean"], shown[0].metric.iloc[0] or "score")
+            _heat_map(axes, family, limits, shown[0].metric.iloc[0] or "score")
         for empty in panels[len(shown) :]:
             empty.remove()
         settle(figure)
     return Chart(f"{title} · {subtitle}", data, figure)
 
 
-def _heat_map(axes: Axes, family: pd.DataFrame, scores: "pd.Series[float]", score: str) -> None:
-    """Draw a family's map, of vectors unlike an image, with the mean in each field; its colours span all `scores`."""
-    low, high = scores.min(), scores.max()
+def _heat_map(axes: Axes, family: pd.DataFrame, limits: tuple[float, float], metric: str) -> None:
+    """Draw a family's map with the mean in each field; its colours go from one of the `limits` to the other."""
+    low, high = limits
     table = family.pivot_table(index="rows", columns="subspaces", values="mean")
     colours = matplotlib.colormaps["cividis"]  # its lightness grows evenly: it reads in grey too
+    # An image would hold pixels, where this holds shapes.
     axes.pcolormesh(table, cmap=colours, vmin=low, vmax=high if high > low else low + 1)
     for (y, x), value in np.ndenumerate(table.to_numpy()):
         if not np.isnan(value):
@@ -231,12 +232,15 @@ def _heat_map(axes: Axes, family: pd.DataFrame, scores: "pd.Series[float]", scor
     axes.set_ylabel("rows of each table (Q)")
     words = family.configuration.iloc[0].split()
     extra = " ".join(word for word in words if not word.startswith(("f=", "Q=", "s=")))
-    axes.set_title(f"{extra}\n{score}")
+    axes.set_title(f"{extra}\n{metric}")
 
 
 @figure("recovery")
 def recovery(part: pd.DataFrame) -> Chart | None:
-    """Return the loss over the steps of recovery, a line for each recovered embedding; a trimmed one's is another distance."""
+    """Return the loss over the steps of recovery, a line for each recovered embedding.
+
+    A trimmed vocabulary's cannot be compared: it is the distance of a text's mean state, the others' that of each token's state.
+    """
     lines = _embeddings(part)
     lines = lines[lines["recovery.curve"].map(lambda curve: isinstance(curve, list) and len(curve) > 0)]
     curves, axes = list(lines["recovery.curve"]), {"step": "step", "loss": "training loss"}
@@ -248,8 +252,14 @@ def recovery(part: pd.DataFrame) -> Chart | None:
     name = point_name(lines.iloc[place].to_dict())
     title = f"{name}: the loss falls from {high:.3g} at step {first:,} to {low:.3g} at step {last:,}"
     differ = ", the numbers of steps differ" if len({curve[-1][0] for curve in curves}) > 1 else ""
-    means = ", a trimmed vocabulary's loss is of means over texts" if (lines.kind == "trimmed").any() else ""
-    return _curves(title, about(part, f"recovery before the fine-tuning{differ}{means}"), lines, curves, axes)
+    trimmed = (
+        "; a trimmed vocabulary's loss is of each text's mean state"
+        if (lines.kind == "trimmed").any()
+        else ""
+    )
+    return _curves(
+        title, about(part, f"recovery before the fine-tuning{differ}{trimmed}"), lines, curves, axes
+    )
 
 
 def _embeddings(part: pd.DataFrame) -> pd.DataFrame:

@@ -80,17 +80,31 @@ def test_the_codes_of_a_device_are_cached_apart_from_scikit_learns(name: str, tm
     assert files == [1, 2, 2, 2]
 
 
+@pytest.mark.parametrize("step", ["plus_plus", "_sums"])  # before the rounds, and within them
 def test_without_room_on_the_device_the_cpu_finds_the_clusters(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def full(*_: object) -> None:
         raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
 
-    monkeypatch.setattr("bench.assignment.kmeans.plus_plus", full)
+    monkeypatch.setattr(f"bench.assignment.kmeans.{step}", full)
     with caplog.at_level(logging.WARNING, logger="bench"):
         found = make("pq", tmp_path / "a", device=torch.device("cpu"))
     assert "assignment=pq: the GPU has no room" in caplog.text
     assert found.device == "cpu" and found.sha256 == make("pq", tmp_path / "b").sha256
+
+
+def test_codes_that_take_long_are_a_line_in_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, logger="bench"):
+        make("pq", tmp_path / "a")
+        assert caplog.text == ""
+        monkeypatch.setattr("bench.assignment.WORTH_A_LINE", 0)
+        make("pq", tmp_path / "b")
+        make("pq", tmp_path / "b")  # which the cache has
+    (line,) = caplog.messages
+    assert line.startswith("assignment=pq: codes of ") and line.endswith(" s on cpu")
 
 
 def test_a_device_changes_nothing_where_there_is_nothing_to_cluster(tmp_path: Path) -> None:

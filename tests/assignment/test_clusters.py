@@ -100,9 +100,10 @@ def test_without_a_binding_capacity_all_stay_with_the_nearest() -> None:
     assert (limited(points, table, np.zeros(50, dtype=np.int64), 50) == nearest(points, table)).all()
 
 
-def test_matching_is_optimal_in_each_group() -> None:
+@pytest.mark.parametrize("rows", [8, 40])  # by one thread, by several
+def test_matching_is_optimal_in_each_group(rows: int) -> None:
     rng = np.random.default_rng(0)
-    points, table = rng.standard_normal((150, 3)), rng.standard_normal((8, 3))
+    points, table = rng.standard_normal((150, 3)), rng.standard_normal((rows, 3))
     group = rng.permutation(np.repeat(np.arange(300, 350), 3))
     group[:40] = np.arange(40) // 8  # some groups as large as the sub-table
     with workers() as pool:

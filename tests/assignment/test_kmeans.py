@@ -42,58 +42,92 @@ def test_the_start_and_the_centroids_are_scikit_learns(
     on_device = [torch.from_numpy(array).to(device) for array in (points, weights)]
     first = kmeans.plus_plus(*on_device, rows, seed=3)
     assert np.array_equal(first.cpu().numpy(), start)
-    (ours,) = kmeans.centroids(*([each] for each in (*on_device, first)), max_iter=20)
+    (ours,) = kmeans.centroids([(on_device[0], first)], on_device[1], max_iter=20)
     assert np.allclose(ours.cpu().numpy(), theirs.cluster_centers_, rtol=0, atol=1e-9)
+
+
+def on(device: torch.device, *arrays: np.ndarray) -> tuple[torch.Tensor, ...]:
+    return tuple(torch.from_numpy(array).to(device) for array in arrays)
 
 
 def test_centroids_without_points_move_to_the_farthest_points(device: torch.device) -> None:
     points = np.concatenate([clustered(300, 5, 3), [[9.0, 9, 9], [-9, 9, 9]]])
     start = np.concatenate([points[:5], np.full((2, 3), 1e3)])  # the last two are nobody's nearest
     theirs = KMeans(7, init=start, n_init=1, max_iter=10).fit(points)
-    tensors = [[torch.from_numpy(array).to(device)] for array in (points, np.ones(len(points)), start)]
-    (ours,) = kmeans.centroids(*tensors, max_iter=10)
-    assert np.allclose(ours.cpu().numpy(), theirs.cluster_centers_, rtol=0, atol=1e-9)
+    ours, start_, weights = on(device, points, start, np.ones(len(points)))
+    other, found = kmeans.centroids([(ours, ours[:7]), (ours, start_)], weights, max_iter=10)
+    assert np.allclose(found.cpu().numpy(), theirs.cluster_centers_, rtol=0, atol=1e-9)
+    assert torch.equal(other, kmeans.centroids([(ours, ours[:7])], weights, max_iter=10)[0])
 
 
 def test_the_centroids_are_the_same_to_the_bit_each_time_and_in_blocks_the_same_but_for_rounding(
     monkeypatch: pytest.MonkeyPatch, device: torch.device
 ) -> None:
     rng = np.random.default_rng(0)
-    points, weights = rng.standard_normal((20_000, 6)), rng.uniform(0, 3, 20_000)
-    tensors = [[torch.from_numpy(array).to(device)] for array in (points, weights, points[:50])]
-    first, *others = (kmeans.centroids(*tensors, max_iter=10)[0] for _ in range(3))
+    points, weights = on(device, rng.standard_normal((20_000, 6)), rng.uniform(0, 3, 20_000))
+    sets = [(points, points[:50])]
+    first, *others = (kmeans.centroids(sets, weights, max_iter=10)[0] for _ in range(3))
     assert all(torch.equal(other, first) for other in others)
     monkeypatch.setattr(kmeans, "ONE_HOT", 50 * 999)
-    torch.testing.assert_close(kmeans.centroids(*tensors, max_iter=10)[0], first, rtol=0, atol=1e-12)
+    torch.testing.assert_close(kmeans.centroids(sets, weights, max_iter=10)[0], first, rtol=0, atol=1e-12)
 
 
 class Waits(TorchDispatchMode):
-    """Counts what makes a CPU wait for a GPU."""
+    """Counts what would make the CPU wait for a GPU: reading a number, a size that the data decide, a comparison as a whole."""
 
+    READS = ("aten._local_scalar_dense.default", "aten.nonzero.default", "aten.equal.default")
     count = 0
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        self.count += str(function) in (
-            "aten._local_scalar_dense.default",
-            "aten.nonzero.default",
-            "aten.equal.default",
-        )
+        self.count += str(function) in self.READS
         return function(*args, **(kwargs or {}))
 
 
-def test_sets_of_points_go_in_step_each_as_it_would_alone_and_are_not_waited_for(
-    device: torch.device,
+@pytest.mark.parametrize("max_iter", [1, 40])
+def test_sets_go_in_step_with_one_wait_a_round(
+    max_iter: int, device: torch.device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sets = []
-    for seed, (tokens, width) in enumerate([(3000, 4), (500, 3), (2000, 5)]):
-        points = np.random.default_rng(seed).standard_normal((tokens, width))
-        sets.append([torch.from_numpy(each).to(device) for each in (points, np.ones(tokens), points[:30])])
-    alone = [kmeans.centroids(*([each] for each in some), max_iter=40)[0] for some in sets]
+    sets, rng = [], np.random.default_rng(0)
+    for width in (4, 3, 5):
+        (points,) = on(device, rng.standard_normal((2000, width)))
+        sets.append((points, points[:30]))
+    weights, answers, asked = torch.ones_like(sets[0][0][:, 0]), kmeans._answers, []
+
+    def counted(questions: list[torch.Tensor]) -> list[list[bool]]:
+        asked.append(len(questions))
+        if device.type == "cuda":
+            torch.cuda.set_sync_debug_mode("default")
+        found = answers(questions)
+        if device.type == "cuda":
+            torch.cuda.set_sync_debug_mode("error")
+        return found
+
+    def rounds(*some: tuple[torch.Tensor, torch.Tensor]) -> tuple[list[torch.Tensor], int]:
+        asked.clear()
+        try:
+            with Waits() as waits:
+                found = kmeans.centroids(some, weights, max_iter)
+        finally:
+            if device.type == "cuda":
+                torch.cuda.set_sync_debug_mode("default")
+        assert waits.count == 0 and asked[-1] == 0  # the last time nothing is left to ask
+        return found, len(asked) - 1
+
+    monkeypatch.setattr(kmeans, "_answers", counted)
+    alone = [rounds(each) for each in sets]
+    together, waits = rounds(*sets)
+    assert waits == max(number for _, number in alone) <= max_iter
+    for (points, start), ours, ((by_itself,), _) in zip(sets, together, alone, strict=True):
+        theirs = KMeans(30, init=start.cpu().numpy(), n_init=1, max_iter=max_iter).fit(points.cpu().numpy())
+        assert torch.equal(ours, by_itself)
+        assert np.allclose(ours.cpu().numpy(), theirs.cluster_centers_, rtol=0, atol=1e-9)
+
+
+def test_the_start_is_chosen_without_a_wait_for_each_centroid() -> None:
+    points = torch.from_numpy(np.random.default_rng(0).standard_normal((500, 4)))
     with Waits() as waits:
-        together = kmeans.centroids(*zip(*sets, strict=True), max_iter=40)
-        kmeans.plus_plus(*sets[0][:2], 30, seed=0)
+        kmeans.plus_plus(points, torch.ones(500, dtype=torch.float64), 30, seed=0)
     assert waits.count == 0
-    assert all(map(torch.equal, together, alone))
 
 
 def test_blocks_that_do_not_fit_the_memory_are_halved(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -342,11 +342,11 @@ def test_a_trimmed_vocabularys_recovery_is_said_to_have_another_loss(tmp_path: P
     recovered = record("pq8", changes={"recovery": {"name": "distil"}, "embedding.name": name})
     recovered["recovery"] = {"name": "distil", "curve": [[10, 0.3], [20, 0.2]]}
     write_report([record(), recovered], [], tmp_path)
-    said = "a trimmed vocabulary's loss is of means over texts" in (tmp_path / "INDEX.md").read_text()
+    said = "a trimmed vocabulary's loss is of each text's mean state" in (tmp_path / "INDEX.md").read_text()
     assert said == (name == "trimmed")
 
 
-def test_heat_maps_of_many_families_fit_on_a_screen(tmp_path: Path) -> None:
+def test_at_most_four_heat_maps_stand_abreast(tmp_path: Path) -> None:
     records = [record()]
     for steps in range(1, 8):
         for f, rows in ((2, 16), (2, 64), (4, 16), (4, 64)):
