@@ -37,9 +37,9 @@ def centroids(sets: Sequence[tuple[Tensor, Tensor]], weights: Tensor, max_iter: 
     return [found[number] for number in range(len(sets))]
 
 
-def _answers(questions: Sequence[Tensor]) -> list[list[bool]]:
-    """Return what the questions (m,) hold; the one place where the rounds wait for the GPU."""
-    return cast(list[list[bool]], torch.stack([*questions]).tolist()) if questions else []
+def _answers(questions: list[Tensor]) -> list[list[bool]]:
+    """Return what the questions (m,) hold. The rounds wait for the GPU here, and where a centroid has no points."""
+    return cast(list[list[bool]], torch.stack(questions).tolist()) if questions else []
 
 
 def _rounds(
