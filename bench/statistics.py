@@ -210,13 +210,19 @@ def _spearman(first: np.ndarray, second: np.ndarray, axis: int = -1) -> np.ndarr
     return shared
 
 
-def pareto_front(cost: Sequence[float], quality: Sequence[float]) -> list[int]:
+def pareto_front(cost: Sequence[float], quality: Sequence[float], apart: float = 1.0) -> list[int]:
     """Return the indices of the Pareto front, cheapest first: lower cost and higher quality are better.
 
-    Of equal points the first is kept.
+    Of equal points the first is kept; of points whose costs differ by a ratio of at most `apart` the best is kept.
     """
     front: list[int] = []
     for index in sorted(range(len(cost)), key=lambda i: (cost[i], -quality[i], i)):
         if not front or quality[index] > quality[front[-1]]:
             front.append(index)
-    return front
+
+    # The best come last, so that each takes the place of those just below it.
+    kept: list[int] = []
+    for index in reversed(front):
+        if not kept or cost[kept[-1]] > apart * cost[index]:
+            kept.append(index)
+    return kept[::-1]

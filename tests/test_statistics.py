@@ -1,5 +1,7 @@
 """Statistics against numpy and scipy, by simulation, and by their defining properties."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -175,3 +177,20 @@ def test_front_is_what_no_point_beats(points: list[tuple[int, int]]) -> None:
         point for point, lost in zip(points, beaten, strict=True) if not lost
     }
     assert [points[i][0] for i in front] == sorted({points[i][0] for i in front})
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 20), st.integers(1, 9)), max_size=20), st.sampled_from([1.1, 1.5, 3])
+)
+def test_of_a_fronts_points_of_almost_one_cost_the_best_is_kept(
+    points: list[tuple[int, int]], apart: float
+) -> None:
+    costs, qualities = [cost for cost, _ in points], [quality for _, quality in points]
+    front, kept = pareto_front(costs, qualities), pareto_front(costs, qualities, apart)
+    assert kept == [i for i in front if i in kept], "points of the front, in its order"
+    assert all(costs[two] > apart * costs[one] for one, two in pairwise(kept))
+    for left_out in set(front) - set(kept):
+        assert any(
+            costs[left_out] < costs[i] <= apart * costs[left_out] and qualities[i] > qualities[left_out]
+            for i in kept
+        )

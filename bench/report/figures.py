@@ -17,7 +17,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from bench.report.labels import Label, Segment, place_labels
 from bench.report.message import Message, message, point_name
 from bench.report.runs import rows
-from bench.report.scores import FLOORS, guessing
+from bench.report.scores import FLOORS, guessing, quality
 from bench.report.style import STYLE, Chart, about, figure, kind_styles, legend, mark, page, settle
 from bench.statistics import pareto_front
 from bench.text import one_line, signed, size_text
@@ -98,8 +98,7 @@ def points_of(lines: pd.DataFrame, measure: Measure) -> pd.DataFrame:
     data["floor"] = data.kind.map(lambda kind: kind.partition(",")[0] in FLOORS).astype(bool)
     data = data.sort_values("floor", kind="stable", ignore_index=True)
     sized = data[~data.floor & (data.n >= min(2, data.n.max()))]
-    quality = sized["mean"] * (1 if len(data) and data.higher_is_better.iloc[0] else -1)
-    front = pareto_front(list(sized.x), list(quality))
+    front = pareto_front(list(sized.x), list(quality(sized)))
     data["on_front"] = data.index.isin(sized.index[front])
     return data
 
@@ -108,10 +107,12 @@ def _labelled(data: pd.DataFrame, said: Message | None, measure: Measure) -> lis
     """Return each point's label, empty for most: dense, the message's configuration, and others spread over the front, unless they guess."""
     plain = data[(data.kind == "dense") & data.plain.astype(bool)].index[:1]
     chosen = [*plain, *data.index[data.config_id == (said.config_id if said else None)]]
-    front = data.index[data.on_front & (data.kind != "dense") & ~guessing(data)]
-    # Of two points almost above each other one is labelled.
+    known = data[data.on_front & (data.kind != "dense") & ~guessing(data)]
+    # Of points almost above each other one is labelled: one that has a label, else the best.
     taken = data.x[chosen].to_numpy()
-    rest = [place for place in front if (np.abs(np.log(data.x[place] / taken)) > np.log(APART)).all()]
+    ratios = known.x.to_numpy()[:, None] / taken
+    known = known[(np.abs(np.log(ratios)) > np.log(APART)).all(axis=1)]
+    rest = list(known.index[pareto_front(list(known.x), list(quality(known)), APART)])
     room = min(MOST_LABELS - len(chosen), len(rest))
     chosen += [rest[place] for place in np.linspace(0, len(rest) - 1, room).round().astype(int)]
     found = enumerate(data.to_dict("records"))

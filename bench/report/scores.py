@@ -59,6 +59,11 @@ def sections(table: pd.DataFrame) -> list[pd.DataFrame]:
     return [part for _, part in table.groupby(SECTION)] if len(table) else []
 
 
+def quality(lines: pd.DataFrame) -> "pd.Series[float]":
+    """Return the lines' mean scores, negative where lower ones are better."""
+    return lines["mean"].where(lines.higher_is_better.astype(bool), -lines["mean"])
+
+
 def guessing(lines: pd.DataFrame) -> "pd.Series[bool]":
     """Return which lines may be no better than always giving the commonest answer: by their interval, or by a collapsed run."""
     return (lines.ci95_low.fillna(lines["mean"]) <= lines.majority.astype(float)) | (lines.collapsed > 0)

@@ -9,7 +9,7 @@ import pandas as pd
 from bench.report.grid import Grid
 from bench.report.names import known_as, language_name, overlaps, weights_text
 from bench.report.runs import SECTION, headline_runs
-from bench.report.scores import ALL, FLOORS, SIZE, guessing
+from bench.report.scores import ALL, FLOORS, SIZE, guessing, quality
 from bench.statistics import pareto_front
 from bench.text import escape, markdown_table, one_line, size_text
 
@@ -157,8 +157,7 @@ def best_grid(part: pd.DataFrame) -> Grid:
     """Return a line for dense and for each configuration than which none is smaller and better, without those that may guess."""
     main = part[part.main & (part.body == "fp32") & part["mean"].notna() & part[SIZE].notna()]
     main = main[(main.n >= min(2, main.n.max())) & ~main.kind.isin(FLOORS) & ~guessing(main)]
-    quality = main["mean"].where(main.higher_is_better.astype(bool), -main["mean"])
-    front = main.iloc[pareto_front(list(main[SIZE]), list(quality))[::-1]]
+    front = main.iloc[pareto_front(list(main[SIZE]), list(quality(main)))[::-1]]
     shown = pd.concat([main[(main.kind == "dense") & main.plain.astype(bool)], front[front.kind != "dense"]])
     rows = [
         [

@@ -366,6 +366,25 @@ def test_a_single_seed_beside_several_is_no_part_of_the_front(tmp_path: Path) ->
     assert drawn.on_front.to_dict() == {"dense": False, "pq f=16 Q=60": True, "pq f=8 Q=64": False}
 
 
+def test_of_points_of_almost_one_size_the_best_has_the_label(tmp_path: Path) -> None:
+    runs = [record(seed=seed, value=0.8) for seed in (0, 1)]
+    for rows, size, value in (
+        (32, 60_000, 0.6),
+        (48, 120_000, 0.7),
+        (64, 122_000, 0.75),
+        (96, 400_000, 0.78),
+    ):
+        for seed in (0, 1):
+            run = record("pq8", seed=seed, value=value, changes={"embedding.rows": rows})
+            assert run["size"]
+            run["size"]["embedding_bytes"] = size
+            runs.append(run)
+    write_report(runs, [], tmp_path)
+    drawn = points(tmp_path, "score-bytes").set_index("configuration")
+    assert drawn.on_front.all()
+    assert set(drawn.index[drawn.label.notna()]) == {"dense", *(f"pq f=8 Q={rows}" for rows in (32, 64, 96))}
+
+
 @pytest.fixture(scope="module")
 def bodies(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a report of two embeddings with three bodies each."""
