@@ -3,9 +3,12 @@
 from pathlib import Path
 
 import datasets
+import pytest
 
+from bench.cli.main import main
 from bench.settings.schema import DataConfig
 from bench.tasks.inventory import inventory
+from bench.tasks.specs import task_names
 
 
 def test_found_missing_damaged_and_unofficial_splits_are_told_apart(tmp_path: Path) -> None:
@@ -53,6 +56,20 @@ def test_generated_tasks_are_named_synthetic() -> None:
     table = inventory(DataConfig(), ["lexical_entailment"])
     assert set(table.note) == {"synthetic"}
     assert (table.rows == table.official_rows).all()
+
+
+def test_printed_words_begin_and_numbers_end_below_their_heads(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["tasks", f"data.root={tmp_path}"]) == 0
+    head, *lines = capsys.readouterr().out.splitlines()
+    table = inventory(DataConfig(root=str(tmp_path)), task_names())
+    assert len(lines) == len(table) > 20
+    for line, row in zip(lines, table.itertuples(), strict=True):
+        for name in ("task", "source", "split", "note"):
+            assert line[head.index(name) :].startswith(getattr(row, name)), name
+        end = head.index("official_rows") + len("official_rows")
+        assert line[:end].endswith(row.official_rows.rjust(13))
 
 
 def test_real_data_are_found(real: DataConfig) -> None:
