@@ -295,6 +295,7 @@ def _check(config: RunConfig) -> None:
     for role in ("train", *task.evaluate, *task.predict):
         if role not in task.splits:
             raise ConfigError(
-                f"task.evaluate names the role '{role}', but task.splits has only: {', '.join(task.splits)}."
+                f"task.splits ({', '.join(task.splits) or 'empty'}) has no '{role}', which the run "
+                f"{'trains on' if role == 'train' else 'scores or predicts'}: name its split, as in +task.splits.{role}=<split>."
             )
     check_metrics(task)

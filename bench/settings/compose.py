@@ -34,6 +34,7 @@ from bench.settings.choices import (
     unknown_choice,
     unknown_key,
 )
+from bench.settings.misfits import misfit
 from bench.settings.numbers import check_numbers
 from bench.settings.schema import RunConfig
 
@@ -115,6 +116,11 @@ def explain(error: Exception, overrides: Sequence[str]) -> ConfigError:
     if match := re.search(r"Could not override '([^']+)'", text):
         return _absent(match[1], overrides)
 
+    # A file of conf/ with a key or a value that its class cannot hold.
+    match = re.search(r"In '(\w+)/([^']+)': \w+ raised while composing", text)
+    if match and (wrong := _misfit(match[1], match[2])):
+        return wrong
+
     # A value of another type.
     if match := re.match(r"Error merging override \+*([\w.]+)=(.*)", str(error)):
         reason = str(error.__cause__ or error).splitlines()[0].removesuffix(".")
@@ -124,6 +130,15 @@ def explain(error: Exception, overrides: Sequence[str]) -> ConfigError:
     lines = map(str.strip, text.split("full_key")[0].splitlines())
     words = " ".join(line for line in lines if line and "https:" not in line)
     return ConfigError(f"The configuration cannot be composed: {words}")
+
+
+def _misfit(group: str, name: str | None) -> ConfigError | None:
+    """Return what is wrong with a group's file, or None. Choices with keys of their own have classes for files."""
+    kind, file = type_of(group), CONF / group / f"{name}.yaml"
+    has_file = (
+        isinstance(kind, type) and is_dataclass(kind) and not issubclass(kind, Choice) and file.is_file()
+    )
+    return misfit(file, kind) if has_file else None
 
 
 def _absent(key: str, overrides: Sequence[str]) -> ConfigError:
@@ -163,7 +178,10 @@ def typed(config: DictConfig, chosen: Mapping[str, str | None]) -> RunConfig:
     try:
         run = cast(RunConfig, OmegaConf.to_object(config))
     except OmegaConfBaseException as error:
-        raise ConfigError(f"The configuration is incomplete: {str(error).splitlines()[0]}.") from error
+        groups = sorted({key.partition(".")[0] for key in OmegaConf.missing_keys(config)})
+        wrong = next(filter(None, (_misfit(group, chosen.get(group)) for group in groups)), None)
+        incomplete = f"The configuration is incomplete: {str(error).splitlines()[0]}."
+        raise wrong or ConfigError(incomplete) from error
     if extra := _extra(run):
         raise unknown_key(extra, _keys(_schema(RunConfig)))
     check_numbers(run)

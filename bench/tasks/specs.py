@@ -3,6 +3,7 @@
 import copy
 from functools import cache
 from pathlib import Path
+from typing import cast
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -10,6 +11,7 @@ from yaml import YAMLError
 
 from bench.errors import DataError, unknown
 from bench.settings.compose import explain
+from bench.settings.misfits import misfit
 from bench.settings.schema import TaskConfig
 
 TASK_FILES = Path(__file__).resolve().parents[2] / "conf" / "task"
@@ -37,10 +39,8 @@ def _parsed(path: Path) -> TaskConfig:
         raise DataError(unknown("task", path.stem, task_names()))
     try:
         merged = OmegaConf.merge(OmegaConf.structured(TaskConfig), OmegaConf.load(path))
+        return cast(TaskConfig, OmegaConf.to_object(merged))
     except YAMLError as error:
         raise explain(error, ()) from error
     except OmegaConfBaseException as error:
-        raise DataError(
-            f"conf/task/{path.name} does not fit TaskConfig: {str(error).splitlines()[0]}."
-        ) from error
-    return OmegaConf.to_object(merged)  # type: ignore[return-value]
+        raise misfit(path, TaskConfig) or DataError(f"conf/task/{path.name}: {error}") from error

@@ -1,11 +1,9 @@
 """The sentences beside the numbers: cautions, risks, missing measurements, and the records behind the page."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
 from bench.report.brief.text import listed, mark_text, model_text, task_name
 from bench.report.decision import POINTS, Subject
@@ -13,9 +11,8 @@ from bench.report.languages import correlation_text, costs, direction
 from bench.report.names import overlaps
 from bench.report.runs import SECTION, ids_sha256
 from bench.store import Covered
+from bench.tasks.specs import read_task, task_names
 from bench.text import minus
-
-TASKS = Path(__file__).resolve().parents[3] / "conf" / "task"
 
 
 def notes(
@@ -129,8 +126,7 @@ def _unknown(
     sentences = [*texts["lines"], *([texts["unprofiled"]] if pd.isna(first.tokens) else [])]
 
     # The suite's tasks, of those that conf/task declares and those with records.
-    declared = [yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted(TASKS.glob("*.yaml"))]
-    names = [task["name"] for task in declared if task["suite"] == first.suite]
+    names = [name for name in task_names() if read_task(name).suite == first.suite]
     names += [task for task in about.part[~about.part.is_mean].task.unique() if task not in names]
     scored = about.part[~about.part.is_mean & (about.part.scale == POINTS)]
     without = [name for name in names if name not in set(scored.task)]
