@@ -104,9 +104,10 @@ def points_of(lines: pd.DataFrame, measure: Measure) -> pd.DataFrame:
 
 
 def _labelled(data: pd.DataFrame, said: Message | None, measure: Measure) -> list[str]:
-    """Return each point's label, empty for most: dense, the message's configuration, and others spread over the front, unless they guess."""
+    """Return each point's label, empty for most: dense, those that the message names, and others spread over the front, unless they guess."""
     plain = data[(data.kind == "dense") & data.plain.astype(bool)].index[:1]
-    chosen = [*plain, *data.index[data.config_id == (said.config_id if said else None)]]
+    named = [said.config_id, said.smaller_id] if said else []
+    chosen = [*plain, *data.index[data.config_id.isin(named)]]
     known = data[data.on_front & (data.kind != "dense") & ~guessing(data)]
     # Of points almost above each other one is labelled: one that has a label, else the best.
     taken = data.x[chosen].to_numpy()
@@ -212,8 +213,8 @@ def _table(axes: Axes, listed: pd.DataFrame, measure: Measure) -> None:
     places: list[tuple[float, str]] = [
         (0.0, "left"),
         (0.2, "left"),
-        (0.66, "right"),
-        (0.78, "right"),
+        (0.68, "right"),
+        (0.79, "right"),
         (1.0, "right"),
     ]
     head = ["labelled", "settings", "size", "bits an entry", "points [95 % interval]"]

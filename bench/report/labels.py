@@ -108,8 +108,13 @@ def _best(
     leader = (anchor + (centre - anchor) * np.linspace(0.15, 0.85, 7)[:, None, None])[:, :, None]
     through = ((leader > blocks[:, :2]) & (leader < blocks[:, 2:])).all(axis=-1).any(axis=0).sum(axis=1)
 
+    # A label that stands further from its point than from another reads as the other's.
+    centres = (blocks[:, :2] + blocks[:, 2:]) / 2
+    apart = np.maximum(boxes[:, None, :2] - centres, centres - boxes[:, None, 2:]).clip(0)
+    closer = (np.hypot(*np.moveaxis(apart, -1, 0)) < radius[:, None]).sum(axis=1)
+
     askew = np.abs(np.sin(2 * angle))  # straight beside, above or below reads best
-    cost = 60 * outside + 3000 * (covered > 1) + 60 * covered + 3 * crossed + 400 * through
+    cost = 60 * outside + 3000 * (covered > 1) + 60 * covered + 3 * crossed + 3000 * through + 60 * closer
     best: np.ndarray = boxes[np.argmin(cost + 6 * radius + 8 * askew)]
     return best
 

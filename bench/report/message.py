@@ -18,6 +18,7 @@ class Message(NamedTuple):
     config_id: str
     name: str  # as `point_name`
     text: str
+    smaller_id: str | None = None  # of the smaller configuration that the sentence names, too
 
 
 def message(part: pd.DataFrame, size: str = SIZE) -> Message | None:
@@ -42,18 +43,19 @@ def message(part: pd.DataFrame, size: str = SIZE) -> Message | None:
     row = next(rows.iloc[0] for rows in (shown, within, nearest) if len(rows)).to_dict()
     dense = main[main.kind == "dense"][size].max()
     share, cost = _saved(row, size, dense)
-    text = f"{share} of {SAVED[size]} saved {cost}"
+    text, smaller = f"{share} of {SAVED[size]} saved {cost}", []
     if len(shown):
         tested = part.p_holm[part.main].notna().sum()  # one column: corrected within it
         of = f", corrected for {tested}" if tested > 1 else ""
         text += f", less than {points(margin)} (p < 0.05{of})"
-        smaller = within[within[size] < row[size]].to_dict("records")
-        text += "".join(f"; {' '.join(_saved(less, size, dense))}{_interval(less)}" for less in smaller[:1])
+        smaller = within[within[size] < row[size]].head(1).to_dict("records")
+        text += "".join(f"; {' '.join(_saved(less, size, dense))}{_interval(less)}" for less in smaller)
     else:
         text += _interval(row)
     if not len(within):
         text = f"No embedding stays within {points(margin)} of dense: {text}"
-    return Message(str(row["config_id"]), point_name(row, size), text)
+    smaller_id = next((str(less["config_id"]) for less in smaller), None)
+    return Message(str(row["config_id"]), point_name(row, size), text, smaller_id)
 
 
 def _saved(row: dict[Any, Any], size: str, dense: float) -> tuple[str, str]:

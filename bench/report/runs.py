@@ -14,6 +14,7 @@ from bench.store.schema import CostPart, FitPart, HeadlinePart, SizePart, TaskPa
 
 SECTION = ["model", "weights", "suite"]  # a table or a figure shows one combination of these
 GRID = ("subspaces", "rows", "sub_dim")  # settings that a grid of subspace embeddings varies
+STEPS = "recovery.steps"
 SEEDS = 1000  # a pretraining's seed counts as so many of the fine-tuning: 1002 is seed 2 of the model of pretraining seed 1
 # Settings of the training that each method may have of its own, and is compared with the dense model's all the same.
 TUNED = ("learning_rate", "table_factor", "epochs")
@@ -180,18 +181,29 @@ def _flatten(part: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _tell_apart(frame: pd.DataFrame) -> None:
-    """Add to a label that several configurations of a section share the settings in which these differ."""
-    for _, lines in frame.groupby([*SECTION, "configuration"], sort=False):
-        settings = dict(zip(lines.config_id, lines.settings, strict=True))
-        keys = sorted({key for flat in settings.values() for key in flat})
-        differing = [key for key in keys if len({repr(flat.get(key)) for flat in settings.values()}) > 1]
-        if not differing:
-            continue
-        named = _named(differing, list(settings.values()))
-        for config_id, flat in settings.items():
-            values = {name: flat.get(same[0]) for name, same in named.items()}
-            words = [f"{name}={_in_label(value)}" for name, value in values.items()]
-            frame.loc[lines.index[lines.config_id == config_id], "configuration"] += f" ({', '.join(words)})"
+    """Add settings to labels: those in which a section's configurations of one label differ, and the steps of recoveries, if they do.
+
+    A table recovered for longer than its neighbours would otherwise look better by its codes.
+    """
+    for _, section in frame.groupby(SECTION, sort=False):
+        lengths = {flat[STEPS] for flat in section.settings if STEPS in flat}
+        always = {STEPS} if len(lengths) > 1 else set()
+        for _, lines in section.groupby("configuration", sort=False):
+            settings = dict(zip(lines.config_id, lines.settings, strict=True))
+            keys = sorted({key for flat in settings.values() for key in flat})
+            told = [
+                key
+                for key in keys
+                if key in always or len({repr(flat.get(key)) for flat in settings.values()}) > 1
+            ]
+            if not told:
+                continue
+            named = _named(told, list(settings.values()))
+            for config_id, flat in settings.items():
+                values = {name: flat.get(same[0]) for name, same in named.items()}
+                words = [f"{name}={_in_label(value)}" for name, value in values.items()]
+                own = lines.index[lines.config_id == config_id]
+                frame.loc[own, "configuration"] += f" ({', '.join(words)})"
 
 
 def _named(keys: list[str], settings: list[dict[str, Any]]) -> dict[str, list[str]]:

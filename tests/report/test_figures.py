@@ -385,6 +385,26 @@ def test_of_points_of_almost_one_size_the_best_has_the_label(tmp_path: Path) -> 
     assert set(drawn.index[drawn.label.notna()]) == {"dense", *(f"pq f=8 Q={rows}" for rows in (32, 64, 96))}
 
 
+def test_both_configurations_that_the_title_names_have_labels(tmp_path: Path) -> None:
+    taught = {"training.teacher": "dense"}
+    made: list[tuple[str, dict[str, Any], tuple[float, ...]]] = [
+        ("dense", {}, (0.80, 0.81, 0.80)),
+        ("pq48", {}, (0.798, 0.808, 0.7979)),
+        ("pq8", {}, (0.78, 0.82, 0.79)),
+        ("pq8", taught, (0.79, 0.815, 0.795)),
+    ]
+    runs = [
+        record(method, seed=seed, value=value, changes=changes)
+        for method, changes, values in made
+        for seed, value in enumerate(values)
+    ]
+    write_report(runs, [], tmp_path)
+    index = (tmp_path / "INDEX.md").read_text().replace("\u00a0", " ")
+    assert "97.5 % of the embedding saved for 0.2 points" in index and "; 99.4 % for 0.7 points" in index
+    labels = points(tmp_path, "score-bytes").set_index("configuration").label
+    assert set(labels.index[labels.notna()]) == {"dense", "pq f=48 Q=60", "pq f=8 Q=64"}
+
+
 @pytest.fixture(scope="module")
 def bodies(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a report of two embeddings with three bodies each."""

@@ -67,6 +67,21 @@ def test_a_label_keeps_off_points_that_have_none() -> None:
     assert not other.contains(*chart.transData.transform((x, y)))
 
 
+def test_a_label_stands_no_nearer_to_another_point_than_to_its_own() -> None:
+    free = axes()
+    place_labels(free, [Label(5, 5, "configuration")], [])
+    (box,) = (text.get_window_extent() for text in free.texts)
+    other = (box.x1 + 9 * free.figure.dpi / 72, (box.y0 + box.y1) / 2)  # 9 points off, which covers nothing
+    chart = axes()
+    place_labels(
+        chart, [Label(5, 5, "configuration")], [], [tuple(free.transData.inverted().transform(other))]
+    )
+    (box,) = (text.get_window_extent() for text in chart.texts)
+    own = chart.transData.transform((5, 5))
+    gaps = [max(box.x0 - x, x - box.x1, box.y0 - y, y - box.y1) for x, y in (own, other)]
+    assert gaps[0] < gaps[1]
+
+
 def test_names_at_the_ends_of_equal_lines_stay_apart_and_below_the_panels_top() -> None:
     chart = axes()
     label_ends(chart, [(5, 9.9, f"line {i}") for i in range(6)] + [(5, 1, "another")])

@@ -228,6 +228,22 @@ def test_labels_name_what_differs(tmp_path: Path) -> None:
     }
 
 
+def test_labels_name_the_steps_of_recoveries_where_these_differ_in_the_section(tmp_path: Path) -> None:
+    def recovered(method: str, steps: int, model: str = "minilm") -> Record:
+        changes = {"recovery": {"name": "distil", "steps": steps}}
+        return record(method, model=model, changes=changes)
+
+    same = [recovered("pq8", 10, "other"), recovered("pq16", 10, "other")]
+    write_report([record("pq8"), recovered("pq8", 10), recovered("pq16", 20), *same], [], tmp_path)
+    assert set(results(tmp_path).reset_index().configuration) == {
+        "pq f=8 Q=64",
+        "pq f=8 Q=64 + distil (steps=10)",
+        "pq f=16 Q=60 + distil (steps=20)",
+        "pq f=8 Q=64 + distil",
+        "pq f=16 Q=60 + distil",
+    }
+
+
 def test_the_same_text_for_all_is_named_once_and_by_the_start_of_its_digest(tmp_path: Path) -> None:
     def read(assignment: str, recovery: str | None) -> Record:
         changes = {"assignment.corpus": assignment, "recovery": {"name": "distil"}}
