@@ -14,7 +14,7 @@ from bench.store.schema import CostPart, FitPart, HeadlinePart, SizePart, TaskPa
 
 SECTION = ["model", "weights", "suite"]  # a table or a figure shows one combination of these
 GRID = ("subspaces", "rows", "sub_dim")  # settings that a grid of subspace embeddings varies
-STEPS = "recovery.steps"
+STEPS = "recovery.steps"  # the setting that labels name wherever it differs within a section
 SEEDS = 1000  # a pretraining's seed counts as so many of the fine-tuning: 1002 is seed 2 of the model of pretraining seed 1
 # Settings of the training that each method may have of its own, and is compared with the dense model's all the same.
 TUNED = ("learning_rate", "table_factor", "epochs")

@@ -126,7 +126,7 @@ def _unknown(
     sentences = [*texts["lines"], *([texts["unprofiled"]] if pd.isna(first.tokens) else [])]
 
     # The suite's tasks, of those that conf/task declares and those with records.
-    names = [name for name in task_names() if read_task(name).suite == first.suite]
+    names = [task.name for task in map(read_task, task_names()) if task.suite == first.suite]
     names += [task for task in about.part[~about.part.is_mean].task.unique() if task not in names]
     scored = about.part[~about.part.is_mean & (about.part.scale == POINTS)]
     without = [name for name in names if name not in set(scored.task)]
