@@ -23,8 +23,9 @@ def task_names() -> list[str]:
 
 
 def read_task(name: str) -> TaskConfig:
-    """Return the task of conf/task/<name>.yaml, without overrides; raises DataError for an unknown name, and ConfigError for a
-    file that is no YAML or has a key or a value that no task has.
+    """Return the task of conf/task/<name>.yaml, without overrides.
+
+    Raises DataError for an unknown name, and ConfigError for a file that is no YAML or has a key or a value that no task has.
     """
     return copy.deepcopy(_parsed(TASK_FILES / f"{name}.yaml"))
 
