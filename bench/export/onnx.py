@@ -1,6 +1,8 @@
 """A model as an ONNX graph, checked against torch, and the same with an int8 body."""
 
+import errno
 import logging
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +17,7 @@ from torch import Tensor, nn
 
 from bench.errors import BenchError, ConfigError, EnvironmentBroken
 from bench.export.lookup import as_operators
+from bench.store import unwritable
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -184,14 +187,20 @@ def write_int8(path: Path, target: Path) -> None:
     Each channel has its scale, and weights use 7 bits: with 8, processors without VNNI overflow. Tables, codes and
     positions do not change.
     """
+    from google.protobuf.message import DecodeError
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    with quietly():
-        quantize_dynamic(
-            path,
-            target,
-            weight_type=QuantType.QInt8,
-            per_channel=True,
-            reduce_range=True,
-            op_types_to_quantize=["MatMul", "Gemm"],
-        )
+    try:
+        with quietly():
+            quantize_dynamic(
+                path,
+                target,
+                weight_type=QuantType.QInt8,
+                per_channel=True,
+                reduce_range=True,
+                op_types_to_quantize=["MatMul", "Gemm"],
+            )
+    except (
+        DecodeError
+    ) as error:  # of a copy that onnxruntime writes beside the graph, and whose end did not fit
+        raise unwritable(target.parent, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))) from error

@@ -48,10 +48,11 @@ def find(run_id: str, overrides: Sequence[str]) -> tuple[Prepared, Record]:
     results_dir = Path(config.results_dir)
     known = {record["run_id"]: record for record in store.read_all(results_dir)[0]}
     if run_id not in known:
-        near = difflib.get_close_matches(run_id, known, n=1, cutoff=0.5)
-        hint = f" Did you mean '{near[0]}' ({known[near[0]]['name']})?" if near else ""
+        near = difflib.get_close_matches(run_id, known, n=1, cutoff=0.8)  # a letter or two mistyped
+        hint = f"Did you mean '{near[0]}' ({known[near[0]]['name']})? Else name" if near else "Name"
         raise ConfigError(
-            f"Unknown run '{run_id}': none of the {len(known)} records in {results_dir} has this id.{hint}"
+            f"Unknown run '{run_id}': none of the {len(known)} records in {results_dir} has this id. {hint} the folder "
+            "that holds its record, as in results_dir=results/demo."
         )
     record = known[run_id]
     _refuse_others(record, config, overrides)

@@ -27,6 +27,7 @@ def sizes(
         "total_params": others + size.params,
         "total_bytes": stored_bytes(model, body) + size.bytes,
         "file_bytes": len(safetensors.torch.save(embedding.state_dict())),
+        "memory_bytes": sum(tensor.nbytes for tensor in (*embedding.parameters(), *embedding.buffers())),
         "param_saving": 1 - size.params / dense.params,
         "byte_saving": 1 - size.bytes / dense.bytes,
     }

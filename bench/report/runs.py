@@ -28,7 +28,7 @@ PARTS = {
 }
 COLUMNS = [  # these exist even where no record has the key: all that a record can hold, and what is read here besides
     *(f"{part}.{key}" for part, form in PARTS.items() for key in form.__annotations__),
-    *("size.memory_bytes", "size.memory_saving", "size.bits_per_entry"),
+    *("size.memory_saving", "size.bits_per_entry"),
     *("config.embedding.subspaces", "config.embedding.rows", "recovery.curve", "error.type"),
     *("cost.latency_ms.batch1", "cost.latency_ms.batch32", "provenance.device", "provenance.commit"),
 ]

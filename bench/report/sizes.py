@@ -26,14 +26,14 @@ def sizes(record: Record) -> dict[str, Any]:
     size["bits_per_entry"] = 8 * size["embedding_bytes"] / size["dense_embedding_params"]
     if model:
         assigned = record["config"].get("assignment") is not None
-        memory = memory_bytes(embedding, model["vocab_size"], size, assigned)
+        memory = size.get("memory_bytes") or memory_bytes(embedding, model["vocab_size"], size, assigned)
         dense = size["dense_embedding_bytes"]  # in fp32, on disk as in memory
         size |= {"memory_bytes": memory, "memory_saving": 1 - memory / dense}
     return size
 
 
 def memory_bytes(embedding: dict[str, Any], vocab_size: int, size: dict[str, Any], assigned: bool) -> int:
-    """Return the bytes of the embedding's tensors in memory. `assigned` says whether tokens have codes.
+    """Return the bytes of the embedding's tensors in memory, for a record without them. `assigned` says whether tokens have codes.
 
     Trained values lie there in fp32. Codes are row numbers of 2 or 4 bytes, packed to the bit in the file alone. Kept rows and a
     trimmed table have a row number for each token (4 bytes) and the ids of their tokens (8 bytes).

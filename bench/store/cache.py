@@ -185,7 +185,7 @@ def check_writable(*folders: Path) -> None:
 
 def unwritable(path: Path, error: OSError | SafetensorError) -> EnvironmentBroken:
     """Return the error of a folder that is full or read-only; safetensors raises its own for a full disk."""
-    reason = error.strerror if isinstance(error, OSError) else error
+    reason = (isinstance(error, OSError) and error.strerror) or error
     full = not isinstance(error, OSError) or error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     return EnvironmentBroken(
         f"{path} cannot be written ({reason}): {'free some space, or ' if full else ''}set results_dir, cache_dir or --to, "

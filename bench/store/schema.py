@@ -46,6 +46,7 @@ class SizePart(TypedDict):
     total_params: int  # whole model, task head included
     total_bytes: int  # stored: the embedding, and the rest in the form that config.body names (default fp32)
     file_bytes: int | None  # measured: the saved embedding as a safetensors file
+    memory_bytes: NotRequired[int]  # measured: the embedding's tensors in memory; older records lack the key
     # Beside the model: tokenizer.json in the compact form that exports ship; older records lack the key.
     tokenizer_bytes: NotRequired[int]
     param_saving: float  # 1 - embedding_params / dense_embedding_params

@@ -207,6 +207,11 @@ class Plan:
         store.make_folder(path.parent)
         return path
 
+    def beside(self, items: Sequence[Item]) -> list[Path]:
+        """Return the paths of the records of the sweep's other runs, whether they are there or not."""
+        named = {item.run_id for item in items}
+        return [self.path(run) for run in self.runs if run.run_id not in named]
+
     def todo(self) -> list[Item]:
         """Return the runs that `overwrite` selects: part by part, and in each the longest first."""
         selected = [run for run in self.runs if self.status(run) in POLICIES[self.config.overwrite]]

@@ -179,11 +179,15 @@ def carry_out(
     workers: int,
     *,
     cancelled: Path,
+    beside: Sequence[Path],
     ends: float | None = None,
     patience: float | None = None,
 ) -> None:
-    """Carry the runs out with `workers` processes. Raises EnvironmentBroken, or KeyboardInterrupt if stopped."""
-    with stoppable(), View(items) as view:
+    """Carry the runs out with `workers` processes. Raises EnvironmentBroken, or KeyboardInterrupt if stopped.
+
+    `beside` are the paths of the records of the sweep's other runs, whose scores are shown with those of these.
+    """
+    with stoppable(), View(items, beside) as view:
         visible = gpus(config.device, workers)
         settings = [
             Settings(

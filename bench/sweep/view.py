@@ -79,9 +79,12 @@ def _embedding(record: Record | None) -> str:
 
 
 class View:
-    """A context that shows what `tell` reports. The time left follows from the runs' expected lengths."""
+    """A context that shows what `tell` reports. The time left follows from the runs' expected lengths.
 
-    def __init__(self, items: Sequence[Item]) -> None:
+    The best scores are those of `items` and of the records at `beside`, where there are any: the sweep's other runs.
+    """
+
+    def __init__(self, items: Sequence[Item], beside: Iterable[Path] = ()) -> None:
         known = [item.seconds for item in items if item.seconds]
         self._mean = sum(known) / len(known) if known else 1.0
         self._runs, self._ended = len(items), 0
@@ -98,6 +101,8 @@ class View:
         )
         self._all = self._progress.add_task("", total=sum(map(self._weight, items)) or 1)
         self._running: dict[str, TaskID] = {}
+        for path in beside:
+            self._add(path)
 
     def __enter__(self) -> "View":
         self._progress.start()
@@ -125,8 +130,7 @@ class View:
             self._progress.remove_task(self._running.pop(item.run_id))
         if event == "end":
             self._ended += 1
-            with suppress(OSError, ValueError):
-                self._progress.add(store.read(Path(item.record)))
+            self._add(Path(item.record))
             self._progress.advance(self._all, self._weight(item))
             self._describe()
             if not self.live:
@@ -137,6 +141,10 @@ class View:
     def warn(self, text: str) -> None:
         """Print a worker's warning above the progress, as one line that only the terminal breaks."""
         self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def _add(self, path: Path) -> None:
+        with suppress(OSError, ValueError):
+            self._progress.add(store.read(path))
 
     def _weight(self, item: Item) -> float:
         return item.seconds or self._mean

@@ -14,7 +14,13 @@ class LocalWorkers(Launcher):
         """Return when no run is left. Raises EnvironmentBroken, or KeyboardInterrupt if the sweep is stopped."""
         config = self.plan.config
         workers = config.workers or pool.default_workers(config.device)
-        pool.carry_out(items, config, min(workers, len(items)), cancelled=self.plan.cancel_file())
+        pool.carry_out(
+            items,
+            config,
+            min(workers, len(items)),
+            cancelled=self.plan.cancel_file(),
+            beside=self.plan.beside(items),
+        )
 
 
 LAUNCHER = LocalWorkers

@@ -51,6 +51,7 @@ class Task:
             config,
             gpus or 1,
             cancelled=Path(stored["cancelled"]),
+            beside=list(map(Path, stored["beside"])),
             patience=claims.EXPIRY,
             ends=time.time() + launcher.minutes * 60 - warning(launcher),
         )
@@ -119,7 +120,11 @@ class SlurmArray(QueuedLauncher):
         launcher, cancelled = cast(SlurmConfig, self.plan.config.launcher), self.plan.cancel_file()
         self.folder = (cancelled.parent / f"{self.plan.sweep.name}-{uuid.uuid4().hex[:8]}").absolute()
         plan_file = self.folder / "plan.json"
-        stored = {"cancelled": str(cancelled.absolute()), "items": [asdict(item) for item in items]}
+        stored = {
+            "cancelled": str(cancelled.absolute()),
+            "items": [asdict(item) for item in items],
+            "beside": list(map(str, self.plan.beside(items))),
+        }
         write_atomically(plan_file, json.dumps(stored))
 
         # Submit the array.
