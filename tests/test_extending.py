@@ -72,6 +72,7 @@ def test_a_method_of_ones_own_is_counted_as_its_file_is_measured(project):
     size = records(project)["mine/reviews/signs/s0"]["size"]
     assert size["embedding_bytes"] == 24 * 4 + 30522 * 24 // 8
     assert size["embedding_bytes"] <= size["file_bytes"] < size["embedding_bytes"] + 1000
+    assert size["memory_bytes"] > 30522 * 24 * 4, "its layer holds the signs as a table of float32"
 
 
 def test_a_launcher_of_ones_own_carries_out_a_sweep(project):

@@ -77,7 +77,14 @@ def reassign(words: Sequence[str], reference: str, current: str) -> int:
     comparison = _comparison(words, reference, current)
     result = comparison.reassign()
     print(reassigned_table(result), *write_reassigned(result, comparison), sep="\n")
-    print(f"to train with it: the same settings with assignment.corpus={comparison.current.name}")
+    before, after = (facts["weighted_error"] for facts in result.facts)
+    if after < before:
+        print(f"to train with it: the same settings with assignment.corpus={comparison.current.name}")
+    else:
+        print(
+            f"it fits the current text no better (weighted_error {amount(after)}, before {amount(before)}): keep the former one, "
+            "or give more text"
+        )
     return 0
 
 

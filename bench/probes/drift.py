@@ -27,6 +27,7 @@ from bench.tasks import data as task_data
 from bench.tasks.text import cached_counts
 from bench.text import amount, escape, markdown_table, slug
 
+LEAST = 20  # passages of a text: a shuffle of fewer says little about chance, and one of two texts of one passage nothing
 COVERAGE = ("unknown_rate", "split_rate", "tokens_per_word", "badly_fitted_rate")
 HOW_TO_READ = (
     "divergence: Jensen-Shannon divergence, in bits, of the token frequencies of the two texts; unseen_rate: share of the current text's "
@@ -116,7 +117,17 @@ class Comparison:
         return facts | {"weighted_error": float(weighted)}
 
     def drift(self) -> Drift:
-        """Return how far the current text is from the reference, for the embedding that was made for the reference."""
+        """Return how far the current text is from the reference, for the embedding that was made for the reference.
+
+        Raises DataError for a text of fewer than LEAST passages.
+        """
+        for flag, text in (("--reference", self.reference), ("--current", self.current)):
+            if len(text.passages) < LEAST:
+                raise DataError(
+                    f"{flag} ({text.name}) has {len(text.passages)} of the {LEAST} passages that it takes to tell drift from chance: "
+                    "give more text, one passage a line."
+                )
+
         # By chance: shuffle the passages of both texts and split them as before.
         both, size = [*self.reference.passages, *self.current.passages], len(self.current.passages)
         order = np.random.default_rng(0).permutation(len(both))

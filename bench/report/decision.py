@@ -16,6 +16,7 @@ from bench.report.breakdown import of_languages
 from bench.report.runs import SECTION
 from bench.report.scores import FLOORS, sections
 from bench.settings.schema import ReportConfig
+from bench.tasks.specs import task_names
 
 # Share of a section's configurations that must have every task of a mean, so that its tasks decide.
 ENOUGH = 0.2
@@ -82,6 +83,9 @@ def subject(table: pd.DataFrame, question: ReportConfig, breakdowns: Sequence[pd
     averaged = (() if len(spoken) else _averaged(part)) or [column["column"] for column in columns]
     names = question.tasks or [column["task"] for column in columns if column["column"] in averaged]
     known = {column["task"] for column in columns}
+    for name in question.tasks:
+        if name not in (there := {*known, *tasks.task, *task_names()}):
+            raise ConfigError(unknown("task in report.tasks", name, there))
 
     # Its configurations.
     rows = {row["config_id"]: row for row in part[part.main].to_dict("records")}

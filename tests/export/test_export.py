@@ -267,6 +267,10 @@ def test_an_unknown_run_says_which_was_meant_and_a_failed_or_changed_one_why_not
         f"Unknown run '{near}'" in (said := capsys.readouterr().err)
         and f"Did you mean '{record['run_id']}'" in said
     )
+    assert main(["export", "0" * 12, *where(elsewhere), *to]) == 2
+    assert (
+        "Did you mean" not in (said := capsys.readouterr().err) and "as in results_dir=results/demo" in said
+    )
     store.write(record | {"status": "failed"}, tmp_path / "results")
     assert main(["export", record["run_id"], *where(elsewhere), *to]) == 1
     assert "is recorded as failed" in capsys.readouterr().err and not (tmp_path / "out").exists()

@@ -1,6 +1,7 @@
 """The ONNX file: the same logits, no dense table in it, int8 beside it, and what is refused."""
 
 import json
+import resource
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -101,6 +102,18 @@ def test_logits_that_are_not_finite_are_no_small_difference(tmp_path):
     torch.nn.init.constant_(pooled.head.bias, float("nan"))
     with pytest.raises(BenchError, match=r"model\.onnx: its output \(logits\) or torch's is NaN or infinite"):
         onnx.write(pooled, TOKENIZER, tmp_path / "model.onnx")
+
+
+def test_a_graph_that_did_not_fit_on_the_disk_is_no_traceback(tmp_path):
+    model, _ = compressed("bert", "subspace", {})
+    onnx.write(model, TOKENIZER, tmp_path / "model.onnx")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, ((tmp_path / "model.onnx").stat().st_size // 2, before[1]))
+    try:
+        with pytest.raises(EnvironmentBroken, match="cannot be written .*free some space"):
+            onnx.write_int8(tmp_path / "model.onnx", tmp_path / "int8.onnx")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.mark.parametrize("family", ["bert", "xlm-r", "distilbert"])  # roberta is xlm-r's code

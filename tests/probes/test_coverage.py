@@ -87,7 +87,7 @@ def test_what_was_measured_of_other_texts_or_embeddings_stays(
     verb: str, tiny: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Texts of one name, in other folders, with other endings or changed in place; and the same text with another method."""
-    (tmp_path / "reference.txt").write_text("the film was good\n")
+    (tmp_path / "reference.txt").write_text("the film was good\n" * 20)
     flags = (
         ["--corpus"] if verb == "coverage" else ["--reference", str(tmp_path / "reference.txt"), "--current"]
     )
@@ -102,7 +102,7 @@ def test_what_was_measured_of_other_texts_or_embeddings_stays(
 
     def files(text: str, content: str, *more: str) -> set[Path]:
         (tmp_path / text).parent.mkdir(exist_ok=True)
-        (tmp_path / text).write_text(content)
+        (tmp_path / text).write_text(content * 20)
         assert main([verb, *flags, str(tmp_path / text), *chosen, *limits, *more]) == 0
         return {Path(line) for line in capsys.readouterr().out.splitlines() if line.startswith(str(tmp_path))}
 

@@ -121,6 +121,13 @@ def test_new_codes_fit_the_current_text_better_and_come_back_from_their_file(
     assert again["weighted_error"] == pytest.approx(facts["after"]["weighted_error"], rel=1e-6)
 
 
+def test_new_codes_that_fit_no_better_are_not_recommended(text, pq, capsys):
+    same = text("news.txt", NEWS)
+    assert main(["reassign", "--reference", same, "--current", same, *pq]) == 0
+    said = capsys.readouterr().out
+    assert "it fits the current text no better (weighted_error" in said and "to train with it" not in said
+
+
 def test_an_embedding_that_reads_no_text_cannot_be_reassigned(text, tiny, capsys):
     files = ["--reference", text("news.txt", NEWS), "--current", text("clinic.txt", CLINIC)]
     assert main(["reassign", *files, *tiny, "assignment=pq"]) == 2
@@ -132,6 +139,7 @@ def test_an_embedding_that_reads_no_text_cannot_be_reassigned(text, tiny, capsys
     [
         (None, "cannot be read"),
         ("\n \n", "is empty"),
+        ("the market fell\n" * 19, "has 19 of the 20 passages that it takes"),
         ("\U00013000\U00013001 \U00013002\n", "are unknown to the model's tokenizer"),
     ],
 )

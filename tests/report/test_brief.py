@@ -521,6 +521,20 @@ def test_a_task_outside_the_mean_is_shown_and_does_not_matter_unless_asked(tmp_p
     assert "on any of these: wnli?" in (tmp_path / "brief.html").read_text()
 
 
+def test_a_task_that_matters_and_that_nobody_knows_is_refused() -> None:
+    assert "have no finished run: wnli." in text(page(golden(), tasks=["mrpc", "wnli"]))
+    with pytest.raises(ConfigError, match="Unknown task in report.tasks 'mrcp'. Did you mean 'mrpc'"):
+        page(golden(), tasks=["mrcp"])
+
+
+def test_runs_that_read_other_data_are_a_caution() -> None:
+    records = golden()
+    assert "sources or versions of its data" not in text(page(records))
+    changed = next(one for one in records if one["config"]["task"]["name"] == "mrpc" and one["task"])
+    changed["task"] = {**(changed["task"] or {}), "data_sha256": "e" * 64}  # type: ignore[typeddict-item]
+    assert "mrpc: the runs read 2 different sources or versions of its data" in text(page(records))
+
+
 def chart(shown: str) -> ElementTree.Element:
     """Return the page's chart."""
     found = re.search(r"<svg.*?</svg>", shown, re.S)

@@ -36,6 +36,16 @@ def test_an_error_while_computing_is_not_taken_for_a_full_disk(tmp_path: Path) -
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_folder_that_cannot_be_written_is_named_with_a_reason_even_if_the_error_has_no_number(
+    tmp_path: Path,
+) -> None:
+    with (
+        pytest.raises(EnvironmentBroken, match=r"model cannot be written \(the disk went away\)"),
+        atomic(tmp_path / "model"),
+    ):
+        raise OSError("the disk went away")
+
+
 def test_a_folder_takes_the_place_of_the_former_one_whole_or_not_at_all(tmp_path: Path) -> None:
     for name in ("old", "new"):
         with atomic(tmp_path / "model") as folder:

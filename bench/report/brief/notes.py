@@ -31,7 +31,7 @@ def notes(
     versions = zip(known["provenance.commit"], known.dirty, strict=True)
     commits = sorted({commit[:12] + (words["dirty"] if dirty else "") for commit, dirty in versions})
     devices = sorted(runs["provenance.device"].dropna().unique())
-    care = _care(about, words)
+    care = _care(about, words) + _sources(runs, words)
     return {
         "care": care,
         "risks": [*words["risks"]["lines"]] + [_covered(text, covered, words) for text in covered],
@@ -112,6 +112,14 @@ def _care(about: Subject, words: dict[str, Any]) -> list[str]:
     versions = [cares["versions"].format(versions=listed(found, words))] if len(found) > 1 else []
     certain = [*rounded, *versions, *texts["single"], *texts["besides"], *collapsed]
     return [*texts["synthetic"], *marked, *overlap, *certain]
+
+
+def _sources(runs: pd.DataFrame, words: dict[str, Any]) -> list[str]:
+    """Return a sentence for each task whose runs read different data, which a difference between them then holds, too."""
+    found = runs[runs.status == "ok"].groupby("task")["task.data_sha256"].nunique()
+    return [
+        words["cares"]["sources"].format(task=task, count=count) for task, count in found.items() if count > 1
+    ]
 
 
 def _unknown(
