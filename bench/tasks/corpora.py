@@ -137,7 +137,10 @@ def _parts(corpus: str, config: RunConfig, key: str) -> list[_Part]:
     parts = []
     for piece in pieces:
         if split := re.fullmatch(r"(\w+):([\w\[\]%:]+)", piece):
-            parts += _splits(read_task(split[1]), split[2], piece, config)
+            try:
+                parts += _splits(read_task(split[1]), split[2], piece, config)
+            except DataError as error:
+                raise DataError(f"{named}: {piece} cannot be read: {error}") from error
         else:
             parts += [_file(path, named) for path in _files(piece, named)]
 

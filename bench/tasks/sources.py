@@ -82,6 +82,8 @@ def checked_root(root: Path) -> Path:
 
 def choose(request: Request, splits: list[str]) -> str:
     """Return the end of an error message: the splits that exist, and settings with which the run can go on."""
+    if not splits and request.language:
+        return f"nothing of {request.language} is there: correct data.root, or leave out the language, or the task"
     if not splits:
         return "nothing of this task is there: correct data.root, or leave the task out"
     key, hints = f"task.splits.{request.role}", []
