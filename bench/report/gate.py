@@ -1,5 +1,6 @@
 """The quality gate of a deployment: each declared limit against its measurement. A limit that cannot be checked is broken."""
 
+import difflib
 import math
 import re
 from collections.abc import Iterator, Sequence
@@ -84,6 +85,8 @@ def _target(
     done = headline_runs(frame)
     runs = done[done.config_id.isin(lines.config_id) & done.model.isin(models)]
     measured = "none" if label is None else f"{label}: {len(runs)} finished runs"
+    near = difflib.get_close_matches(label or "", set(table.configuration), n=1)
+    measured += f"; did you mean '{near[0]}'?" if lines.empty and near else ""
     return lines, runs, Check("configuration", limit, measured, len(runs) > 0)
 
 

@@ -159,6 +159,11 @@ def test_a_configuration_that_is_not_there_breaks_every_limit() -> None:
     assert len(found) == 4 and not any(check.held for check in found.values())
 
 
+def test_a_configuration_that_is_almost_there_is_suggested() -> None:
+    found = checked(golden(), chosen=["gate.configuration='pq f=16 Q=6'"])
+    assert found["configuration"].measured == "pq f=16 Q=6: 0 finished runs; did you mean 'pq f=16 Q=60'?"
+
+
 def test_what_is_recommended_is_not_mixed_with_another_recipe_of_its_name_on_another_suite() -> None:
     others = [record(method, "entailment", changes={"training.epochs": 9.0}) for method in ("dense", "pq8")]
     runs = [
