@@ -251,11 +251,13 @@ def _chosen(parts: Sequence[_Part], sampling: SamplingConfig, once: bool, named:
         available[np.unique(np.frombuffer(hashes, np.uint64), return_index=True)[1]] = True
 
     # Refuse a corpus without text, or without text in a language that is asked for.
-    if not len(owners):
-        raise DataError(f"{named} is empty: give text with one passage a line.")
     found = {language for language, place in places.items() if (owners == place).any()}
     if lacking := [language for language in sampling.languages if language not in found]:
         raise _lacking(named, lacking)
+    if not found:
+        raise DataError(f"{named} is empty: give text with one passage a line.")
+    if empty := [language for language in places if language not in found]:
+        log.warning("%s: the text in %s is empty", named, ", ".join(empty))
     if sampling.passages is None:
         return available
 

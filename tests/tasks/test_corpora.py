@@ -236,6 +236,14 @@ def test_a_language_of_the_task_without_text_is_named(folder: Path, ask, caplog)
     assert "no text" not in caplog.text
 
 
+def test_an_empty_file_of_a_language_is_told(folder: Path, ask, caplog) -> None:
+    (folder / "fr.txt").write_text("\n")
+    passages(str(folder), ask())
+    assert f"corpus ({folder}): the text in fr is empty" in caplog.text
+    with pytest.raises(DataError, match="has no text in fr: add a file such as fr.txt"):
+        passages(str(folder), ask("sampling.languages=[fr]"))
+
+
 def test_fourteen_languages_are_drawn_from_the_shared_corpus(ask) -> None:
     data = Path(os.environ.get("BENCH_DATA_ROOT", Path(__file__).parents[3] / "shared" / "data"))
     languages = data.parent / "corpus" / "multilingual"
