@@ -1,8 +1,6 @@
 """A model as an ONNX graph, checked against torch, and the same with an int8 body."""
 
-import errno
 import logging
-import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +15,6 @@ from torch import Tensor, nn
 
 from bench.errors import BenchError, ConfigError, EnvironmentBroken
 from bench.export.lookup import as_operators
-from bench.store import unwritable
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -203,4 +200,7 @@ def write_int8(path: Path, target: Path) -> None:
     except (
         DecodeError
     ) as error:  # of a copy that onnxruntime writes beside the graph, and whose end did not fit
-        raise unwritable(target.parent, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))) from error
+        raise EnvironmentBroken(
+            f"{target.parent}: onnxruntime's copy of the graph there is not whole, as on a full disk: free some space, or set --to "
+            "to another folder."
+        ) from error

@@ -20,10 +20,12 @@ def misfit(file: Path, kind: type[Any]) -> ConfigError | None:
     if not isinstance(held, DictConfig):
         return ConfigError(f"{where} holds no keys: give each a line, as in `name: {file.stem}`.")
     for key, value in held.items_ex(resolve=False):
-        if key not in {*types, "defaults"}:
+        if key == "defaults":
+            continue
+        if key not in types:
             return ConfigError(f"{where}: {unknown('key', str(key), types)}")
         try:
-            OmegaConf.merge(OmegaConf.structured(kind), {key: value} if key in types else {})
+            OmegaConf.merge(OmegaConf.structured(kind), {key: value})
         except OmegaConfBaseException:
             return ConfigError(
                 f"{where}: {key} ({value}) has the wrong type: give a value of type {types[key]}."

@@ -116,10 +116,10 @@ def _care(about: Subject, words: dict[str, Any]) -> list[str]:
 
 def _sources(runs: pd.DataFrame, words: dict[str, Any]) -> list[str]:
     """Return a sentence for each task whose runs read different data, which a difference between them then holds, too."""
-    found = runs[runs.status == "ok"].groupby("task")["task.data_sha256"].nunique()
-    return [
-        words["cares"]["sources"].format(task=task, count=count) for task, count in found.items() if count > 1
-    ]
+    text, ok = words["cares"]["sources"], runs[runs.status == "ok"]
+    columns = [part for _, part in ok.groupby("column")]  # a subset is never compared with the whole
+    counts = [(part.task.iloc[0], part["task.data_sha256"].nunique()) for part in columns]
+    return [text.format(task=task, count=count) for task, count in counts if count > 1]
 
 
 def _unknown(
